@@ -1,0 +1,49 @@
+# `make repro` runs the whole pipeline, `make test` the checks and tests; both set up .venv first.
+#
+#   PYTHON=python3.12          the interpreter to build .venv with (3.11 or newer)
+#   TORCH_INDEX=URL            where pip looks for torch, e.g. https://download.pytorch.org/whl/cpu; the plain index gives
+#                              the build for this platform (on Linux x86-64 that is the one for NVIDIA GPUs)
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# DVC calls `leanface` by name. Threads that wait for work must sleep: spinning ones take the cores from other processes.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: repro test lint mlflow clean help
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+repro: $(STAMP)  ## Run every stage that is due, from faces to reports/report.html
+	$(BIN)/dvc repro
+
+test: lint  ## Check style, types and import layers, then run the tests
+	$(BIN)/pytest
+
+lint: $(STAMP)  ## Style, types and import layers only
+	$(BIN)/ruff check
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+mlflow: $(STAMP)  ## Open the recorded runs on http://127.0.0.1:5000
+	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
+
+clean:  ## Remove .venv and tool caches; data, models, reports and recorded runs stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache build src/*.egg-info
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v "$(PYTHON)" >/dev/null || { echo "No $(PYTHON) here: install Python 3.11 or newer, or name one: make PYTHON=..." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "LeanFace needs Python 3.11 or newer, got $$("$(PYTHON)" --version); name another: make PYTHON=python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "$(PYTHON) cannot make virtual environments: install its venv module (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+	$(PIP) install -q -c constraints.txt torch $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	$(PIP) install -q -c constraints.txt -e '.[test,engines]'
+	@touch $@

@@ -1,0 +1,219 @@
+"""The resolved configuration: one frozen model per section; unknown keys and out-of-range values are refused.
+
+`leanface stage configure` writes it to reports/config.yaml from params.yaml and conf/; every other stage reads
+its own section of that file. Units are in the names.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from leanface.errors import ArtifactError, ConfigError
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+Count = Annotated[int, Field(ge=1)]
+ImageSize = Annotated[int, Field(ge=64, le=448, multiple_of=16)]
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, and strict about its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Data(Section):
+    """Stage prepare: how many faces are rendered, how large, and how wild."""
+
+    image_size: ImageSize
+    train_count: Count
+    val_count: Count
+    test_count: Count
+    images_per_identity: Count
+    supersample: Annotated[int, Field(ge=1, le=4)]
+    yaw_max_rad: Annotated[float, Field(ge=0.0, le=1.2)]
+    coefficient_clip: Positive
+    augment: Fraction
+    photos: tuple[str, ...]
+
+
+class Optimizer(Section):
+    """AdamW with linear warm-up and cosine decay; an exponential moving average of the weights is what is kept."""
+
+    steps: Count
+    batch_size: Count
+    learning_rate: Positive
+    warmup_fraction: Fraction
+    weight_decay: NonNegative
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)]
+    gradient_clip: Positive
+
+
+class Teacher(Section):
+    """Stage teacher: where the original network comes from."""
+
+    source: Literal["pretrained", "trained", "modelscope"]
+    modelscope_path: str | None
+    streamed: bool
+    image_sizes: tuple[ImageSize, ...]
+    photometric_weight: NonNegative
+    optimizer: Optimizer
+    piece_seconds: Positive | None
+
+
+class Importance(Section):
+    """A pruning criterion: its name in leanface.pruning.importance.IMPORTANCES and its keyword arguments."""
+
+    name: str
+    options: dict[str, float | int | str | bool]
+
+
+class Prune(Section):
+    """Stage prune: which channels go, and how the rest is re-fitted."""
+
+    ratio: Annotated[float, Field(ge=0.0, le=0.95)]
+    importance: Importance
+    round_to: Count
+    compensate: bool
+    calibration_count: Count
+    ridge: Positive
+
+
+class Distill(Section):
+    """Stage distill: the pruned network learns from the original."""
+
+    temperature: Positive
+    alpha: Fraction
+    coefficient_weight: NonNegative
+    vertex_weight: NonNegative
+    attention_weight: NonNegative
+    freeze_batch_norm: bool
+    optimizer: Optimizer
+
+
+class Quantize(Section):
+    """Stage quantize: INT8 quantisation-aware training."""
+
+    calibration_count: Count
+    quantize_residual: bool
+    optimizer: Optimizer
+
+
+class Export(Section):
+    """Stage export: ONNX files and how closely they must agree with PyTorch (relative L2 norm of the output)."""
+
+    opset: Annotated[int, Field(ge=17, le=23)]
+    parity_count: Count
+    tolerance_fp32: Positive
+    tolerance_fp16: Positive
+    tolerance_int8: Positive
+
+
+class Build(Section):
+    """Stage build: TensorRT engines and their optimisation profile."""
+
+    batch_min: Count
+    batch_opt: Count
+    batch_max: Count
+    workspace_mib: Count
+    builder_level: Annotated[int, Field(ge=0, le=5)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Build":
+        if not self.batch_min <= self.batch_opt <= self.batch_max:
+            raise ValueError("need batch_min <= batch_opt <= batch_max")
+        return self
+
+
+class Gates(Section):
+    """What the INT8 network must reach against the original for the report to call the run a success."""
+
+    uv_ssim_min: Fraction
+    mse_max: Positive
+    size_ratio_min: Positive
+    speedup_min: Positive
+
+
+class Evaluate(Section):
+    """Stage evaluate: the proof against the original."""
+
+    count: Count
+    uv_size: Annotated[int, Field(ge=32, le=1024)]
+    picture_count: Count
+    gates: Gates
+
+
+class Benchmark(Section):
+    """Stage benchmark: latency, throughput and memory on this machine."""
+
+    batches: tuple[Count, ...]
+    warmup: Count
+    window: Count
+    windows_max: Count
+    stability: Fraction
+    threads: Count
+
+
+class Machine(Section):
+    """How training uses this machine; what it computes does not depend on it beyond rounding."""
+
+    accelerator: Literal["auto", "cpu", "gpu"]
+    devices: Count
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+    threads: Annotated[int, Field(ge=0)]
+
+
+class Config(Section):
+    """Everything that an experiment depends on."""
+
+    scale: str
+    seed: Annotated[int, Field(ge=0)]
+    machine: Machine
+    data: Data
+    teacher: Teacher
+    prune: Prune
+    distill: Distill
+    quantize: Quantize
+    export: Export
+    build: Build
+    evaluate: Evaluate
+    benchmark: Benchmark
+
+
+def parse_config(tree: Mapping[str, Any], source: str = "configuration") -> Config:
+    """Validate a plain mapping.
+
+    Raises:
+        ConfigError: names each wrong key, what was given and what is allowed.
+    """
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        lines = [
+            f"  {'.'.join(str(part) for part in e['loc'])}: {e['msg']} (got {e.get('input')!r})" for e in error.errors()
+        ]
+        raise ConfigError(
+            f"{source} is not valid:\n" + "\n".join(lines) + "\nFix these keys in params.yaml or conf/."
+        ) from None
+
+
+def load_config(path: Path) -> Config:
+    """Read a resolved configuration (reports/config.yaml).
+
+    Raises:
+        ArtifactError: the file is missing or is not YAML.
+        ConfigError: its contents are not valid.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is missing; run `leanface stage configure` (or `dvc repro`) first.") from None
+    except yaml.YAMLError as error:
+        raise ArtifactError(f"{path} is not YAML ({error}); rewrite it with `leanface stage configure`.") from None
+    if not isinstance(tree, dict):
+        raise ArtifactError(f"{path} is empty; rewrite it with `leanface stage configure`.")
+    return parse_config(tree, str(path))

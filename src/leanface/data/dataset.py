@@ -1,0 +1,84 @@
+"""Prepared faces on disk: one folder per split with images.npy and coefficients.npy, memory-mapped."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from leanface.data.alignment import to_input
+from leanface.errors import ArtifactError
+from leanface.paths import PHOTOS
+
+IMAGES = "images.npy"
+COEFFICIENTS = "coefficients.npy"
+
+
+class FaceBatch(NamedTuple):
+    """Images are float32 RGB in [0,1], (B,3,H,W); coefficients float32 (B,257). A single sample lacks B."""
+
+    images: Tensor
+    coefficients: Tensor
+
+
+class FaceDataset(Dataset[FaceBatch]):
+    """One split, read lazily.
+
+    Raises:
+        ArtifactError: its files are missing or do not belong together.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            self.images: np.ndarray = np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False)
+            self.coefficients: np.ndarray = np.load(folder / COEFFICIENTS, allow_pickle=False)
+        except FileNotFoundError as error:
+            raise ArtifactError(f"{error.filename} is missing; run `dvc repro prepare`.") from None
+        except (ValueError, EOFError) as error:
+            raise ArtifactError(f"{folder} holds no prepared faces ({error}); run `dvc repro -f prepare`.") from None
+        if len(self.images) != len(self.coefficients):
+            raise ArtifactError(
+                f"{folder}: {len(self.images)} images but {len(self.coefficients)} coefficient vectors; "
+                "run `dvc repro -f prepare`."
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def image_size(self) -> int:
+        return int(self.images.shape[1])
+
+    def __getitem__(self, index: int) -> FaceBatch:
+        return FaceBatch(to_input(np.array(self.images[index])), torch.from_numpy(self.coefficients[index]))
+
+    def slice(self, start: int, stop: int) -> FaceBatch:
+        """Samples start to stop - 1 as one batch."""
+        images = torch.from_numpy(np.array(self.images[start:stop])).permute(0, 3, 1, 2)
+        return FaceBatch(images.contiguous().float() / 255.0, torch.from_numpy(self.coefficients[start:stop].copy()))
+
+    def head(self, count: int) -> FaceBatch:
+        """The first `count` samples (or all there are) as one batch."""
+        return self.slice(0, min(count, len(self)))
+
+    def batches(self, size: int) -> Iterator[FaceBatch]:
+        """All samples in order, `size` at a time."""
+        for start in range(0, len(self), size):
+            yield self.slice(start, min(start + size, len(self)))
+
+
+def load_photos(folder: Path = PHOTOS) -> dict[str, Float[Tensor, "3 size size"]]:
+    """The aligned photos that stage prepare left, by name.
+
+    Raises:
+        ArtifactError: there are none.
+    """
+    files = sorted(folder.glob("*.png"))
+    if not files:
+        raise ArtifactError(f"{folder} holds no aligned photos; run `dvc repro prepare`.")
+    return {file.stem: torch.as_tensor(to_input(np.asarray(Image.open(file).convert("RGB")))) for file in files}

@@ -1,0 +1,74 @@
+"""Photos: two with a clear licence that are installed with the project's libraries, or any file."""
+
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+
+from leanface.errors import ArtifactError
+
+PACKAGED_PHOTOS = {
+    "astronaut": ("skimage", "data/astronaut.png"),
+    "grace_hopper": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
+}
+"""Name, and the installed package and file that hold it.
+
+astronaut: Eileen Collins, NASA, public domain.
+grace_hopper: Grace Hopper, official US Navy portrait, public domain.
+"""
+
+
+def load_photo(name_or_path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
+    """Read a photo as RGB, upright (its EXIF orientation applied), without transparency (laid on white).
+
+    Args:
+        name_or_path: a key of `PACKAGED_PHOTOS`, else the path of an image file.
+
+    Raises:
+        ArtifactError: the file is missing, or is not an image that Pillow can read.
+    """
+    path = _path(name_or_path)
+    try:
+        with Image.open(path) as photo:
+            upright = ImageOps.exif_transpose(photo)
+            if upright.has_transparency_data:
+                upright = upright.convert("RGBA")
+                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
+            return np.array(upright.convert("RGB"))
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            f"no photo at {path}. Give the path of an image file, or one of {', '.join(PACKAGED_PHOTOS)}."
+        ) from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # Pillow reports a damaged PNG as SyntaxError.
+        raise ArtifactError(
+            f"cannot read {path} as an image ({error}). Give a whole JPEG, PNG or WebP file."
+        ) from error
+
+
+def require_rgb(image: UInt8[np.ndarray, "H W 3"]) -> None:
+    """Refuse anything but a non-empty RGB photo.
+
+    Raises:
+        ValueError: the image is not a uint8 array of shape (H, W, 3).
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(
+            f"expected an RGB image as a uint8 array of shape (H, W, 3), got {image.dtype} {image.shape}. "
+            "Read files with leanface.data.photos.load_photo; scale floats in [0, 1] by 255 and round them."
+        )
+
+
+def _path(name_or_path: str | Path) -> Path:
+    if not isinstance(name_or_path, str) or name_or_path not in PACKAGED_PHOTOS:
+        return Path(name_or_path)
+    package, file = PACKAGED_PHOTOS[name_or_path]
+    try:
+        return Path(str(files(package) / file))
+    except ModuleNotFoundError as error:
+        raise ArtifactError(
+            f"the photo '{name_or_path}' comes with the package {package}, which is not installed. "
+            f"`pip install {package.replace('skimage', 'scikit-image')}`, or give a file's path."
+        ) from error

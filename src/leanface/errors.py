@@ -1,0 +1,21 @@
+"""LeanFace's errors: each says what happened, what was expected, and how to fix it."""
+
+
+class LeanFaceError(Exception):
+    """Base of every error that LeanFace raises on purpose; the command line prints it without a traceback."""
+
+
+class ConfigError(LeanFaceError):
+    """A parameter is unknown, out of range, or contradicts another one."""
+
+
+class ArtifactError(LeanFaceError):
+    """A file that a stage reads is missing, truncated or not what it claims to be."""
+
+
+class ExportError(LeanFaceError):
+    """A network could not be exported, or its export does not compute the same function."""
+
+
+class BackendError(LeanFaceError):
+    """A runtime cannot run here, or was given the wrong name, dtype or shape."""

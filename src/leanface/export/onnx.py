@@ -1,0 +1,118 @@
+"""PyTorch to ONNX: one file per network and precision, which says itself what it expects and returns."""
+
+import importlib.metadata
+import io
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import nn
+
+from leanface.bundle import Spec
+from leanface.errors import ExportError
+from leanface.export.precision import PRECISIONS
+from leanface.export.tidy import tidy
+from leanface.export.wrapper import inference_form
+from leanface.networks.interface import INPUT_NAME, METADATA_PREFIX, OUTPUT_NAME
+
+DYNAMIC_AXES = {INPUT_NAME: {0: "batch", 2: "height", 3: "width"}, OUTPUT_NAME: {0: "batch"}}
+
+
+def export_network(network: nn.Module, spec: Spec, precision: str, opset: int) -> onnx.ModelProto:
+    """A checked ONNX model of a bundle's network; batch, height and width are dynamic.
+
+    Args:
+        network: as `load_bundle` returns it; it is not changed.
+        spec: its spec, which goes into the model's metadata.
+        precision: a name in `PRECISIONS`.
+        opset: of the default ONNX domain.
+
+    Raises:
+        ExportError: the precision is unknown or does not fit the network, or the model is not valid ONNX.
+    """
+    if precision not in PRECISIONS:
+        raise ExportError(f"unknown precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
+    if (precision == "int8") != (spec.quantizer is not None):
+        kind = "a fake-quantised" if spec.quantizer is not None else "a floating-point"
+        raise ExportError(f"{kind} network cannot be exported in {precision}; see leanface.paths.BUNDLES.")
+    model = PRECISIONS[precision](_trace(inference_form(network), spec.input.size, opset))
+    model.producer_name = "leanface"
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, _metadata(spec, precision))
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"the exported {precision} model is not valid ONNX: {error}") from error
+    return model
+
+
+def _trace(network: nn.Module, size: int, opset: int) -> onnx.ModelProto:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # ModelOpt's quantisers export only by tracing (dynamo=False), which warns that it is the older way and of
+        # Python branches on constants.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network,
+            (torch.rand(1, 3, size, size),),
+            buffer,
+            input_names=[INPUT_NAME],
+            output_names=[OUTPUT_NAME],
+            dynamic_axes=DYNAMIC_AXES,
+            opset_version=opset,
+            dynamo=False,
+        )
+    return tidy(onnx.load_model_from_string(buffer.getvalue()))
+
+
+def _metadata(spec: Spec, precision: str) -> dict[str, str]:
+    values = {
+        "version": _version(),
+        "precision": precision,
+        "input": spec.input.model_dump_json(),
+        "coefficients": json.dumps(spec.coefficients),
+        "licence": str(spec.provenance.get("licence", "not stated by the weights' source")),
+    }
+    return {METADATA_PREFIX + key: value for key, value in values.items()}
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("leanface")
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree that is not installed
+        return "unknown"
+
+
+def describe(model: onnx.ModelProto) -> dict[str, Any]:
+    """Names, types, shapes and size of a model, as JSON; a dynamic dimension is given by its name."""
+
+    def tensor(value: onnx.ValueInfoProto) -> dict[str, Any]:
+        kind = value.type.tensor_type
+        return {
+            "name": value.name,
+            "dtype": onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name,
+            "shape": [d.dim_param or d.dim_value for d in kind.shape.dim],
+        }
+
+    return {
+        "inputs": [tensor(value) for value in model.graph.input],
+        "outputs": [tensor(value) for value in model.graph.output],
+        "opset": next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")),
+        "nodes": len(model.graph.node),
+        "size_bytes": model.ByteSize(),
+        "metadata": {entry.key: entry.value for entry in model.metadata_props},
+    }
+
+
+def save_model(model: onnx.ModelProto, path: Path, description: dict[str, Any]) -> None:
+    """Write the model and, beside it, its description as .json; neither is ever seen half written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    contents = {path: model.SerializeToString(), path.with_suffix(".json"): json.dumps(description, indent=1).encode()}
+    for target, content in contents.items():
+        staging = target.with_name(f".{target.name}.partial")
+        staging.write_bytes(content)
+        os.replace(staging, target)

@@ -1,0 +1,50 @@
+"""Pose and the perspective camera of Deep3DFaceRecon: focal 1015 px, centre 112 px, distance 10 dm, at 224 px.
+
+Frames: model and camera frames have x to the image's right, y up, z towards the camera; the image frame has x to the
+right and y down, with pixel centres at integers. Everything in pixels scales with the image size.
+Source: Deng et al., CVPRW 2019 (arXiv:1903.08527).
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+FOCAL_PX = 1015.0
+REFERENCE_SIZE_PX = 224
+DISTANCE_DM = 10.0
+
+
+def rotation_from_angles(angles_rad: Float[Tensor, "batch 3"]) -> Float[Tensor, "batch 3 3"]:
+    """Roll @ yaw @ pitch, from (pitch about x, yaw about y, roll about z); acts on column vectors."""
+    cos, sin = angles_rad.cos(), angles_rad.sin()
+    cx, cy, cz = cos.unbind(-1)
+    sx, sy, sz = sin.unbind(-1)
+    rows = (
+        (cz * cy, cz * sy * sx - sz * cx, cz * sy * cx + sz * sx),
+        (sz * cy, sz * sy * sx + cz * cx, sz * sy * cx - cz * sx),
+        (-sy, cy * sx, cy * cx),
+    )
+    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+
+
+def camera_from_model(
+    vertices: Float[Tensor, "batch vertices 3"],
+    angles_rad: Float[Tensor, "batch 3"],
+    translation: Float[Tensor, "batch 3"],
+) -> Float[Tensor, "batch vertices 3"]:
+    """Rotate and move a shape into the camera's frame (decimetres; the camera itself is at z = 10)."""
+    rotation = rotation_from_angles(angles_rad)
+    return torch.baddbmm(translation[:, None], vertices, rotation.transpose(1, 2))
+
+
+def image_from_camera(
+    vertices_camera: Float[Tensor, "batch vertices 3"], size: int
+) -> Float[Tensor, "batch vertices 3"]:
+    """Project to a square image of `size` pixels: x and y in pixels, and 1 / depth in 1/dm (larger is nearer).
+
+    1 / depth, unlike depth, is linear in image space, so that it can be interpolated there.
+    """
+    inverse_depth = 1.0 / (DISTANCE_DM - vertices_camera[..., 2:])
+    focal = FOCAL_PX * size / REFERENCE_SIZE_PX
+    flip = vertices_camera.new_tensor([focal, -focal])
+    return torch.cat([vertices_camera[..., :2] * flip * inverse_depth + (size - 1) / 2, inverse_depth], dim=-1)

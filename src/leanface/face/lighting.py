@@ -1,0 +1,59 @@
+"""Diffuse lighting by nine spherical-harmonic bands, and vertex normals.
+
+Source: Ramamoorthi and Hanrahan, SIGGRAPH 2001: irradiance is the lighting's first nine coefficients, each scaled by
+pi, 2 pi / sqrt(3) or 2 pi / sqrt(8) by band; signs and order as in Deep3DFaceRecon.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+_A = (math.pi, 2 * math.pi / math.sqrt(3), 2 * math.pi / math.sqrt(8))
+_C = (1 / math.sqrt(4 * math.pi), math.sqrt(3 / (4 * math.pi)), 3 * math.sqrt(5) / math.sqrt(12 * math.pi))
+CONSTANT = _A[0] * _C[0]
+LINEAR = _A[1] * _C[1]
+QUADRATIC = _A[2] * _C[2]
+BANDS = 9
+
+
+def sh_basis(normals: Float[Tensor, "*shape 3"]) -> Float[Tensor, "*shape 9"]:
+    """The nine bands at unit normals, irradiance factors included."""
+    x, y, z = normals.unbind(-1)
+    return torch.stack(
+        [
+            torch.full_like(x, CONSTANT),
+            -LINEAR * y,
+            LINEAR * z,
+            -LINEAR * x,
+            QUADRATIC * x * y,
+            -QUADRATIC * y * z,
+            0.5 / math.sqrt(3) * QUADRATIC * (3 * z * z - 1),
+            -QUADRATIC * x * z,
+            0.5 * QUADRATIC * (x * x - y * y),
+        ],
+        dim=-1,
+    )
+
+
+def shade(
+    albedo: Float[Tensor, "batch vertices 3"],
+    normals: Float[Tensor, "batch vertices 3"],
+    lighting: Float[Tensor, "batch 27"],
+) -> Float[Tensor, "batch vertices 3"]:
+    """Reflected colour in [0,1]; negative irradiance counts as none. `lighting` is colour-minor (3 * band + channel)."""
+    irradiance = (sh_basis(normals) @ lighting.view(-1, BANDS, 3)).clamp_min(0.0)
+    return (albedo * irradiance).clamp(0.0, 1.0)
+
+
+def vertex_normals(
+    vertices: Float[Tensor, "batch vertices 3"], triangles: Int[Tensor, "triangles 3"]
+) -> Float[Tensor, "batch vertices 3"]:
+    """Unit normals: the area-weighted mean of the adjacent triangles' normals."""
+    a, b, c = (vertices[:, triangles[:, corner]] for corner in range(3))
+    face_normals = torch.linalg.cross(b - a, c - a)
+    normals = torch.zeros_like(vertices)
+    for corner in range(3):
+        normals.index_add_(1, triangles[:, corner], face_normals)
+    return torch.nn.functional.normalize(normals, dim=-1)

@@ -1,0 +1,122 @@
+"""The 3D morphable model: a mean face plus linear identity, expression and albedo components.
+
+Source: Blanz and Vetter, SIGGRAPH 1999. The packaged model's components come from openly licensed data, see
+`leanface.assets.builder`. Units are decimetres; x points to the image's right, y up and z towards the camera.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from leanface.errors import ArtifactError
+from leanface.paths import MORPHABLE_MODEL
+
+FORMAT_VERSION = 1
+
+
+class MorphableModel(nn.Module):
+    """Vertices and albedo as linear functions of coefficients that count standard deviations.
+
+    All tensors are buffers, so that `.to(device)` moves the model; none is saved in a state dict.
+    """
+
+    mean_vertices: Float[Tensor, "vertices 3"]
+    identity_basis: Float[Tensor, "80 vertices*3"]
+    expression_basis: Float[Tensor, "64 vertices*3"]
+    mean_albedo: Float[Tensor, "vertices 3"]
+    albedo_basis: Float[Tensor, "80 vertices*3"]
+    triangles: Int[Tensor, "triangles 3"]
+    uv: Float[Tensor, "vertices 2"]
+    face_mask: Bool[Tensor, " vertices"]
+    landmarks: Int[Tensor, "5"]
+
+    def __init__(
+        self,
+        *,
+        mean_vertices: Tensor,
+        identity_basis: Tensor,
+        expression_basis: Tensor,
+        mean_albedo: Tensor,
+        albedo_basis: Tensor,
+        triangles: Tensor,
+        uv: Tensor,
+        face_mask: Tensor,
+        landmarks: Tensor,
+    ) -> None:
+        super().__init__()
+        for name, value in {
+            "mean_vertices": mean_vertices,
+            "identity_basis": identity_basis,
+            "expression_basis": expression_basis,
+            "mean_albedo": mean_albedo,
+            "albedo_basis": albedo_basis,
+            "triangles": triangles.long(),
+            "uv": uv,
+            "face_mask": face_mask.bool(),
+            "landmarks": landmarks.long(),
+        }.items():
+            self.register_buffer(name, value, persistent=False)
+
+    @property
+    def vertex_count(self) -> int:
+        return len(self.mean_vertices)
+
+    def vertices(
+        self, identity: Float[Tensor, "batch 80"], expression: Float[Tensor, "batch 64"]
+    ) -> Float[Tensor, "batch vertices 3"]:
+        """Shape in the model's frame, in decimetres."""
+        offsets = torch.addmm(identity @ self.identity_basis, expression, self.expression_basis)
+        return offsets.view(len(identity), -1, 3) + self.mean_vertices
+
+    def albedo(self, albedo: Float[Tensor, "batch 80"]) -> Float[Tensor, "batch vertices 3"]:
+        """Skin colour under white light, clipped to [0,1]."""
+        return (self.mean_albedo + (albedo @ self.albedo_basis).view(len(albedo), -1, 3)).clamp(0.0, 1.0)
+
+
+def load_morphable_model(path: Path = MORPHABLE_MODEL) -> MorphableModel:
+    """Read a packed model and subdivide its shape components once (subdivision is linear, so it commutes).
+
+    Raises:
+        ArtifactError: the file is missing, truncated or of another format.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as packed:
+            arrays = {name: packed[name] for name in packed.files}
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is missing; reinstall LeanFace or rebuild it (see leanface.assets).") from None
+    except Exception as error:  # numpy raises zipfile, zlib, OSError or ValueError, depending on where it is cut
+        raise ArtifactError(f"{path} is not a packed morphable model ({error}); reinstall LeanFace.") from None
+    version = int(arrays.get("format_version", -1))
+    if version != FORMAT_VERSION:
+        raise ArtifactError(f"{path} has format {version}, expected {FORMAT_VERSION}; reinstall LeanFace.")
+
+    coarse_count = len(arrays["mean_vertices"])
+    subdivide = sp.csr_matrix(
+        (arrays["subdivision_data"], arrays["subdivision_indices"], arrays["subdivision_indptr"]),
+        shape=(len(arrays["uv"]), coarse_count),
+        dtype=np.float32,
+    )
+
+    def components(name: str) -> np.ndarray:
+        return arrays[f"{name}_q"].astype(np.float32) * arrays[f"{name}_scale"].astype(np.float32)[:, None]
+
+    def subdivided(basis: np.ndarray) -> Tensor:
+        per_vertex = basis.reshape(len(basis), coarse_count, 3).transpose(1, 0, 2).reshape(coarse_count, -1)
+        dense = (subdivide @ per_vertex).reshape(subdivide.shape[0], len(basis), 3)
+        return torch.from_numpy(np.ascontiguousarray(dense.transpose(1, 0, 2)).reshape(len(basis), -1))
+
+    return MorphableModel(
+        mean_vertices=torch.from_numpy(subdivide @ arrays["mean_vertices"].astype(np.float32)),
+        identity_basis=subdivided(components("identity")),
+        expression_basis=subdivided(components("expression")),
+        mean_albedo=torch.from_numpy(arrays["albedo_mean"].astype(np.float32)),
+        albedo_basis=torch.from_numpy(components("albedo")),
+        triangles=torch.from_numpy(arrays["triangles"].astype(np.int64)),
+        uv=torch.from_numpy(arrays["uv"].astype(np.float32)),
+        face_mask=torch.from_numpy(arrays["face_mask"].astype(bool)),
+        landmarks=torch.from_numpy(arrays["landmarks"].astype(np.int64)),
+    )

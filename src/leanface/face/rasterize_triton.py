@@ -1,0 +1,201 @@
+"""The rasteriser's fast path on CUDA: Triton kernels (see `leanface.face.rasterize` for the definition).
+
+One program handles a block of triangles of one image: each lane walks its own triangle's bounding box and keeps the
+nearest by an atomic maximum over 64-bit keys (bits of 1/depth above the inverted triangle index). Attributes are
+fetched afterwards, once per pixel. With TRITON_INTERPRET=1 the kernels also run on the CPU.
+"""
+
+# pyright: basic, reportUnknownMemberType=false
+# Triton's language is typed neither by itself nor in a way that a checker understands inside a kernel.
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from leanface.face.rasterize import MIN_AREA_PX2
+
+TRIANGLES_PER_BLOCK = 64
+PIXELS_PER_BLOCK = 256
+VERTICES_PER_BLOCK = 128
+
+
+@triton.jit
+def _keys_kernel(
+    vertices, triangles, keys, vertex_count, triangle_count, size, MIN_AREA: tl.constexpr, BLOCK: tl.constexpr
+):
+    image = tl.program_id(1).to(tl.int64)
+    t = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    valid = t < triangle_count
+    base = image * vertex_count * 3
+    i0 = base + tl.load(triangles + t * 3, valid, 0) * 3
+    i1 = base + tl.load(triangles + t * 3 + 1, valid, 0) * 3
+    i2 = base + tl.load(triangles + t * 3 + 2, valid, 0) * 3
+    x0, y0, z0 = tl.load(vertices + i0, valid, 0.0), tl.load(vertices + i0 + 1, valid, 0.0), tl.load(vertices + i0 + 2, valid, 0.0)
+    x1, y1, z1 = tl.load(vertices + i1, valid, 0.0), tl.load(vertices + i1 + 1, valid, 0.0), tl.load(vertices + i1 + 2, valid, 0.0)
+    x2, y2, z2 = tl.load(vertices + i2, valid, 0.0), tl.load(vertices + i2 + 1, valid, 0.0), tl.load(vertices + i2 + 2, valid, 0.0)
+    area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
+    front = valid & (area < -MIN_AREA)
+    inverse = 1.0 / tl.where(front, area, -1.0)
+    left = tl.maximum(tl.ceil(tl.minimum(x0, tl.minimum(x1, x2))), 0.0)
+    right = tl.minimum(tl.floor(tl.maximum(x0, tl.maximum(x1, x2))), size - 1.0)
+    top = tl.maximum(tl.ceil(tl.minimum(y0, tl.minimum(y1, y2))), 0.0)
+    bottom = tl.minimum(tl.floor(tl.maximum(y0, tl.maximum(y1, y2))), size - 1.0)
+    width = tl.where(front, tl.maximum(right - left + 1.0, 0.0), 0.0)
+    height = tl.where(front, tl.maximum(bottom - top + 1.0, 0.0), 0.0)
+    # The block walks the largest bounding box among its lanes; the others mask themselves out.
+    columns = tl.max(tl.where(height > 0.0, width, 0.0), 0).to(tl.int32)
+    rows = tl.max(tl.where(width > 0.0, height, 0.0), 0).to(tl.int32)
+    buffer = keys + image * size * size
+    inverted = (0x7FFFFFFF - t).to(tl.int64)
+    for dy in range(0, rows):
+        y = top + dy
+        for dx in range(0, columns):
+            x = left + dx
+            second = ((x - x0) * (y2 - y0) - (x2 - x0) * (y - y0)) * inverse
+            third = ((x1 - x0) * (y - y0) - (x - x0) * (y1 - y0)) * inverse
+            first = 1.0 - second - third
+            inside = (dx < width) & (dy < height) & (first >= 0.0) & (second >= 0.0) & (third >= 0.0)
+            z = first * z0 + second * z1 + third * z2
+            key = (z.to(tl.int32, bitcast=True).to(tl.int64) << 32) | inverted
+            tl.atomic_max(buffer + (y * size + x).to(tl.int32), key, mask=inside, sem="relaxed")
+
+
+@triton.jit
+def _barycentric_kernel(vertices, triangles, triangle, weights, vertex_count, pixel_count, size, BLOCK: tl.constexpr):
+    image = tl.program_id(1).to(tl.int64)
+    p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    valid = p < pixel_count
+    t = tl.load(triangle + image * pixel_count + p, valid, -1)
+    hit = t >= 0
+    base = image * vertex_count * 3
+    i0 = base + tl.load(triangles + t * 3, hit, 0) * 3
+    i1 = base + tl.load(triangles + t * 3 + 1, hit, 0) * 3
+    i2 = base + tl.load(triangles + t * 3 + 2, hit, 0) * 3
+    x0, y0 = tl.load(vertices + i0, hit, 0.0), tl.load(vertices + i0 + 1, hit, 0.0)
+    x1, y1 = tl.load(vertices + i1, hit, 0.0), tl.load(vertices + i1 + 1, hit, 0.0)
+    x2, y2 = tl.load(vertices + i2, hit, 0.0), tl.load(vertices + i2 + 1, hit, 0.0)
+    area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
+    inverse = 1.0 / tl.where(hit, area, 1.0)
+    x, y = (p % size).to(tl.float32), (p // size).to(tl.float32)
+    second = ((x - x0) * (y2 - y0) - (x2 - x0) * (y - y0)) * inverse
+    third = ((x1 - x0) * (y - y0) - (x - x0) * (y1 - y0)) * inverse
+    out = weights + (image * pixel_count + p) * 3
+    tl.store(out, tl.where(hit, 1.0 - second - third, 0.0), valid)
+    tl.store(out + 1, tl.where(hit, second, 0.0), valid)
+    tl.store(out + 2, tl.where(hit, third, 0.0), valid)
+
+
+@triton.jit
+def _interpolate_kernel(
+    triangle, weights, attributes, triangles, out, vertex_count, pixel_count, CHANNELS: tl.constexpr, BLOCK: tl.constexpr
+):
+    image = tl.program_id(1).to(tl.int64)
+    p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    valid = p < pixel_count
+    at = image * pixel_count + p
+    t = tl.load(triangle + at, valid, -1)
+    hit = t >= 0
+    base = image * vertex_count * CHANNELS
+    i0 = base + tl.load(triangles + t * 3, hit, 0) * CHANNELS
+    i1 = base + tl.load(triangles + t * 3 + 1, hit, 0) * CHANNELS
+    i2 = base + tl.load(triangles + t * 3 + 2, hit, 0) * CHANNELS
+    w0 = tl.load(weights + at * 3, hit, 0.0)
+    w1 = tl.load(weights + at * 3 + 1, hit, 0.0)
+    w2 = tl.load(weights + at * 3 + 2, hit, 0.0)
+    for channel in tl.static_range(CHANNELS):
+        value = (
+            w0 * tl.load(attributes + i0 + channel, hit, 0.0)
+            + w1 * tl.load(attributes + i1 + channel, hit, 0.0)
+            + w2 * tl.load(attributes + i2 + channel, hit, 0.0)
+        )
+        tl.store(out + at * CHANNELS + channel, value, valid)
+
+
+@triton.jit
+def _normals_kernel(vertices, ring, normals, vertex_count, NEIGHBOURS: tl.constexpr, BLOCK: tl.constexpr):
+    image = tl.program_id(1).to(tl.int64)
+    v = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    valid = v < vertex_count
+    base = image * vertex_count * 3
+    at = base + v * 3
+    x, y, z = tl.load(vertices + at, valid, 0.0), tl.load(vertices + at + 1, valid, 0.0), tl.load(vertices + at + 2, valid, 0.0)
+    nx = tl.zeros([BLOCK], tl.float32)
+    ny = tl.zeros([BLOCK], tl.float32)
+    nz = tl.zeros([BLOCK], tl.float32)
+    for k in range(NEIGHBOURS):
+        b = base + tl.load(ring + (2 * k) * vertex_count + v, valid, 0) * 3
+        c = base + tl.load(ring + (2 * k + 1) * vertex_count + v, valid, 0) * 3
+        bx, by, bz = tl.load(vertices + b, valid, 0.0) - x, tl.load(vertices + b + 1, valid, 0.0) - y, tl.load(vertices + b + 2, valid, 0.0) - z
+        cx, cy, cz = tl.load(vertices + c, valid, 0.0) - x, tl.load(vertices + c + 1, valid, 0.0) - y, tl.load(vertices + c + 2, valid, 0.0) - z
+        nx += by * cz - bz * cy
+        ny += bz * cx - bx * cz
+        nz += bx * cy - by * cx
+    scale = 1.0 / tl.maximum(tl.sqrt(nx * nx + ny * ny + nz * nz), 1e-12)
+    tl.store(normals + at, nx * scale, valid)
+    tl.store(normals + at + 1, ny * scale, valid)
+    tl.store(normals + at + 2, nz * scale, valid)
+
+
+def visible_triangles(vertices_image: Tensor, triangles: Tensor, size: int) -> Tensor:
+    """See `leanface.face.rasterize.visible_triangles`."""
+    batch, vertex_count = vertices_image.shape[:2]
+    keys = torch.zeros(batch, size * size, dtype=torch.int64, device=vertices_image.device)
+    grid = (triton.cdiv(len(triangles), TRIANGLES_PER_BLOCK), batch)
+    _keys_kernel[grid](
+        vertices_image, triangles, keys, vertex_count, len(triangles), size,
+        MIN_AREA=MIN_AREA_PX2, BLOCK=TRIANGLES_PER_BLOCK, num_warps=2,
+    )  # fmt: skip
+    return torch.where(keys > 0, 0x7FFFFFFF - (keys & 0xFFFFFFFF), -1).view(batch, size, size)
+
+
+def pixel_barycentric(vertices_image: Tensor, triangles: Tensor, triangle: Tensor) -> Tensor:
+    """Barycentric weights (B,H,W,3) of every pixel in the triangle that it sees; zero where it sees none."""
+    batch, size = triangle.shape[:2]
+    weights = torch.empty(*triangle.shape, 3, device=triangle.device)
+    grid = (triton.cdiv(size * size, PIXELS_PER_BLOCK), batch)
+    _barycentric_kernel[grid](
+        vertices_image, triangles, triangle, weights, vertices_image.shape[1], size * size, size,
+        BLOCK=PIXELS_PER_BLOCK,
+    )  # fmt: skip
+    return weights
+
+
+def interpolate(triangle: Tensor, barycentric: Tensor, attributes: Tensor, triangles: Tensor) -> Tensor:
+    """See `leanface.face.rasterize.interpolate`."""
+    batch, size = triangle.shape[:2]
+    out = torch.empty(*triangle.shape, attributes.shape[-1], device=triangle.device)
+    grid = (triton.cdiv(size * size, PIXELS_PER_BLOCK), batch)
+    _interpolate_kernel[grid](
+        triangle, barycentric, attributes, triangles, out, attributes.shape[1], size * size,
+        CHANNELS=attributes.shape[-1], BLOCK=PIXELS_PER_BLOCK,
+    )  # fmt: skip
+    return out
+
+
+def vertex_ring(triangles: Tensor, vertex_count: int) -> Tensor:
+    """The other two corners of every triangle around each vertex: int32 (2 * most, V), padded with the vertex itself.
+
+    A padded pair spans no area, so it adds nothing to a normal.
+    """
+    vertex = triangles.flatten()
+    following = triangles.roll(-1, 1).flatten()
+    last = triangles.roll(-2, 1).flatten()
+    order = torch.argsort(vertex, stable=True)
+    vertex, following, last = vertex[order], following[order], last[order]
+    count = torch.bincount(vertex, minlength=vertex_count)
+    place = torch.arange(len(vertex), device=vertex.device) - (torch.cumsum(count, 0) - count)[vertex]
+    ring = torch.arange(vertex_count, device=vertex.device).repeat(2 * int(count.max()), 1)
+    ring[2 * place, vertex] = following
+    ring[2 * place + 1, vertex] = last
+    return ring.int().contiguous()
+
+
+def vertex_normals(vertices: Tensor, ring: Tensor) -> Tensor:
+    """See `leanface.face.lighting.vertex_normals`; `ring` comes from `vertex_ring`."""
+    vertices = vertices.contiguous()
+    batch, vertex_count = vertices.shape[:2]
+    normals = torch.empty_like(vertices)
+    grid = (triton.cdiv(vertex_count, VERTICES_PER_BLOCK), batch)
+    _normals_kernel[grid](vertices, ring, normals, vertex_count, NEIGHBOURS=len(ring) // 2, BLOCK=VERTICES_PER_BLOCK)
+    return normals

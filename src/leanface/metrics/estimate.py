@@ -1,0 +1,64 @@
+"""A mean over test samples, and how sure we are of it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean of a per-sample measure with its bootstrap interval, and its extremes.
+
+    Attributes:
+        count: samples that the measure is defined for.
+        mean: over them.
+        low: lower end of the 95 % interval of the mean.
+        high: upper end of it.
+        p95: 95th percentile of the samples.
+        smallest: the least sample.
+        largest: the greatest sample.
+    """
+
+    count: int
+    mean: float
+    low: float
+    high: float
+    p95: float
+    smallest: float
+    largest: float
+
+
+def estimate(samples: Float[np.ndarray, " N"], seed: int = 0) -> Estimate | None:
+    """Percentile bootstrap over the samples that are not NaN (undefined); None where none is left.
+
+    Deterministic for a given seed.
+
+    Raises:
+        ValueError: not a vector, or a sample is infinite.
+
+    Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
+    """
+    values = np.asarray(samples, dtype=np.float64)
+    if values.ndim != 1:
+        raise ValueError(f"expected a vector of samples, got shape {values.shape}")
+    if np.isinf(values).any():
+        raise ValueError(f"{np.count_nonzero(np.isinf(values))} of {values.size} samples are infinite")
+    values = values[~np.isnan(values)]
+    if values.size == 0:
+        return None
+    picks = np.random.default_rng(seed).integers(values.size, size=(RESAMPLES, values.size))
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(values[picks].mean(axis=1), (tail, 1 - tail))
+    return Estimate(
+        count=values.size,
+        mean=float(values.mean()),
+        low=float(low),
+        high=float(high),
+        p95=float(np.quantile(values, 0.95)),
+        smallest=float(values.min()),
+        largest=float(values.max()),
+    )

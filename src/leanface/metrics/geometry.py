@@ -1,0 +1,96 @@
+"""How far two readings of a face are apart, in millimetres, levels of 255 and degrees."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from leanface.data.dataset import FaceDataset
+from leanface.face.camera import camera_from_model, rotation_from_angles
+from leanface.face.coefficients import ALBEDO, EXPRESSION, IDENTITY, split
+from leanface.face.morphable_model import MorphableModel
+
+MM_PER_DM = 100.0
+LEVELS = 255.0
+_CHUNK = 64
+
+
+def face_bases(model: MorphableModel) -> dict[str, Float[Tensor, "components columns"]]:
+    """Components on the face region, scaled so that a row's norm is the RMS over its vertices of one sigma's effect.
+
+    Identity and expression count millimetres (of the vertex displacement), albedo levels of 255 (per channel).
+    """
+    mask = model.face_mask
+    count = int(mask.sum())
+
+    def rows(basis: Tensor, scale: float) -> Tensor:
+        return basis.view(len(basis), -1, 3)[:, mask].flatten(1) * scale
+
+    return {
+        "identity": rows(model.identity_basis, MM_PER_DM / math.sqrt(count)),
+        "expression": rows(model.expression_basis, MM_PER_DM / math.sqrt(count)),
+        "albedo": rows(model.albedo_basis, LEVELS / math.sqrt(3 * count)),
+    }
+
+
+def rotation_angle_deg(a_rad: Float[Tensor, "batch 3"], b_rad: Float[Tensor, "batch 3"]) -> Float[Tensor, " batch"]:
+    """Angle of the rotation that leads from one pose to the other."""
+    relative = rotation_from_angles(a_rad.double()).transpose(1, 2) @ rotation_from_angles(b_rad.double())
+    cosine = (relative.diagonal(dim1=1, dim2=2).sum(-1) - 1) / 2
+    return torch.rad2deg(cosine.clamp(-1, 1).acos()).float()
+
+
+@torch.no_grad()
+def geometry_errors(
+    model: MorphableModel, predicted: Float[Tensor, "batch 257"], truth: Float[Tensor, "batch 257"]
+) -> dict[str, Float[Tensor, " batch"]]:
+    """Errors per sample over the face region.
+
+    identity_mm and expression_mm: RMS vertex displacement by that group alone; vertex_mm: mean vertex distance of the
+    whole shape in the model's frame; posed_mm: the same after rotation (no translation); nme: vertex_mm in percent of
+    the true outer eye distance is not defined on this model, so of the distance between the eyeball landmarks;
+    albedo_levels: RMS; rotation_deg: geodesic; translation_mm: distance.
+    """
+    bases = face_bases(model)
+    errors: dict[str, Tensor] = {}
+    for name, part in (("identity_mm", IDENTITY), ("expression_mm", EXPRESSION), ("albedo_levels", ALBEDO)):
+        basis = bases[name.split("_")[0]]
+        gram = basis @ basis.T
+        delta = predicted[:, part] - truth[:, part]
+        errors[name] = ((delta @ gram) * delta).sum(1).clamp_min(0).sqrt()
+    distances = [
+        _vertex_distances(model, predicted[start : start + _CHUNK], truth[start : start + _CHUNK])
+        for start in range(0, len(predicted), _CHUNK)
+    ]
+    for index, name in enumerate(("vertex_mm", "posed_mm", "nme")):
+        errors[name] = torch.cat([chunk[index] for chunk in distances])
+    a, b = split(predicted), split(truth)
+    errors["rotation_deg"] = rotation_angle_deg(a.angles_rad, b.angles_rad)
+    errors["translation_mm"] = (a.translation - b.translation).norm(dim=1) * MM_PER_DM
+    return errors
+
+
+def _vertex_distances(model: MorphableModel, predicted: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    a, b = split(predicted), split(truth)
+    va, vb = model.vertices(a.identity, a.expression), model.vertices(b.identity, b.expression)
+    eyes = vb[:, model.landmarks[:2]]
+    between_eyes = (eyes[:, 0] - eyes[:, 1]).norm(dim=-1)
+    va, vb = va[:, model.face_mask], vb[:, model.face_mask]
+    zero = torch.zeros_like(a.translation)
+    posed = camera_from_model(va, a.angles_rad, zero) - camera_from_model(vb, b.angles_rad, zero)
+    vertex = (va - vb).norm(dim=-1).mean(1)
+    return vertex * MM_PER_DM, posed.norm(dim=-1).mean(1) * MM_PER_DM, 100 * vertex / between_eyes
+
+
+def mean_errors(
+    model: MorphableModel, predicted: Float[Tensor, "batch 257"], truth: Float[Tensor, "batch 257"]
+) -> dict[str, float]:
+    """Means over samples of `geometry_errors`."""
+    return {name: float(values.mean()) for name, values in geometry_errors(model, predicted, truth).items()}
+
+
+@torch.inference_mode()
+def predict(network: nn.Module, dataset: FaceDataset, batch_size: int = 32) -> Float[Tensor, "count 257"]:
+    """A network's coefficients for every face of a split, in order."""
+    return torch.cat([network(batch.images) for batch in dataset.batches(batch_size)]).clone()

@@ -1,0 +1,10 @@
+"""The names by which an exported network is fed and read, in ONNX files and engines alike."""
+
+INPUT_NAME = "images"
+"""float32 (B,3,H,W), RGB in [0,1]."""
+
+OUTPUT_NAME = "coefficients"
+"""float32 (B,257)."""
+
+METADATA_PREFIX = "leanface."
+"""Of the keys that describe the network inside an ONNX file: version, input, coefficients, licence, precision."""

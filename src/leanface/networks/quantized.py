@@ -1,0 +1,76 @@
+"""Fake-quantised networks: INT8 weights per output channel and INT8 activations per tensor, by NVIDIA ModelOpt.
+
+A `Quantizer` says all that is needed to rebuild one: where the quantisers sit follows from it, and their ranges are
+buffers (`_amax`) of the state dict, so that a bundle holds them like any other weight.
+"""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+from leanface.networks.resnet import ResidualAdd
+
+with warnings.catch_warnings():  # at import ModelOpt warns of optional packages that it does not find
+    warnings.simplefilter("ignore")
+    import modelopt.torch.quantization as mtq
+    from modelopt.torch.quantization.nn import QuantInputBase, QuantModuleRegistry, TensorQuantizer
+
+
+class Quantizer(BaseModel):
+    """What is quantised: the inputs and weights of all convolutions and, with `residual`, the identity branch of
+    every residual addition, so that no feature map leaves INT8 between two convolutions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scheme: Literal["int8"] = "int8"
+    residual: bool
+
+
+@QuantModuleRegistry.register({ResidualAdd: "ResidualAdd"})
+class QuantResidualAdd(QuantInputBase):
+    """ResidualAdd whose first input, the identity, is quantised; a runtime fuses the other one into the convolution."""
+
+
+def add_quantizers(network: nn.Module, quantizer: dict[str, Any]) -> nn.Module:
+    """Turn a floating-point network into its fake-quantised form, in place.
+
+    The ranges are 0 until `leanface.quantization` calibrates them or a state dict is loaded: such a network computes
+    nothing useful yet.
+
+    Args:
+        network: as `build_network` makes it.
+        quantizer: a `Quantizer` as plain JSON (`Spec.quantizer`).
+
+    Raises:
+        ValueError: `quantizer` is not a description that this version knows.
+    """
+    description = Quantizer.model_validate(quantizer)
+    per_channel = {"num_bits": 8, "axis": 0}
+    per_tensor = {"num_bits": 8, "axis": None}
+    entries: list[dict[str, Any]] = [
+        {"quantizer_name": "*", "enable": False},
+        {"quantizer_name": "*weight_quantizer", "parent_class": "nn.Conv2d", "cfg": per_channel},
+        {"quantizer_name": "*input_quantizer", "parent_class": "nn.Conv2d", "cfg": per_tensor},
+    ]
+    if description.residual:
+        entries.append({"quantizer_name": "*input_quantizer", "parent_class": "ResidualAdd", "cfg": per_tensor})
+    with contextlib.redirect_stdout(io.StringIO()):  # ModelOpt prints how many quantisers it inserted
+        mtq.quantize(network, {"quant_cfg": entries, "algorithm": None})
+    for name, module in quantizers_of(network):
+        conv, _, kind = name.rpartition(".")
+        shape = (network.get_submodule(conv).weight.shape[0], 1, 1, 1) if kind == "weight_quantizer" else ()
+        module.register_buffer("_amax", torch.zeros(shape))
+    return network
+
+
+def quantizers_of(network: nn.Module) -> Iterator[tuple[str, TensorQuantizer]]:
+    """The active quantisers of a network and their module names."""
+    for name, module in network.named_modules():
+        if isinstance(module, TensorQuantizer) and module.is_enabled:
+            yield name, module

@@ -1,0 +1,166 @@
+"""ResNet-50 (v1.5) with seven 1x1-convolution heads, under the state-dict keys of ModelScope's ReconNetWrapper.
+
+Sources: He et al., CVPR 2016 (arXiv:1512.03385); stride in the 3x3 convolution as in torchvision's v1.5; the heads and
+their order as in Deep3DFaceRecon (Deng et al., CVPRW 2019).
+"""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from leanface.face.coefficients import HEAD_SIZES
+
+STAGE_DEPTHS = (3, 4, 6, 3)
+STAGE_WIDTHS = (64, 128, 256, 512)
+EXPANSION = 4
+
+Widths = Mapping[str, tuple[int, int]]
+"""(inputs, outputs) of each convolution, by module name."""
+
+
+class ResidualAdd(nn.Module):
+    """identity + residual, as a module of its own so that quantisation can give the identity branch a quantiser."""
+
+    def forward(self, identity: Tensor, residual: Tensor) -> Tensor:
+        return identity + residual
+
+
+class Bottleneck(nn.Module):
+    """1x1 reduce, 3x3 (strided), 1x1 expand, plus the identity or its projection."""
+
+    def __init__(self, inputs: int, width: int, stride: int, project: bool) -> None:
+        super().__init__()
+        outputs = width * EXPANSION
+        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.add = ResidualAdd()
+        self.downsample = (
+            nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            if project
+            else None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        identity = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        return self.relu(self.add(identity, self.bn3(self.conv3(x))))
+
+
+class Backbone(nn.Module):
+    """ResNet-50 up to global average pooling: images (B,3,H,W) to features (B,2048,1,1)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        inputs = 64
+        for index, (depth, width) in enumerate(zip(STAGE_DEPTHS, STAGE_WIDTHS, strict=True), start=1):
+            stride = 1 if index == 1 else 2
+            blocks = [Bottleneck(inputs, width, stride, project=True)]
+            inputs = width * EXPANSION
+            blocks += [Bottleneck(inputs, width, 1, project=False) for _ in range(depth - 1)]
+            self.add_module(f"layer{index}", nn.Sequential(*blocks))
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """The feature maps after layer1 to layer4, at 1/4, 1/8, 1/16 and 1/32 of the input size."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        maps: list[Tensor] = []
+        for index in range(1, 5):
+            x = self.get_submodule(f"layer{index}")(x)
+            maps.append(x)
+        return maps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.avgpool(self.stages(x)[-1])
+
+
+class FaceReconstructionNet(nn.Module):
+    """Regresses the 257 coefficients of one face per image.
+
+    Input: float images (B,3,H,W), RGB in [0,1], aligned by `leanface.data.alignment`; H and W are multiples of 16
+    from 64 up (the network is fully convolutional). Output: raw coefficients (B,257), see `leanface.face.coefficients`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = Backbone()
+        self.final_layers = nn.ModuleList(nn.Conv2d(STAGE_WIDTHS[-1] * EXPANSION, size, 1) for size in HEAD_SIZES)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 257"]:
+        return self.predict(self.backbone(images))
+
+    def predict(self, features: Tensor) -> Float[Tensor, "batch 257"]:
+        """The heads alone, from pooled features (B,C,1,1); not in reduced precision, even under autocast."""
+        with torch.autocast(features.device.type, enabled=False):
+            features = features.to(self.final_layers.get_parameter("0.weight").dtype)
+            return torch.cat([head(features) for head in self.final_layers], dim=1).flatten(1)
+
+    def forward_with_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Coefficients (B,257), and the feature maps after each of the four stages (for distillation)."""
+        maps = self.backbone.stages(images)
+        return self.predict(self.backbone.avgpool(maps[-1])), maps
+
+
+def widths_of(network: nn.Module) -> dict[str, tuple[int, int]]:
+    """(inputs, outputs) of every convolution, by module name: what distinguishes a pruned network."""
+    return {
+        name: (module.in_channels, module.out_channels)
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d)
+    }
+
+
+def build_network(widths: Widths | None = None) -> FaceReconstructionNet:
+    """A freshly initialised network; with `widths`, its convolutions and batch norms take those channel counts.
+
+    Raises:
+        ValueError: `widths` names other convolutions than the network has.
+    """
+    network = FaceReconstructionNet()
+    if widths is None:
+        return network
+    if set(widths) != set(widths_of(network)):
+        odd = sorted(set(widths) ^ set(widths_of(network)))
+        raise ValueError(f"widths do not describe this network; they differ at {odd[:5]}")
+    for name, (inputs, outputs) in widths.items():
+        old = network.get_submodule(name)
+        assert isinstance(old, nn.Conv2d)
+        if (old.in_channels, old.out_channels) == (inputs, outputs):
+            continue
+        conv = nn.Conv2d(
+            inputs,
+            outputs,
+            old.kernel_size,  # pyright: ignore[reportArgumentType]
+            old.stride,  # pyright: ignore[reportArgumentType]
+            old.padding,  # pyright: ignore[reportArgumentType]
+            bias=old.bias is not None,
+        )
+        network.set_submodule(name, conv)
+        norm = batch_norm_of(name)
+        if norm is not None:
+            network.set_submodule(norm, nn.BatchNorm2d(outputs))
+    return network
+
+
+def batch_norm_of(conv: str) -> str | None:
+    """Name of the batch norm behind a convolution; None for the heads, which have none."""
+    parent, _, leaf = conv.rpartition(".")
+    if leaf.startswith("conv"):
+        return f"{parent}.bn{leaf.removeprefix('conv')}"
+    if parent.endswith("downsample"):
+        return f"{parent}.1"
+    return None

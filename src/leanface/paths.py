@@ -1,0 +1,61 @@
+"""Every artifact's path, once, relative to the project's root (DVC runs each stage from there)."""
+
+from pathlib import Path
+
+VARIANTS = ("original_fp32", "distilled_fp32", "distilled_fp16", "quantized_int8")
+"""The networks that are exported, built, evaluated and benchmarked, from the original to the smallest."""
+
+SPLITS = ("train", "val", "test")
+
+ASSETS = Path(__file__).parent / "assets"
+MORPHABLE_MODEL = ASSETS / "morphable_model.npz"
+PRETRAINED_TEACHER = ASSETS / "teacher.npz"
+
+PARAMS = Path("params.yaml")
+CONF = Path("conf")
+REPORTS = Path("reports")
+CONFIG = REPORTS / "config.yaml"
+DEVICE = REPORTS / "device.json"
+
+FACES = Path("data/faces")
+PHOTOS = Path("data/photos")
+PREPARE_REPORT = REPORTS / "prepare"
+
+TEACHER = Path("models/teacher")
+TEACHER_REPORT = REPORTS / "teacher"
+ANALYZE_REPORT = REPORTS / "analyze"
+PRUNED = Path("models/pruned")
+PRUNE_REPORT = REPORTS / "prune"
+DISTILLED = Path("models/distilled")
+DISTILL_REPORT = REPORTS / "distill"
+QUANTIZED = Path("models/quantized")
+QUANTIZE_REPORT = REPORTS / "quantize"
+
+BENCHMARK = REPORTS / "benchmark.json"
+SUMMARY = REPORTS / "summary.json"
+REPORT_HTML = REPORTS / "report.html"
+REPORT_MD = REPORTS / "report.md"
+FIGURES = REPORTS / "figures"
+
+BUNDLES = {
+    "original_fp32": TEACHER,
+    "distilled_fp32": DISTILLED,
+    "distilled_fp16": DISTILLED,
+    "quantized_int8": QUANTIZED,
+}
+"""The bundle that each variant is exported from."""
+
+
+def onnx_path(variant: str) -> Path:
+    """The exported network; its description (names, shapes, dtypes, parity) lies beside it as .json."""
+    return Path("models/onnx") / f"{variant}.onnx"
+
+
+def engine_path(variant: str) -> Path:
+    """The TensorRT engine; its description (library, targets, profiles) lies beside it as .json."""
+    return Path("models/engines") / f"{variant}.plan"
+
+
+def evaluation_dir(variant: str) -> Path:
+    """Holds metrics.json, samples.csv and the side-by-side pictures of one variant."""
+    return REPORTS / "evaluate" / variant

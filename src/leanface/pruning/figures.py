@@ -1,0 +1,58 @@
+"""Pictures of a network's layers, before and after pruning."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from leanface.networks.resnet import Widths
+from leanface.pruning.cost import LayerCost
+
+ORIGINAL, PRUNED = "#9aa4b0", "#0969da"
+
+
+def plot_widths(original: Widths, pruned: Widths, path: Path) -> None:
+    """Output channels of every convolution of the backbone, before and after."""
+    names = [name for name in original if name.startswith("backbone.")]
+    figure = Figure(figsize=(12, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for widths, colour, label in ((original, ORIGINAL, "original"), (pruned, PRUNED, "pruned")):
+        axes.bar(range(len(names)), [widths[name][1] for name in names], color=colour, label=label, width=0.8)
+    axes.set_yscale("log", base=2)
+    axes.set_ylabel("output channels")
+    _name_layers(axes, names)
+    axes.legend()
+    _save(figure, path)
+
+
+def plot_layers(costs: Mapping[str, LayerCost], latencies_ms: Mapping[str, float], path: Path) -> None:
+    """Parameters, MACs, activation memory and time of every convolution."""
+    rows = {
+        "parameters (million)": [cost.parameters / 1e6 for cost in costs.values()],
+        "MACs (million)": [cost.macs / 1e6 for cost in costs.values()],
+        "activation (MiB, FP32)": [cost.activation_bytes / 2**20 for cost in costs.values()],
+        "latency (ms)": [latencies_ms[name] for name in costs],
+    }
+    figure = Figure(figsize=(12, 9), layout="constrained")
+    panels = figure.subplots(len(rows), sharex=True)
+    for axes, (label, values) in zip(panels, rows.items(), strict=True):
+        axes.bar(range(len(values)), values, color=PRUNED, width=0.8)
+        axes.set_ylabel(label)
+        axes.set_title(f"total {sum(values):.3g}", loc="right", fontsize=9)
+        axes.grid(axis="y", alpha=0.3)
+    _name_layers(panels[-1], list(costs))
+    _save(figure, path)
+
+
+def _name_layers(axes: Axes, names: list[str]) -> None:
+    axes.set_xticks(range(len(names)), [name.removeprefix("backbone.") for name in names], rotation=90, fontsize=6)
+    axes.margins(x=0.005)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(f".{path.name}")
+    figure.savefig(staging, dpi=110, format=path.suffix[1:])
+    os.replace(staging, path)

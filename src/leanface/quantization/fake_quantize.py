@@ -1,0 +1,40 @@
+"""Post-training quantisation: fake-quantise a network and calibrate its ranges on images that it will see."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from leanface.networks.quantized import Quantizer, add_quantizers, quantizers_of
+from leanface.networks.resnet import FaceReconstructionNet
+
+
+def fake_quantize(
+    network: FaceReconstructionNet,
+    images: Float[Tensor, "count 3 height width"],
+    quantizer: Quantizer,
+    batch_size: int = 16,
+) -> nn.Module:
+    """Insert quantisers, in place, and set each one's range to the largest magnitude that it meets.
+
+    A weight's range is that of its output channel; an activation's is that of the whole tensor over all `images`.
+    The network is returned in eval mode; quantisation-aware training goes on from here with the ranges fixed.
+
+    Raises:
+        ValueError: there is no image, or the network meets a value that is not finite.
+    """
+    if len(images) == 0:
+        raise ValueError("calibration needs at least one image")
+    quantized = add_quantizers(network, quantizer.model_dump()).eval()
+    quantizers = dict(quantizers_of(quantized))
+    for module in quantizers.values():
+        module.disable_quant()  # each layer is calibrated on what it sees in floating point
+        module.enable_calib()
+    with torch.no_grad():
+        for batch in images.split(batch_size):
+            if not bool(quantized(batch).isfinite().all()):
+                raise ValueError("the network's output is not finite on the calibration images")
+    for module in quantizers.values():
+        module.amax = module._calibrator.compute_amax().reshape(module.amax.shape)
+        module.disable_calib()
+        module.enable_quant()
+    return quantized

@@ -1,0 +1,100 @@
+"""Writes the report: summary.json, report.html (self-contained), report.md and figures/."""
+
+import base64
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from leanface import paths
+from leanface.config import Gates
+from leanface.report import tables
+from leanface.report.figures import save_pareto
+from leanface.report.pictures import DIFFERENCE_GAIN
+from leanface.report.sources import PICTURES, Json, Sources
+from leanface.report.summary import GATED, summarize
+
+
+def write_report(sources: Sources, gates: Gates) -> Json:
+    """Write every file of the report, summary.json last; returns the summary.
+
+    Raises:
+        ArtifactError: a number that the report rests on is missing.
+    """
+    summary = summarize(sources, gates)
+    pareto = paths.FIGURES / "pareto.png"
+    save_pareto(summary["variants"], pareto)
+    pictures = {**sources.pictures, "pareto": pareto}
+    for name in paths.VARIANTS:
+        for sheet in ("faces", "photos"):
+            pictures[f"{name}_{sheet}"] = paths.evaluation_dir(name) / f"{sheet}.png"
+    context = _context(sources, summary)
+    write_text(paths.REPORT_HTML, _render("template.html.j2", pictures=_inlined(pictures), **context))
+    write_text(paths.REPORT_MD, _render("template.md.j2", **context))
+    write_text(paths.SUMMARY, json.dumps(summary, indent=1) + "\n")
+    return summary
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(f".{path.name}")
+    staging.write_text(text, encoding="utf-8")
+    os.replace(staging, path)
+
+
+def _context(sources: Sources, summary: Json) -> dict[str, Any]:
+    original, *others = paths.VARIANTS
+    compressed = {name: sources.evaluations[name] for name in others}
+    return {
+        "summary": summary,
+        "gates": [
+            {**gate, "name": tables.GATE_NAMES[name][0], "detail": tables.GATE_NAMES[name][1]}
+            for name, gate in summary["gates"].items()
+        ],
+        "passed": all(gate["passed"] for gate in summary["gates"].values()),
+        "gated": GATED,
+        "ladder": tables.ladder(sources, summary),
+        "ladder_mark": tables.VARIANT_NAMES[GATED],
+        "batches": sources.benchmark["settings"]["batches"],
+        "settings": sources.benchmark["settings"],
+        "image_size": sources.evaluations[original]["image_size"],
+        "count": sources.evaluations[original]["count"],
+        "against_original": tables.quality(compressed, tables.AGAINST_ORIGINAL),
+        "against_truth": tables.quality(sources.evaluations, tables.AGAINST_TRUTH),
+        "mean_face": sources.evaluations[original]["mean_face"],
+        "compressed": {name: tables.VARIANT_NAMES[name] for name in others},
+        "variant_names": tables.VARIANT_NAMES,
+        "runtime_names": tables.RUNTIME_NAMES,
+        "benchmark": sources.benchmark,
+        "engines": {name: list(tables.flatten(description)) for name, description in sources.engines.items()},
+        "exports": {name: list(tables.flatten(description)) for name, description in sources.exports.items()},
+        "stages": {name: list(tables.flatten(metrics)) for name, metrics in sources.stages.items()},
+        "device": list(tables.flatten(sources.device)),
+        "config": sources.config,
+        "captions": {picture.name: picture.caption for picture in PICTURES},
+        "absent": [picture for picture in PICTURES if picture.name not in sources.pictures],
+        "gain": DIFFERENCE_GAIN,
+    }
+
+
+def _inlined(pictures: dict[str, Path]) -> dict[str, str]:
+    """PNG files as data: URLs."""
+    return {
+        name: "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+        for name, path in pictures.items()
+    }
+
+
+def _render(template: str, **context: Any) -> str:
+    environment = Environment(
+        loader=PackageLoader("leanface.report", "."),
+        autoescape=select_autoescape(["html.j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = tables.number
+    return environment.get_template(template).render(**context)

@@ -1,0 +1,119 @@
+"""Everything that the report is made of, read from the other stages' outputs."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from leanface import paths
+from leanface.errors import ArtifactError
+
+Json = dict[str, Any]
+
+STAGE_REPORTS = {
+    "prepare": paths.PREPARE_REPORT,
+    "teacher": paths.TEACHER_REPORT,
+    "analyze": paths.ANALYZE_REPORT,
+    "prune": paths.PRUNE_REPORT,
+    "distill": paths.DISTILL_REPORT,
+    "quantize": paths.QUANTIZE_REPORT,
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that a stage may have made, and what it shows."""
+
+    name: str
+    path: Path
+    caption: str
+
+
+PICTURES = (
+    Picture("faces", paths.PREPARE_REPORT / "contact_sheet.png", "Rendered faces, with exact ground truth"),
+    Picture("photos", paths.PREPARE_REPORT / "photos.png", "The two real photos, landmarked, aligned and cropped"),
+    Picture("teacher", paths.TEACHER_REPORT / "reconstructions.png", "What the original network reads"),
+    Picture("teacher_curves", paths.TEACHER_REPORT / "curves.png", "Training of the original"),
+    Picture("layers", paths.ANALYZE_REPORT / "layers.png", "Where the original spends parameters and computation"),
+    Picture("widths", paths.PRUNE_REPORT / "widths.png", "Channels per layer, before and after pruning"),
+    Picture("distill_curves", paths.DISTILL_REPORT / "curves.png", "Distillation"),
+    Picture("quantize_curves", paths.QUANTIZE_REPORT / "curves.png", "Quantisation-aware training"),
+)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Contents of the reports by stage and by variant; `pictures` maps each of `PICTURES` that exists to its file."""
+
+    device: Json
+    benchmark: Json
+    evaluations: dict[str, Json]
+    exports: dict[str, Json]
+    engines: dict[str, Json]
+    stages: dict[str, Json]
+    pictures: dict[str, Path]
+    config: str
+
+
+def read_sources() -> Sources:
+    """Read all reports.
+
+    Raises:
+        ArtifactError: one is missing or is not JSON, or they come from different machines.
+    """
+    benchmark = read_json(paths.BENCHMARK)
+    device = read_json(paths.DEVICE)
+    require_same_device(benchmark.get("device"), device)
+    return Sources(
+        device=device,
+        benchmark=benchmark,
+        evaluations={name: read_json(paths.evaluation_dir(name) / "metrics.json") for name in paths.VARIANTS},
+        exports={name: read_json(paths.onnx_path(name).with_suffix(".json")) for name in paths.VARIANTS},
+        engines={name: read_json(paths.engine_path(name).with_suffix(".json")) for name in paths.VARIANTS},
+        stages={
+            name: read_json(folder / "metrics.json")
+            for name, folder in STAGE_REPORTS.items()
+            if (folder / "metrics.json").is_file()
+        },
+        pictures={picture.name: picture.path for picture in PICTURES if picture.path.is_file()},
+        config=_read(paths.CONFIG),
+    )
+
+
+def require_same_device(benchmarked: Any, present: Json) -> None:
+    """Refuse to put numbers of two machines into one report.
+
+    Raises:
+        ArtifactError: the records differ; says where.
+    """
+    if benchmarked == present:
+        return
+    measured: Json = benchmarked if isinstance(benchmarked, dict) else {}
+    differing = sorted(key for key in measured.keys() | present.keys() if measured.get(key) != present.get(key))
+    raise ArtifactError(
+        f"{paths.BENCHMARK} was measured on another machine than {paths.DEVICE} describes: they differ in "
+        f"{', '.join(differing)}. Numbers of two machines are not comparable: measure again with "
+        "`dvc repro --force benchmark`, then `dvc repro`."
+    )
+
+
+def read_json(path: Path) -> Json:
+    """A JSON object.
+
+    Raises:
+        ArtifactError: missing, or not a JSON object.
+    """
+    try:
+        contents = json.loads(_read(path))
+    except json.JSONDecodeError as error:
+        raise ArtifactError(f"{path} is not JSON ({error}); rebuild it with `dvc repro`.") from None
+    if not isinstance(contents, dict):
+        raise ArtifactError(f"{path} holds no JSON object; rebuild it with `dvc repro`.")
+    return contents
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is missing: run `dvc repro`, which makes it.") from None

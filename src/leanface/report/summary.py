@@ -1,0 +1,123 @@
+"""summary.json: the headline numbers of each variant, and whether the INT8 network passes its gates."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from leanface import paths
+from leanface.config import Gates
+from leanface.errors import ArtifactError
+from leanface.report.sources import Json, Sources
+
+BASELINE = ("original_fp32", "torch")
+"""Variant and runtime that every speed-up is relative to, measured in the same interleaved run."""
+
+GATED = "quantized_int8"
+
+NOT_MEASURED = {
+    "energy_ratio": "no energy counter is read yet: NVML needs an NVIDIA GPU, RAPL a readable /sys/class/powercap"
+}
+
+
+def summarize(sources: Sources, gates: Gates) -> Json:
+    """The contents of summary.json.
+
+    Per variant: ssim, ssim_render, ssim_face and mse against the original (see leanface.metrics.fidelity);
+    vertex_error_mm against ground truth, and vertex_to_original_mm; size_mb of the ONNX file (10^6 bytes);
+    latency_ms_p50 at batch 1 in its fastest `runtime`; speedup, throughput_ratio (at the largest batch) and memory_mb
+    likewise, the ratios against the original in PyTorch FP32.
+
+    Raises:
+        ArtifactError: the baseline was not measured.
+    """
+    variants = {name: _variant(name, sources) for name in paths.VARIANTS}
+    return {
+        "device": sources.device,
+        "variants": variants,
+        "gates": check_gates(gates, variants),
+        "not_measured": NOT_MEASURED,
+        "not_run": not_run(sources),
+    }
+
+
+def check_gates(gates: Gates, variants: dict[str, Json]) -> dict[str, Json]:
+    """Each gate's limit, the INT8 network's value, and whether it passes; a value that is undefined fails."""
+    ours, original = variants[GATED], variants[BASELINE[0]]
+    return {
+        "ssim": _gate(gates.uv_ssim_min, ours["ssim"], at_least=True),
+        "mse": _gate(gates.mse_max, ours["mse"], at_least=False),
+        "size_ratio": _gate(gates.size_ratio_min, original["size_mb"] / ours["size_mb"], at_least=True),
+        "speedup": _gate(gates.speedup_min, ours["speedup"], at_least=True),
+    }
+
+
+def measured(rows: Iterable[Json], **fields: Any) -> list[Json]:
+    """The benchmark rows that ran and whose fields have these values, the fastest first."""
+    chosen = [
+        row
+        for row in rows
+        if row["status"] != "not_run" and all(row[name] == value for name, value in fields.items())
+    ]
+    return sorted(chosen, key=lambda row: row["p50_ms"])
+
+
+def baseline(benchmark: Json, batch: int) -> Json:
+    """The row that speed-ups at this batch size are relative to.
+
+    Raises:
+        ArtifactError: it is not there.
+    """
+    variant, runtime = BASELINE
+    rows = measured(benchmark["rows"], variant=variant, runtime=runtime, batch=batch)
+    if not rows:
+        raise ArtifactError(
+            f"{paths.BENCHMARK} has no row of {variant} in {runtime} at batch {batch}, to which speeds are relative; "
+            "put 1 into benchmark.batches and run `dvc repro`."
+        )
+    return rows[0]
+
+
+def not_run(sources: Sources) -> list[Json]:
+    """What was planned but could not be measured on this machine, with the reason of each."""
+    return [
+        {"what": f"{row['variant']} in {row['runtime']}", "reason": row["reason"]}
+        for row in sources.benchmark["rows"] + sources.benchmark["end_to_end"]
+        if row["status"] == "not_run"
+    ]
+
+
+def mean(evaluation: Json, measure: str) -> float | None:
+    """A measure's mean over the test faces; None where it is undefined for all of them."""
+    found = evaluation["measures"][measure]
+    return None if found is None else found["mean"]
+
+
+def _variant(name: str, sources: Sources) -> Json:
+    rows, evaluation = sources.benchmark["rows"], sources.evaluations[name]
+    largest = max(row["batch"] for row in rows)
+    best = measured(rows, variant=name, batch=1)
+    if not best:
+        raise ArtifactError(f"{paths.BENCHMARK} has no row of {name} at batch 1 that ran; run `dvc repro benchmark`.")
+    bulk = measured(rows, variant=name, batch=largest)
+    throughput = max(row["images_per_second"] for row in bulk) if bulk else None
+    return {
+        "ssim": mean(evaluation, "ssim"),
+        "ssim_render": mean(evaluation, "ssim_render"),
+        "ssim_face": mean(evaluation, "ssim_face"),
+        "mse": mean(evaluation, "mse"),
+        "vertex_error_mm": mean(evaluation, "truth_vertex_mm"),
+        "vertex_to_original_mm": mean(evaluation, "original_vertex_mm"),
+        "size_mb": sources.benchmark["files"][name] / 1e6,
+        "latency_ms_p50": best[0]["p50_ms"],
+        "latency_status": best[0]["status"],
+        "speedup": baseline(sources.benchmark, 1)["p50_ms"] / best[0]["p50_ms"],
+        "throughput_ratio": throughput
+        and throughput / baseline(sources.benchmark, largest)["images_per_second"],
+        "memory_mb": best[0]["memory_mb"],
+        "energy_ratio": None,
+        "runtime": best[0]["runtime"],
+    }
+
+
+def _gate(limit: float, value: float | None, *, at_least: bool) -> Json:
+    passed = value is not None and (value >= limit if at_least else value <= limit)
+    return {"limit": limit, "value": value, "passed": passed, "bound": "min" if at_least else "max"}

@@ -1,0 +1,161 @@
+"""One contract for everything that can run an exported network."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar, Self, final
+
+import numpy as np
+from jaxtyping import Float
+
+from leanface.errors import ArtifactError, BackendError
+from leanface.face.coefficients import COUNT
+from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
+
+Images = Float[np.ndarray, "batch 3 height width"]
+Coefficients = Float[np.ndarray, "batch 257"]
+
+Range = tuple[int, int | None]
+"""Smallest and largest allowed value, both included; None: no upper limit."""
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The images that `Runtime.run` accepts: C-contiguous float32 (B,3,H,W), RGB in [0,1].
+
+    Attributes:
+        batch: allowed batch sizes.
+        side: allowed heights and widths (px), of multiples of `multiple_of`.
+    """
+
+    batch: Range = (1, None)
+    side: Range = (64, None)
+    multiple_of: int = 16
+    name: str = INPUT_NAME
+    dtype: str = "float32"
+
+    def check(self, images: Images) -> None:
+        """Refuse what would have to be cast, copied or padded.
+
+        Raises:
+            BackendError: says what is wrong and what to pass instead.
+        """
+        if not isinstance(images, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise BackendError(f"{self.name}: expected a numpy array, got {type(images).__name__}")
+        if images.dtype != self.dtype:
+            raise BackendError(f"{self.name}: expected {self.dtype}, got {images.dtype}; convert with astype.")
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise BackendError(f"{self.name}: expected shape (batch, 3, height, width), got {images.shape}")
+        if not _within(images.shape[0], self.batch):
+            raise BackendError(f"{self.name}: expected a batch of {_words(self.batch)}, got {images.shape[0]}")
+        for axis, length in zip(("height", "width"), images.shape[2:], strict=True):
+            if not _within(length, self.side) or length % self.multiple_of:
+                raise BackendError(
+                    f"{self.name}: expected a {axis} of {_words(self.side)} px in multiples of {self.multiple_of}, "
+                    f"got {length}"
+                )
+        if not images.flags.c_contiguous:
+            raise BackendError(f"{self.name}: expected a C-contiguous array; pass numpy.ascontiguousarray(images).")
+
+
+class Runtime(ABC):
+    """A network that is ready to run, and all that it holds on the device, until `close`.
+
+    It never pads, casts or guesses: an input that does not fit is refused. Subclasses implement `_open`, `_infer` and
+    `_close`; the lifecycle and the checks are here, the same for all.
+    """
+
+    name: ClassVar[str]
+    """The runtime's name in `leanface.runtime.RUNTIMES`."""
+
+    @final
+    def __init__(self, path: Path, threads: int) -> None:
+        """Load what lies at `path`.
+
+        Args:
+            path: a bundle, an ONNX file or an engine, as the runtime needs.
+            threads: on the CPU; 0 leaves the choice to the runtime.
+
+        Raises:
+            ArtifactError: the file is missing, damaged, or not what this runtime reads.
+            BackendError: the runtime cannot run here.
+        """
+        self._closed = True
+        if not path.exists():
+            raise ArtifactError(f"{path} is missing; run `dvc repro` to make it.")
+        self._input_spec = self._open(path, threads)
+        self._closed = False
+
+    @property
+    def input_spec(self) -> InputSpec:
+        """What `run` accepts."""
+        return self._input_spec
+
+    @final
+    def run(self, images: Images) -> Coefficients:
+        """Coefficients of a batch of faces; the result is the caller's own.
+
+        Raises:
+            BackendError: the images do not fit `input_spec`, or the runtime is closed or failed.
+        """
+        if self._closed:
+            raise BackendError(f"this {self.name} runtime is closed; open a new one.")
+        self._input_spec.check(images)
+        coefficients = self._infer(images)
+        if coefficients.shape != (len(images), COUNT) or coefficients.dtype != np.float32:
+            raise BackendError(
+                f"{self.name} returned {coefficients.dtype} {coefficients.shape}; "
+                f"expected float32 ({len(images)}, {COUNT}). Export the network again."
+            )
+        return coefficients
+
+    @final
+    def close(self) -> None:
+        """Give back everything held; a second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def _open(self, path: Path, threads: int) -> InputSpec: ...
+
+    @abstractmethod
+    def _infer(self, images: Images) -> Coefficients: ...
+
+    @abstractmethod
+    def _close(self) -> None: ...
+
+
+def check_names(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Refuse a file that was not exported by LeanFace.
+
+    Raises:
+        ArtifactError: its inputs or outputs have other names.
+    """
+    if list(inputs) != [INPUT_NAME] or list(outputs) != [OUTPUT_NAME]:
+        raise ArtifactError(
+            f"{path} maps {list(inputs)} to {list(outputs)}; expected ['{INPUT_NAME}'] to ['{OUTPUT_NAME}']. "
+            "Export it with `leanface stage export`."
+        )
+
+
+def _within(value: int, allowed: Range) -> bool:
+    low, high = allowed
+    return value >= low and (high is None or value <= high)
+
+
+def _words(allowed: Range) -> str:
+    low, high = allowed
+    if high is None:
+        return f"at least {low}"
+    return str(low) if low == high else f"{low} to {high}"

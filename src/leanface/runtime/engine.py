@@ -1,0 +1,193 @@
+"""ONNX to a TensorRT engine, by full TensorRT where it is installed, else by TensorRT-RTX, which needs no GPU.
+
+Networks are strongly typed: precision is what the ONNX file says, and there is no switch for it here.
+"""
+
+import hashlib
+import importlib
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from leanface.config import Build
+from leanface.errors import ArtifactError, BackendError, ExportError
+from leanface.networks.interface import INPUT_NAME, METADATA_PREFIX
+
+LIBRARIES = ("tensorrt", "tensorrt_rtx_bindings")
+"""Python modules with (nearly) the same API, the first importable one is taken."""
+
+RTX = "tensorrt_rtx_bindings"
+
+Shape = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class EngineDescription:
+    """What lies beside an engine as .json.
+
+    Attributes:
+        status: "built"; whether it can be run depends on the machine.
+        library: the Python module that built it and alone can load it.
+        targets: compute capabilities it was built for; "current": of the GPU in the machine that built it.
+        profile: smallest, best and largest input shape.
+        onnx_sha256: of the file it was built from.
+    """
+
+    status: str
+    library: str
+    version: str
+    targets: list[str]
+    profile: dict[str, Shape]
+    size_bytes: int
+    build_seconds: float
+    onnx_sha256: str
+
+
+def load_tensorrt(libraries: tuple[str, ...] = LIBRARIES) -> tuple[str, Any]:
+    """Name and module of the first library that is installed.
+
+    Raises:
+        BackendError: none is.
+    """
+    reasons: list[str] = []
+    for name in libraries:
+        try:
+            return name, importlib.import_module(name)
+        except (ImportError, OSError) as error:  # OSError: a shared library of it is missing
+            reasons.append(f"{name}: {error}")
+    raise BackendError(
+        f"no TensorRT library can be imported ({'; '.join(reasons)}); "
+        "install one with `pip install -c constraints.txt leanface[engines]`."
+    )
+
+
+def new_logger(trt: Any) -> Any:
+    """A TensorRT logger that keeps error messages in its list `errors` instead of printing them."""
+
+    class Logger(trt.ILogger):
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                self.errors.append(message)
+
+    return Logger()
+
+
+def build_engine(onnx_path: Path, plan_path: Path, build: Build) -> EngineDescription:
+    """Build and write an engine and, beside it, its description as .json.
+
+    The batch size is dynamic within `build`; height and width are those in the ONNX file's metadata.
+
+    Raises:
+        ArtifactError: the ONNX file is missing, damaged, or was not exported by LeanFace.
+        ExportError: TensorRT does not accept the graph; the message is the parser's own.
+        BackendError: no TensorRT library is installed, or it cannot build here.
+    """
+    library, trt = load_tensorrt()
+    content, size = _read_onnx(onnx_path)
+    profile: dict[str, Shape] = {
+        kind: (batch, 3, size, size)
+        for kind, batch in (("min", build.batch_min), ("opt", build.batch_opt), ("max", build.batch_max))
+    }
+    start = time.perf_counter()
+    plan, targets = _build(library, trt, content, onnx_path, profile, build)
+    description = EngineDescription(
+        status="built",
+        library=library,
+        version=str(trt.__version__),
+        targets=targets,
+        profile=profile,
+        size_bytes=len(plan),
+        build_seconds=round(time.perf_counter() - start, 3),
+        onnx_sha256=hashlib.sha256(content).hexdigest(),
+    )
+    plan_path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(asdict(description), indent=1) + "\n"
+    for target, data in ((plan_path, plan), (plan_path.with_suffix(".json"), text.encode())):
+        staging = target.with_name(f".{target.name}.partial")
+        staging.write_bytes(data)
+        os.replace(staging, target)
+    return description
+
+
+def load_description(plan_path: Path) -> dict[str, Any]:
+    """Read what `build_engine` wrote beside an engine.
+
+    Raises:
+        ArtifactError: it is missing or not JSON.
+    """
+    path = plan_path.with_suffix(".json")
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError) as error:
+        raise ArtifactError(f"{path} does not describe an engine ({error}); run `leanface stage build`.") from None
+
+
+def _read_onnx(path: Path) -> tuple[bytes, int]:
+    """The file's bytes, and the height and width (px) of its images."""
+    try:
+        content = path.read_bytes()
+        model = onnx.load_model_from_string(content)
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is missing; run `leanface stage export`.") from None
+    except DecodeError as error:
+        raise ArtifactError(f"{path} is not an ONNX file ({error}); run `leanface stage export`.") from None
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    try:
+        return content, int(json.loads(metadata[METADATA_PREFIX + "input"])["size"])
+    except (KeyError, ValueError, TypeError):
+        raise ArtifactError(
+            f"{path} does not say its image size; export it with `leanface stage export`, which writes it "
+            f"to the metadata key {METADATA_PREFIX}input."
+        ) from None
+
+
+def _build(
+    library: str, trt: Any, content: bytes, onnx_path: Path, shapes: dict[str, Shape], build: Build
+) -> tuple[bytes, list[str]]:
+    logger = new_logger(trt)
+    try:
+        builder = trt.Builder(logger)
+    except (TypeError, RuntimeError) as error:
+        raise BackendError(f"{library} cannot build engines here: {'; '.join(logger.errors) or error}") from error
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(content):
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        lines = [
+            f"  node {error.node_name() or '?'} ({error.node_operator() or '?'}): {error.desc()}" for error in errors
+        ]
+        raise ExportError(f"{library} cannot parse {onnx_path}:\n" + "\n".join(lines))
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, build.workspace_mib << 20)
+    config.builder_optimization_level = build.builder_level
+    config.clear_flag(trt.BuilderFlag.TF32)  # float32 in the file means float32
+    profile = builder.create_optimization_profile()
+    profile.set_shape(INPUT_NAME, shapes["min"], shapes["opt"], shapes["max"])
+    config.add_optimization_profile(profile)
+    targets = _set_targets(library, trt, config)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise BackendError(f"{library} could not build an engine from {onnx_path}: {'; '.join(logger.errors)}")
+    return bytes(plan), targets
+
+
+def _set_targets(library: str, trt: Any, config: Any) -> list[str]:
+    """TensorRT-RTX builds for GPUs that are not there: for all that it knows, so that the engine is portable."""
+    if library != RTX:
+        return ["current"]
+    members = trt.ComputeCapability.__members__
+    targets = [name for name in members if name.startswith("SM")]
+    config.num_compute_capabilities = len(targets)
+    for index, name in enumerate(targets):
+        config.set_compute_capability(members[name], index)
+    return targets

@@ -1,0 +1,26 @@
+"""Stage benchmark: latency, throughput, memory and size of every network in every runtime on this machine."""
+
+import json
+
+from leanface import paths
+from leanface.config import Benchmark, Data
+from leanface.data.photos import load_photo
+from leanface.face.morphable_model import load_morphable_model
+from leanface.report.page import write_text
+from leanface.report.sources import read_json
+from leanface.runtime.benchmark import as_json, benchmark_end_to_end, benchmark_networks, headline
+
+
+def run(*, benchmark: Benchmark, data: Data) -> dict[str, float]:
+    rows = benchmark_networks(benchmark, data.image_size)
+    photo = load_photo(data.photos[0])
+    end_to_end = benchmark_end_to_end(benchmark, data.image_size, load_morphable_model(), photo)
+    contents = {
+        "device": read_json(paths.DEVICE),
+        "settings": {"image_size": data.image_size, **benchmark.model_dump(mode="json")},
+        "files": {name: paths.onnx_path(name).stat().st_size for name in paths.VARIANTS},
+        "rows": as_json(rows),
+        "end_to_end": as_json(end_to_end),
+    }
+    write_text(paths.BENCHMARK, json.dumps(contents, indent=1) + "\n")
+    return headline(rows)

@@ -1,0 +1,33 @@
+"""Stage configure: conf/ and params.yaml, composed and validated, become reports/config.yaml."""
+
+import os
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from leanface import paths
+from leanface.config import parse_config
+from leanface.errors import ConfigError
+from leanface.params import merge, read_params
+
+
+def run() -> dict[str, float]:
+    params = read_params(paths.PARAMS, paths.CONF)
+    choices = [f"{group}={name}" for group, name in params.choices.items()]
+    try:
+        with initialize_config_dir(str(paths.CONF.resolve()), version_base="1.3"):
+            composed = OmegaConf.to_container(compose("config", choices), resolve=True)
+    except (HydraException, yaml.YAMLError) as error:
+        raise ConfigError(f"{paths.CONF}/ does not compose with {choices}: {error}") from None
+    assert isinstance(composed, dict)
+    tree = merge({str(key): value for key, value in composed.items()}, params.values)
+    config = parse_config(tree, f"{paths.CONF}/ with {paths.PARAMS}")
+    text = f"# Written by stage configure: edit {paths.PARAMS} or {paths.CONF}/ instead.\n"
+    text += yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    paths.CONFIG.parent.mkdir(parents=True, exist_ok=True)
+    staging = paths.CONFIG.with_suffix(".tmp")
+    staging.write_text(text)
+    os.replace(staging, paths.CONFIG)
+    return {}

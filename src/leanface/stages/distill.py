@@ -1,0 +1,46 @@
+"""Stage distill: the pruned network learns from the original."""
+
+import json
+
+import torch
+
+from leanface import bundle, paths
+from leanface.config import Distill, Machine
+from leanface.data.datamodule import FaceDataModule
+from leanface.data.dataset import FaceDataset
+from leanface.distillation.criterion import DistillationCriterion
+from leanface.face.morphable_model import load_morphable_model
+from leanface.metrics.geometry import mean_errors, predict
+from leanface.training.fit import MetricLog, fit
+
+
+def run(*, distill: Distill, machine: Machine, seed: int, log: MetricLog) -> dict[str, float]:
+    model = load_morphable_model()
+    teacher, _ = bundle.load_network(paths.TEACHER)
+    student, parent = bundle.load_network(paths.PRUNED)
+    result = fit(
+        student,
+        DistillationCriterion(teacher, model, distill, parent.kept),
+        FaceDataModule(paths.FACES, distill.optimizer.batch_size, seed),
+        distill.optimizer,
+        machine,
+        model=model,
+        seed=seed,
+        report=paths.DISTILL_REPORT,
+        freeze_batch_norm=distill.freeze_batch_norm,
+        log=log,
+    )
+    provenance = {"parent": bundle.digest(paths.PRUNED), "teacher": bundle.digest(paths.TEACHER), "seed": seed}
+    bundle.save_bundle(student, parent.model_copy(update={"provenance": provenance}), paths.DISTILLED)
+
+    val = FaceDataset(paths.FACES / "val")
+    predicted = predict(student, val)
+    references = {"teacher": predict(teacher, val), "truth": torch.from_numpy(val.coefficients)}
+    metrics = {
+        f"{reference}/{name}": value
+        for reference, target in references.items()
+        for name, value in mean_errors(model, predicted, target).items()
+    }
+    metrics |= {"seconds": result.seconds, "images_per_second": result.images_per_second}
+    (paths.DISTILL_REPORT / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    return metrics

@@ -1,0 +1,30 @@
+"""Training curves as a picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+PANELS = {
+    "loss": (("train/loss", "training loss"),),
+    "mm": (("val/identity_mm", "identity"), ("val/expression_mm", "expression"), ("val/vertex_mm", "vertices")),
+    "degrees": (("val/rotation_deg", "rotation"),),
+    "levels of 255": (("val/albedo_levels", "albedo"),),
+}
+
+
+def plot_curves(rows: Sequence[dict[str, float]], path: Path) -> None:
+    """Draw the history of a training (see `leanface.training.fit.FitResult`) to a PNG."""
+    figure = Figure(figsize=(12, 2.8), layout="constrained")
+    for axes, (unit, curves) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
+        for name, label in curves:
+            points = [(row["step"], row[name]) for row in rows if name in row]
+            if points:
+                axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
+        axes.set_xlabel("step")
+        axes.set_ylabel(unit)
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        if len(curves) > 1:
+            axes.legend(fontsize=8)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,194 @@
+"""Training with Lightning: any network, any criterion, from disk or streamed, in one go or in pieces."""
+
+import csv
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as L
+import torch
+from pytorch_lightning.callbacks import Callback, Timer, TQDMProgressBar
+from torch import nn
+
+from leanface.config import Machine, Optimizer
+from leanface.data.datamodule import FaceDataModule
+from leanface.errors import LeanFaceError
+from leanface.data.synthesis import population
+from leanface.face.coefficients import HEAD_SIZES
+from leanface.face.morphable_model import MorphableModel
+from leanface.training.criterion import Criterion
+from leanface.training.curves import plot_curves
+from leanface.training.module import TrainingModule
+
+MetricLog = Callable[[Mapping[str, float], int], None]
+"""(metrics, step): where live curves go."""
+
+POINTS = 10
+"""How many times a training is validated and written to its curves."""
+
+
+class Unfinished(LeanFaceError):
+    """The time for one piece of a training is over; running the stage again goes on from its checkpoint."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """`history` holds one row per validation: step, seconds, train/... (means since the last row) and val/..."""
+
+    history: list[dict[str, float]]
+    seconds: float
+    images_per_second: float
+
+
+class _History(Callback):
+    """Collects the curve, and passes it on as it grows."""
+
+    def __init__(self, log: MetricLog | None) -> None:
+        self.rows: list[dict[str, float]] = []
+        self._log = log
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        names = ("train/", "val/")
+        row = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(names)}
+        row["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
+        self.rows.append({"step": float(trainer.global_step), **row})
+        if self._log is not None:
+            self._log(row, trainer.global_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = state_dict["rows"]
+
+
+class _Piece(Callback):
+    """Stops a training after some time. (Lightning's Timer counts the pieces before a resumption too.)"""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._start = time.monotonic()
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if self._seconds is not None and time.monotonic() - self._start > self._seconds:
+            trainer.should_stop = True
+
+
+def resolve_accelerator(machine: Machine) -> str:
+    """ "gpu" or "cpu"."""
+    if machine.accelerator == "auto":
+        return "gpu" if torch.cuda.is_available() else "cpu"
+    return machine.accelerator
+
+
+def resolve_precision(machine: Machine, accelerator: str) -> Any:
+    """Mixed bf16 where the processor computes in it: elsewhere it is emulated, and slower than FP32."""
+    if machine.precision != "auto":
+        return machine.precision
+    if accelerator == "gpu":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    capabilities = torch.cpu.get_capabilities()
+    return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
+
+
+def head_scales(model: MorphableModel) -> list[float]:
+    """Root mean square of the standard deviations of each head's outputs."""
+    _, deviation = population(model)
+    return [float(part.square().mean().sqrt()) for part in deviation.split(HEAD_SIZES)]
+
+
+def fit(
+    network: nn.Module,
+    criterion: Criterion,
+    data: FaceDataModule,
+    optimizer: Optimizer,
+    machine: Machine,
+    *,
+    model: MorphableModel,
+    seed: int,
+    report: Path,
+    freeze_batch_norm: bool = False,
+    log: MetricLog | None = None,
+    checkpoint: Path | None = None,
+    piece_seconds: float | None = None,
+) -> FitResult:
+    """Train `network` in place; it ends on the CPU, in eval mode, with the averaged weights.
+
+    Args:
+        criterion: an nn.Module is moved to the training device.
+        model: for the validation errors; moved to the training device and back.
+        report: folder that receives history.csv and curves.png.
+        checkpoint: where a training in pieces keeps its state; resumed from if it exists, removed at the end.
+        piece_seconds: stop after this many seconds with the state saved.
+
+    Raises:
+        Unfinished: `piece_seconds` were over before the last step.
+        LeanFaceError: the loss is not finite.
+    """
+    L.seed_everything(seed, workers=True, verbose=False)
+    if machine.threads:
+        torch.set_num_threads(machine.threads)
+    accelerator = resolve_accelerator(machine)
+    device = torch.device("cuda" if accelerator == "gpu" else "cpu")
+    for part in (criterion, model):
+        if isinstance(part, nn.Module):
+            part.to(device)
+    # Both stay as they are when a piece resumes: the module restores them from the checkpoint.
+    network.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    module = TrainingModule(network, criterion, optimizer, model, head_scales(model), freeze_batch_norm)
+
+    every = max(1, optimizer.steps // POINTS)
+    history, timer = _History(log), Timer()
+    trainer = L.Trainer(
+        accelerator=accelerator,
+        devices=machine.devices,
+        precision=resolve_precision(machine, accelerator),
+        max_steps=optimizer.steps,
+        max_epochs=-1,
+        val_check_interval=every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+        gradient_clip_val=optimizer.gradient_clip,
+        callbacks=[history, timer, _Piece(piece_seconds), TQDMProgressBar(refresh_rate=max(1, every // 5))],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+    )
+    resume = checkpoint if checkpoint is not None and checkpoint.exists() else None
+    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=False)
+    if trainer.global_step < optimizer.steps:
+        if checkpoint is not None and piece_seconds is not None:
+            checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            staging = checkpoint.with_suffix(".tmp")
+            trainer.save_checkpoint(staging)
+            os.replace(staging, checkpoint)
+            raise Unfinished(
+                f"{trainer.global_step} of {optimizer.steps} steps are done; run the stage again to go on."
+            )
+        raise LeanFaceError(f"training ended after {trainer.global_step} of {optimizer.steps} steps.")
+    module.average.swap(network)
+    network.to("cpu").eval()
+    model.to("cpu")
+
+    seconds = timer.time_elapsed("train")
+    rows = history.rows
+    report.mkdir(parents=True, exist_ok=True)
+    _write_history(rows, report / "history.csv")
+    plot_curves(rows, report / "curves.png")
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return FitResult(rows, seconds, optimizer.steps * data.batch_size / max(seconds, 1e-9))
+
+
+def _write_history(rows: list[dict[str, float]], path: Path) -> None:
+    names = sorted({name for row in rows for name in row}, key=lambda name: (name != "step", name))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,120 @@
+"""The one LightningModule: teacher, distillation and quantisation differ in their criterion and network only."""
+
+import math
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from leanface.config import Optimizer
+from leanface.data.dataset import FaceBatch
+from leanface.errors import LeanFaceError
+from leanface.face.morphable_model import MorphableModel
+from leanface.metrics.geometry import geometry_errors
+from leanface.training.average import WeightAverage
+from leanface.training.criterion import Criterion
+
+HEADS = "final_layers."
+
+
+class TrainingModule(LightningModule):
+    """Minimises a criterion by AdamW and keeps an exponential moving average of the network's weights.
+
+    Args:
+        network: trained in place.
+        criterion: kept out of this module's parameters and checkpoints; move it to the right device yourself.
+        head_scales: standard deviation of each head's outputs. AdamW's step does not depend on the gradient's scale,
+            so a head whose outputs are small takes steps that are smaller by the same factor.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        criterion: Criterion,
+        optimizer: Optimizer,
+        model: MorphableModel,
+        head_scales: list[float],
+        freeze_batch_norm: bool,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.settings = optimizer
+        self.head_scales = head_scales
+        self.freeze_batch_norm = freeze_batch_norm
+        self.average = WeightAverage(network, optimizer.ema_decay)
+        # In a tuple, so that Lightning neither moves nor saves them with the module.
+        self._frozen = (criterion, model)
+
+    def on_train_epoch_start(self) -> None:
+        # Lightning keeps modules in eval mode if they were, and batch norm would stay frozen unasked.
+        self.network.train()
+        if self.freeze_batch_norm:
+            for module in self.network.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):  # pyright: ignore[reportPrivateUsage]
+                    module.eval()
+
+    def training_step(self, batch: FaceBatch, batch_index: int) -> Tensor:
+        images = batch.images.contiguous(memory_format=torch.channels_last)
+        terms = self._frozen[0](self.network, batch._replace(images=images))
+        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
+        return terms["loss"]
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        loss = self.trainer.callback_metrics.get("train/loss")
+        if self.global_step % 20 == 0 and loss is not None and not bool(torch.isfinite(loss)):
+            raise LeanFaceError(
+                f"the loss is {float(loss)} at step {self.global_step}; lower optimizer.learning_rate "
+                "or optimizer.gradient_clip of this stage."
+            )
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_index: int) -> None:
+        self.average.update(self.network)
+
+    def on_validation_epoch_start(self) -> None:
+        self.average.swap(self.network)
+        self.network.eval()
+
+    def validation_step(self, batch: FaceBatch, batch_index: int) -> None:
+        predicted = self.network(batch.images.contiguous(memory_format=torch.channels_last)).float()
+        errors = geometry_errors(self._frozen[1], predicted, batch.coefficients)
+        self.log_dict({f"val/{name}": value.mean() for name, value in errors.items()}, batch_size=len(predicted))
+
+    def on_validation_epoch_end(self) -> None:
+        self.average.swap(self.network)
+
+    def configure_optimizers(self) -> Any:
+        groups = parameter_groups(self.network, self.settings, self.head_scales)
+        optimizer = torch.optim.AdamW(groups, fused=self.device.type == "cuda")
+        settings = self.settings
+        warmup = max(1, int(settings.warmup_fraction * settings.steps))
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, settings.steps - warmup))))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["average"] = self.average.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.average.load_state_dict(checkpoint["average"])
+
+
+def parameter_groups(network: nn.Module, settings: Optimizer, head_scales: list[float]) -> list[dict[str, Any]]:
+    """AdamW's groups: no decay on biases and batch norms; each head's learning rate scaled to its outputs."""
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        scale = head_scales[int(name.removeprefix(HEADS).split(".")[0])] if name.startswith(HEADS) else 1.0
+        groups.setdefault((scale, parameter.ndim > 1), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": settings.learning_rate * scale,
+            "weight_decay": settings.weight_decay if decays else 0.0,
+        }
+        for (scale, decays), parameters in groups.items()
+    ]

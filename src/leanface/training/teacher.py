@@ -1,0 +1,102 @@
+"""Where the original network comes from: shipped, trained here, or ModelScope's."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from leanface.config import Data, Machine, Teacher
+from leanface.data.datamodule import FaceDataModule, Stream
+from leanface.data.synthesis import population
+from leanface.face.coefficients import HEAD_SIZES
+from leanface.face.morphable_model import MorphableModel
+from leanface.networks.modelscope import load_modelscope
+from leanface.networks.packed import load_packed
+from leanface.networks.resnet import FaceReconstructionNet
+from leanface.paths import FACES, PRETRAINED_TEACHER, TEACHER_REPORT
+from leanface.training.criterion import SupervisedCriterion
+from leanface.training.fit import MetricLog, fit, head_scales, resolve_accelerator
+
+CHECKPOINT = Path("models/.teacher.ckpt")
+"""A training in pieces keeps its state here; not an output."""
+
+
+class Request(NamedTuple):
+    """What every source may need."""
+
+    teacher: Teacher
+    data: Data
+    machine: Machine
+    seed: int
+    model: MorphableModel
+    log: MetricLog | None
+
+
+def _pretrained(request: Request) -> FaceReconstructionNet:
+    return load_packed(PRETRAINED_TEACHER)
+
+
+def _modelscope(request: Request) -> FaceReconstructionNet:
+    path = request.teacher.modelscope_path
+    return load_modelscope(None if path is None else Path(path))
+
+
+def _trained(request: Request) -> FaceReconstructionNet:
+    teacher, data, machine, seed, model, log = request
+    torch.manual_seed(seed)
+    network = FaceReconstructionNet()
+    initialise_heads(network, model)
+    device = torch.device("cuda" if resolve_accelerator(machine) == "gpu" else "cpu")
+    stream = None
+    if teacher.streamed:
+        done = _steps_done(CHECKPOINT)
+        stream = Stream(data, teacher.image_sizes, device, first_batch=done)
+    fit(
+        network,
+        SupervisedCriterion(model, teacher.photometric_weight),
+        FaceDataModule(FACES, teacher.optimizer.batch_size, seed, stream),
+        teacher.optimizer,
+        machine,
+        model=model,
+        seed=seed,
+        report=TEACHER_REPORT,
+        log=log,
+        checkpoint=CHECKPOINT,
+        piece_seconds=teacher.piece_seconds,
+    )
+    return network
+
+
+SOURCES: dict[str, Callable[[Request], FaceReconstructionNet]] = {
+    "pretrained": _pretrained,
+    "trained": _trained,
+    "modelscope": _modelscope,
+}
+
+
+def make_teacher(request: Request) -> FaceReconstructionNet:
+    """The original network, in eval mode, from the configured source.
+
+    Raises:
+        ArtifactError: its weights are missing or not this network's.
+        Unfinished: a training in pieces needs another run.
+    """
+    return SOURCES[request.teacher.source](request).eval()
+
+
+@torch.no_grad()
+def initialise_heads(network: FaceReconstructionNet, model: MorphableModel) -> None:
+    """Start from the population's mean, with outputs of the population's order of magnitude."""
+    mean, _ = population(model)
+    for head, bias, scale in zip(network.final_layers, mean.split(HEAD_SIZES), head_scales(model), strict=True):
+        head.get_parameter("weight").normal_(std=0.01 * scale)
+        head.get_parameter("bias").copy_(bias)
+
+
+def _steps_done(checkpoint: Path) -> int:
+    """How far an unfinished training got; 0 if there is none."""
+    if not checkpoint.exists():
+        return 0
+    # Our own file: optimiser state cannot be stored as plain tensors.
+    return int(torch.load(checkpoint, map_location="cpu", weights_only=False)["global_step"])

@@ -1,0 +1,162 @@
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leanface import paths
+from leanface.config import Gates
+from leanface.errors import ArtifactError
+from leanface.report.page import write_report
+from leanface.report.sources import PICTURES, read_sources
+from leanface.report.summary import NOT_MEASURED, check_gates
+
+GATES = Gates(uv_ssim_min=0.982, mse_max=0.005, size_ratio_min=15.0, speedup_min=10.0)
+VOID = {"meta", "img", "link", "br", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Collects what a page refers to, and its text; refuses tags that do not match."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.references: list[str] = []
+        self.images = 0
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.references += [value or "" for name, value in attrs if name in ("src", "href")]
+        self.images += tag == "img"
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def edit(path: Path, change: Any) -> None:
+    contents = json.loads(path.read_text())
+    change(contents)
+    path.write_text(json.dumps(contents))
+
+
+def report() -> dict[str, Any]:
+    write_report(read_sources(), GATES)
+    return json.loads(paths.SUMMARY.read_text())
+
+
+def test_summary_has_the_agreed_layout(run):
+    summary = report()
+    assert set(summary) >= {"device", "variants", "gates"}
+    assert set(summary["variants"]) == set(paths.VARIANTS)
+    for variant in summary["variants"].values():
+        assert set(variant) >= {
+            "ssim", "ssim_render", "ssim_face", "mse", "vertex_error_mm", "size_mb", "latency_ms_p50", "speedup",
+            "throughput_ratio", "memory_mb", "energy_ratio", "runtime",
+        }  # fmt: skip
+        assert variant["energy_ratio"] is None
+    assert "energy_ratio" in NOT_MEASURED and summary["not_measured"] == NOT_MEASURED
+    assert all(set(gate) >= {"limit", "value", "passed"} for gate in summary["gates"].values())
+
+
+def test_speed_is_relative_to_the_original_in_pytorch(run):
+    variants = report()["variants"]
+    int8, original = variants["quantized_int8"], variants["original_fp32"]
+    assert (int8["runtime"], int8["latency_ms_p50"], int8["speedup"]) == ("openvino", 2.0, 20.0)
+    assert (original["runtime"], original["speedup"]) == ("onnxruntime", 2.0)
+    assert int8["throughput_ratio"] == pytest.approx(20.0)
+    assert original["size_mb"] / int8["size_mb"] == 16
+
+
+def test_gates_compare_each_value_with_its_limit(run):
+    gates = report()["gates"]
+    assert gates["size_ratio"] == {"limit": 15.0, "value": 16.0, "passed": True, "bound": "min"}
+    assert gates["speedup"]["passed"] and gates["mse"]["passed"]
+    for name, change in (("speedup", {"speedup": 9.99}), ("mse", {"mse": 0.0051}), ("ssim", {"ssim": 0.9819})):
+        ours = {"ssim": 0.99, "mse": 0.001, "size_mb": 1.0, "speedup": 12.0}
+        variants = {"original_fp32": {"size_mb": 20.0}, "quantized_int8": ours | change}
+        outcome = check_gates(GATES, variants)
+        assert [key for key, gate in outcome.items() if not gate["passed"]] == [name]
+
+
+def test_an_undefined_value_fails_its_gate():
+    ours = {"ssim": None, "mse": 0.001, "size_mb": 1.0, "speedup": 12.0}
+    gates = check_gates(GATES, {"original_fp32": {"size_mb": 20.0}, "quantized_int8": ours})
+    assert not gates["ssim"]["passed"] and gates["ssim"]["value"] is None
+
+
+def test_the_page_stands_alone(run):
+    report()
+    text = paths.REPORT_HTML.read_text()
+    page = Page(text)
+    assert page.images >= len(PICTURES) + 2 * len(paths.VARIANTS) - 2
+    assert all(reference.startswith("data:image/png;base64,") for reference in page.references)
+    assert not re.search(r"url\(|@import|<script|https?://", text)
+
+
+def test_the_page_tells_a_failed_gate_from_a_passed_one(run):
+    report()
+    assert "of 4 gates failed" not in Page(paths.REPORT_HTML.read_text()).text
+    edit(paths.BENCHMARK, lambda contents: contents["files"].update(quantized_int8=9_000_000))
+    report()
+    text = Page(paths.REPORT_HTML.read_text()).text
+    assert "1 of 4 gates failed" in text and "✗ failed" in text
+    assert "gates failed" in paths.REPORT_MD.read_text().splitlines()[0]
+
+
+def test_what_was_not_run_is_named_with_its_reason_and_has_no_number(run):
+    summary = report()
+    assert {"what": "quantized_int8 in tensorrt", "reason": "no supported GPU"} in summary["not_run"]
+    for text in (Page(paths.REPORT_HTML.read_text()).text, paths.REPORT_MD.read_text()):
+        assert "TensorRT INT8" in text and "not run" in text and "no supported GPU" in text
+    line = next(line for line in paths.REPORT_MD.read_text().splitlines() if line.startswith("| TensorRT INT8"))
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[2] == "not run" and cells[3] == cells[6] == cells[7] == cells[8] == "–"
+
+
+def test_a_missing_picture_is_named(run):
+    missing = PICTURES[0]
+    missing.path.unlink()
+    report()
+    assert f"{missing.path} was not made" in Page(paths.REPORT_HTML.read_text()).text
+
+
+def test_the_same_reports_give_the_same_page(run):
+    report()
+    first = [path.read_bytes() for path in (paths.SUMMARY, paths.REPORT_HTML, paths.REPORT_MD)]
+    report()
+    assert [path.read_bytes() for path in (paths.SUMMARY, paths.REPORT_HTML, paths.REPORT_MD)] == first
+
+
+def test_numbers_of_two_machines_are_not_mixed(run):
+    edit(paths.DEVICE, lambda contents: contents.update(cpu="Another 3000"))
+    with pytest.raises(ArtifactError, match=r"differ in cpu.*dvc repro --force benchmark"):
+        read_sources()
+    assert not paths.SUMMARY.exists()
+
+
+@pytest.mark.parametrize("path", [paths.BENCHMARK, paths.evaluation_dir("quantized_int8") / "metrics.json"])
+@pytest.mark.parametrize("contents", [None, "{", "[]"])
+def test_a_missing_or_broken_report_is_named(run, path, contents):
+    path.unlink() if contents is None else path.write_text(contents)
+    with pytest.raises(ArtifactError, match=re.escape(str(path))):
+        read_sources()
+
+
+def test_without_the_original_in_pytorch_there_is_nothing_to_compare_with(run):
+    edit(paths.BENCHMARK, lambda it: it.update(rows=[row for row in it["rows"] if row["runtime"] != "torch"]))
+    with pytest.raises(ArtifactError, match="original_fp32 in torch"):
+        report()
