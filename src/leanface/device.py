@@ -14,7 +14,7 @@ RUNTIMES = ("torch", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx-cu13-b
 
 
 def describe_device() -> dict[str, Any]:
-    """Processor, memory, NVIDIA GPUs and runtimes; equal at every call on the same machine. Imports no runtime."""
+    """Processor, memory, NVIDIA GPUs and runtimes; the same at every call. Imports no runtime."""
     return {
         "system": platform.system(),
         "architecture": platform.machine(),

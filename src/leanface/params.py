@@ -1,7 +1,7 @@
 """params.yaml: what an experiment changes, told apart into choices of conf/'s groups and single values.
 
-A scalar at `a.b` chooses conf/a/b/SCALAR.yaml where conf/a/b/ is a folder (`scale: tiny`); everything else replaces one
-value (`prune: {ratio: 0.3}`).
+A scalar at `a.b` chooses conf/a/b/SCALAR.yaml where conf/a/b/ is a folder (`scale: tiny`); everything else
+replaces one value (`prune: {ratio: 0.3}`).
 """
 
 import difflib

@@ -1,8 +1,8 @@
 """Hydra multirun over DVC experiments: `leanface sweep -m prune.ratio=0.3,0.5 distill.temperature=2,4`.
 
-The keys are those of params.yaml (`+data.train_count=500` adds one). Each job runs as `dvc exp run --temp`, so that stages
-which a job does not change come from the cache and the workspace stays as it is. A file in conf/sweep/ keeps a sweep:
-`leanface sweep --config-name ratio_temperature`.
+The keys are those of params.yaml (`+data.train_count=500` adds one). Each job runs as `dvc exp run --temp`,
+so that stages which a job does not change come from the cache and the workspace stays as it is. A file in
+conf/sweep/ keeps a sweep: `leanface sweep --config-name ratio_temperature`.
 """
 
 import collections
@@ -13,10 +13,11 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard, cast
 
 import dvc.api
 import hydra
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -24,7 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from leanface import paths
+from leanface import paths, tracking
 from leanface.errors import ConfigError, LeanFaceError
 
 logger = logging.getLogger(__name__)
@@ -45,8 +46,8 @@ def main(arguments: Sequence[str]) -> None:
     folder = "multirun/${now:%Y%m%d-%H%M%S}"
     settings = {"run": {"dir": folder}, "sweep": {"dir": folder, "subdir": "${hydra.job.num}"}}
     try:
-        base = OmegaConf.load(paths.PARAMS)
-        ConfigStore.instance().store("params", {**base, "objectives": list(OBJECTIVES), "hydra": settings})
+        tree = {**_params(), "objectives": list(OBJECTIVES), "hydra": settings}
+        ConfigStore.instance().store("params", tree)
         os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach the lines below
         sys.argv = ["leanface sweep", *arguments]
         hydra.main(str((paths.CONF / "sweep").resolve()), "params", "1.3")(run_job)()
@@ -64,12 +65,13 @@ def run_job(job: DictConfig) -> float | tuple[float, ...]:
     """
     tree: Any = OmegaConf.to_container(job, resolve=True)
     objectives: list[str] = tree.pop("objectives")
-    base: Any = OmegaConf.to_container(OmegaConf.load(paths.PARAMS), resolve=True)
-    overrides = list(changes(base, tree))
+    overrides = list(changes(_params(), tree))
     name = _experiment_name()
     logger.info("%s: %s", name, " ".join(overrides) or "as params.yaml is")
     _reproduce(name, overrides)
-    summary = json.loads(dvc.api.read(str(paths.SUMMARY), rev=name))
+    summary = _read(paths.SUMMARY, name)
+    if not tracking.has_summary(name):  # its last stage came from the cache
+        tracking.log_summary(summary, _read(paths.CONFIG, name), [], {tracking.EXPERIMENT_TAG: name})
     row: Mapping[str, float] = summary["variants"][paths.VARIANTS[-1]]
     if unknown := sorted(set(objectives) - set(row)):
         raise ConfigError(f"objectives {unknown} are not in {paths.SUMMARY}; it has {', '.join(sorted(row))}")
@@ -80,14 +82,27 @@ def run_job(job: DictConfig) -> float | tuple[float, ...]:
 def changes(base: Mapping[str, Any], tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """What `dvc exp run -S` needs to turn `base` into `tree`, which has no fewer keys."""
     for key, value in tree.items():
-        if key in base and isinstance(value, dict) and isinstance(base[key], dict):
-            yield from changes(base[key], value, f"{prefix}{key}.")
-        elif isinstance(value, dict) and key not in base:
-            yield from changes({}, value, f"{prefix}{key}.")
+        old = base.get(key, {})
+        if _is_mapping(value) and _is_mapping(old):
+            yield from changes(old, value, f"{prefix}{key}.")
         elif key not in base:
             yield f"+{prefix}{key}={json.dumps(value)}"
-        elif value != base[key]:
+        elif value != old:
             yield f"{prefix}{key}={json.dumps(value)}"
+
+
+def _is_mapping(value: object) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict)
+
+
+def _params() -> dict[str, Any]:
+    tree: Any = OmegaConf.to_container(OmegaConf.load(paths.PARAMS), resolve=True)
+    return tree
+
+
+def _read(path: Path, experiment: str) -> dict[str, Any]:
+    """A JSON or YAML file as an experiment left it."""
+    return yaml.safe_load(cast(str, dvc.api.read(str(path), rev=experiment)))
 
 
 def _experiment_name() -> str:
@@ -116,7 +131,9 @@ def _reproduce(name: str, overrides: Sequence[str]) -> None:
             if line.strip():
                 last.append(line)
     if process.returncode:
-        raise LeanFaceError(f"experiment {name} ({' '.join(overrides)}) failed; its last lines:\n{''.join(last)}")
+        raise LeanFaceError(
+            f"experiment {name} ({' '.join(overrides)}) failed; its last lines:\n{''.join(last)}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """MLflow, as a sink: what ran, with which parameters, and what it measured.
 
-The store is mlflow.db in the project's root folder; `MLFLOW_TRACKING_URI` replaces it. Importing and opening MLflow takes
-seconds, so only a stage that reports live curves pays for it: the others leave their record in the outbox, and the next
-process that opens MLflow (at the latest stage `report`) delivers it. Nor does a missing or locked store stop a stage:
-its record stays in the outbox.
+The store is mlflow.db in the project's root folder; `MLFLOW_TRACKING_URI` replaces it. Importing and opening
+MLflow takes seconds, so only a stage that reports live curves pays for it: the others leave their record in
+the outbox, and the next process that opens MLflow (at the latest stage `report`) delivers it. Nor does a
+missing or locked store stop a stage: its record stays in the outbox.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import os
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,9 @@ FLUSH_SECONDS = 1.0
 METRICS_PER_REQUEST = 1000
 PARAMS_PER_REQUEST = 100
 
-Log = Callable[[Mapping[str, float], int], None]
-"""Takes metrics and their step."""
+EXPERIMENT_TAG = "dvc_experiment"
+SUMMARY_TAG = "gates"
+"""Only summary runs have it: whether the gates passed."""
 
 
 @dataclass
@@ -53,46 +54,61 @@ class Record:
 
 
 @contextlib.contextmanager
-def stage_run(name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> Generator[tuple[Log, Log]]:
-    """Record one run.
+def stage_run(name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> Generator["Run"]:
+    """Record what the body logs as one run.
 
     Args:
         name: the run's name.
         params: nested; recorded under dotted names.
         tags: in addition to those that say where the run comes from.
-
-    Yields:
-        Two functions: the first one makes its metrics visible in MLflow within about a second, the second one when the
-        run has ended.
     """
-    record = Record(name, _flat(params), {**_origin(), **tags}, _now())
-    sink = _Sink(record)
+    run = Run(Record(name, _flat(params), {**_origin(), **tags}, _now()))
     try:
-        yield sink.log_live, sink.log
+        yield run
     except BaseException:
-        record.status = "FAILED"
+        run.record.status = "FAILED"
         raise
     else:
-        record.status = "FINISHED"
+        run.record.status = "FINISHED"
     finally:
-        record.ended = _now()
-        sink.close()
+        run.record.ended = _now()
+        run.close()
 
 
 def log_summary(
-    metrics: Mapping[str, float], params: Mapping[str, Any], artifacts: Sequence[Path], tags: Mapping[str, str]
+    summary: Mapping[str, Any], params: Mapping[str, Any], artifacts: Sequence[Path], tags: Mapping[str, str]
 ) -> None:
-    """Record a finished pipeline as a run of its own, and deliver what waits in the outbox."""
-    record = Record("pipeline", _flat(params), {**_origin(), **tags}, _now(), _now(), "FINISHED")
+    """Record a finished pipeline as a run of its own, and deliver what waits in the outbox.
+
+    Args:
+        summary: contents of summary.json; each variant's numbers are recorded as VARIANT/METRIC.
+        params: the configuration.
+        artifacts: files and folders to attach.
+        tags: in addition to those that say where the run comes from.
+    """
+    passed = all(gate["passed"] for gate in summary["gates"].values())
+    tags = {**_origin(), **tags, SUMMARY_TAG: "passed" if passed else "failed"}
+    record = Record(tags.get(EXPERIMENT_TAG, "pipeline"), _flat(params), tags, _now(), _now(), "FINISHED")
     record.artifacts = [str(path.resolve()) for path in artifacts]
-    sink = _Sink(record)
-    sink.log(metrics, 0)
-    sink.open()
-    sink.close()
+    run = Run(record)
+    for variant, row in summary["variants"].items():
+        numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
+        run.log({f"{variant}/{name}": value for name, value in numbers.items()}, 0)
+    run.open()
+    run.close()
 
 
-class _Sink:
-    """Delivers one record, live once it was opened; what it cannot deliver goes to the outbox."""
+def has_summary(experiment: str) -> bool:
+    """Whether the pipeline of this DVC experiment was recorded."""
+    try:
+        return _Store().has_run({EXPERIMENT_TAG: experiment}, SUMMARY_TAG)
+    except Exception as error:
+        logger.warning("MLflow is out of reach: %s", error)
+        return False
+
+
+class Run:
+    """A run in the making; what it cannot deliver to MLflow goes to the outbox."""
 
     def __init__(self, record: Record) -> None:
         self.record = record
@@ -101,9 +117,11 @@ class _Sink:
         self.flushed = 0.0
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Metrics that can wait until the run has ended."""
         self.record.metrics += [(name, float(value), _now(), step) for name, value in metrics.items()]
 
     def log_live(self, metrics: Mapping[str, float], step: int) -> None:
+        """Metrics that MLflow shows within about a second; opens it, which takes seconds."""
         self.log(metrics, step)
         self.open()
         if self.store is not None and time.monotonic() - self.flushed > FLUSH_SECONDS:
@@ -112,11 +130,13 @@ class _Sink:
             self.flushed = time.monotonic()
 
     def open(self) -> None:
+        """Open MLflow, unless it is open or out of reach."""
         if self.store is None and not self.failed:
             with self._tolerant():
                 self.store = _Store()
 
     def close(self) -> None:
+        """Deliver the rest, and the outbox if MLflow is open."""
         if self.store is not None and not self.failed:
             with self._tolerant():
                 self.store.send(self.record)
@@ -127,13 +147,15 @@ class _Sink:
 
     @contextlib.contextmanager
     def _tolerant(self) -> Generator[None]:
-        """A run's result must not depend on its bookkeeping: whatever fails here is said once and kept for later."""
+        """A stage's result must not depend on its bookkeeping: a failure is said once, the record kept."""
         try:
             yield
         except Exception as error:
             self.failed = True
             reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-            logger.warning("MLflow is out of reach (%s); run %r waits in %s", reason[0], self.record.name, _outbox())
+            logger.warning(
+                "MLflow is out of reach (%s); run %r waits in %s", reason[0], self.record.name, _outbox()
+            )
 
 
 class _Store:
@@ -144,8 +166,8 @@ class _Store:
         import mlflow
         from mlflow.exceptions import MlflowException
 
-        logging.getLogger("mlflow").setLevel(logging.WARNING)  # else it reports on every table that it creates
-        logging.getLogger("alembic").setLevel(logging.WARNING)
+        for name in ("mlflow", "alembic"):  # they report on every table that they create
+            logging.getLogger(name).setLevel(logging.WARNING)
         self.client = mlflow.MlflowClient(tracking_uri())
         folder = None if "MLFLOW_TRACKING_URI" in os.environ else (store_root() / "mlruns").as_uri()
         experiment = self.client.get_experiment_by_name(EXPERIMENT)
@@ -155,6 +177,11 @@ class _Store:
             experiment = self.client.get_experiment_by_name(EXPERIMENT)
         assert experiment is not None
         self.experiment_id = str(experiment.experiment_id)
+
+    def has_run(self, tags: Mapping[str, str], also: str) -> bool:
+        """Whether a run has these tags, and the tag `also` with any value."""
+        terms = [f"tags.{name} = '{value}'" for name, value in tags.items()] + [f"tags.{also} LIKE '%'"]
+        return bool(self.client.search_runs([self.experiment_id], " AND ".join(terms), max_results=1))
 
     def send(self, record: Record) -> None:
         """Deliver what is new in a record."""
@@ -182,7 +209,7 @@ class _Store:
 
 
 def tracking_uri() -> str:
-    """`MLFLOW_TRACKING_URI`, or the project's sqlite store by absolute path (MLflow's default moves with the cwd)."""
+    """`MLFLOW_TRACKING_URI`, or the project's sqlite store (MLflow's own default moves with the cwd)."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store_root() / 'mlflow.db'}"
 
 
@@ -226,7 +253,7 @@ def _deliver_outbox(store: _Store) -> None:
 def _origin() -> dict[str, str]:
     """Where a run comes from: git commit, DVC experiment, machine."""
     git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    tags = {"git_commit": git.stdout.strip(), "dvc_experiment": os.environ.get("DVC_EXP_NAME", "")}
+    tags = {"git_commit": git.stdout.strip(), EXPERIMENT_TAG: os.environ.get("DVC_EXP_NAME", "")}
     if paths.DEVICE.is_file():
         device = json.loads(paths.DEVICE.read_text())
         tags["device"] = ", ".join(gpu["name"] for gpu in device["gpus"]) or device["cpu"]

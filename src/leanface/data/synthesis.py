@@ -17,7 +17,7 @@ from leanface.face.morphable_model import MorphableModel
 from leanface.face.render import Renderer
 
 YAW_MAX_RAD = 0.8
-CLIP_SIGMA = 2.5
+CLIP_SIGMA = 2.0
 
 
 class Random:
@@ -87,8 +87,8 @@ def _framing(model: MorphableModel, identity: Tensor, expression: Tensor, angles
     depth = DISTANCE_DM / scale
     centre = (size - 1) / 2
     shift_px = (template_centre[:, 0] - centre) - scale[:, None] * (seen_centre[:, 0] - centre)
-    shift = shift_px * depth[:, None] / FOCAL_PX * seen.new_tensor([1.0, -1.0])
-    return torch.cat([shift, (DISTANCE_DM - depth)[:, None]], -1)
+    shift = shift_px * depth[:, None] / FOCAL_PX
+    return torch.stack([shift[:, 0], -shift[:, 1], DISTANCE_DM - depth], -1)
 
 
 def _sample_lighting(random: Random, count: int) -> Float[Tensor, "count 27"]:
@@ -126,8 +126,8 @@ def render_faces(
     size = image.shape[-1]
     image = image + _background(random, len(image), size) * (1 - alpha)
     if augment > 0:
-        image = _hair(random, image, 0.5 * augment)
-        image = _occlude(random, image, 0.15 * augment)
+        image = _hair(random, image, 0.4 * augment)
+        image = _occlude(random, image, 0.12 * augment)
         image = _photograph(random, image, augment)
     return image.clamp(0.0, 1.0)
 
@@ -197,7 +197,7 @@ def _photograph(random: Random, image: Tensor, amount: float) -> Tensor:
     blurred = F.avg_pool2d(F.avg_pool2d(image, 3, 1, 1, count_include_pad=False), 3, 1, 1, count_include_pad=False)
     image = image + amount * random.uniform(0, 1, count, 1, 1, 1) * (blurred - image)
     small = F.interpolate(F.avg_pool2d(image, 2), size=size, mode="bilinear")
-    image = image + random.chance(0.25 * amount, count, 1, 1, 1) * (small - image)
+    image = image + random.chance(0.15 * amount, count, 1, 1, 1) * (small - image)
     image = image + amount * 0.03 * random.uniform(0, 1, count, 1, 1, 1) * random.normal(*image.shape)
     return _compress(random, image.clamp(0, 1), amount)
 
@@ -208,7 +208,7 @@ def _compress(random: Random, image: Tensor, amount: float) -> Tensor:
     k = torch.arange(8, device=image.device, dtype=image.dtype)
     dct = torch.cos(math.pi / 8 * (k[None] + 0.5) * k[:, None]) * math.sqrt(2 / 8)
     dct[0] /= math.sqrt(2)
-    step = random.uniform(0.0, 0.06 * amount, count, 1, 1, 1, 1, 1) + 1e-3
+    step = random.uniform(0.0, 0.03 * amount, count, 1, 1, 1, 1, 1) + 1e-3
     step = step * (1 + 0.5 * (k[:, None] + k[None])).view(1, 1, 1, 8, 1, 8)
     blocks = image.reshape(count, 3, size // 8, 8, size // 8, 8)
     spectrum = torch.einsum("ua,nchawb,vb->nchuwv", dct, blocks, dct)

@@ -1,26 +1,26 @@
-"""The loss of a pruned network: the original's answers, what they mean on the face, where it looks, and the labels."""
+"""The loss of a pruned network: the original's answers, their shape, where it looks, and the labels."""
 
 import copy
 from collections.abc import Mapping, Sequence
 from typing import Self, cast
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from leanface.config import Distill
 from leanface.data.dataset import FaceBatch
 from leanface.distillation.losses import AttentionLoss, VertexLoss
 from leanface.face.morphable_model import MorphableModel
-from leanface.networks.resnet import STAGE_DEPTHS, FaceReconstructionNet
+from leanface.networks.resnet import STAGE_DEPTHS, FaceReconstructionNet, widths_of
 from leanface.training.criterion import CoefficientLoss
 
 
 class DistillationCriterion(nn.Module):
     """(1 - alpha) * (coefficients + vertices + attention, against the original) + alpha * (the labels).
 
-    Each term has its weight from the configuration; the labels count as coefficients and vertices do. Holds a frozen
-    copy of the original: nothing of it is among the parameters or the state of the network that is trained.
+    Each term has its weight from the configuration; the labels count as coefficients and vertices do. Holds a
+    frozen copy of the original: nothing of it is among the parameters or the state of the network that is
+    trained.
 
     Args:
         teacher: the original network.
@@ -37,7 +37,9 @@ class DistillationCriterion(nn.Module):
         kept: Mapping[str, Sequence[int]] | None,
     ) -> None:
         super().__init__()
-        self.teacher = copy.deepcopy(teacher).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.teacher = copy.deepcopy(teacher)
+        # pyright does not know this overload of nn.Module.to
+        self.teacher.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.teacher.eval().requires_grad_(False)
         self.settings = distill
         self.coefficients = CoefficientLoss(model)
@@ -53,28 +55,26 @@ class DistillationCriterion(nn.Module):
         return self
 
     def forward(self, network: nn.Module, batch: FaceBatch) -> dict[str, Tensor]:
+        """Terms by name: "loss", and unweighted "coefficients", "vertices", "attention" and "labels"."""
         with torch.no_grad():
             answers, teacher_maps = self.teacher.forward_with_maps(batch.images)
         predicted, maps = cast(FaceReconstructionNet, network).forward_with_maps(batch.images)
-        weights = self.settings
-        coefficients = self.coefficients(predicted, answers)["loss"]
-        vertices = self.vertices(predicted, answers)
-        channels = [cast(Tensor, self.get_buffer(f"channels{stage}")) for stage in range(len(maps))]
-        attention = self.attention(maps, teacher_maps, channels)
-        labels = self._distance(
-            self.coefficients(predicted, batch.coefficients)["loss"], self.vertices(predicted, batch.coefficients)
-        )
-        imitation = self._distance(coefficients, vertices) + weights.attention_weight * attention
-        return {
-            "loss": (1 - weights.alpha) * imitation + weights.alpha * labels,
-            "coefficients": coefficients,
-            "vertices": vertices,
-            "attention": attention,
-            "labels": labels,
+        channels = [self.get_buffer(f"channels{stage}") for stage in range(len(maps))]
+        terms = {
+            "coefficients": self.coefficients(predicted, answers)["loss"],
+            "vertices": self.vertices(predicted, answers),
+            "attention": self.attention(maps, teacher_maps, channels),
         }
-
-    def _distance(self, coefficients: Float[Tensor, ""], vertices: Float[Tensor, ""]) -> Float[Tensor, ""]:
-        return self.settings.coefficient_weight * coefficients + self.settings.vertex_weight * vertices
+        weights, truth = self.settings, batch.coefficients
+        labels = weights.coefficient_weight * self.coefficients(predicted, truth)[
+            "loss"
+        ] + weights.vertex_weight * self.vertices(predicted, truth)
+        imitation = (
+            weights.coefficient_weight * terms["coefficients"]
+            + weights.vertex_weight * terms["vertices"]
+            + weights.attention_weight * terms["attention"]
+        )
+        return terms | {"labels": labels, "loss": (1 - weights.alpha) * imitation + weights.alpha * labels}
 
 
 def _stage_channels(
@@ -82,6 +82,4 @@ def _stage_channels(
 ) -> list[Sequence[int]]:
     """The original's channels that survive in the feature maps after each of the four stages."""
     last = [f"backbone.layer{stage}.{depth - 1}.conv3" for stage, depth in enumerate(STAGE_DEPTHS, start=1)]
-    if kept is None:
-        return [range(cast(nn.Conv2d, teacher.get_submodule(name)).out_channels) for name in last]
-    return [kept[name] for name in last]
+    return [range(widths_of(teacher)[name][1]) if kept is None else kept[name] for name in last]

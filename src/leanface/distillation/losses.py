@@ -18,8 +18,8 @@ from leanface.metrics.geometry import MM_PER_DM
 class VertexLoss(nn.Module):
     """Mean squared distance of posed face vertices, relative to the population's variance of shape in mm^2.
 
-    Vertices are turned by the pose but not translated (depth is hardly visible, and would drown the shape). 1 is as
-    wrong as the mean face in the right pose.
+    Vertices are turned by the pose but not translated (depth is hardly visible, and would drown the shape). 1
+    is as wrong as the mean face in the right pose.
 
     Args:
         model: the morphable model.
@@ -59,9 +59,9 @@ class VertexLoss(nn.Module):
 class AttentionLoss(nn.Module):
     """Where each surviving channel looks, against the channel of the original that it came from.
 
-    Per image and channel, softmax(activation / T) over positions is a distribution; the loss is the KL divergence from
-    the original's to the student's, averaged over images, channels and stages, times T^2, which keeps the gradient's
-    size independent of T.
+    Per image and channel, softmax(activation / T) over positions is a distribution; the loss is the KL
+    divergence from the original's to the student's, averaged over images, channels and stages, times T^2,
+    which keeps the gradient's size independent of T.
 
     Source: Shu et al., channel-wise distillation, ICCV 2021 (arXiv:2011.13256); T^2 as in Hinton et al., 2015
     (arXiv:1503.02531).

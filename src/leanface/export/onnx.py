@@ -53,13 +53,13 @@ def export_network(network: nn.Module, spec: Spec, precision: str, opset: int) -
 def _trace(network: nn.Module, size: int, opset: int) -> onnx.ModelProto:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # ModelOpt's quantisers export only by tracing (dynamo=False), which warns that it is the older way and of
-        # Python branches on constants.
+        # ModelOpt's quantisers export only by tracing (dynamo=False), which warns that it is the older way
+        # and of branches on constants.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             network,
             (torch.rand(1, 3, size, size),),
-            buffer,
+            buffer,  # pyright: ignore[reportArgumentType]  # any file will do without dynamo
             input_names=[INPUT_NAME],
             output_names=[OUTPUT_NAME],
             dynamic_axes=DYNAMIC_AXES,
@@ -111,7 +111,8 @@ def describe(model: onnx.ModelProto) -> dict[str, Any]:
 def save_model(model: onnx.ModelProto, path: Path, description: dict[str, Any]) -> None:
     """Write the model and, beside it, its description as .json; neither is ever seen half written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    contents = {path: model.SerializeToString(), path.with_suffix(".json"): json.dumps(description, indent=1).encode()}
+    text = json.dumps(description, indent=1) + "\n"
+    contents = {path: model.SerializeToString(), path.with_suffix(".json"): text.encode()}
     for target, content in contents.items():
         staging = target.with_name(f".{target.name}.partial")
         staging.write_bytes(content)

@@ -1,6 +1,7 @@
 """Does an ONNX file compute what the PyTorch network computes?"""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 
 from leanface.errors import ExportError
 from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
+
+Images = Float[np.ndarray, "batch 3 height width"]
+Coefficients = Float[np.ndarray, "batch 257"]
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,15 @@ class Parity:
 
 
 def check_parity(
-    network: nn.Module, model: onnx.ModelProto, images: Float[Tensor, "batch 3 height width"], tolerance: float
+    network: nn.Module,
+    model: onnx.ModelProto,
+    images: Float[Tensor, "batch 3 height width"],
+    tolerance: float,
 ) -> Parity:
     """Run both on the same images.
 
-    The file runs in onnxruntime with its optimisations off, so that each node is computed as it is written: this is
-    the meaning of the file, before any runtime's own rounding.
+    The file runs in onnxruntime with its optimisations off, so that each node is computed as it is
+    written: this is the meaning of the file, before any runtime's own rounding.
 
     Raises:
         ExportError: they differ by more than `tolerance`, or the file's output is not finite.
@@ -48,7 +55,7 @@ def check_parity(
     with torch.inference_mode():
         expected = network(images).numpy()
     got = _run_as_written(model, images.numpy())
-    difference = np.linalg.norm(got - expected, axis=1)
+    difference: Float[np.ndarray, " batch"] = np.linalg.norm(got - expected, axis=1)
     relative = difference / np.linalg.norm(expected, axis=1)
     worst = int(relative.argmax())
     parity = Parity(
@@ -61,16 +68,18 @@ def check_parity(
     )
     if not parity.relative_l2 <= tolerance:
         raise ExportError(
-            f"the ONNX file does not compute what PyTorch computes: relative L2 difference {parity.relative_l2:.3g} "
-            f"over {parity.samples} images (sample {worst}: {parity.worst_relative_l2:.3g}), allowed {tolerance:g}. "
+            "the ONNX file does not compute what PyTorch computes: relative L2 difference "
+            f"{parity.relative_l2:.3g} over {parity.samples} images (sample {worst}: "
+            f"{parity.worst_relative_l2:.3g}), allowed {tolerance:g}. "
             "Look at the first layer whose outputs differ, or raise the tolerance in conf/export/."
         )
     return parity
 
 
-def _run_as_written(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
-    options = onnxruntime.SessionOptions()
+def _run_as_written(model: onnx.ModelProto, images: Images) -> Coefficients:
+    options: Any = onnxruntime.SessionOptions()  # pyright: ignore[reportUnknownVariableType]
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    content, providers = model.SerializeToString(), ["CPUExecutionProvider"]
+    session: Any = onnxruntime.InferenceSession(content, options, providers=providers)
     return session.run([OUTPUT_NAME], {INPUT_NAME: images})[0]

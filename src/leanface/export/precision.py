@@ -4,6 +4,7 @@ Inputs and outputs stay float32 in each. A new precision is one function here an
 """
 
 import logging
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -11,7 +12,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from leanface.errors import ExportError
-from leanface.export.tidy import replace_tensor
+from leanface.export.tidy import Graph, Node, Tensor, replace_tensor
 
 
 def to_float32(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -21,34 +22,45 @@ def to_float32(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     """Weights and feature maps in float16, with a cast behind the input and one before the output."""
-    # Imported here: ModelOpt takes seconds to import and only this precision needs it.
-    from modelopt.onnx.autocast.convert import convert_to_f16
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # at import ModelOpt warns of optional packages that it does not find
+        # Imported here: it takes seconds and only this precision needs it.
+        from modelopt.onnx.autocast.convert import convert_to_f16
 
-    logging.getLogger("modelopt").setLevel(logging.WARNING)
+    logging.getLogger("modelopt.onnx").setLevel(logging.ERROR)  # it warns if a weight rounds to 0 in float16
     return convert_to_f16(model, keep_io_types=True)
 
 
 def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Fold each QuantizeLinear of a weight, so that the file holds int8 weights and float32 scales per channel.
+    """Fold each QuantizeLinear of a weight: the file holds int8 weights and a float32 scale per channel.
 
-    The exporter writes a fake-quantised weight as float32 -> QuantizeLinear -> DequantizeLinear -> Conv, and gives each
-    reader of a feature map quantisers of its own. What is left is int8 -> DequantizeLinear(axis 0) -> Conv, and one
-    Q/DQ pair per feature map and scale.
+    The exporter writes a fake-quantised weight as float32 -> QuantizeLinear -> DequantizeLinear -> Conv, and
+    gives each reader of a feature map quantisers of its own. What is left is int8 -> DequantizeLinear -> Conv,
+    and one Q/DQ pair per feature map and scale.
+
+    A feature map that cannot be negative is quantised to uint8, with the same scale: TensorRT, which has no
+    uint8, imports it as int8, and a processor without VNNI multiplies it exactly (see
+    docs/decisions/0011-uint8-activations.md). The one difference: what exceeds the calibrated range is
+    clipped at twice the range.
 
     Raises:
         ExportError: a convolution's weight is not quantised.
     """
-    graph = gs.import_onnx(model)
+    graph: Graph = gs.import_onnx(model)
     _share_quantizers(graph)
+    zero = gs.Constant("zero_uint8", np.zeros((), np.uint8))
+    for quantize in [node for node in graph.nodes if node.op == "QuantizeLinear"]:
+        if _non_negative(quantize.inputs[0]):
+            quantize.inputs[2] = quantize.outputs[0].outputs[0].inputs[2] = zero
     for conv in [node for node in graph.nodes if node.op == "Conv"]:
         _fold_weight(conv)
     graph.cleanup().toposort()
     return gs.export_onnx(graph)
 
 
-def _share_quantizers(graph: gs.Graph) -> None:
+def _share_quantizers(graph: Graph) -> None:
     """Let all readers of a feature map that quantise it by the same scale read one Q/DQ pair."""
-    shared: dict[tuple[str, bytes], gs.Tensor] = {}
+    shared: dict[tuple[str, bytes], Tensor] = {}
     for quantize in [node for node in graph.nodes if node.op == "QuantizeLinear"]:
         result = quantize.outputs[0].outputs[0].outputs[0]
         first = shared.setdefault((quantize.inputs[0].name, quantize.inputs[1].values.tobytes()), result)
@@ -56,7 +68,17 @@ def _share_quantizers(graph: gs.Graph) -> None:
             replace_tensor(result, first)
 
 
-def _fold_weight(conv: gs.Node) -> None:
+def _non_negative(tensor: Tensor) -> bool:
+    """Images are in [0,1] by the input contract; ReLU and pooling speak for themselves."""
+    if not tensor.inputs:
+        return not isinstance(tensor, gs.Constant)
+    producer = tensor.inputs[0]
+    if producer.op in ("MaxPool", "GlobalAveragePool"):
+        return _non_negative(producer.inputs[0])
+    return producer.op == "Relu"
+
+
+def _fold_weight(conv: Node) -> None:
     dequantize = conv.inputs[1].inputs[0] if conv.inputs[1].inputs else None
     if dequantize is None or dequantize.op != "DequantizeLinear":
         raise ExportError(

@@ -46,5 +46,7 @@ def image_from_camera(
     """
     inverse_depth = 1.0 / (DISTANCE_DM - vertices_camera[..., 2:])
     focal = FOCAL_PX * size / REFERENCE_SIZE_PX
-    flip = vertices_camera.new_tensor([focal, -focal])
-    return torch.cat([vertices_camera[..., :2] * flip * inverse_depth + (size - 1) / 2, inverse_depth], dim=-1)
+    centre = (size - 1) / 2
+    x = vertices_camera[..., :1] * inverse_depth * focal + centre
+    y = vertices_camera[..., 1:2] * inverse_depth * -focal + centre
+    return torch.cat([x, y, inverse_depth], dim=-1)

@@ -7,4 +7,4 @@ OUTPUT_NAME = "coefficients"
 """float32 (B,257)."""
 
 METADATA_PREFIX = "leanface."
-"""Of the keys that describe the network inside an ONNX file: version, input, coefficients, licence, precision."""
+"""Of the metadata keys inside an ONNX file: version, precision, input, coefficients, licence."""

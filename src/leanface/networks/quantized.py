@@ -1,7 +1,7 @@
-"""Fake-quantised networks: INT8 weights per output channel and INT8 activations per tensor, by NVIDIA ModelOpt.
+"""Fake-quantised networks: INT8 weights per output channel, INT8 activations per tensor, by NVIDIA ModelOpt.
 
-A `Quantizer` says all that is needed to rebuild one: where the quantisers sit follows from it, and their ranges are
-buffers (`_amax`) of the state dict, so that a bundle holds them like any other weight.
+A `Quantizer` says all that is needed to rebuild one: where the quantisers sit follows from it, and their
+ranges are buffers (`_amax`) of the state dict, so that a bundle holds them like any other weight.
 """
 
 import contextlib
@@ -23,8 +23,11 @@ with warnings.catch_warnings():  # at import ModelOpt warns of optional packages
 
 
 class Quantizer(BaseModel):
-    """What is quantised: the inputs and weights of all convolutions and, with `residual`, the identity branch of
-    every residual addition, so that no feature map leaves INT8 between two convolutions."""
+    """What is quantised: the inputs and weights of all convolutions.
+
+    With `residual` also the identity branch of every residual addition: then no feature map leaves INT8 between
+    two convolutions.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,14 +37,13 @@ class Quantizer(BaseModel):
 
 @QuantModuleRegistry.register({ResidualAdd: "ResidualAdd"})
 class QuantResidualAdd(QuantInputBase):
-    """ResidualAdd whose first input, the identity, is quantised; a runtime fuses the other one into the convolution."""
+    """Its first input, the identity, is quantised; the other one a runtime adds inside the convolution."""
 
 
 def add_quantizers(network: nn.Module, quantizer: dict[str, Any]) -> nn.Module:
     """Turn a floating-point network into its fake-quantised form, in place.
 
-    The ranges are 0 until `leanface.quantization` calibrates them or a state dict is loaded: such a network computes
-    nothing useful yet.
+    The ranges are 0, and the network useless, until they are calibrated (`leanface.quantization`) or loaded.
 
     Args:
         network: as `build_network` makes it.
@@ -59,18 +61,22 @@ def add_quantizers(network: nn.Module, quantizer: dict[str, Any]) -> nn.Module:
         {"quantizer_name": "*input_quantizer", "parent_class": "nn.Conv2d", "cfg": per_tensor},
     ]
     if description.residual:
-        entries.append({"quantizer_name": "*input_quantizer", "parent_class": "ResidualAdd", "cfg": per_tensor})
+        entry = {"quantizer_name": "*input_quantizer", "parent_class": "ResidualAdd", "cfg": per_tensor}
+        entries.append(entry)
     with contextlib.redirect_stdout(io.StringIO()):  # ModelOpt prints how many quantisers it inserted
         mtq.quantize(network, {"quant_cfg": entries, "algorithm": None})
     for name, module in quantizers_of(network):
-        conv, _, kind = name.rpartition(".")
-        shape = (network.get_submodule(conv).weight.shape[0], 1, 1, 1) if kind == "weight_quantizer" else ()
+        parent, _, kind = name.rpartition(".")
+        owner = network.get_submodule(parent)
+        per_weight = kind == "weight_quantizer" and isinstance(owner, nn.Conv2d)
+        shape = (len(owner.weight), 1, 1, 1) if per_weight else ()
         module.register_buffer("_amax", torch.zeros(shape))
     return network
 
 
 def quantizers_of(network: nn.Module) -> Iterator[tuple[str, TensorQuantizer]]:
     """The active quantisers of a network and their module names."""
-    for name, module in network.named_modules():
-        if isinstance(module, TensorQuantizer) and module.is_enabled:
-            yield name, module
+    found = [
+        (name, module) for name, module in network.named_modules() if isinstance(module, TensorQuantizer)
+    ]
+    yield from ((name, module) for name, module in found if module.is_enabled)

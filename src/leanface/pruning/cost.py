@@ -2,11 +2,14 @@
 
 import time
 from collections import defaultdict
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from leanface.networks.resnet import widths_of
 
 
 class LayerCost(NamedTuple):
@@ -22,17 +25,15 @@ def layer_costs(network: nn.Module, size: int) -> dict[str, LayerCost]:
     """Cost of every convolution for one image of `size` pixels, by module name in the order of execution."""
     costs: dict[str, LayerCost] = {}
 
-    def record(name: str, conv: nn.Conv2d, output: Tensor) -> None:
-        per_position = conv.weight[0].numel()
+    def record(name: str, conv: nn.Conv2d, _: object, output: Tensor) -> None:
         costs[name] = LayerCost(
             parameters=sum(parameter.numel() for parameter in conv.parameters()),
-            macs=output[0].numel() * per_position,
+            macs=output[0].numel() * conv.weight[0].numel(),
             activation_bytes=output[0].numel() * 4,
         )
 
     handles = [
-        conv.register_forward_hook(lambda conv, _, output, name=name: record(name, conv, output))
-        for name, conv in _convolutions(network)
+        conv.register_forward_hook(partial(record, name)) for name, conv in _convolutions(network).items()
     ]
     try:
         _run(network, size)
@@ -43,31 +44,33 @@ def layer_costs(network: nn.Module, size: int) -> dict[str, LayerCost]:
 
 
 def macs_and_parameters(network: nn.Module, size: int) -> tuple[int, int]:
-    """Multiply-accumulates of all convolutions for one image of `size` pixels, and the number of all parameters."""
+    """Multiply-accumulates of all convolutions for one image of `size` pixels, and all parameters."""
     macs = sum(cost.macs for cost in layer_costs(network, size).values())
     return macs, sum(parameter.numel() for parameter in network.parameters())
 
 
-def layer_latencies_ms(network: nn.Module, size: int, *, warmup: int, runs: int) -> tuple[dict[str, float], float]:
+def layer_latencies_ms(
+    network: nn.Module, size: int, *, warmup: int, runs: int
+) -> tuple[dict[str, float], float]:
     """Median time of every convolution on the CPU in FP32 at batch 1, and of the whole network.
 
-    The whole is measured in the same runs, so it includes the hooks' own cost (microseconds per convolution).
+    By module name in the order of execution; all from the same runs.
     """
     times: dict[str, list[float]] = defaultdict(list)
     started: dict[str, float] = {}
 
-    def start(name: str) -> None:
+    def start(name: str, *_: object) -> None:
         started[name] = time.perf_counter()
 
-    def stop(name: str) -> None:
+    def stop(name: str, *_: object) -> None:
         times[name].append(1e3 * (time.perf_counter() - started[name]))
 
     handles: list[Any] = []
-    for name, conv in _convolutions(network):
-        handles.append(conv.register_forward_pre_hook(lambda *_, name=name: start(name)))
-        handles.append(conv.register_forward_hook(lambda *_, name=name: stop(name)))
+    for name, conv in _convolutions(network).items():
+        handles.append(conv.register_forward_pre_hook(partial(start, name)))
+        handles.append(conv.register_forward_hook(partial(stop, name)))
+    whole: list[float] = []
     try:
-        whole: list[float] = []
         for _ in range(warmup + runs):
             begin = time.perf_counter()
             _run(network, size)
@@ -75,14 +78,16 @@ def layer_latencies_ms(network: nn.Module, size: int, *, warmup: int, runs: int)
     finally:
         for handle in handles:
             handle.remove()
-    return {name: float(np.median(each[warmup:])) for name, each in times.items()}, float(np.median(whole[warmup:]))
+    layers = {name: float(np.median(each[warmup:])) for name, each in times.items()}
+    return layers, float(np.median(whole[warmup:]))
 
 
-def _convolutions(network: nn.Module) -> list[tuple[str, nn.Conv2d]]:
-    return [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
+def _convolutions(network: nn.Module) -> dict[str, nn.Module]:
+    return {name: network.get_submodule(name) for name in widths_of(network)}
 
 
 @torch.inference_mode()
 def _run(network: nn.Module, size: int) -> None:
+    """One blank image through the network."""
     assert not network.training, "batch norms would learn from a blank image"
     network(torch.zeros(1, 3, size, size))

@@ -7,13 +7,11 @@ import copy
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
-from torch_pruning import prune_conv_out_channels
-from torch_pruning.pruner import BasePruner
+from torch_pruning.pruner import BasePruner, function
 
 from leanface.config import Prune
 from leanface.errors import ConfigError
-from leanface.networks.resnet import FaceReconstructionNet
+from leanface.networks.resnet import FaceReconstructionNet, widths_of
 from leanface.pruning.importance import build_importance
 
 Kept = dict[str, list[int]]
@@ -33,17 +31,19 @@ class PruneResult(NamedTuple):
 def prune(network: FaceReconstructionNet, config: Prune, seed: int) -> PruneResult:
     """Remove the least important channels of every group of coupled convolutions.
 
-    The same share goes from every group, the residual streams included; what is left is rounded down to a multiple of
-    `config.round_to`. The heads keep all their outputs. `network` itself is left as it is.
+    The same share goes from every group, the residual streams included; what is left is rounded down to a
+    multiple of `config.round_to`. The heads keep all their outputs. `network` itself is left as it is.
 
     Raises:
         ConfigError: the ratio would empty a convolution, or the criterion is wrong.
     """
     pruned = copy.deepcopy(network).eval()
-    names = {module: name for name, module in pruned.named_modules() if isinstance(module, nn.Conv2d)}
-    kept = {name: list(range(conv.out_channels)) for conv, name in names.items()}
-    heads = list(pruned.final_layers)
-    _check_ratio(config, min(conv.out_channels for conv in names if conv not in heads))
+    widths = widths_of(pruned)
+    names = {pruned.get_submodule(name): name for name in widths}
+    kept = {name: list(range(outputs)) for name, (_, outputs) in widths.items()}
+    _check_ratio(
+        config, min(outputs for name, (_, outputs) in widths.items() if name.startswith("backbone."))
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         pruner: Any = BasePruner(
@@ -52,12 +52,12 @@ def prune(network: FaceReconstructionNet, config: Prune, seed: int) -> PruneResu
             importance=build_importance(config.importance),
             pruning_ratio=config.ratio,
             round_to=config.round_to,
-            ignored_layers=heads,
+            ignored_layers=list(pruned.final_layers),
         )
         for group in pruner.step(interactive=True):
             # The record is taken from the very indices that are removed, so it is exact by construction.
             for dependency, indices in group:
-                if dependency.handler == prune_conv_out_channels:
+                if dependency.handler == function.prune_conv_out_channels:
                     name, gone = names[dependency.target.module], set(indices)
                     kept[name] = [channel for place, channel in enumerate(kept[name]) if place not in gone]
             group.prune()
@@ -70,7 +70,7 @@ def _check_ratio(config: Prune, smallest: int) -> None:
     left = int(smallest * (1 - config.ratio))
     if config.ratio > 0 and left < config.round_to:
         raise ConfigError(
-            f"prune.ratio {config.ratio} leaves {left} of the smallest convolution's {smallest} channels, which "
-            f"prune.round_to {config.round_to} rounds down to none; use a ratio of at most "
+            f"prune.ratio {config.ratio} leaves {left} of the smallest convolution's {smallest} channels, "
+            f"which prune.round_to {config.round_to} rounds down to none; use a ratio of at most "
             f"{1 - config.round_to / smallest:.3g} or a smaller round_to."
         )

@@ -1,5 +1,7 @@
 """Post-training quantisation: fake-quantise a network and calibrate its ranges on images that it will see."""
 
+from typing import Any, cast
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ def fake_quantize(
 ) -> nn.Module:
     """Insert quantisers, in place, and set each one's range to the largest magnitude that it meets.
 
-    A weight's range is that of its output channel; an activation's is that of the whole tensor over all `images`.
+    A weight's range is that of its output channel; an activation's that of the whole tensor over all `images`.
     The network is returned in eval mode; quantisation-aware training goes on from here with the ranges fixed.
 
     Raises:
@@ -30,11 +32,14 @@ def fake_quantize(
         module.disable_quant()  # each layer is calibrated on what it sees in floating point
         module.enable_calib()
     with torch.no_grad():
-        for batch in images.split(batch_size):
+        for start in range(0, len(images), batch_size):
+            batch = images[start : start + batch_size]
             if not bool(quantized(batch).isfinite().all()):
                 raise ValueError("the network's output is not finite on the calibration images")
     for module in quantizers.values():
-        module.amax = module._calibrator.compute_amax().reshape(module.amax.shape)
+        calibrator: Any = module._calibrator  # pyright: ignore[reportPrivateUsage]
+        # load_calib_amax() would refuse the range of a convolution with one output, which comes as a scalar.
+        module.amax = calibrator.compute_amax().reshape(cast(Tensor, module.amax).shape)
         module.disable_calib()
         module.enable_quant()
     return quantized

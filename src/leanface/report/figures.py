@@ -4,9 +4,10 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
+from leanface.report.files import Json
 from leanface.report.pictures import save_figure
-from leanface.report.sources import Json
 from leanface.report.tables import RUNTIME_NAMES, VARIANT_NAMES
 
 COLOURS = {
@@ -19,24 +20,24 @@ COLOURS = {
 
 def save_pareto(variants: dict[str, Json], path: Path) -> None:
     """Error against ground truth over latency and over size: the lower left is best."""
-    figure = Figure(figsize=(9, 3.6), dpi=140, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(9, 3.2), dpi=140, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
+    known = {name: variant for name, variant in variants.items() if variant["vertex_error_mm"] is not None}
     panels = {"latency_ms_p50": "latency at batch 1, fastest runtime (ms)", "size_mb": "ONNX file (MB)"}
     for axes, (key, axis) in zip(figure.subplots(1, 2, sharey=True), panels.items(), strict=True):
-        for name, variant in variants.items():
-            if variant["vertex_error_mm"] is None:
-                continue
-            text = VARIANT_NAMES[name]
-            if key == "latency_ms_p50":
-                text += f"\n{RUNTIME_NAMES[variant['runtime']]}"
-            at = (variant[key], variant["vertex_error_mm"])
-            axes.scatter(*at, s=90, color=COLOURS[name], zorder=3, edgecolor="white")
-            axes.annotate(text, at, xytext=(0, 9), textcoords="offset points", fontsize=8, ha="center")
+        for name, variant in known.items():
+            label = f"{VARIANT_NAMES[name]}, {RUNTIME_NAMES[variant['runtime']]}"
+            axes.scatter(variant[key], variant["vertex_error_mm"], s=90, color=COLOURS[name], zorder=3, label=label)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel(axis)
-        axes.set_xlim(left=0)
-        axes.set_ylim(bottom=0)
-        axes.margins(x=0.18, y=0.35)
+        axes.margins(x=0.12)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].set_ylabel("vertex error against ground truth (mm)")
+    first = figure.axes[0]
+    first.set_ylabel("vertex error (mm)")
+    first.set_ylim(0, 1.25 * max((variant["vertex_error_mm"] for variant in known.values()), default=1.0))
+    figure.legend(*first.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
     save_figure(figure, path)

@@ -1,8 +1,6 @@
 """Writes the report: summary.json, report.html (self-contained), report.md and figures/."""
 
 import base64
-import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,9 @@ from leanface import paths
 from leanface.config import Gates
 from leanface.report import tables
 from leanface.report.figures import save_pareto
+from leanface.report.files import Json, write_json, write_text
 from leanface.report.pictures import DIFFERENCE_GAIN
-from leanface.report.sources import PICTURES, Json, Sources
+from leanface.report.sources import PICTURES, Sources
 from leanface.report.summary import GATED, summarize
 
 
@@ -33,16 +32,8 @@ def write_report(sources: Sources, gates: Gates) -> Json:
     context = _context(sources, summary)
     write_text(paths.REPORT_HTML, _render("template.html.j2", pictures=_inlined(pictures), **context))
     write_text(paths.REPORT_MD, _render("template.md.j2", **context))
-    write_text(paths.SUMMARY, json.dumps(summary, indent=1) + "\n")
+    write_json(paths.SUMMARY, summary)
     return summary
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f".{path.name}")
-    staging.write_text(text, encoding="utf-8")
-    os.replace(staging, path)
 
 
 def _context(sources: Sources, summary: Json) -> dict[str, Any]:

@@ -21,7 +21,7 @@ DIFFERENCE_GAIN = 5.0
 
 CELL_INCHES = 1.7
 DOTS_PER_INCH = 130
-LABEL_INCHES = 1.15
+LABEL_INCHES = 1.6
 HEADER_INCHES = 0.35
 GAP_INCHES = 0.06
 
@@ -87,7 +87,7 @@ def save_face_sheet(rows: Sequence[FaceRow], path: Path) -> None:
         bottom = height - HEADER_INCHES - (line + 1) * cell
         figure.text(
             (LABEL_INCHES - 0.1) / width, (bottom + CELL_INCHES / 2) / height, row.label,
-            ha="right", va="center", fontsize=9, linespacing=1.4,
+            ha="right", va="center", fontsize=12, linespacing=1.35,
         )  # fmt: skip
         shades: list[tuple[np.ndarray, dict[str, Any]]] = [
             (row.photo, {}),
@@ -103,7 +103,7 @@ def save_face_sheet(rows: Sequence[FaceRow], path: Path) -> None:
             for spine in axes.spines.values():
                 spine.set(color="#d0d7de", linewidth=0.6)
             if line == 0:
-                axes.set_title(columns[column], fontsize=10, fontweight="bold", pad=6)
+                axes.set_title(columns[column], fontsize=13, fontweight="bold", pad=6)
     save_figure(figure, path)
 
 

@@ -1,14 +1,12 @@
 """Everything that the report is made of, read from the other stages' outputs."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from leanface import paths
 from leanface.errors import ArtifactError
-
-Json = dict[str, Any]
+from leanface.report.files import Json, read_json, read_text
 
 STAGE_REPORTS = {
     "prepare": paths.PREPARE_REPORT,
@@ -76,7 +74,7 @@ def read_sources() -> Sources:
             if (folder / "metrics.json").is_file()
         },
         pictures={picture.name: picture.path for picture in PICTURES if picture.path.is_file()},
-        config=_read(paths.CONFIG),
+        config=read_text(paths.CONFIG),
     )
 
 
@@ -95,25 +93,3 @@ def require_same_device(benchmarked: Any, present: Json) -> None:
         f"{', '.join(differing)}. Numbers of two machines are not comparable: measure again with "
         "`dvc repro --force benchmark`, then `dvc repro`."
     )
-
-
-def read_json(path: Path) -> Json:
-    """A JSON object.
-
-    Raises:
-        ArtifactError: missing, or not a JSON object.
-    """
-    try:
-        contents = json.loads(_read(path))
-    except json.JSONDecodeError as error:
-        raise ArtifactError(f"{path} is not JSON ({error}); rebuild it with `dvc repro`.") from None
-    if not isinstance(contents, dict):
-        raise ArtifactError(f"{path} holds no JSON object; rebuild it with `dvc repro`.")
-    return contents
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ArtifactError(f"{path} is missing: run `dvc repro`, which makes it.") from None

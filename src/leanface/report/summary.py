@@ -6,7 +6,8 @@ from typing import Any
 from leanface import paths
 from leanface.config import Gates
 from leanface.errors import ArtifactError
-from leanface.report.sources import Json, Sources
+from leanface.report.files import Json
+from leanface.report.sources import Sources
 
 BASELINE = ("original_fp32", "torch")
 """Variant and runtime that every speed-up is relative to, measured in the same interleaved run."""

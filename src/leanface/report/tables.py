@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from leanface import paths
-from leanface.report.sources import Json, Sources
+from leanface.report.files import Json
+from leanface.report.sources import Sources
 from leanface.report.summary import BASELINE, GATED, baseline, measured
 
 DASH = "\N{EN DASH}"

@@ -45,26 +45,32 @@ class InputSpec:
         if not isinstance(images, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise BackendError(f"{self.name}: expected a numpy array, got {type(images).__name__}")
         if images.dtype != self.dtype:
-            raise BackendError(f"{self.name}: expected {self.dtype}, got {images.dtype}; convert with astype.")
+            raise BackendError(
+                f"{self.name}: expected {self.dtype}, got {images.dtype}; convert with astype."
+            )
         if images.ndim != 4 or images.shape[1] != 3:
             raise BackendError(f"{self.name}: expected shape (batch, 3, height, width), got {images.shape}")
         if not _within(images.shape[0], self.batch):
-            raise BackendError(f"{self.name}: expected a batch of {_words(self.batch)}, got {images.shape[0]}")
+            raise BackendError(
+                f"{self.name}: expected a batch of {_words(self.batch)}, got {images.shape[0]}"
+            )
         for axis, length in zip(("height", "width"), images.shape[2:], strict=True):
             if not _within(length, self.side) or length % self.multiple_of:
                 raise BackendError(
-                    f"{self.name}: expected a {axis} of {_words(self.side)} px in multiples of {self.multiple_of}, "
-                    f"got {length}"
+                    f"{self.name}: expected a {axis} of {_words(self.side)} px in multiples of "
+                    f"{self.multiple_of}, got {length}"
                 )
         if not images.flags.c_contiguous:
-            raise BackendError(f"{self.name}: expected a C-contiguous array; pass numpy.ascontiguousarray(images).")
+            raise BackendError(
+                f"{self.name}: expected a C-contiguous array; pass numpy.ascontiguousarray(images)."
+            )
 
 
 class Runtime(ABC):
     """A network that is ready to run, and all that it holds on the device, until `close`.
 
-    It never pads, casts or guesses: an input that does not fit is refused. Subclasses implement `_open`, `_infer` and
-    `_close`; the lifecycle and the checks are here, the same for all.
+    It never pads, casts or guesses: an input that does not fit is refused. Subclasses implement `_open`,
+    `_infer` and `_close`; the lifecycle and the checks are here, the same for all.
     """
 
     name: ClassVar[str]
@@ -144,8 +150,8 @@ def check_names(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> No
     """
     if list(inputs) != [INPUT_NAME] or list(outputs) != [OUTPUT_NAME]:
         raise ArtifactError(
-            f"{path} maps {list(inputs)} to {list(outputs)}; expected ['{INPUT_NAME}'] to ['{OUTPUT_NAME}']. "
-            "Export it with `leanface stage export`."
+            f"{path} maps {list(inputs)} to {list(outputs)}; expected ['{INPUT_NAME}'] to "
+            f"['{OUTPUT_NAME}']. Export it with `leanface stage export`."
         )
 
 

@@ -123,8 +123,8 @@ def benchmark_end_to_end(
 def measure_memory(runtime: str, path: Path, settings: Benchmark, image_size: int) -> dict[int, float]:
     """Peak memory (MB, 10^6 bytes) of a fresh process that opens a network and runs it, by batch size.
 
-    Counted is the growth of the resident set from just before the network is opened; PyTorch and NumPy, which LeanFace
-    has imported by then whatever the runtime, are not in it, the runtime's own library is (except PyTorch's).
+    Counted is the growth of the resident set from just before the network is opened: weights, activations and whatever
+    the runtime makes of them, but not the libraries' code, which has been imported by then whatever the runtime.
     Empty where the operating system does not tell peaks (all but Linux).
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:

@@ -1,4 +1,4 @@
-"""CUDA memory for the TensorRT runtime, by NVIDIA's cuda-python: a stream, and buffers on both sides of the bus."""
+"""CUDA memory for the TensorRT runtime, by NVIDIA's cuda-python."""
 
 import ctypes
 import importlib
@@ -24,7 +24,7 @@ class Cuda:
             self._api: Any = importlib.import_module("cuda.bindings.runtime")
         except ImportError as error:
             raise BackendError(
-                f"cuda-python is not installed ({error}); TensorRT engines need it: pip install cuda-bindings."
+                f"TensorRT engines need cuda-python ({error}); install it with `pip install cuda-bindings`."
             ) from None
         self._resources = ExitStack()
         if self._call("cudaGetDeviceCount") == 0:

@@ -13,7 +13,7 @@ from leanface.runtime.engine import load_description, load_tensorrt, new_logger
 
 
 class TensorRtRuntime(Runtime):
-    """Buffers are allocated once, for the largest batch of the engine's profile; `threads` has no meaning here."""
+    """Buffers are allocated once, for the largest batch of the engine's profile; `threads` means nothing here."""
 
     name = "tensorrt"
 
@@ -27,7 +27,9 @@ class TensorRtRuntime(Runtime):
             spec = _input_spec(trt, engine, path)
             context = engine.create_execution_context()
             if context is None:
-                raise BackendError(f"{library} has not enough GPU memory to run {path}; rebuild it for a smaller batch.")
+                raise BackendError(
+                    f"{library} has not enough GPU memory to run {path}; rebuild it for a smaller batch."
+                )
             batch, side = int(spec.batch[1] or 1), int(spec.side[1] or 1)
             self._images = self._cuda.allocate(batch * 3 * side * side)
             self._coefficients = self._cuda.allocate(batch * COUNT)
@@ -43,7 +45,9 @@ class TensorRtRuntime(Runtime):
         self._images.host[: images.size] = images.ravel()
         cuda.to_device(self._images, images.size)
         if not context.set_input_shape(INPUT_NAME, images.shape):
-            raise BackendError(f"the engine refuses the shape {images.shape}; rebuild it with `leanface stage build`.")
+            raise BackendError(
+                f"the engine refuses the shape {images.shape}; rebuild it with `leanface stage build`."
+            )
         if not context.execute_async_v3(int(cuda.stream)):
             raise BackendError("the engine failed to run; see TensorRT's own messages.")
         cuda.to_host(self._coefficients, count)
@@ -62,8 +66,8 @@ def _load_engine(library: str, trt: Any, path: Path) -> Any:
     if engine is None:
         raise BackendError(
             f"{library} cannot load {path} on this GPU: {'; '.join(logger.errors) or 'no reason given'}. "
-            "An engine fits only the GPUs and the library version that it was built for: run `leanface stage build` "
-            "on this machine."
+            "An engine fits only the GPUs and the library version that it was built for: "
+            "run `leanface stage build` on this machine."
         )
     return engine
 

@@ -5,7 +5,7 @@ import json
 from leanface import bundle, paths
 from leanface.config import Data
 from leanface.pruning.cost import layer_costs, layer_latencies_ms, macs_and_parameters
-from leanface.pruning.figures import plot_layers
+from leanface.pruning.report import plot_layers
 
 WARMUP, RUNS = 3, 15
 
@@ -16,8 +16,8 @@ def run(*, data: Data) -> dict[str, float]:
     latencies_ms, whole_ms = layer_latencies_ms(network, data.image_size, warmup=WARMUP, runs=RUNS)
     macs, parameters = macs_and_parameters(network, data.image_size)
     layers = {
-        name: cost._asdict() | {"latency_ms": latencies_ms[name], "latency_share": latencies_ms[name] / whole_ms}
-        for name, cost in costs.items()
+        name: {**cost._asdict(), "latency_ms": latency_ms, "latency_share": latency_ms / whole_ms}
+        for (name, cost), latency_ms in zip(costs.items(), latencies_ms.values(), strict=True)
     }
     metrics = {"macs": float(macs), "parameters": float(parameters), "latency_ms": whole_ms}
     report = metrics | {"image_size": data.image_size, "layers": layers}

@@ -1,13 +1,10 @@
 """Stage benchmark: latency, throughput, memory and size of every network in every runtime on this machine."""
 
-import json
-
 from leanface import paths
 from leanface.config import Benchmark, Data
 from leanface.data.photos import load_photo
 from leanface.face.morphable_model import load_morphable_model
-from leanface.report.page import write_text
-from leanface.report.sources import read_json
+from leanface.report.files import read_json, write_json
 from leanface.runtime.benchmark import as_json, benchmark_end_to_end, benchmark_networks, headline
 
 
@@ -22,5 +19,5 @@ def run(*, benchmark: Benchmark, data: Data) -> dict[str, float]:
         "rows": as_json(rows),
         "end_to_end": as_json(end_to_end),
     }
-    write_text(paths.BENCHMARK, json.dumps(contents, indent=1) + "\n")
+    write_json(paths.BENCHMARK, contents)
     return headline(rows)

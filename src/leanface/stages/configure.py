@@ -1,6 +1,7 @@
 """Stage configure: conf/ and params.yaml, composed and validated, become reports/config.yaml."""
 
 import os
+from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -18,12 +19,10 @@ def run() -> dict[str, float]:
     choices = [f"{group}={name}" for group, name in params.choices.items()]
     try:
         with initialize_config_dir(str(paths.CONF.resolve()), version_base="1.3"):
-            composed = OmegaConf.to_container(compose("config", choices), resolve=True)
+            composed: Any = OmegaConf.to_container(compose("config", choices), resolve=True)
     except (HydraException, yaml.YAMLError) as error:
         raise ConfigError(f"{paths.CONF}/ does not compose with {choices}: {error}") from None
-    assert isinstance(composed, dict)
-    tree = merge({str(key): value for key, value in composed.items()}, params.values)
-    config = parse_config(tree, f"{paths.CONF}/ with {paths.PARAMS}")
+    config = parse_config(merge(composed, params.values), f"{paths.CONF}/ with {paths.PARAMS}")
     text = f"# Written by stage configure: edit {paths.PARAMS} or {paths.CONF}/ instead.\n"
     text += yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
     paths.CONFIG.parent.mkdir(parents=True, exist_ok=True)

@@ -30,8 +30,9 @@ def run(*, distill: Distill, machine: Machine, seed: int, log: MetricLog) -> dic
         freeze_batch_norm=distill.freeze_batch_norm,
         log=log,
     )
-    provenance = {"parent": bundle.digest(paths.PRUNED), "teacher": bundle.digest(paths.TEACHER), "seed": seed}
-    bundle.save_bundle(student, parent.model_copy(update={"provenance": provenance}), paths.DISTILLED)
+    parents = {"parent": bundle.digest(paths.PRUNED), "teacher": bundle.digest(paths.TEACHER)}
+    spec = parent.model_copy(update={"provenance": parents | {"seed": seed}})
+    bundle.save_bundle(student, spec, paths.DISTILLED)
 
     val = FaceDataset(paths.FACES / "val")
     predicted = predict(student, val)

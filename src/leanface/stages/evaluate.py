@@ -1,7 +1,5 @@
 """Stage evaluate: one exported network against the original and against ground truth, on test faces and photos."""
 
-import json
-
 import torch
 
 from leanface import paths
@@ -12,7 +10,7 @@ from leanface.face.morphable_model import load_morphable_model
 from leanface.face.render import Renderer
 from leanface.face.texture import UvMap
 from leanface.metrics import evaluation
-from leanface.report.page import write_text
+from leanface.report.files import write_json
 from leanface.report.pictures import save_comparison
 from leanface.runtime import open_runtime
 
@@ -39,7 +37,7 @@ def run(*, variant: str, evaluate: Evaluate, data: Data) -> dict[str, float]:
     contents |= {"measures": evaluation.summarize(samples)}
     contents |= {"mean_face": evaluation.mean_face_errors(model, population(model)[0], test.coefficients)}
     contents |= {"photos": {name: evaluation.sample(on_photos, i) for i, name in enumerate(photos)}}
-    write_text(folder / "metrics.json", json.dumps(contents, indent=1) + "\n")
+    write_json(folder / "metrics.json", contents)
 
     shown = slice(0, min(evaluate.picture_count, count))
     names = [f"test face {index}" for index in range(count)][shown]

@@ -1,4 +1,4 @@
-"""Stage probe: what this machine is, so that engines and latencies are never mistaken for another machine's."""
+"""Stage probe: what this machine is, for engines and latencies hold for it alone."""
 
 import json
 import os

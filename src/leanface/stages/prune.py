@@ -2,18 +2,45 @@
 
 import json
 
+import torch
+
 from leanface import bundle, paths
 from leanface.config import Prune
 from leanface.data.dataset import FaceDataset
 from leanface.face.morphable_model import load_morphable_model
-from leanface.pruning.compensate import compensate
+from leanface.metrics.geometry import mean_errors, predict
+from leanface.networks.resnet import widths_of
+from leanface.pruning.compensate import LayerFit, compensate
+from leanface.pruning.cost import layer_costs, macs_and_parameters
 from leanface.pruning.prune import prune as prune_channels
-from leanface.pruning.report import errors_on, write_report
+from leanface.pruning.report import plot_widths, write_layers
 
 
 def run(*, prune: Prune, seed: int) -> dict[str, float]:
-    model, val = load_morphable_model(), FaceDataset(paths.FACES / "val")
+    train, val = (FaceDataset(paths.FACES / split) for split in ("train", "val"))
     teacher, parent = bundle.load_network(paths.TEACHER)
-    pruned, kept = prune_channels(teacher, prune, seed)
-    result = pruned
-    ...
+    network, kept = prune_channels(teacher, prune, seed)
+    networks, fits = {"pruned": network}, list[LayerFit]()
+    if prune.compensate:
+        images = train.head(prune.calibration_count).images
+        network, fits = compensate(network, teacher, kept, images, prune.ridge)
+        networks["compensated"] = network
+    provenance = {"parent": bundle.digest(paths.TEACHER), "prune": prune.model_dump(), "seed": seed}
+    spec = bundle.new_spec(network, parent.input.size, kept=kept, provenance=provenance)
+    bundle.save_bundle(network, spec, paths.PRUNED)
+
+    model = load_morphable_model()
+    references = {"teacher": predict(teacher, val), "truth": torch.from_numpy(val.coefficients)}
+    metrics: dict[str, float] = {}
+    for step, state in networks.items():
+        predicted = predict(state, val)
+        for reference, target in references.items():
+            errors = mean_errors(model, predicted, target)
+            metrics |= {f"{step}/{reference}/{name}": value for name, value in errors.items()}
+    for step, state in {"original": teacher, "pruned": network}.items():
+        metrics[f"{step}/macs"], metrics[f"{step}/parameters"] = macs_and_parameters(state, val.image_size)
+    original, pruned = (layer_costs(state, val.image_size) for state in (teacher, network))
+    write_layers(original, pruned, fits, paths.PRUNE_REPORT / "layers.csv")
+    plot_widths(widths_of(teacher), spec.widths, paths.PRUNE_REPORT / "widths.png")
+    (paths.PRUNE_REPORT / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    return metrics

@@ -162,6 +162,9 @@ def fit(
     )
     resume = checkpoint if checkpoint is not None and checkpoint.exists() else None
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=False)
+    report.mkdir(parents=True, exist_ok=True)
+    _write_history(history.rows, report / "history.csv")
+    plot_curves(history.rows, report / "curves.png")
     if trainer.global_step < optimizer.steps:
         if checkpoint is not None and piece_seconds is not None:
             checkpoint.parent.mkdir(parents=True, exist_ok=True)
@@ -177,13 +180,9 @@ def fit(
     model.to("cpu")
 
     seconds = timer.time_elapsed("train")
-    rows = history.rows
-    report.mkdir(parents=True, exist_ok=True)
-    _write_history(rows, report / "history.csv")
-    plot_curves(rows, report / "curves.png")
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
-    return FitResult(rows, seconds, optimizer.steps * data.batch_size / max(seconds, 1e-9))
+    return FitResult(history.rows, seconds, optimizer.steps * data.batch_size / max(seconds, 1e-9))
 
 
 def _write_history(rows: list[dict[str, float]], path: Path) -> None:

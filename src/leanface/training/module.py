@@ -85,7 +85,7 @@ class TrainingModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         groups = parameter_groups(self.network, self.settings, self.head_scales)
-        optimizer = torch.optim.AdamW(groups, fused=self.device.type == "cuda")
+        optimizer = torch.optim.AdamW(groups)
         settings = self.settings
         warmup = max(1, int(settings.warmup_fraction * settings.steps))
 

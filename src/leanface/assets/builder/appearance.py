@@ -46,7 +46,7 @@ def read_skin_details(skins: Path, topology: Topology, regions: Regions) -> Skin
     colours = np.array([sample_picture(read_picture(p, "RGB"), topology.source_uv) for p in files])
     colours = np.clip(colours, 0.02, 1)
     plain = np.log(np.median(colours[:, regions.face], axis=1, keepdims=True))
-    ratio = np.log(colours) - plain
+    ratio: Floats = np.log(colours) - plain
     # Chroma varies less than lightness on real faces; scaling it down also evens out the pictures' casts.
     grey = ratio.mean(axis=2, keepdims=True)
     ratio = np.clip(grey, -0.9, 0.12) + np.clip(0.7 * (ratio - grey), -0.2, 0.2)

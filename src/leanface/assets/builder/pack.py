@@ -39,7 +39,6 @@ def packed_arrays(
         albedo: 80 components of dense colours.
     """
     bases = {"identity": identity, "expression": expression, "albedo": albedo}
-    operator = topology.operator.tocsr()
     arrays: dict[str, NDArray[Any]] = {"mean_vertices": mean_vertices.astype(np.float32)}
     for name, basis in bases.items():
         levels, scale = quantize(basis.components)
@@ -48,9 +47,9 @@ def packed_arrays(
         "albedo_mean": albedo.mean.reshape(-1, 3).astype(np.float16),
         "triangles_coarse": topology.triangles_coarse.astype(np.uint16),
         "triangles": topology.triangles.astype(np.uint16),
-        "subdivision_data": operator.data.astype(np.float32),
-        "subdivision_indices": operator.indices.astype(np.uint16),
-        "subdivision_indptr": operator.indptr.astype(np.int32),
+        "subdivision_data": topology.operator.data.astype(np.float32),
+        "subdivision_indices": topology.operator.indices.astype(np.uint16),
+        "subdivision_indptr": topology.operator.indptr.astype(np.int32),
         "uv": topology.uv.astype(np.float32),
         "face_mask": regions.face,
         "eye_mask": topology.eyes,
@@ -62,9 +61,9 @@ def packed_arrays(
 
 
 def write_model(path: Path, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
-    """Writes the file and returns its size and SHA-256; it holds no times, so equal arrays give equal bytes."""
+    """Writes the file (no times in it: equal arrays give equal bytes) and returns its size and SHA-256."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, **arrays)
+    np.savez_compressed(path, allow_pickle=False, **arrays)
     content = path.read_bytes()
     return {"size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from leanface.assets.builder.sources import read_picture, read_proxy
 from leanface.assets.builder.topology import (
@@ -135,7 +135,7 @@ def _landmarks(topology: Topology, mean: Doubles, lips: Floats) -> NDArray[np.in
 
 def _hair(topology: Topology, mean: Doubles, eyes: Doubles, skins: Path) -> Floats:
     """Three hairlines from the skins that have black hair painted on."""
-    darkness: list[Floats] = []
+    darkness: list[Doubles] = []
     for group in ("*_special_suit.png", "*darkskinned_female_diffuse.png", "*darkskinned_male_diffuse.png"):
         pictures = [read_picture(p, "RGB") for p in sorted(skins.glob(f"skins/*/textures/{group}"))]
         luminance = np.mean(
@@ -155,7 +155,8 @@ def _hair(topology: Topology, mean: Doubles, eyes: Doubles, skins: Path) -> Floa
 
 def _mirrored_vertex(topology: Topology) -> NDArray[np.int64]:
     """(dense,) the vertex on the other side of the face: MakeHuman's base shape is symmetric."""
-    return cKDTree(topology.template).query(topology.template * [-1, 1, 1])[1].astype(np.int64)
+    tree = KDTree(topology.template)
+    return np.asarray(tree.query(topology.template * [-1, 1, 1])[1], dtype=np.int64)
 
 
 def _brows(topology: Topology, base_vertices: Doubles, skins: Path) -> Floats:
@@ -163,7 +164,7 @@ def _brows(topology: Topology, base_vertices: Doubles, skins: Path) -> Floats:
     skin = np.flatnonzero(topology.skin)
     points = topology.template[skin]
     mirror = _mirrored_vertex(topology)
-    shapes: list[Floats] = []
+    shapes: list[Doubles] = []
     for folder in sorted((skins / "proxies/eyebrows").glob("eyebrow0*")):
         proxy = read_proxy(folder / f"{folder.name}.json")
         picture = read_picture(sorted(folder.glob("textures/*.png"))[0], "RGBA")[..., 3:]

@@ -49,7 +49,8 @@ _WHOLE_EXPRESSIONS: tuple[dict[str, float], ...] = (
     {"noseSneer": 0.7, "browDown": 0.5, "mouthUpperUp": 0.5},
 )  # fmt: skip
 # The face at rest, on which the model is centred. The sampled expressions' own mean wouldn't do: it frowns
-# and half shuts its eyes. The jaw is a little open, or half of all draws would push the lips through each other.
+# and half shuts its eyes. The jaw is a little open, or half of all draws would push the lips through each
+# other.
 _AT_REST = {"jawOpen": 0.08, "mouthSmile": 0.18, "browInnerUp": 0.22, "browOuterUp": 0.1, "eyeWide": 0.3}
 
 
@@ -202,7 +203,7 @@ def sample_expressions(
         single[:, row] = np.where(symmetric, single[:, twin] * rng.uniform(0.85, 1.0, count), single[:, row])
     activation = _conjugate_gaze(names, single, rng) * strength + whole
     flat = offsets.reshape(len(names), -1) * np.float32(frame.scale)
-    return np.clip(activation, 0, 1).astype(np.float32) @ flat
+    return np.asarray(np.clip(activation, 0, 1).astype(np.float32) @ flat, dtype=np.float32)
 
 
 def expression_at_rest(units: Units, frame: Frame, topology: Topology) -> Floats:

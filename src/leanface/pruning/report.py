@@ -1,13 +1,15 @@
-"""Pictures of a network's layers, before and after pruning."""
+"""A network's layers, before and after pruning: pictures and a table."""
 
+import csv
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from leanface.networks.resnet import Widths
+from leanface.pruning.compensate import LayerFit
 from leanface.pruning.cost import LayerCost
 
 ORIGINAL, PRUNED = "#9aa4b0", "#0969da"
@@ -46,8 +48,27 @@ def plot_layers(costs: Mapping[str, LayerCost], latencies_ms: Mapping[str, float
     _save(figure, path)
 
 
+def write_layers(
+    original: Mapping[str, LayerCost], pruned: Mapping[str, LayerCost], fits: Sequence[LayerFit], path: Path
+) -> None:
+    """One row per convolution: its costs before and after pruning, and what the re-fit did, if any."""
+    errors = {fit.name: fit for fit in fits}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(f".{path.name}")
+    with staging.open("w", newline="") as file:
+        writer = csv.writer(file)
+        costs = [f"{cost}_{when}" for when in ("original", "pruned") for cost in LayerCost._fields]
+        writer.writerow(["name", *costs, "response_error_before", "response_error_after"])
+        for name in original:
+            fit = errors.get(name)
+            response = ("", "") if fit is None else (fit.error_before, fit.error_after)
+            writer.writerow([name, *original[name], *pruned[name], *response])
+    os.replace(staging, path)
+
+
 def _name_layers(axes: Axes, names: list[str]) -> None:
-    axes.set_xticks(range(len(names)), [name.removeprefix("backbone.") for name in names], rotation=90, fontsize=6)
+    labels = [name.removeprefix("backbone.") for name in names]
+    axes.set_xticks(range(len(names)), labels, rotation=90, fontsize=6)
     axes.margins(x=0.005)
 
 

@@ -1,0 +1,73 @@
+"""Runs one stage: hands it its sections of the configuration, seeds it, and records what it measured."""
+
+import importlib
+import inspect
+import json
+import random
+import sys
+from typing import Any
+
+from leanface import paths
+from leanface.config import load_config
+from leanface.errors import ConfigError
+
+UNTRACKED = ("configure", "probe")
+"""Stages that measure nothing: MLflow gets no run of theirs."""
+
+EXTRAS = ("variant", "log")
+"""Parameters of a stage's `run` that are not sections of the configuration."""
+
+
+def stage_sections(name: str) -> list[str]:
+    """The sections of reports/config.yaml that a stage reads: the parameters of its `run`."""
+    return sorted(set(inspect.signature(_load(name)).parameters) - set(EXTRAS))
+
+
+def run_stage(name: str, variant: str | None = None) -> None:
+    """Run src/leanface/stages/NAME.py.
+
+    Raises:
+        ConfigError: the stage needs a variant and got none, or the other way round.
+        LeanFaceError: whatever the stage raises.
+    """
+    run = _load(name)
+    wanted = inspect.signature(run).parameters
+    if ("variant" in wanted) != (variant is not None):
+        takes = f"one of {', '.join(paths.VARIANTS)}" if "variant" in wanted else "none"
+        raise ConfigError(f"stage {name} takes {takes} as --variant, got {variant or 'none'}.")
+    names = stage_sections(name)
+    config = load_config(paths.CONFIG) if names else None
+    arguments: dict[str, Any] = {section: getattr(config, section) for section in names}
+    if variant is not None:
+        arguments["variant"] = variant
+    _seed(arguments.get("seed", 0))
+    if name in UNTRACKED:
+        run(**arguments)
+        return
+
+    from leanface import tracking
+
+    assert config is not None
+    title = name if variant is None else f"{name}@{variant}"
+    params = config.model_dump(include=set(names))
+    with tracking.stage_run(title, params, {"stage": name}) as record:
+        if "log" in wanted:
+            arguments["log"] = record.log_live
+        record.log(run(**arguments), 0)
+    if name == "report":
+        summary = json.loads(paths.SUMMARY.read_text())
+        pages = [paths.CONFIG, paths.SUMMARY, paths.REPORT_HTML, paths.REPORT_MD, paths.FIGURES]
+        tracking.log_summary(summary, config.model_dump(), pages, {})
+
+
+def _load(name: str) -> Any:
+    return importlib.import_module(f"leanface.stages.{name}").run
+
+
+def _seed(seed: int) -> None:
+    """Seed the global generators that are loaded: the stage's imports tell which it can draw from."""
+    random.seed(seed)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(seed)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
