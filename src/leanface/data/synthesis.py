@@ -95,8 +95,8 @@ def _sample_lighting(random: Random, count: int) -> Float[Tensor, "count 27"]:
     """Ambient light and two lamps, mostly in front of the face, each slightly tinted."""
     gamma = torch.zeros(count, 9, 3, device=random.device)
     tint = 1 + 0.04 * random.normal(count, 3)
-    gamma[:, 0] = random.uniform(0.15, 0.6, count, 1) * (1 + 0.04 * random.normal(count, 3))
-    for strength, spread in ((random.uniform(0.25, 1.0, count), 0.8), (random.uniform(-0.4, 0.4, count), 1.5)):
+    gamma[:, 0] = random.uniform(0.2, 0.75, count, 1) * (1 + 0.04 * random.normal(count, 3))
+    for strength, spread in ((random.uniform(0.3, 1.2, count), 0.8), (random.uniform(-0.4, 0.4, count), 1.5)):
         direction = random.normal(count, 3) * spread
         direction[:, 1] += 0.3
         direction[:, 2] = direction[:, 2].abs() + 0.6
