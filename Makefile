@@ -1,7 +1,7 @@
 # `make repro` runs the whole pipeline, `make test` the checks and tests; both set up .venv first.
 #
 #   PYTHON=python3.12          the interpreter to build .venv with (3.11 or newer)
-#   TORCH_INDEX=URL            where pip looks for torch, e.g. https://download.pytorch.org/whl/cpu; the plain index gives
+#   TORCH_INDEX=URL            a further index to find torch in, e.g. https://download.pytorch.org/whl/cpu; the plain one gives
 #                              the build for this platform (on Linux x86-64 that is the one for NVIDIA GPUs)
 
 PYTHON ?= python3
@@ -44,6 +44,6 @@ $(STAMP): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo "$(PYTHON) cannot make virtual environments: install its venv module (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
-	$(PIP) install -q -c constraints.txt torch $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	$(PIP) install -q -c constraints.txt torch $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 	$(PIP) install -q -c constraints.txt -e '.[test,engines]'
 	@touch $@

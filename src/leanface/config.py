@@ -61,6 +61,8 @@ class Teacher(Section):
     streamed: bool
     image_sizes: tuple[ImageSize, ...]
     photometric_weight: NonNegative
+    start_from: str | None
+    freeze_batch_norm: bool
     optimizer: Optimizer
     piece_seconds: Positive | None
 

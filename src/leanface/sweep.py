@@ -137,6 +137,7 @@ def _reproduce(name: str, overrides: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    from leanface.cli import main as command_line
-
-    sys.exit(command_line(["sweep", *sys.argv[1:]]))
+    try:
+        main(sys.argv[1:])
+    except LeanFaceError as error:
+        sys.exit(f"{type(error).__name__}: {error}")

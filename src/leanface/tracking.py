@@ -1,9 +1,9 @@
 """MLflow, as a sink: what ran, with which parameters, and what it measured.
 
 The store is mlflow.db in the project's root folder; `MLFLOW_TRACKING_URI` replaces it. Importing and opening
-MLflow takes seconds, so only a stage that reports live curves pays for it: the others leave their record in
-the outbox, and the next process that opens MLflow (at the latest stage `report`) delivers it. Nor does a
-missing or locked store stop a stage: its record stays in the outbox.
+MLflow takes seconds, so only a stage that reports live curves for longer than that pays for it: the others
+leave their record in the outbox, and the next process that opens MLflow (at the latest stage `report`)
+delivers it. Nor does a missing or locked store stop a stage: its record stays in the outbox.
 """
 
 import contextlib
@@ -23,6 +23,7 @@ from leanface import paths
 logger = logging.getLogger(__name__)
 
 EXPERIMENT = "leanface"
+LIVE_AFTER_SECONDS = 20.0
 FLUSH_SECONDS = 1.0
 METRICS_PER_REQUEST = 1000
 PARAMS_PER_REQUEST = 100
@@ -54,15 +55,18 @@ class Record:
 
 
 @contextlib.contextmanager
-def stage_run(name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> Generator["Run"]:
+def stage_run(
+    name: str, params: Mapping[str, Any], tags: Mapping[str, str], live_after_s: float = LIVE_AFTER_SECONDS
+) -> Generator["Run"]:
     """Record what the body logs as one run.
 
     Args:
         name: the run's name.
         params: nested; recorded under dotted names.
         tags: in addition to those that say where the run comes from.
+        live_after_s: MLflow shows nothing of a run that is younger.
     """
-    run = Run(Record(name, _flat(params), {**_origin(), **tags}, _now()))
+    run = Run(Record(name, _flat(params), {**_origin(), **tags}, _now()), live_after_s)
     try:
         yield run
     except BaseException:
@@ -110,8 +114,9 @@ def has_summary(experiment: str) -> bool:
 class Run:
     """A run in the making; what it cannot deliver to MLflow goes to the outbox."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, live_after_s: float = 0.0) -> None:
         self.record = record
+        self.live_after_s = live_after_s
         self.store: _Store | None = None
         self.failed = False
         self.flushed = 0.0
@@ -121,13 +126,15 @@ class Run:
         self.record.metrics += [(name, float(value), _now(), step) for name, value in metrics.items()]
 
     def log_live(self, metrics: Mapping[str, float], step: int) -> None:
-        """Metrics that MLflow shows within about a second; opens it, which takes seconds."""
+        """Metrics that MLflow shows within about a second, once the run is old enough."""
         self.log(metrics, step)
-        self.open()
-        if self.store is not None and time.monotonic() - self.flushed > FLUSH_SECONDS:
-            with self._tolerant():
-                self.store.send(self.record)
-            self.flushed = time.monotonic()
+        if _now() - self.record.started >= 1000 * self.live_after_s:
+            self.open()
+        if self.store is None or self.failed or time.monotonic() - self.flushed < FLUSH_SECONDS:
+            return
+        with self._tolerant():
+            self.store.send(self.record)
+        self.flushed = time.monotonic()
 
     def open(self) -> None:
         """Open MLflow, unless it is open or out of reach."""
@@ -142,7 +149,7 @@ class Run:
                 self.store.send(self.record)
                 _deliver_outbox(self.store)
                 return
-        if self.record.ended is not None:
+        with self._tolerant():
             _post(self.record)
 
     @contextlib.contextmanager

@@ -27,15 +27,16 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
         # Imported here: it takes seconds and only this precision needs it.
         from modelopt.onnx.autocast.convert import convert_to_f16
 
-    logging.getLogger("modelopt.onnx").setLevel(logging.ERROR)  # it warns if a weight rounds to 0 in float16
+    for name in ("modelopt.onnx", "modelopt.onnx.autocast"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # they warn if a weight rounds to 0 in float16
     return convert_to_f16(model, keep_io_types=True)
 
 
 def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
     """Fold each QuantizeLinear of a weight: the file holds int8 weights and a float32 scale per channel.
 
-    The exporter writes a fake-quantised weight as float32 -> QuantizeLinear -> DequantizeLinear -> Conv, and
-    gives each reader of a feature map quantisers of its own. What is left is int8 -> DequantizeLinear -> Conv,
+    The exporter writes a fake-quantised weight as float32 -> QuantizeLinear -> DequantizeLinear -> Conv and
+    gives each reader of a feature map quantisers of its own. What is left is int8 -> DequantizeLinear -> Conv
     and one Q/DQ pair per feature map and scale.
 
     A feature map that cannot be negative is quantised to uint8, with the same scale: TensorRT, which has no

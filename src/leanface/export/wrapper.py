@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from leanface.networks.resnet import batch_norm_of
+from leanface.networks.resnet import batch_norm_of, widths_of
 
 
 @torch.no_grad()
@@ -18,11 +18,11 @@ def inference_form(network: nn.Module) -> nn.Module:
     what they were, up to their sign.
     """
     folded = copy.deepcopy(network).cpu().eval()
-    convs = [(name, module) for name, module in folded.named_modules() if isinstance(module, nn.Conv2d)]
-    for name, conv in convs:
-        norm_name = batch_norm_of(name)
-        if norm_name is None:
+    for name in widths_of(folded):
+        conv, norm_name = folded.get_submodule(name), batch_norm_of(name)
+        if norm_name is None:  # a head
             continue
+        assert isinstance(conv, nn.Conv2d)
         norm = folded.get_submodule(norm_name)
         assert isinstance(norm, nn.BatchNorm2d)
         gain, shift = _affine(norm)

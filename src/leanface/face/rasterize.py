@@ -6,8 +6,8 @@ that face the camera (counter-clockwise with y up) are seen; the nearest wins, a
 comes first. Not differentiable: no loss of LeanFace's goes through pixels.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+import importlib
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -24,10 +24,6 @@ class Fragments(NamedTuple):
 
     triangle: Int[Tensor, "batch height width"]
     barycentric: Float[Tensor, "batch height width 3"]
-
-
-Visibility = Callable[[Tensor, Tensor, int], Tensor]
-"""(vertices_image (B,V,3), triangles (T,3), size) -> triangle index (B,size,size), int64, -1 for none."""
 
 
 def visible_triangles(
@@ -95,19 +91,12 @@ def _pixel_barycentric(vertices_image: Tensor, triangles: Tensor, triangle: Tens
     return torch.where((triangle >= 0)[..., None], weights, 0.0)
 
 
-def _numba(vertices_image: Tensor, triangles: Tensor, size: int) -> Tensor:
-    from leanface.face.rasterize_numba import visible_triangles as fast
-
-    return fast(vertices_image, triangles, size)
-
-
-def _triton(vertices_image: Tensor, triangles: Tensor, size: int) -> Tensor:
-    from leanface.face.rasterize_triton import visible_triangles as fast
-
-    return fast(vertices_image, triangles, size)
+def _fast(name: str) -> Any:
+    """A fast backend's module, imported when first needed: numba compiles, and Triton is absent without CUDA."""
+    return importlib.import_module(f"leanface.face.rasterize_{name}")
 
 
-BACKENDS: dict[str, Visibility] = {"torch": visible_triangles, "numba": _numba, "triton": _triton}
+BACKENDS = ("torch", "numba", "triton")
 
 
 def rasterize(
@@ -122,31 +111,33 @@ def rasterize(
         vertices_image: x and y in pixels and 1 / depth (see `leanface.face.camera.image_from_camera`), float32.
         triangles: vertex indices, int64, on the same device.
         size: image height and width in pixels.
-        backend: a name from BACKENDS, or "auto": Triton on CUDA, numba on the CPU.
+        backend: one of BACKENDS, or "auto": Triton on CUDA, numba on the CPU.
 
     Raises:
         BackendError: there is no backend of that name.
     """
-    cuda = vertices_image.is_cuda
-    name = ("triton" if cuda else "numba") if backend == "auto" else backend
-    if name not in BACKENDS:
+    if backend not in ("auto", *BACKENDS):
         raise BackendError(f"no rasteriser is called {backend!r}; choose from auto, {', '.join(BACKENDS)}.")
     vertices_image = vertices_image.detach().contiguous()
-    triangle = BACKENDS[name](vertices_image, triangles, size)
-    if name == "triton":
-        from leanface.face.rasterize_triton import pixel_barycentric
+    if backend == "torch":
+        triangle = visible_triangles(vertices_image, triangles, size)
+        return Fragments(triangle, _pixel_barycentric(vertices_image, triangles, triangle))
+    fast = _fast(fast_backend(vertices_image) if backend == "auto" else backend)
+    triangle = fast.visible_triangles(vertices_image, triangles, size)
+    return Fragments(triangle, fast.pixel_barycentric(vertices_image, triangles, triangle))
 
-        return Fragments(triangle, pixel_barycentric(vertices_image, triangles, triangle))
-    return Fragments(triangle, _pixel_barycentric(vertices_image, triangles, triangle))
+
+def fast_backend(tensor: Tensor) -> str:
+    """The fast backend for tensors on this device."""
+    return "triton" if tensor.is_cuda else "numba"
 
 
 def interpolate(
     fragments: Fragments, attributes: Float[Tensor, "batch vertices channels"], triangles: Int[Tensor, "triangles 3"]
 ) -> Float[Tensor, "batch height width channels"]:
-    """Per-vertex attributes at every pixel; zero where a pixel sees nothing."""
-    if attributes.is_cuda and not attributes.requires_grad:
-        from leanface.face.rasterize_triton import interpolate as fast
-
-        return fast(fragments.triangle, fragments.barycentric, attributes.contiguous(), triangles)
-    corners = _gather_corners(attributes, triangles, fragments.triangle)
-    return (fragments.barycentric[..., None] * corners).sum(-2)
+    """Per-vertex attributes at every pixel; zero where a pixel sees nothing. Differentiable in the attributes."""
+    if attributes.requires_grad or attributes.dtype != torch.float32:
+        corners = _gather_corners(attributes, triangles, fragments.triangle)
+        return (fragments.barycentric[..., None] * corners).sum(-2)
+    fast = _fast(fast_backend(attributes))
+    return fast.interpolate(fragments.triangle, fragments.barycentric, attributes.contiguous(), triangles)

@@ -43,10 +43,100 @@ def _visible(vertices: Any, triangles: Any, nearest: Any, depth: Any) -> None:
                     nearest[row, column] = index
 
 
+@numba.njit(nogil=True, cache=True)  # pyright: ignore[reportUntypedFunctionDecorator]
+def _weights(vertices: Any, triangles: Any, nearest: Any, weights: Any) -> None:
+    """One image: fills weights (H,W,3) float32 with the barycentric coordinates of every pixel that sees a triangle."""
+    size = nearest.shape[0]
+    for row in range(size):
+        y = np.float32(row)
+        for column in range(size):
+            index = nearest[row, column]
+            if index < 0:
+                continue
+            x = np.float32(column)
+            a, b, c = triangles[index, 0], triangles[index, 1], triangles[index, 2]
+            x0, y0 = vertices[a, 0], vertices[a, 1]
+            x1, y1 = vertices[b, 0], vertices[b, 1]
+            x2, y2 = vertices[c, 0], vertices[c, 1]
+            inverse = np.float32(1.0) / ((x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0))
+            second = ((x - x0) * (y2 - y0) - (x2 - x0) * (y - y0)) * inverse
+            third = ((x1 - x0) * (y - y0) - (x - x0) * (y1 - y0)) * inverse
+            weights[row, column, 0] = np.float32(1.0) - second - third
+            weights[row, column, 1] = second
+            weights[row, column, 2] = third
+
+
+@numba.njit(nogil=True, cache=True)  # pyright: ignore[reportUntypedFunctionDecorator]
+def _blend(nearest: Any, weights: Any, attributes: Any, triangles: Any, out: Any) -> None:
+    """One image: fills out (H,W,C) float32 with the attributes (V,C) of the visible triangles."""
+    size, channels = nearest.shape[0], attributes.shape[1]
+    for row in range(size):
+        for column in range(size):
+            index = nearest[row, column]
+            if index < 0:
+                continue
+            for corner in range(3):
+                weight, vertex = weights[row, column, corner], triangles[index, corner]
+                for channel in range(channels):
+                    out[row, column, channel] += weight * attributes[vertex, channel]
+
+
+@numba.njit(nogil=True, cache=True)  # pyright: ignore[reportUntypedFunctionDecorator]
+def _normals(vertices: Any, triangles: Any, normals: Any) -> None:
+    """One mesh: fills normals (V,3) float32, zero at first, with unit normals."""
+    for index in range(triangles.shape[0]):
+        a, b, c = triangles[index, 0], triangles[index, 1], triangles[index, 2]
+        ux, uy, uz = (
+            vertices[b, 0] - vertices[a, 0],
+            vertices[b, 1] - vertices[a, 1],
+            vertices[b, 2] - vertices[a, 2],
+        )
+        vx, vy, vz = (
+            vertices[c, 0] - vertices[a, 0],
+            vertices[c, 1] - vertices[a, 1],
+            vertices[c, 2] - vertices[a, 2],
+        )
+        nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+        for vertex in (a, b, c):
+            normals[vertex, 0] += nx
+            normals[vertex, 1] += ny
+            normals[vertex, 2] += nz
+    for vertex in range(normals.shape[0]):
+        length = math.sqrt(normals[vertex, 0] ** 2 + normals[vertex, 1] ** 2 + normals[vertex, 2] ** 2)
+        scale = np.float32(1.0 / max(length, 1e-12))
+        for axis in range(3):
+            normals[vertex, axis] *= scale
+
+
 def visible_triangles(vertices_image: Tensor, triangles: Tensor, size: int) -> Tensor:
-    """See `leanface.face.rasterize.visible_triangles`; CPU tensors only."""
+    """See `leanface.face.rasterize.visible_triangles`; CPU tensors only, like everything here."""
     vertices, indices = vertices_image.numpy(), triangles.numpy()
     nearest = np.full((len(vertices), size, size), -1, np.int64)
     for image, found in zip(vertices, nearest, strict=True):
         _visible(image, indices, found, np.zeros((size, size), np.float32))
     return torch.from_numpy(nearest)
+
+
+def pixel_barycentric(vertices_image: Tensor, triangles: Tensor, triangle: Tensor) -> Tensor:
+    """Barycentric weights (B,H,W,3) of every pixel in the triangle that it sees; zero where it sees none."""
+    weights = np.zeros((*triangle.shape, 3), np.float32)
+    for image, nearest, out in zip(vertices_image.numpy(), triangle.numpy(), weights, strict=True):
+        _weights(image, triangles.numpy(), nearest, out)
+    return torch.from_numpy(weights)
+
+
+def interpolate(triangle: Tensor, barycentric: Tensor, attributes: Tensor, triangles: Tensor) -> Tensor:
+    """See `leanface.face.rasterize.interpolate`."""
+    blended = np.zeros((*triangle.shape, attributes.shape[-1]), np.float32)
+    per_image = (triangle.numpy(), barycentric.numpy(), attributes.numpy(), blended)
+    for nearest, weights, values, out in zip(*per_image, strict=True):
+        _blend(nearest, weights, values, triangles.numpy(), out)
+    return torch.from_numpy(blended)
+
+
+def vertex_normals(vertices: Tensor, triangles: Tensor) -> Tensor:
+    """See `leanface.face.lighting.vertex_normals`."""
+    normals = np.zeros(tuple(vertices.shape), np.float32)
+    for mesh, out in zip(vertices.numpy(), normals, strict=True):
+        _normals(mesh, triangles.numpy(), out)
+    return torch.from_numpy(normals)

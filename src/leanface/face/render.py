@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from leanface.face.camera import camera_from_model, image_from_camera
 from leanface.face.coefficients import split
-from leanface.face.lighting import shade, vertex_normals
+from leanface.face.lighting import shade
 from leanface.face.morphable_model import MorphableModel
 from leanface.face.rasterize import Fragments, interpolate, rasterize
 
@@ -57,7 +57,9 @@ class Renderer(nn.Module):
 
     def _normals(self, vertices: Tensor) -> Tensor:
         if not vertices.is_cuda:
-            return vertex_normals(vertices, self.model.triangles)
+            from leanface.face import rasterize_numba
+
+            return rasterize_numba.vertex_normals(vertices, self.model.triangles)
         from leanface.face import rasterize_triton
 
         if self._ring is None or self._ring.device != vertices.device:

@@ -1,62 +1,75 @@
-"""One variant's proof: its answers beside the original's and beside ground truth, per sample and in the mean."""
+"""One variant's proof: its answers beside the original's and beside ground truth."""
 
 import csv
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
+from leanface.data.synthesis import population
 from leanface.face.morphable_model import MorphableModel
 from leanface.face.render import Renderer
 from leanface.face.texture import UvMap
 from leanface.metrics.estimate import estimate
-from leanface.metrics.fidelity import fidelity
+from leanface.metrics.fidelity import Samples, render_likeness, uv_likeness
 from leanface.metrics.geometry import geometry_errors
 
-Samples = dict[str, Float[np.ndarray, " batch"]]
+Run = Callable[[Float32[np.ndarray, "batch 3 H W"]], Float32[np.ndarray, "batch 257"]]
+"""A network in any runtime."""
 
 BATCH_SIZE = 32
 
 
-def answers(
-    run: Callable[[Float32[np.ndarray, "batch 3 H W"]], Float32[np.ndarray, "batch 257"]],
-    images: Float[Tensor, "count 3 H W"],
-) -> Float[Tensor, "count 257"]:
-    """Any runtime's coefficients for every image, in order."""
-    return torch.cat([torch.from_numpy(run(batch.numpy()).copy()) for batch in images.split(BATCH_SIZE)])
+class Comparison(NamedTuple):
+    """What two networks read in the same images, and how alike that is, per image."""
+
+    images: Float[Tensor, "batch 3 H W"]
+    original: Float[Tensor, "batch 257"]
+    compressed: Float[Tensor, "batch 257"]
+    likeness: Samples
 
 
-def compare(
-    model: MorphableModel,
-    renderer: Renderer,
-    uv_map: UvMap,
-    predicted: Float[Tensor, "batch 257"],
-    original: Float[Tensor, "batch 257"],
-) -> Samples:
-    """Likeness to the original's answers: `fidelity`, and `geometry_errors` under the prefix original_."""
-    errors = geometry_errors(model, predicted, original)
-    return fidelity(model, renderer, uv_map, predicted, original) | _prefixed("original_", errors)
+class Judge:
+    """Compares networks by what their answers look like: rendered like the test faces, and as UV maps.
 
+    Args:
+        image_size: of the re-rendered faces (px).
+        supersample: see `Renderer`.
+        uv_size: of the UV maps (texels).
+    """
 
-def errors_against_truth(
-    model: MorphableModel, predicted: Float[Tensor, "batch 257"], truth: Float[Tensor, "batch 257"]
-) -> Samples:
-    """`geometry_errors` against the coefficients that the faces were rendered from, under the prefix truth_."""
-    return _prefixed("truth_", geometry_errors(model, predicted, truth))
+    def __init__(self, model: MorphableModel, image_size: int, supersample: int, uv_size: int) -> None:
+        self.model = model
+        self.renderer = Renderer(model, image_size, supersample)
+        self.uv_map = UvMap(model, uv_size)
 
+    def compare(self, original: Run, compressed: Run, images: Float[Tensor, "batch 3 H W"]) -> Comparison:
+        """Run both; measures as in `leanface.metrics.fidelity`, and original_ with `geometry_errors`."""
+        theirs, ours = _answers(original, images), _answers(compressed, images)
+        likeness = {
+            **uv_likeness(self.model, self.uv_map, ours, theirs),
+            **render_likeness(self.renderer, ours, theirs),
+            **_prefixed("original_", geometry_errors(self.model, ours, theirs)),
+        }
+        return Comparison(images, theirs, ours, likeness)
 
-def mean_face_errors(
-    model: MorphableModel, mean: Float[Tensor, "257"], truth: Float[Tensor, "batch 257"]
-) -> dict[str, float]:
-    """What answering with the population's mean every time would score: the mark that a network has to beat."""
-    samples = errors_against_truth(model, mean.expand_as(truth), truth)
-    return {name: float(values.mean()) for name, values in samples.items()}
+    def errors(self, compressed: Float[Tensor, "batch 257"], truth: Float[Tensor, "batch 257"]) -> Samples:
+        """`geometry_errors` against what the faces were rendered from, prefixed by truth_."""
+        return _prefixed("truth_", geometry_errors(self.model, compressed, truth))
+
+    def mean_face(
+        self, original: Float[Tensor, "batch 257"], truth: Float[Tensor, "batch 257"]
+    ) -> dict[str, float]:
+        """What always answering with the average face would score: the mark that a network has to beat."""
+        average, _ = population(self.model)
+        constant = average.expand_as(truth)
+        return means(uv_likeness(self.model, self.uv_map, constant, original) | self.errors(constant, truth))
 
 
 def summarize(samples: Samples) -> dict[str, dict[str, Any] | None]:
@@ -66,13 +79,9 @@ def summarize(samples: Samples) -> dict[str, dict[str, Any] | None]:
 
 
 def means(samples: Samples) -> dict[str, float]:
-    """Mean of each measure over the samples that it is defined for; measures defined for none are left out."""
-    return {name: float(np.nanmean(values)) for name, values in samples.items() if not np.isnan(values).all()}
-
-
-def sample(samples: Samples, index: int) -> dict[str, float | None]:
-    """One sample's measures, None where undefined."""
-    return {name: None if np.isnan(values[index]) else float(values[index]) for name, values in samples.items()}
+    """Mean of each measure over the samples that it is defined for; without those defined for none."""
+    defined = {name: values[~np.isnan(values)] for name, values in samples.items()}
+    return {name: float(values.mean()) for name, values in defined.items() if values.size}
 
 
 def write_samples(samples: Samples, path: Path) -> None:
@@ -85,6 +94,11 @@ def write_samples(samples: Samples, path: Path) -> None:
         for index, row in enumerate(zip(*samples.values(), strict=True)):
             writer.writerow([index, *("" if np.isnan(value) else f"{value:.6g}" for value in row)])
     os.replace(staging, path)
+
+
+def _answers(run: Run, images: Float[Tensor, "batch 3 H W"]) -> Float[Tensor, "batch 257"]:
+    starts = range(0, len(images), BATCH_SIZE)
+    return torch.cat([torch.from_numpy(run(images[start : start + BATCH_SIZE].numpy())) for start in starts])
 
 
 def _prefixed(prefix: str, errors: Mapping[str, Tensor]) -> Samples:

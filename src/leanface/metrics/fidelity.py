@@ -1,6 +1,6 @@
 """What a compressed network's answer looks like beside the original's: rendered, and unwrapped into UV maps.
 
-Each measure is per sample. Of the two answers, the second (the reference, the original's) says where the face is.
+Each measure is per sample. The second answer (the reference, the original's) says where the face is.
 
     ssim            mean of ssim_texture and ssim_position: what the system delivers, and what the gate is on
     ssim_texture    SSIM of the UV albedo map, values in [0,1], over the face's texels
@@ -12,15 +12,15 @@ Each measure is per sample. Of the two answers, the second (the reference, the o
     mse_texture     MSE of the UV albedo map over the face's texels
     mse_position    MSE of the UV position map over the face's texels, in units of position_range_dm squared
 
-SSIM of UV maps counts the texels whose whole window lies on the face: the maps are void beyond it. Where the reference
-shows no face at all (it looks away, or stands outside the frame), ssim_face and mse_face are NaN.
+SSIM of UV maps counts the texels whose whole window lies on the face: the maps are void beyond it. Where the
+reference shows no face at all (it looks away, or stands outside the frame), ssim_face and mse_face are NaN.
 """
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from leanface.face.morphable_model import MorphableModel
@@ -28,17 +28,10 @@ from leanface.face.render import Renderer
 from leanface.face.texture import UvMap
 from leanface.metrics.image import mse, ssim, whole_windows
 
-MEASURES = (
-    "ssim",
-    "ssim_texture",
-    "ssim_position",
-    "ssim_render",
-    "ssim_face",
-    "mse",
-    "mse_face",
-    "mse_texture",
-    "mse_position",
-)
+BATCH_SIZE = 16
+
+Samples = dict[str, Float[np.ndarray, " batch"]]
+"""A measure's value for each sample, by the measure's name."""
 
 
 def position_range_dm(model: MorphableModel) -> float:
@@ -50,64 +43,72 @@ def position_range_dm(model: MorphableModel) -> float:
     return float((face.amax(dim=0) - face.amin(dim=0)).max())
 
 
-@torch.inference_mode()
-def fidelity(
+def uv_likeness(
     model: MorphableModel,
-    renderer: Renderer,
     uv_map: UvMap,
     predicted: Float[Tensor, "batch 257"],
     reference: Float[Tensor, "batch 257"],
-    batch_size: int = 16,
-) -> dict[str, Float[np.ndarray, " batch"]]:
-    """Each of `MEASURES`, per sample.
+) -> Samples:
+    """What needs no pose and no light: ssim, ssim_texture, ssim_position, mse_texture and mse_position.
 
     Raises:
         ValueError: the two do not have the same shape.
     """
+    face, inner = uv_map.mask.numpy(), whole_windows(uv_map.mask.numpy())
+    range_dm = position_range_dm(model)
+    rows: list[dict[str, float]] = []
+    for ours, theirs in _batches(predicted, reference):
+        albedos = uv_map.albedo(ours).numpy(), uv_map.albedo(theirs).numpy()
+        positions = (uv_map.position(ours) / range_dm).numpy(), (uv_map.position(theirs) / range_dm).numpy()
+        for albedo, position in zip(zip(*albedos, strict=True), zip(*positions, strict=True), strict=True):
+            texture_ssim = ssim(*albedo, data_range=1.0, mask=inner)
+            position_ssim = ssim(*position, data_range=1.0, mask=inner)
+            rows.append(
+                {
+                    "ssim": (texture_ssim + position_ssim) / 2,
+                    "ssim_texture": texture_ssim,
+                    "ssim_position": position_ssim,
+                    "mse_texture": mse(*albedo, mask=face),
+                    "mse_position": mse(*position, mask=face),
+                }
+            )
+    return _columns(rows)
+
+
+def render_likeness(
+    renderer: Renderer, predicted: Float[Tensor, "batch 257"], reference: Float[Tensor, "batch 257"]
+) -> Samples:
+    """ssim_render, ssim_face, mse and mse_face of each sample.
+
+    Raises:
+        ValueError: the two do not have the same shape.
+    """
+    rows: list[dict[str, float]] = []
+    for ours, theirs in _batches(predicted, reference):
+        images = _channel_last(renderer(ours).image), _channel_last(renderer(theirs).image)
+        faces = renderer.face_alpha(theirs)[:, 0].numpy().astype(bool)
+        for pair, face in zip(zip(*images, strict=True), faces, strict=True):
+            shown = bool(face.any())
+            rows.append(
+                {
+                    "ssim_render": ssim(*pair, data_range=1.0),
+                    "ssim_face": ssim(*pair, data_range=1.0, mask=face) if shown else math.nan,
+                    "mse": mse(*pair),
+                    "mse_face": mse(*pair, mask=face) if shown else math.nan,
+                }
+            )
+    return _columns(rows)
+
+
+def _batches(predicted: Tensor, reference: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     if predicted.shape != reference.shape:
         raise ValueError(f"expected equal shapes, got {tuple(predicted.shape)} and {tuple(reference.shape)}")
-    range_dm = position_range_dm(model)
-    texels = uv_map.mask.numpy()
-    rows: list[dict[str, float]] = []
-    for ours, theirs in zip(predicted.split(batch_size), reference.split(batch_size), strict=True):
-        images = [_channel_last(renderer(coefficients).image) for coefficients in (ours, theirs)]
-        albedos = [uv_map.albedo(coefficients).numpy() for coefficients in (ours, theirs)]
-        positions = [uv_map.position(coefficients).numpy() for coefficients in (ours, theirs)]
-        faces = renderer.face_alpha(theirs)[:, 0].numpy().astype(bool)
-        rows += [
-            _compare(
-                (images[0][index], images[1][index]),
-                (albedos[0][index], albedos[1][index]),
-                (positions[0][index] / range_dm, positions[1][index] / range_dm),
-                faces[index],
-                texels,
-            )
-            for index in range(len(ours))
-        ]
-    return {name: np.array([row[name] for row in rows]) for name in MEASURES}
+    starts = range(0, len(predicted), BATCH_SIZE)
+    return ((predicted[it : it + BATCH_SIZE], reference[it : it + BATCH_SIZE]) for it in starts)
 
 
-Pair = tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W 3"]]
-
-
-def _compare(
-    images: Pair, albedos: Pair, positions: Pair, face: Bool[np.ndarray, "H W"], texels: Bool[np.ndarray, "S S"]
-) -> dict[str, float]:
-    inner = whole_windows(texels)
-    texture = ssim(*albedos, data_range=1.0, mask=inner)
-    position = ssim(*positions, data_range=1.0, mask=inner)
-    shown = bool(face.any())
-    return {
-        "ssim": (texture + position) / 2,
-        "ssim_texture": texture,
-        "ssim_position": position,
-        "ssim_render": ssim(*images, data_range=1.0),
-        "ssim_face": ssim(*images, data_range=1.0, mask=face) if shown else math.nan,
-        "mse": mse(*images),
-        "mse_face": mse(*images, mask=face) if shown else math.nan,
-        "mse_texture": mse(*albedos, mask=texels),
-        "mse_position": mse(*positions, mask=texels),
-    }
+def _columns(rows: list[dict[str, float]]) -> Samples:
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]} if rows else {}
 
 
 def _channel_last(images: Float[Tensor, "batch 3 H W"]) -> Float[np.ndarray, "batch H W 3"]:

@@ -1,6 +1,6 @@
 """How long a call takes: several calls measured in turns, in windows, until each one's time is stable.
 
-Turns matter: a processor that slows down while a benchmark runs would otherwise flatter whatever was measured first.
+Turns matter: a processor that slows down meanwhile would otherwise flatter whatever was measured first.
 """
 
 import time
@@ -47,7 +47,7 @@ def measure_latency(
     windows_max: int,
     stability: float,
 ) -> dict[Key, Timing]:
-    """Time every call: rounds of one window each, until a call's last three windows agree or there are too many.
+    """Time every call: rounds of one window each, until a call's last three windows agree.
 
     Args:
         calls: what to run; only the call itself is timed (time.perf_counter_ns).
@@ -89,7 +89,7 @@ def _timing(last: list[np.ndarray], count: int, spread: float, stable: bool, sta
     if not stable:
         reason = (
             f"after {count} windows the medians of the last {len(last)} still differ by {spread:.1%} "
-            f"(benchmark.stability allows {stability:.1%}): leave the machine idle, or raise benchmark.window, "
-            "benchmark.windows_max or benchmark.stability"
+            f"(benchmark.stability allows {stability:.1%}): leave the machine idle, or raise "
+            "benchmark.window, benchmark.windows_max or benchmark.stability"
         )
     return Timing("stable" if stable else "unstable", count, spread, p50, p90, p95, p99, reason)

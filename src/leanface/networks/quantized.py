@@ -8,7 +8,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -25,8 +25,7 @@ with warnings.catch_warnings():  # at import ModelOpt warns of optional packages
 class Quantizer(BaseModel):
     """What is quantised: the inputs and weights of all convolutions.
 
-    With `residual` also the identity branch of every residual addition: then no feature map leaves INT8 between
-    two convolutions.
+    With `residual` also the identity branch of each residual addition: then feature maps stay in INT8.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,15 +67,14 @@ def add_quantizers(network: nn.Module, quantizer: dict[str, Any]) -> nn.Module:
     for name, module in quantizers_of(network):
         parent, _, kind = name.rpartition(".")
         owner = network.get_submodule(parent)
-        per_weight = kind == "weight_quantizer" and isinstance(owner, nn.Conv2d)
-        shape = (len(owner.weight), 1, 1, 1) if per_weight else ()
+        shape = (len(cast(nn.Conv2d, owner).weight), 1, 1, 1) if kind == "weight_quantizer" else ()
         module.register_buffer("_amax", torch.zeros(shape))
     return network
 
 
 def quantizers_of(network: nn.Module) -> Iterator[tuple[str, TensorQuantizer]]:
     """The active quantisers of a network and their module names."""
-    found = [
-        (name, module) for name, module in network.named_modules() if isinstance(module, TensorQuantizer)
-    ]
-    yield from ((name, module) for name, module in found if module.is_enabled)
+    modules = cast(Iterator[tuple[str, nn.Module]], network.named_modules())
+    for name, module in modules:
+        if isinstance(module, TensorQuantizer) and module.is_enabled:
+            yield name, module

@@ -130,17 +130,17 @@ def build_network(widths: Widths | None = None) -> FaceReconstructionNet:
     Raises:
         ValueError: `widths` names other convolutions than the network has.
     """
-    network = FaceReconstructionNet()
     if widths is None:
-        return network
+        return FaceReconstructionNet()
+    # Full-width tensors that are about to be replaced need no memory.
+    with torch.device("meta"):
+        network = FaceReconstructionNet()
     if set(widths) != set(widths_of(network)):
         odd = sorted(set(widths) ^ set(widths_of(network)))
         raise ValueError(f"widths do not describe this network; they differ at {odd[:5]}")
     for name, (inputs, outputs) in widths.items():
         old = network.get_submodule(name)
         assert isinstance(old, nn.Conv2d)
-        if (old.in_channels, old.out_channels) == (inputs, outputs):
-            continue
         conv = nn.Conv2d(
             inputs,
             outputs,
@@ -148,6 +148,7 @@ def build_network(widths: Widths | None = None) -> FaceReconstructionNet:
             old.stride,  # pyright: ignore[reportArgumentType]
             old.padding,  # pyright: ignore[reportArgumentType]
             bias=old.bias is not None,
+            device="cpu",
         )
         network.set_submodule(name, conv)
         norm = batch_norm_of(name)

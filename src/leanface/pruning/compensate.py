@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from leanface.errors import ConfigError
 from leanface.networks.resnet import STAGE_DEPTHS, Bottleneck, FaceReconstructionNet, batch_norm_of
 from leanface.pruning.prune import Kept
 
@@ -57,6 +58,9 @@ def compensate(
         kept: the pruning record.
         images: calibration images in [0,1]; no labels are needed.
         ridge: how strongly the old weights hold, relative to the mean variance of a layer's inputs.
+
+    Raises:
+        ConfigError: `ridge` is too small.
     """
     refit = _Refit(copy.deepcopy(network).eval(), kept, ridge)
     original = teacher.backbone
@@ -180,7 +184,9 @@ def _ridge_update(
     # The smallest normal number keeps the system regular where all of a layer's inputs are constant.
     strength = ridge * float(covariance.diagonal().mean()) + torch.finfo(torch.float32).tiny
     covariance.diagonal().add_(strength)
-    factor = cast(Tensor, torch.linalg.cholesky(covariance))
+    factor, failed = cast(tuple[Tensor, Tensor], torch.linalg.cholesky_ex(covariance))
+    if int(failed):
+        raise ConfigError(f"prune.ridge {ridge} drowns in the rounding of FP32 sums; use at least 1e-4.")
     change = torch.cholesky_solve(cross / rows - torch.outer(x_mean, r_mean), factor)
     intercept = r_mean - (x_mean + centre) @ change
     return change.T.reshape(conv.weight.shape).to(conv.weight), intercept.to(conv.weight)

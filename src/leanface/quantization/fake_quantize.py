@@ -18,14 +18,14 @@ def fake_quantize(
 ) -> nn.Module:
     """Insert quantisers, in place, and set each one's range to the largest magnitude that it meets.
 
-    A weight's range is that of its output channel; an activation's that of the whole tensor over all `images`.
+    A weight's range is that of its output channel; an activation's that of the whole tensor over all images.
     The network is returned in eval mode; quantisation-aware training goes on from here with the ranges fixed.
 
     Raises:
-        ValueError: there is no image, or the network meets a value that is not finite.
+        ValueError: there is no image, or one is not finite.
     """
-    if len(images) == 0:
-        raise ValueError("calibration needs at least one image")
+    if len(images) == 0 or not bool(images.isfinite().all()):
+        raise ValueError(f"calibration needs at least one image, and finite ones; got {len(images)}")
     quantized = add_quantizers(network, quantizer.model_dump()).eval()
     quantizers = dict(quantizers_of(quantized))
     for module in quantizers.values():
@@ -34,8 +34,7 @@ def fake_quantize(
     with torch.no_grad():
         for start in range(0, len(images), batch_size):
             batch = images[start : start + batch_size]
-            if not bool(quantized(batch).isfinite().all()):
-                raise ValueError("the network's output is not finite on the calibration images")
+            quantized(batch)
     for module in quantizers.values():
         calibrator: Any = module._calibrator  # pyright: ignore[reportPrivateUsage]
         # load_calib_amax() would refuse the range of a convolution with one output, which comes as a scalar.

@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from leanface.errors import ArtifactError
 
@@ -17,12 +17,12 @@ def read_json(path: Path) -> Json:
         ArtifactError: missing, or not a JSON object.
     """
     try:
-        contents = json.loads(read_text(path))
+        contents: Any = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise ArtifactError(f"{path} is not JSON ({error}); rebuild it with `dvc repro`.") from None
     if not isinstance(contents, dict):
         raise ArtifactError(f"{path} holds no JSON object; rebuild it with `dvc repro`.")
-    return contents
+    return cast(Json, contents)
 
 
 def read_text(path: Path) -> str:

@@ -42,7 +42,7 @@ def _context(sources: Sources, summary: Json) -> dict[str, Any]:
     return {
         "summary": summary,
         "gates": [
-            {**gate, "name": tables.GATE_NAMES[name][0], "detail": tables.GATE_NAMES[name][1]}
+            {**gate, "key": name, "name": tables.GATE_NAMES[name][0], "detail": tables.GATE_NAMES[name][1]}
             for name, gate in summary["gates"].items()
         ],
         "passed": all(gate["passed"] for gate in summary["gates"].values()),
@@ -57,18 +57,27 @@ def _context(sources: Sources, summary: Json) -> dict[str, Any]:
         "against_truth": tables.quality(sources.evaluations, tables.AGAINST_TRUTH),
         "mean_face": sources.evaluations[original]["mean_face"],
         "compressed": {name: tables.VARIANT_NAMES[name] for name in others},
+        "networks": {name: tables.VARIANT_NAMES[name] for name in paths.VARIANTS},
         "variant_names": tables.VARIANT_NAMES,
         "runtime_names": tables.RUNTIME_NAMES,
         "benchmark": sources.benchmark,
         "engines": {name: list(tables.flatten(description)) for name, description in sources.engines.items()},
         "exports": {name: list(tables.flatten(description)) for name, description in sources.exports.items()},
-        "stages": {name: list(tables.flatten(metrics)) for name, metrics in sources.stages.items()},
+        "stages": {name: list(tables.flatten(_scalars(metrics))) for name, metrics in sources.stages.items()},
+        "steps": tables.steps(sources.stages),
+        "step_measures": list(tables.STEP_MEASURES.values()),
         "device": list(tables.flatten(sources.device)),
         "config": sources.config,
         "captions": {picture.name: picture.caption for picture in PICTURES},
         "absent": [picture for picture in PICTURES if picture.name not in sources.pictures],
         "gain": DIFFERENCE_GAIN,
+        "value_of": tables.value_of,
     }
+
+
+def _scalars(metrics: Json) -> Json:
+    """Without the per-layer tables, which are in the pictures."""
+    return {name: value for name, value in metrics.items() if not isinstance(value, dict | list)}
 
 
 def _inlined(pictures: dict[str, Path]) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""Faces side by side: what the network saw, what the original read, what the compressed one reads, and where they differ."""
+"""Faces side by side: what the networks saw, what each of the two reads in it, and where these differ."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from leanface.face.render import Renderer
+from leanface.metrics.evaluation import Comparison
 
 DIFFERENCE_GAIN = 5.0
-"""Differences are shown this many times as large: a fifth of the colour range already gives the darkest shade."""
+"""Differences are shown this many times as large: a fifth of the colour range gives the darkest shade."""
 
 CELL_INCHES = 1.7
 DOTS_PER_INCH = 130
@@ -34,7 +35,7 @@ DIFFERENCE_SHADES = LinearSegmentedColormap.from_list("difference", ["#ffffff", 
 
 @dataclass(frozen=True)
 class FaceRow:
-    """One face of a sheet: pictures (H,W,3) in [0,1], and the mean difference over the channels, not amplified."""
+    """One face of a sheet: pictures in [0,1], and the channels' mean difference, not amplified."""
 
     label: str
     photo: Float[np.ndarray, "H W 3"]
@@ -43,41 +44,27 @@ class FaceRow:
     difference: Float[np.ndarray, "H W"]
 
 
-def face_rows(
-    renderer: Renderer,
-    labels: Sequence[str],
-    photos: Float[Tensor, "batch 3 H W"],
-    original: Float[Tensor, "batch 257"],
-    compressed: Float[Tensor, "batch 257"],
-) -> list[FaceRow]:
-    """Render both answers for each photo."""
-    pictures = [_on_grey(renderer, coefficients) for coefficients in (original, compressed)]
-    inputs = photos.permute(0, 2, 3, 1).numpy()
-    return [
-        FaceRow(label, photo, first, second, np.abs(first - second).mean(axis=-1))
-        for label, photo, first, second in zip(labels, inputs, *pictures, strict=True)
+def save_comparison(renderer: Renderer, names: Sequence[str], compared: Comparison, path: Path) -> None:
+    """Render the first faces compared, one for each name, as a labelled sheet."""
+    count = len(names)
+    photos = compared.images[:count].permute(0, 2, 3, 1).numpy()
+    pictures = [_on_grey(renderer, answer[:count]) for answer in (compared.original, compared.compressed)]
+    ssim, error_mm = compared.likeness["ssim"], compared.likeness["original_posed_mm"]
+    rows = [
+        FaceRow(
+            f"{names[index].replace('_', ' ')}\nUV SSIM {ssim[index]:.3f}\n{error_mm[index]:.2f} mm",
+            photos[index],
+            original,
+            compressed,
+            np.abs(original - compressed).mean(axis=-1),
+        )
+        for index, (original, compressed) in enumerate(zip(*pictures, strict=True))
     ]
-
-
-def save_comparison(
-    renderer: Renderer,
-    names: Sequence[str],
-    photos: Float[Tensor, "batch 3 H W"],
-    original: Float[Tensor, "batch 257"],
-    compressed: Float[Tensor, "batch 257"],
-    likeness: Mapping[str, Float[np.ndarray, " samples"]],
-    path: Path,
-) -> None:
-    """`face_rows` as a sheet, each labelled with its name and what `likeness` (of these samples first) says of it."""
-    labels = [
-        f"{name.replace('_', ' ')}\nUV SSIM {likeness['ssim'][index]:.3f}\n{likeness['original_posed_mm'][index]:.2f} mm"
-        for index, name in enumerate(names)
-    ]
-    save_face_sheet(face_rows(renderer, labels, photos, original, compressed), path)
+    save_face_sheet(rows, path)
 
 
 def save_face_sheet(rows: Sequence[FaceRow], path: Path) -> None:
-    """Write a PNG: a row per face, columns input, original, compressed, difference; rows and columns are labelled."""
+    """Write a PNG: a row per face, labelled columns for input, original, compressed and difference."""
     columns = ("input", "original", "compressed", f"difference \N{MULTIPLICATION SIGN}{DIFFERENCE_GAIN:g}")
     cell = CELL_INCHES + GAP_INCHES
     width, height = LABEL_INCHES + len(columns) * cell, HEADER_INCHES + len(rows) * cell
@@ -116,6 +103,8 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 @torch.inference_mode()
-def _on_grey(renderer: Renderer, coefficients: Float[Tensor, "batch 257"]) -> Float[np.ndarray, "batch H W 3"]:
+def _on_grey(
+    renderer: Renderer, coefficients: Float[Tensor, "batch 257"]
+) -> Float[np.ndarray, "batch H W 3"]:
     rendering = renderer(coefficients)
     return (rendering.image + BACKING * (1 - rendering.alpha)).permute(0, 2, 3, 1).numpy()

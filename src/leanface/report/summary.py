@@ -15,7 +15,7 @@ BASELINE = ("original_fp32", "torch")
 GATED = "quantized_int8"
 
 NOT_MEASURED = {
-    "energy_ratio": "no energy counter is read yet: NVML needs an NVIDIA GPU, RAPL a readable /sys/class/powercap"
+    "energy_ratio": "no energy counter is read: NVML needs an NVIDIA GPU, RAPL a readable /sys/class/powercap"
 }
 
 
@@ -24,8 +24,8 @@ def summarize(sources: Sources, gates: Gates) -> Json:
 
     Per variant: ssim, ssim_render, ssim_face and mse against the original (see leanface.metrics.fidelity);
     vertex_error_mm against ground truth, and vertex_to_original_mm; size_mb of the ONNX file (10^6 bytes);
-    latency_ms_p50 at batch 1 in its fastest `runtime`; speedup, throughput_ratio (at the largest batch) and memory_mb
-    likewise, the ratios against the original in PyTorch FP32.
+    latency_ms_p50 at batch 1 in its fastest `runtime`; speedup, throughput_ratio (at the largest batch) and
+    memory_mb likewise, the ratios against the original in PyTorch FP32.
 
     Raises:
         ArtifactError: the baseline was not measured.
@@ -71,19 +71,20 @@ def baseline(benchmark: Json, batch: int) -> Json:
     rows = measured(benchmark["rows"], variant=variant, runtime=runtime, batch=batch)
     if not rows:
         raise ArtifactError(
-            f"{paths.BENCHMARK} has no row of {variant} in {runtime} at batch {batch}, to which speeds are relative; "
-            "put 1 into benchmark.batches and run `dvc repro`."
+            f"{paths.BENCHMARK} has no row of {variant} in {runtime} at batch {batch}, to which speeds are "
+            "relative; put 1 into benchmark.batches and run `dvc repro`."
         )
     return rows[0]
 
 
 def not_run(sources: Sources) -> list[Json]:
     """What was planned but could not be measured on this machine, with the reason of each."""
-    return [
-        {"what": f"{row['variant']} in {row['runtime']}", "reason": row["reason"]}
+    reasons = {
+        f"{row['variant']} in {row['runtime']}": row["reason"]
         for row in sources.benchmark["rows"] + sources.benchmark["end_to_end"]
         if row["status"] == "not_run"
-    ]
+    }
+    return [{"what": what, "reason": reason} for what, reason in reasons.items()]
 
 
 def mean(evaluation: Json, measure: str) -> float | None:
@@ -97,7 +98,9 @@ def _variant(name: str, sources: Sources) -> Json:
     largest = max(row["batch"] for row in rows)
     best = measured(rows, variant=name, batch=1)
     if not best:
-        raise ArtifactError(f"{paths.BENCHMARK} has no row of {name} at batch 1 that ran; run `dvc repro benchmark`.")
+        raise ArtifactError(
+            f"{paths.BENCHMARK} has no row of {name} at batch 1 that ran; run `dvc repro benchmark`."
+        )
     bulk = measured(rows, variant=name, batch=largest)
     throughput = max(row["images_per_second"] for row in bulk) if bulk else None
     return {

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from leanface import paths
 from leanface.report.files import Json
@@ -17,12 +17,14 @@ VARIANT_NAMES = {
     "distilled_fp32": "Light",
     "distilled_fp16": "Light FP16",
     "quantized_int8": "Light INT8",
+    "landmarks": "Finding the face and its landmarks",
 }
 
 RUNTIME_NAMES = {
     "torch": "PyTorch",
     "onnxruntime": "ONNX Runtime",
     "openvino": "OpenVINO",
+    "mtcnn": "MTCNN",
     "tensorrt": "TensorRT",
 }
 
@@ -63,9 +65,26 @@ AGAINST_TRUTH = {
 }
 
 
+STEPS = (
+    ("Pruned", "prune", "pruned/"),
+    ("Re-fitted in closed form", "prune", "compensated/"),
+    ("Distilled", "distill", ""),
+    ("INT8, calibrated", "quantize", "calibrated/"),
+    ("INT8, trained on", "quantize", "trained/"),
+)
+"""What is done to the network, the stage that does it, and that state's prefix in the stage's metrics."""
+
+STEP_MEASURES = {
+    "teacher/vertex_mm": "Vertices to the original (mm)",
+    "teacher/rotation_deg": "Rotation to the original (degrees)",
+    "truth/vertex_mm": "Vertices to truth (mm)",
+    "truth/rotation_deg": "Rotation to truth (degrees)",
+}
+
+
 @dataclass(frozen=True)
 class Rung:
-    """One step of the ladder; `bar` is its latency as a share of the slowest; a number that is not known is None."""
+    """One step of the ladder; `bar` is its latency as a share of the slowest; an unknown number is None."""
 
     name: str
     detail: str
@@ -87,10 +106,14 @@ def ladder(sources: Sources, summary: Json) -> list[Rung]:
     rows = sources.benchmark["rows"]
     torch_row = baseline(sources.benchmark, 1)
     best = {
-        name: measured((row for row in rows if row["runtime"] not in ("torch", "tensorrt")), variant=name, batch=1)
+        name: measured(
+            (row for row in rows if row["runtime"] not in ("torch", "tensorrt")), variant=name, batch=1
+        )
         for name in paths.VARIANTS
     }
-    tensorrt = [row for row in rows if row["runtime"] == "tensorrt" and row["variant"] == GATED and row["batch"] == 1]
+    tensorrt = [
+        row for row in rows if row["runtime"] == "tensorrt" and row["variant"] == GATED and row["batch"] == 1
+    ]
     steps: list[tuple[str, Json]] = [("Original", torch_row)]
     steps += [("Original, exported", row) for row in best[BASELINE[0]][:1]]
     steps += [(VARIANT_NAMES[name], row) for name in paths.VARIANTS[1:] for row in best[name][:1]]
@@ -105,7 +128,11 @@ def _rung(name: str, row: Json, slowest_ms: float, sources: Sources, summary: Js
     latency_ms = row["p50_ms"] if ran else None
     largest = max(sources.benchmark["settings"]["batches"])
     bulk = measured(sources.benchmark["rows"], variant=row["variant"], runtime=row["runtime"], batch=largest)
-    size_mb = None if row["size_bytes"] is None else row["size_bytes"] / 1e6
+    # The file that would be deployed; a bundle is only what PyTorch reads here.
+    size_bytes = (
+        row["size_bytes"] if row["runtime"] == "tensorrt" else sources.benchmark["files"][row["variant"]]
+    )
+    size_mb = None if size_bytes is None else size_bytes / 1e6
     return Rung(
         name=name,
         detail=RUNTIME_NAMES[row["runtime"]],
@@ -118,8 +145,9 @@ def _rung(name: str, row: Json, slowest_ms: float, sources: Sources, summary: Js
         size_ratio=summary["variants"][BASELINE[0]]["size_mb"] / size_mb if size_mb else None,
         memory_mb=row["memory_mb"],
         images_per_second=bulk[0]["images_per_second"] if bulk else None,
-        # An engine that did not run was not evaluated either, whatever its ONNX file scores elsewhere.
-        ssim=variant["ssim"] if ran else None,
+        # An engine that did not run was not evaluated either, whatever its ONNX file scores elsewhere; and
+        # the original in PyTorch is what the others are compared with.
+        ssim=variant["ssim"] if ran and (row["variant"], row["runtime"]) != BASELINE else None,
         vertex_mm=variant["vertex_error_mm"] if ran else None,
     )
 
@@ -136,26 +164,41 @@ class Measure:
 def quality(evaluations: Mapping[str, Json], measures: Mapping[str, str]) -> list[Measure]:
     """Mean and interval of each measure that was taken, a cell per variant in the order given."""
     return [
-        Measure(key, name, [_interval(evaluation["measures"][key]) for evaluation in evaluations.values()])
+        Measure(
+            key, name, [_interval(key, evaluation["measures"][key]) for evaluation in evaluations.values()]
+        )
         for key, name in measures.items()
         if all(key in evaluation["measures"] for evaluation in evaluations.values())
     ]
 
 
-def _interval(found: Json | None) -> tuple[str, str]:
+def _interval(measure: str, found: Json | None) -> tuple[str, str]:
     if found is None:
         return ("undefined", "")
-    return (number(found["mean"]), f"{number(found['low'])} {DASH} {number(found['high'])}")
+    mean, low, high = (value_of(measure, found[name]) for name in ("mean", "low", "high"))
+    return (mean, f"{low} {DASH} {high}")
+
+
+def value_of(measure: str, value: float | None) -> str:
+    """A measure's value: SSIM by its decimals, since it is the distance to 1 that counts."""
+    return f"{value:.4f}" if value is not None and measure.startswith("ssim") else number(value)
+
+
+def steps(stages: Mapping[str, Json]) -> list[tuple[str, list[str]]]:
+    """How far off the network is after each of `STEPS` that was taken: a cell per `STEP_MEASURES`."""
+    return [
+        (name, [number(stages[stage].get(prefix + measure)) for measure in STEP_MEASURES])
+        for name, stage, prefix in STEPS
+        if stage in stages and any(prefix + measure in stages[stage] for measure in STEP_MEASURES)
+    ]
 
 
 def number(value: float | None) -> str:
-    """Three significant digits, or a decimal more where the value is close to 1; a dash for None."""
+    """Three significant digits; a dash for None."""
     if value is None:
         return DASH
     if value == 0:
         return "0"
-    if 0.9 <= abs(value) < 1:
-        return f"{value:.4f}"
     if abs(value) < 0.001:
         mantissa, exponent = f"{value:.1e}".split("e")
         return f"{mantissa}{TIMES}10{_superscript(int(exponent))}"
@@ -170,16 +213,22 @@ def _superscript(exponent: int) -> str:
 
 
 def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted name, text) of every scalar in nested objects and lists."""
+    """(dotted name, text) of every scalar in JSON; a list of scalars counts as one."""
     if isinstance(tree, dict):
-        for key, value in tree.items():
-            yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(tree, list) and any(isinstance(item, dict | list) for item in tree):
-        for index, value in enumerate(tree):
-            yield from flatten(value, f"{prefix}.{index}")
+        for key, value in cast(Json, tree).items():
+            yield from flatten(value, f"{prefix}.{key}" if prefix else key)
     elif isinstance(tree, list):
-        yield prefix, ", ".join(str(item) for item in tree)
-    elif isinstance(tree, float):
-        yield prefix, number(tree)
+        items = cast(list[Any], tree)
+        if any(isinstance(item, dict | list) for item in items):
+            for index, value in enumerate(items):
+                yield from flatten(value, f"{prefix}.{index}")
+        else:
+            yield prefix, ", ".join(_scalar(item) for item in items)
     else:
-        yield prefix, "not known" if tree is None else str(tree)
+        yield prefix, _scalar(tree)
+
+
+def _scalar(value: Any) -> str:
+    if value is None:
+        return "not known"
+    return number(value) if isinstance(value, float) else str(value)

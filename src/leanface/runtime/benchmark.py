@@ -1,4 +1,4 @@
-"""Every network in every runtime on this machine: latency, throughput, memory, file size, and the way end to end."""
+"""Every network in every runtime on this machine: latency, throughput, memory, size; and end to end."""
 
 import contextlib
 import gc
@@ -44,7 +44,7 @@ LANDMARKS = ("landmarks", "mtcnn")
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement. What could not be run has a reason and no numbers; memory_mb and size_bytes are None if unknown."""
+    """One measurement; what could not be run has a reason and no numbers."""
 
     variant: str
     runtime: str
@@ -93,7 +93,7 @@ def benchmark_networks(settings: Benchmark, image_size: int) -> list[Row]:
 def benchmark_end_to_end(
     settings: Benchmark, image_size: int, model: MorphableModel, photo: UInt8[np.ndarray, "H W 3"]
 ) -> list[Row]:
-    """From a photo with known landmarks to vertices in the camera's frame; and finding the landmarks, as a row of its own.
+    """From a photo with known landmarks to vertices in the camera's frame; and, in its own row, finding them.
 
     Raises:
         ArtifactError: there is no face in the photo.
@@ -101,7 +101,9 @@ def benchmark_end_to_end(
     detector = FaceDetector()
     faces = detector.detect(photo)
     if not faces:
-        raise ArtifactError("no face was found in the first of data.photos, which is benchmarked; list another first.")
+        raise ArtifactError(
+            "no face was found in the first of data.photos, which is benchmarked; list another first."
+        )
     landmarks = faces[0].landmarks
 
     def reconstruct(network: Runtime) -> torch.Tensor:
@@ -121,30 +123,32 @@ def benchmark_end_to_end(
 
 
 def measure_memory(runtime: str, path: Path, settings: Benchmark, image_size: int) -> dict[int, float]:
-    """Peak memory (MB, 10^6 bytes) of a fresh process that opens a network and runs it, by batch size.
+    """Memory (10^6 bytes) that a fresh process needs to hold a network ready, having run it, by batch size.
 
-    Counted is the growth of the resident set from just before the network is opened: weights, activations and whatever
-    the runtime makes of them, but not the libraries' code, which has been imported by then whatever the runtime.
-    Empty where the operating system does not tell peaks (all but Linux).
+    Counted is the growth of its private memory from just before the network is opened: weights, activations
+    and whatever the runtime makes of them, but not the libraries' code, which all processes share.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        return pool.submit(_peak_memory, runtime, path, settings.threads, sorted(settings.batches), image_size).result()
+    # Forked from a server that has imported the libraries, a process starts at once and has run nothing yet.
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(_memory_growth, runtime, path, settings, image_size).result()
 
 
-def _peak_memory(runtime: str, path: Path, threads: int, batches: Sequence[int], image_size: int) -> dict[int, float]:
-    status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    if not clear.exists():
-        return {}
-    gc.collect()
-    clear.write_text("5")  # resets VmHWM, the peak of the resident set, to its present value
-    before = psutil.Process().memory_info().rss
-    peaks: dict[int, float] = {}
-    with open_runtime(runtime, path, threads) as network:
-        for batch in batches:
+def _memory_growth(runtime: str, path: Path, settings: Benchmark, image_size: int) -> dict[int, float]:
+    before = _private_bytes()
+    grown: dict[int, float] = {}
+    with open_runtime(runtime, path, settings.threads) as network:
+        for batch in sorted(settings.batches):
             network.run(_images(batch, image_size))
-            line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-            peaks[batch] = (int(line.split()[1]) * 1024 - before) / 1e6
-    return peaks
+            grown[batch] = (_private_bytes() - before) / 1e6
+    return grown
+
+
+def _private_bytes() -> int:
+    gc.collect()
+    memory: Any = psutil.Process().memory_info()
+    return memory.rss - getattr(memory, "shared", 0)  # told on Linux only
 
 
 def _measure(calls: dict[Key, Callable[[], object]], settings: Benchmark) -> dict[Key, Timing]:
@@ -186,7 +190,11 @@ def _size_bytes(path: Path) -> int | None:
 
 def headline(rows: Sequence[Row]) -> dict[str, float]:
     """Median latency of what ran, as `VARIANT/RUNTIME/batch_N_ms`."""
-    return {f"{row.variant}/{row.runtime}/batch_{row.batch}_ms": row.p50_ms for row in rows if row.p50_ms is not None}
+    return {
+        f"{row.variant}/{row.runtime}/batch_{row.batch}_ms": row.p50_ms
+        for row in rows
+        if row.p50_ms is not None
+    }
 
 
 def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -1,7 +1,6 @@
 """CUDA memory for the TensorRT runtime, by NVIDIA's cuda-python."""
 
 import ctypes
-import importlib
 from contextlib import ExitStack
 from typing import Any
 
@@ -20,12 +19,12 @@ class Cuda:
 
     def __init__(self) -> None:
         try:
-            # Through importlib: it is an optional dependency, and has no annotations.
-            self._api: Any = importlib.import_module("cuda.bindings.runtime")
+            import cuda.bindings.runtime as api  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise BackendError(
                 f"TensorRT engines need cuda-python ({error}); install it with `pip install cuda-bindings`."
             ) from None
+        self._api: Any = api  # pyright: ignore[reportUnknownMemberType]
         self._resources = ExitStack()
         if self._call("cudaGetDeviceCount") == 0:
             raise BackendError("this machine has no CUDA GPU; a TensorRT engine runs on one.")

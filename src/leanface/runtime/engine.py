@@ -4,10 +4,10 @@ Networks are strongly typed: precision is what the ONNX file says, and there is 
 """
 
 import hashlib
-import importlib
 import json
 import os
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,6 @@ from leanface.config import Build
 from leanface.errors import ArtifactError, BackendError, ExportError
 from leanface.networks.interface import INPUT_NAME, METADATA_PREFIX
 
-LIBRARIES = ("tensorrt", "tensorrt_rtx_bindings")
-"""Python modules with (nearly) the same API, the first importable one is taken."""
-
-RTX = "tensorrt_rtx_bindings"
-
 Shape = tuple[int, int, int, int]
 
 
@@ -33,7 +28,7 @@ class EngineDescription:
 
     Attributes:
         status: "built"; whether it can be run depends on the machine.
-        library: the Python module that built it and alone can load it.
+        library: a name in `LIBRARIES`; it built the engine and alone can load it.
         targets: compute capabilities it was built for; "current": of the GPU in the machine that built it.
         profile: smallest, best and largest input shape.
         onnx_sha256: of the file it was built from.
@@ -49,16 +44,32 @@ class EngineDescription:
     onnx_sha256: str
 
 
-def load_tensorrt(libraries: tuple[str, ...] = LIBRARIES) -> tuple[str, Any]:
-    """Name and module of the first library that is installed.
+def _full() -> Any:
+    import tensorrt  # pyright: ignore[reportMissingImports]
+
+    return tensorrt  # pyright: ignore[reportUnknownVariableType]
+
+
+def _rtx() -> Any:
+    import tensorrt_rtx_bindings
+
+    return tensorrt_rtx_bindings
+
+
+LIBRARIES: dict[str, Callable[[], Any]] = {"tensorrt": _full, "tensorrt_rtx": _rtx}
+"""Libraries with (nearly) the same API, best first."""
+
+
+def load_tensorrt(names: Iterable[str] = tuple(LIBRARIES)) -> tuple[str, Any]:
+    """Name and module of the first library of `LIBRARIES` that is installed.
 
     Raises:
         BackendError: none is.
     """
     reasons: list[str] = []
-    for name in libraries:
+    for name in names:
         try:
-            return name, importlib.import_module(name)
+            return name, LIBRARIES[name]()
         except (ImportError, OSError) as error:  # OSError: a shared library of it is missing
             reasons.append(f"{name}: {error}")
     raise BackendError(
@@ -190,7 +201,7 @@ def _build(
 
 def _set_targets(library: str, trt: Any, config: Any) -> list[str]:
     """TensorRT-RTX builds for GPUs that are not there: for all that it knows, so the engine is portable."""
-    if library != RTX:
+    if library != "tensorrt_rtx":
         return ["current"]
     members = trt.ComputeCapability.__members__
     targets = [name for name in members if name.startswith("SM")]

@@ -9,17 +9,19 @@ from leanface.face.coefficients import COUNT
 from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
 from leanface.runtime.base import Coefficients, Images, InputSpec, Runtime, check_names
 from leanface.runtime.cuda import Cuda
-from leanface.runtime.engine import load_description, load_tensorrt, new_logger
+from leanface.runtime.engine import LIBRARIES, load_description, load_tensorrt, new_logger
 
 
 class TensorRtRuntime(Runtime):
-    """Buffers are allocated once, for the largest batch of the engine's profile; `threads` means nothing here."""
+    """Buffers are allocated once, for the largest batch of the engine's profile. `threads` is not used."""
 
     name = "tensorrt"
 
     def _open(self, path: Path, threads: int) -> InputSpec:
         library = str(load_description(path).get("library"))
-        _, trt = load_tensorrt((library,))
+        if library not in LIBRARIES:
+            raise BackendError(f"{path} was built by {library!r}; expected one of {', '.join(LIBRARIES)}.")
+        _, trt = load_tensorrt([library])
         with ExitStack() as resources:
             self._cuda = Cuda()
             resources.callback(self._cuda.close)

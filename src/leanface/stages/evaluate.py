@@ -1,15 +1,12 @@
-"""Stage evaluate: one exported network against the original and against ground truth, on test faces and photos."""
+"""Stage evaluate: one exported network against the original and ground truth, on test faces and photos."""
 
 import torch
 
 from leanface import paths
 from leanface.config import Data, Evaluate
 from leanface.data.dataset import FaceDataset, load_photos
-from leanface.data.synthesis import population
 from leanface.face.morphable_model import load_morphable_model
-from leanface.face.render import Renderer
-from leanface.face.texture import UvMap
-from leanface.metrics import evaluation
+from leanface.metrics.evaluation import Judge, means, summarize, write_samples
 from leanface.report.files import write_json
 from leanface.report.pictures import save_comparison
 from leanface.runtime import open_runtime
@@ -19,29 +16,29 @@ RUNTIMES = {name: "openvino" if name == "quantized_int8" else "onnxruntime" for 
 
 
 def run(*, variant: str, evaluate: Evaluate, data: Data) -> dict[str, float]:
-    model, folder = load_morphable_model(), paths.evaluation_dir(variant)
-    renderer, uv_map = Renderer(model, data.image_size, data.supersample), UvMap(model, evaluate.uv_size)
+    folder, name = paths.evaluation_dir(variant), RUNTIMES[variant]
+    judge = Judge(load_morphable_model(), data.image_size, data.supersample, evaluate.uv_size)
     test, photos = FaceDataset(paths.FACES / "test").head(evaluate.count), load_photos()
-    images, count = torch.cat([test.images, torch.stack(list(photos.values()))]), len(test.images)
+    portraits = torch.stack(list(photos.values()))
     with (
-        open_runtime("torch", paths.TEACHER, threads=0) as original,
-        open_runtime(RUNTIMES[variant], paths.onnx_path(variant), threads=0) as compressed,
+        open_runtime("torch", paths.TEACHER) as original,
+        open_runtime(name, paths.onnx_path(variant)) as ours,
     ):
-        theirs, ours = (evaluation.answers(network.run, images) for network in (original, compressed))
-
-    likeness = evaluation.compare(model, renderer, uv_map, ours[:count], theirs[:count])
-    samples = likeness | evaluation.errors_against_truth(model, ours[:count], test.coefficients)
-    on_photos = evaluation.compare(model, renderer, uv_map, ours[count:], theirs[count:])
-    evaluation.write_samples(samples, folder / "samples.csv")
-    contents = {"variant": variant, "runtime": RUNTIMES[variant], "count": count, "image_size": data.image_size}
-    contents |= {"measures": evaluation.summarize(samples)}
-    contents |= {"mean_face": evaluation.mean_face_errors(model, population(model)[0], test.coefficients)}
-    contents |= {"photos": {name: evaluation.sample(on_photos, i) for i, name in enumerate(photos)}}
+        faces = judge.compare(original.run, ours.run, test.images)
+        shots = judge.compare(original.run, ours.run, portraits)
+    samples = faces.likeness | judge.errors(faces.compressed, test.coefficients)
+    contents = {
+        "variant": variant,
+        "runtime": name,
+        "count": len(test.images),
+        "image_size": data.image_size,
+        "measures": summarize(samples),
+        "mean_face": judge.mean_face(faces.original, test.coefficients),
+        "photos": {"names": list(photos), "measures": means(shots.likeness)},
+    }
     write_json(folder / "metrics.json", contents)
-
-    shown = slice(0, min(evaluate.picture_count, count))
-    names = [f"test face {index}" for index in range(count)][shown]
-    save_comparison(renderer, names, images[shown], theirs[shown], ours[shown], likeness, folder / "faces.png")
-    rest = slice(count, None)
-    save_comparison(renderer, list(photos), images[rest], theirs[rest], ours[rest], on_photos, folder / "photos.png")
-    return evaluation.means(samples)
+    write_samples(samples, folder / "samples.csv")
+    faces_shown = [f"test face {index}" for index in range(min(evaluate.picture_count, len(test.images)))]
+    save_comparison(judge.renderer, faces_shown, faces, folder / "faces.png")
+    save_comparison(judge.renderer, list(photos), shots, folder / "photos.png")
+    return means(samples)

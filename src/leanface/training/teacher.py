@@ -45,8 +45,11 @@ def _modelscope(request: Request) -> FaceReconstructionNet:
 def _trained(request: Request) -> FaceReconstructionNet:
     teacher, data, machine, seed, model, log = request
     torch.manual_seed(seed)
-    network = FaceReconstructionNet()
-    initialise_heads(network, model)
+    if teacher.start_from is None:
+        network = FaceReconstructionNet()
+        initialise_heads(network, model)
+    else:
+        network = load_packed(Path(teacher.start_from))
     device = torch.device("cuda" if resolve_accelerator(machine) == "gpu" else "cpu")
     stream = None
     if teacher.streamed:
@@ -61,6 +64,7 @@ def _trained(request: Request) -> FaceReconstructionNet:
         model=model,
         seed=seed,
         report=TEACHER_REPORT,
+        freeze_batch_norm=teacher.freeze_batch_norm,
         log=log,
         checkpoint=CHECKPOINT,
         piece_seconds=teacher.piece_seconds,

@@ -20,7 +20,8 @@ def test_equal_samples_leave_no_doubt():
 def test_more_samples_make_surer():
     draw = np.random.default_rng(2).normal(size=2000)
     few, many = estimate(draw[:50]), estimate(draw)
-    assert few is not None and many is not None
+    assert few is not None
+    assert many is not None
     assert many.high - many.low < (few.high - few.low) / 3
 
 
@@ -39,11 +40,14 @@ def test_the_same_samples_give_the_same_answer():
 def test_undefined_samples_are_left_out_and_counted():
     defined = estimate(np.array([1.0, 2.0, 3.0]))
     assert estimate(np.array([1.0, np.nan, 2.0, 3.0])) == defined
-    assert defined is not None and defined.count == 3
+    assert defined is not None
+    assert defined.count == 3
     assert estimate(np.array([np.nan, np.nan])) is None
 
 
-@pytest.mark.parametrize("samples", [np.zeros((2, 2)), np.array([1.0, np.inf])])
-def test_what_is_not_a_sample_is_refused(samples):
-    with pytest.raises(ValueError):
+@pytest.mark.parametrize(
+    ("samples", "message"), [(np.zeros((2, 2)), "a vector"), (np.array([1.0, np.inf]), "1 of 2 .* infinite")]
+)
+def test_what_is_not_a_sample_is_refused(samples, message):
+    with pytest.raises(ValueError, match=message):
         estimate(samples)

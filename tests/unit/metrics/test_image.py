@@ -45,8 +45,10 @@ def test_more_noise_is_less_alike(picture, mask, use_mask):
     steps = [noisy(picture, sigma) for sigma in (0.0, 0.02, 0.05, 0.1, 0.3)]
     likeness = [ssim(picture, other, data_range=1.0, mask=chosen) for other in steps]
     error = [mse(picture, other, mask=chosen) for other in steps]
-    assert likeness == sorted(likeness, reverse=True) and len(set(likeness)) == len(likeness)
-    assert error == sorted(error) and len(set(error)) == len(error)
+    assert likeness == sorted(likeness, reverse=True)
+    assert len(set(likeness)) == len(likeness)
+    assert error == sorted(error)
+    assert len(set(error)) == len(error)
 
 
 def test_a_mask_leaves_out_what_lies_beyond_it(picture, mask):

@@ -1,25 +1,91 @@
-from collections import Counter
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from leanface.metrics.latency import AGREEING_WINDOWS, SETTLE_RUNS, measure_latency
+from leanface.metrics.latency import AGREEING_WINDOWS, SETTLE_RUNS, Timing, measure_latency
 
 
-def busy(amount: int) -> int:
-    return sum(range(amount))
+class Clock:
+    """Stands for time.perf_counter_ns: time passes only where a call says so."""
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+    def lasting(self, durations_ms: Iterator[float]) -> Callable[[], None]:
+        """A call that takes each duration in turn."""
+
+        def call() -> None:
+            self.now_ns += round(next(durations_ms) * 1e6)
+
+        return call
 
 
-def test_percentiles_are_ordered_and_more_work_takes_longer():
-    timings = measure_latency(
-        {"little": lambda: busy(500), "much": lambda: busy(100_000)},
-        warmup=2,
-        window=9,
-        windows_max=3,
-        stability=1.0,
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter_ns", clock)
+    return clock
+
+
+def constant(duration_ms: float) -> Iterator[float]:
+    while True:
+        yield duration_ms
+
+
+def growing() -> Iterator[float]:
+    duration_ms = 1.0
+    while True:
+        yield duration_ms
+        duration_ms *= 1.1
+
+
+def measure(call: Callable[[], object], **settings: float) -> Timing:
+    chosen = {"warmup": 2, "window": 5, "windows_max": 10, "stability": 0.05} | settings
+    return measure_latency({"it": call}, **chosen)["it"]
+
+
+def test_a_steady_call_is_measured_exactly_and_no_longer_than_needed(clock):
+    timing = measure(clock.lasting(constant(3.0)))
+    assert (timing.p50_ms, timing.p90_ms, timing.p95_ms, timing.p99_ms) == (3.0, 3.0, 3.0, 3.0)
+    assert (timing.status, timing.windows, timing.spread, timing.reason) == (
+        "stable",
+        AGREEING_WINDOWS,
+        0.0,
+        None,
     )
-    for timing in timings.values():
-        assert 0 < timing.p50_ms <= timing.p90_ms <= timing.p95_ms <= timing.p99_ms
-    assert timings["much"].p50_ms > timings["little"].p50_ms
+
+
+def test_slow_runs_show_in_the_high_percentiles_only(clock):
+    tenth_is_slow = (10.0 if index % 10 == 9 else 1.0 for index in range(10_000))
+    timing = measure(clock.lasting(tenth_is_slow), window=50)
+    assert timing.p50_ms == 1.0
+    assert timing.p50_ms <= timing.p90_ms <= timing.p95_ms <= timing.p99_ms == 10.0
+
+
+def test_warm_up_is_not_counted(clock):
+    slow_start = (100.0 if index < 7 else 2.0 for index in range(10_000))
+    timing = measure(clock.lasting(slow_start), warmup=7)
+    assert (timing.p50_ms, timing.p99_ms, timing.windows) == (2.0, 2.0, AGREEING_WINDOWS)
+
+
+def test_it_goes_on_until_the_last_windows_agree(clock):
+    settles = (20.0 if index < 2 + 5 + SETTLE_RUNS + 5 else 4.0 for index in range(10_000))
+    timing = measure(clock.lasting(settles))
+    assert (timing.status, timing.windows) == ("stable", 2 + AGREEING_WINDOWS)
+    assert timing.p99_ms == 4.0
+
+
+def test_a_call_whose_time_grows_is_unstable_with_its_numbers_and_the_knob(clock):
+    timing = measure(clock.lasting(growing()), windows_max=4)
+    assert (timing.status, timing.windows) == ("unstable", 4)
+    assert timing.p50_ms > 1.0
+    assert timing.spread > 0.05
+    assert timing.reason is not None
+    assert "benchmark.window" in timing.reason
 
 
 def test_calls_take_turns_window_by_window():
@@ -33,33 +99,18 @@ def test_calls_take_turns_window_by_window():
         stability=1.0,
     )
     first, later = warmup + window, SETTLE_RUNS + window
-    assert "".join(order) == "a" * first + "b" * first + ("a" * later + "b" * later) * (AGREEING_WINDOWS - 1)
+    expected = "a" * first + "b" * first + ("a" * later + "b" * later) * (AGREEING_WINDOWS - 1)
+    assert "".join(order) == expected
 
 
-def test_a_call_whose_time_grows_is_reported_unstable_with_its_numbers_and_the_knob():
-    runs = Counter[str]()
+def test_a_slowdown_of_the_machine_hits_all_calls_alike(clock):
+    """Both take 1 ms times the machine's slowness, which grows with time: their ratio stays near 1."""
 
-    def slower_each_time() -> None:
-        runs["grows"] += 1
-        busy(2000 * runs["grows"] ** 2)
+    def call() -> None:
+        clock.now_ns += round(1e6 * (1 + clock.now_ns / 1e9))
 
-    timing = measure_latency(
-        {"grows": slower_each_time}, warmup=1, window=5, windows_max=4, stability=0.05
-    )["grows"]
-    assert timing.status == "unstable"
-    assert timing.windows == 4
-    assert timing.p50_ms > 0
-    assert timing.reason is not None and "benchmark.window" in timing.reason
-
-
-def test_a_call_that_agrees_with_itself_stops_early():
-    timing = measure_latency(
-        {"steady": lambda: busy(20_000)}, warmup=1, window=15, windows_max=50, stability=0.5
-    )["steady"]
-    assert timing.status == "stable"
-    assert AGREEING_WINDOWS <= timing.windows < 50
-    assert timing.spread <= 0.5
-    assert timing.reason is None
+    timings = measure_latency({"a": call, "b": call}, warmup=1, window=5, windows_max=10, stability=0.05)
+    assert timings["b"].p50_ms / timings["a"].p50_ms == pytest.approx(1.0, abs=0.02)
 
 
 def test_an_error_in_a_call_is_not_swallowed():
@@ -67,4 +118,4 @@ def test_an_error_in_a_call_is_not_swallowed():
         raise RuntimeError("no such device")
 
     with pytest.raises(RuntimeError, match="no such device"):
-        measure_latency({"broken": broken}, warmup=1, window=1, windows_max=3, stability=1.0)
+        measure(broken)

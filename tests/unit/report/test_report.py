@@ -64,11 +64,12 @@ def test_summary_has_the_agreed_layout(run):
     assert set(summary["variants"]) == set(paths.VARIANTS)
     for variant in summary["variants"].values():
         assert set(variant) >= {
-            "ssim", "ssim_render", "ssim_face", "mse", "vertex_error_mm", "size_mb", "latency_ms_p50", "speedup",
-            "throughput_ratio", "memory_mb", "energy_ratio", "runtime",
+            "ssim", "ssim_render", "ssim_face", "mse", "vertex_error_mm", "size_mb", "latency_ms_p50",
+            "speedup", "throughput_ratio", "memory_mb", "energy_ratio", "runtime",
         }  # fmt: skip
         assert variant["energy_ratio"] is None
-    assert "energy_ratio" in NOT_MEASURED and summary["not_measured"] == NOT_MEASURED
+    assert "energy_ratio" in NOT_MEASURED
+    assert summary["not_measured"] == NOT_MEASURED
     assert all(set(gate) >= {"limit", "value", "passed"} for gate in summary["gates"].values())
 
 
@@ -84,8 +85,13 @@ def test_speed_is_relative_to_the_original_in_pytorch(run):
 def test_gates_compare_each_value_with_its_limit(run):
     gates = report()["gates"]
     assert gates["size_ratio"] == {"limit": 15.0, "value": 16.0, "passed": True, "bound": "min"}
-    assert gates["speedup"]["passed"] and gates["mse"]["passed"]
-    for name, change in (("speedup", {"speedup": 9.99}), ("mse", {"mse": 0.0051}), ("ssim", {"ssim": 0.9819})):
+    assert gates["speedup"]["passed"]
+    assert gates["mse"]["passed"]
+    for name, change in (
+        ("speedup", {"speedup": 9.99}),
+        ("mse", {"mse": 0.0051}),
+        ("ssim", {"ssim": 0.9819}),
+    ):
         ours = {"ssim": 0.99, "mse": 0.001, "size_mb": 1.0, "speedup": 12.0}
         variants = {"original_fp32": {"size_mb": 20.0}, "quantized_int8": ours | change}
         outcome = check_gates(GATES, variants)
@@ -95,7 +101,8 @@ def test_gates_compare_each_value_with_its_limit(run):
 def test_an_undefined_value_fails_its_gate():
     ours = {"ssim": None, "mse": 0.001, "size_mb": 1.0, "speedup": 12.0}
     gates = check_gates(GATES, {"original_fp32": {"size_mb": 20.0}, "quantized_int8": ours})
-    assert not gates["ssim"]["passed"] and gates["ssim"]["value"] is None
+    assert not gates["ssim"]["passed"]
+    assert gates["ssim"]["value"] is None
 
 
 def test_the_page_stands_alone(run):
@@ -113,7 +120,8 @@ def test_the_page_tells_a_failed_gate_from_a_passed_one(run):
     edit(paths.BENCHMARK, lambda contents: contents["files"].update(quantized_int8=9_000_000))
     report()
     text = Page(paths.REPORT_HTML.read_text()).text
-    assert "1 of 4 gates failed" in text and "✗ failed" in text
+    assert "1 of 4 gates failed" in text
+    assert "✗ failed" in text
     assert "gates failed" in paths.REPORT_MD.read_text().splitlines()[0]
 
 
@@ -121,10 +129,15 @@ def test_what_was_not_run_is_named_with_its_reason_and_has_no_number(run):
     summary = report()
     assert {"what": "quantized_int8 in tensorrt", "reason": "no supported GPU"} in summary["not_run"]
     for text in (Page(paths.REPORT_HTML.read_text()).text, paths.REPORT_MD.read_text()):
-        assert "TensorRT INT8" in text and "not run" in text and "no supported GPU" in text
-    line = next(line for line in paths.REPORT_MD.read_text().splitlines() if line.startswith("| TensorRT INT8"))
+        assert "TensorRT INT8" in text
+        assert "not run" in text
+        assert "no supported GPU" in text
+    line = next(
+        line for line in paths.REPORT_MD.read_text().splitlines() if line.startswith("| TensorRT INT8")
+    )
     cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells[2] == "not run" and cells[3] == cells[6] == cells[7] == cells[8] == "–"
+    assert cells[2] == "not run"
+    assert cells[3] == cells[6] == cells[7] == cells[8] == "\N{EN DASH}"
 
 
 def test_a_missing_picture_is_named(run):

@@ -1,14 +1,14 @@
 import pytest
 
-from leanface.report.tables import flatten, number
+from leanface.report.tables import flatten, number, value_of
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (None, "–"),
+        (None, "\N{EN DASH}"),
         (0, "0"),
-        (0.98214, "0.9821"),
+        (0.98214, "0.982"),
         (1.0, "1.00"),
         (2.071, "2.07"),
         (41.27, "41.3"),
@@ -17,7 +17,7 @@ from leanface.report.tables import flatten, number
         (12345.6, "12,346"),
         (0.00312, "0.00312"),
         (0.4267, "0.427"),
-        (0.00003, "3.0×10⁻⁵"),
+        (0.00003, "3.0\N{MULTIPLICATION SIGN}10⁻⁵"),
         (-1.2345, "-1.23"),
     ],
 )
@@ -28,3 +28,10 @@ def test_numbers_keep_about_three_digits(value, text):
 def test_flatten_names_every_scalar():
     tree = {"a": 1, "b": {"c": [1, 2], "d": None}, "e": [{"f": "x"}, {"f": "y"}]}
     assert dict(flatten(tree)) == {"a": "1", "b.c": "1, 2", "b.d": "not known", "e.0.f": "x", "e.1.f": "y"}
+
+
+def test_ssim_keeps_the_decimals_in_which_it_differs_from_1():
+    assert value_of("ssim_face", 0.99964) == "0.9996"
+    assert value_of("ssim", 0.5) == "0.5000"
+    assert value_of("mse", 0.5) == "0.500"
+    assert value_of("ssim", None) == "\N{EN DASH}"

@@ -1,0 +1,157 @@
+"""dvc.yaml against the stage modules: the same parameters, files and code."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grimp
+import pytest
+import yaml
+
+from leanface import paths
+from leanface.config import Config
+from leanface.runner import stage_sections
+
+ROOT = Path(__file__).parents[2]
+SOURCE = Path("src/leanface")
+STAGES_FOLDER = SOURCE / "stages"
+MAX_LINES = 45
+
+PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+STAGES: dict[str, Any] = {name: entry.get("do", entry) for name, entry in PIPELINE["stages"].items()}
+
+PLUMBING = {"", "config", "errors", "paths", "params", "device", "stages"}
+"""Code that carries a stage's inputs and outputs but does not shape its result."""
+
+ASSETS = {
+    "data.detector": SOURCE / "assets/mtcnn.safetensors",
+    "face.morphable_model": SOURCE / "assets/morphable_model.npz",
+    "networks.packed": SOURCE / "assets/teacher.npz",
+}
+"""Packaged file that a module reads."""
+
+
+def names(entries: list[Any]) -> set[Path]:
+    return {Path(entry if isinstance(entry, str) else next(iter(entry))) for entry in entries}
+
+
+def covered(path: Path, by: set[Path]) -> bool:
+    return path in by or any(parent in by for parent in path.parents)
+
+
+@pytest.fixture(scope="module")
+def imports() -> grimp.ImportGraph:
+    return grimp.build_graph("leanface", exclude_type_checking_imports=True, cache_dir=None)
+
+
+def reached(imports: grimp.ImportGraph, stage: str) -> dict[str, Path]:
+    """Module name (below leanface) and file of everything that a stage imports, directly or not."""
+    modules = imports.find_upstream_modules(f"leanface.stages.{stage}") | {f"leanface.stages.{stage}"}
+    found: dict[str, Path] = {}
+    for module in modules:
+        name = module.removeprefix("leanface").removeprefix(".")
+        if name not in PLUMBING:
+            path = SOURCE.joinpath(*name.split("."))
+            found[name] = path / "__init__.py" if (ROOT / path).is_dir() else path.with_suffix(".py")
+    return found
+
+
+def artifacts(stage: str) -> Iterator[Path]:
+    """Generated files that a stage names through `leanface.paths`, with ${key} for the variant."""
+    for node in ast.walk(ast.parse((ROOT / STAGES_FOLDER / f"{stage}.py").read_text())):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "paths":
+            value = getattr(paths, node.attr)
+            if callable(value):
+                yield value("${key}")
+            elif isinstance(value, Path) and not value.is_absolute():
+                yield value
+
+
+def test_the_stages_are_the_stage_modules() -> None:
+    modules = {path.stem for path in (ROOT / STAGES_FOLDER).glob("[!_]*.py")}
+    assert set(STAGES) == modules
+
+
+def test_the_variants_and_their_bundles_are_those_of_paths() -> None:
+    bundles = next(entry["bundles"] for entry in PIPELINE["vars"] if "bundles" in entry)
+    assert bundles == {name: folder.as_posix() for name, folder in paths.BUNDLES.items()}
+    assert tuple(bundles) == paths.VARIANTS
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_parameters_are_those_of_run(stage: str) -> None:
+    entries = STAGES[stage].get("params", [])
+    assert all(list(entry) == [paths.CONFIG.as_posix()] for entry in entries)
+    listed = [section for entry in entries for section in entry[paths.CONFIG.as_posix()]]
+    assert sorted(listed) == stage_sections(stage)
+    assert set(listed) <= set(Config.model_fields)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_code_dependencies_are_exactly_what_is_imported(stage: str, imports: grimp.ImportGraph) -> None:
+    modules = reached(imports, stage)
+    if stage in ("configure", "probe"):
+        assert set(modules) == {f"stages.{stage}"}
+        return  # both are cheap: one depends on all of conf/, the other one always runs
+    deps = names(STAGES[stage]["deps"])
+    code = {dep for dep in deps if SOURCE in dep.parents and SOURCE / "assets" not in dep.parents}
+    files = set(modules.values())
+    assert not {file for file in files if not covered(file, code)}, "imported, but not among the deps"
+    unused = {dep for dep in code if dep not in files and not any(dep in file.parents for file in files)}
+    assert not unused, "among the deps, but not imported"
+
+
+@pytest.mark.parametrize("stage", sorted(set(STAGES) - {"configure", "probe"}))
+def test_the_packaged_files_that_a_stage_reads_are_among_its_deps(
+    stage: str, imports: grimp.ImportGraph
+) -> None:
+    deps = names(STAGES[stage]["deps"])
+    listed = {dep for dep in deps if SOURCE / "assets" in dep.parents}
+    readable = {file for module, file in ASSETS.items() if module in reached(imports, stage)}
+    assert listed <= readable
+    direct = imports.find_modules_directly_imported_by(f"leanface.stages.{stage}")
+    if "leanface.face.morphable_model" in direct:
+        assert ASSETS["face.morphable_model"] in listed
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_paths_that_a_stage_names_are_its_inputs_or_outputs(stage: str) -> None:
+    entry = STAGES[stage]
+    declared = names(entry.get("deps", [])) | names(entry["outs"])
+    declared |= {Path("${item}"), Path("models/teacher")} if "${item}" in str(entry.get("deps")) else set()
+    for path in artifacts(stage):
+        assert covered(path, declared), path
+
+
+def test_every_file_that_one_stage_reads_is_made_by_another_or_is_in_git() -> None:
+    outs = set[Path]().union(*(names(entry["outs"]) for entry in STAGES.values()))
+    for stage, entry in STAGES.items():
+        for dep in names(entry.get("deps", [])) - {Path("${item}")}:
+            made = covered(dep, outs) or any(dep in out.parents for out in outs)
+            assert made or (ROOT / dep).exists(), f"{stage}: {dep}"
+
+
+def test_outputs_are_where_paths_says() -> None:
+    constants = {value for value in vars(paths).values() if isinstance(value, Path)}
+    constants |= {paths.evaluation_dir("${key}")}
+    for function in (paths.onnx_path, paths.engine_path):
+        constants |= {function("${key}"), function("${key}").with_suffix(".json")}
+    outs = set[Path]().union(*(names(entry["outs"]) for entry in STAGES.values()))
+    assert outs <= constants
+
+
+def test_metrics_and_plots_lie_in_outputs() -> None:
+    outs = set[Path]().union(*(names(entry["outs"]) for entry in STAGES.values()))
+    plots = [Path(file) for plot in PIPELINE["plots"] for axes in plot.values() for file in axes["y"]]
+    for path in [*map(Path, PIPELINE["metrics"]), *plots]:
+        assert covered(path, outs), path
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_only_loads_calls_the_library_saves_and_returns(stage: str) -> None:
+    tree = ast.parse((ROOT / STAGES_FOLDER / f"{stage}.py").read_text())
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    assert [function.name for function in functions] == ["run"]
+    assert functions[0].end_lineno is not None
+    assert functions[0].end_lineno - functions[0].lineno < MAX_LINES

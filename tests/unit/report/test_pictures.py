@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from leanface.report.pictures import DIFFERENCE_GAIN, FaceRow, save_face_sheet
+
+
+def face_row(difference: float) -> FaceRow:
+    grey = np.full((16, 16, 3), 0.5)
+    return FaceRow("a face\nUV SSIM 1.000", grey, grey, grey, np.full((16, 16), difference))
+
+
+def pixels_of(path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB")).astype(int)
+
+
+def last_cell(path) -> np.ndarray:
+    """Colour in the middle of the difference's cell, in the sheet's lower right."""
+    pixels = pixels_of(path)
+    return pixels[int(pixels.shape[0] * 0.6), int(pixels.shape[1] * 0.92)]
+
+
+def test_no_difference_is_white_and_a_large_one_dark(tmp_path):
+    for name, difference in (("none", 0.0), ("some", 0.3 / DIFFERENCE_GAIN), ("large", 2 / DIFFERENCE_GAIN)):
+        save_face_sheet([face_row(difference)], tmp_path / f"{name}.png")
+    none, some, large = (last_cell(tmp_path / f"{name}.png").sum() for name in ("none", "some", "large"))
+    assert none == 3 * 255 > some > large
+    assert large < 255
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_sheet_has_a_row_per_face(tmp_path, count):
+    save_face_sheet([face_row(0.0)] * count, tmp_path / "sheet.png")
+    heights = pixels_of(tmp_path / "sheet.png").shape[0]
+    save_face_sheet([face_row(0.0)] * (count + 1), tmp_path / "more.png")
+    assert pixels_of(tmp_path / "more.png").shape[0] - heights > 200
+
+
+def test_the_same_faces_give_the_same_bytes(tmp_path):
+    for name in ("first", "second"):
+        save_face_sheet([face_row(0.1)], tmp_path / f"{name}.png")
+    assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"first.png", "second.png"}

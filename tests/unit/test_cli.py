@@ -1,0 +1,59 @@
+"""The command line: errors in one line, exit codes, and a quick --help."""
+
+import subprocess
+import sys
+
+import pytest
+
+from leanface import paths
+from leanface.cli import main
+
+
+def test_a_stage_runs(project, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stage", "configure"]) == 0
+    assert paths.CONFIG.is_file()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_leanface_error_is_one_message_without_a_traceback(
+    project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths.PARAMS.write_text("scale: huge\n")
+    assert main(["stage", "configure"]) == 1
+    assert capsys.readouterr().err.startswith("ConfigError: params.yaml: scale = 'huge'")
+
+
+def test_an_error_that_nobody_foresaw_is_not_hidden(project) -> None:
+    paths.PARAMS.unlink()
+    paths.PARAMS.mkdir()
+    with pytest.raises(IsADirectoryError):
+        main(["stage", "configure"])
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["stage"], ["stage", "nothing"], ["stage", "export", "--variant", "nothing"]]
+)
+def test_a_wrong_command_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert "usage: leanface" in capsys.readouterr().err
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys\n"
+        "from leanface.cli import main\n"
+        "try:\n    main(['--help'])\n"
+        "except SystemExit as stop:\n    assert stop.code == 0\n"
+        "print(*sorted({'torch', 'hydra', 'mlflow', 'dvc', 'numpy', 'pydantic'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "stage" in done.stdout
+    assert done.stdout.splitlines()[-1] == ""
+
+
+def test_python_m_leanface_is_the_same_command() -> None:
+    command = [sys.executable, "-m", "leanface", "stage", "nothing"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "invalid choice: 'nothing'" in done.stderr

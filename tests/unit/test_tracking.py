@@ -1,0 +1,163 @@
+"""What was measured reaches MLflow, sooner or later, and never stops a stage."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from leanface import tracking
+
+Runs = Callable[[], dict[str, Run]]
+
+SUMMARY = {
+    "device": {"cpu": "some"},
+    "variants": {"quantized_int8": {"mse": 0.001, "runtime": "openvino", "energy_ratio": None}},
+    "gates": {"mse": {"limit": 0.005, "value": 0.001, "passed": True}},
+}
+
+OUTSIDE_OUR_REACH = [
+    # MLflow's own use of what it depends on
+    "ignore::DeprecationWarning",
+    "ignore::FutureWarning",
+    "ignore::UserWarning",
+    "ignore::ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+]
+pytestmark = [pytest.mark.filterwarnings(entry) for entry in OUTSIDE_OUR_REACH]
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database, made once: its migrations take seconds."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def runs(project: Path, migrated: Path) -> Runs:
+    """Reads the project's recorded runs, by name."""
+    (project / "mlflow.db").write_bytes(migrated.read_bytes())
+
+    def read() -> dict[str, Run]:
+        client = MlflowClient(tracking.tracking_uri())
+        experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+        found = client.search_runs([experiment.experiment_id]) if experiment else []
+        return {run.info.run_name: run for run in found}
+
+    return read
+
+
+def waiting(project: Path) -> int:
+    return len(list((project / ".cache/mlflow-outbox").glob("*")))
+
+
+def test_live_metrics_arrive_while_the_stage_runs(runs: Runs) -> None:
+    params = {"distill": {"alpha": 0.3}}
+    with tracking.stage_run("distill", params, {"stage": "distill"}, live_after_s=0) as run:
+        run.log_live({"loss": 2.0}, 0)
+        assert runs()["distill"].info.status == "RUNNING"
+        assert runs()["distill"].data.metrics == {"loss": 2.0}
+        run.log_live({"loss": 1.0}, 1)
+    recorded = runs()["distill"]
+    assert recorded.info.status == "FINISHED"
+    assert recorded.data.metrics == {"loss": 1.0}
+    assert recorded.data.params == {"distill.alpha": "0.3"}
+    assert recorded.data.tags["stage"] == "distill"
+    client = MlflowClient(tracking.tracking_uri())
+    history = client.get_metric_history(recorded.info.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(0, 2.0), (1, 1.0)]
+
+
+def test_a_short_stage_does_not_open_mlflow(project: Path, runs: Runs) -> None:
+    with tracking.stage_run("distill", {}, {}, live_after_s=3600) as run:
+        run.log_live({"loss": 2.0}, 0)
+        assert run.store is None
+    assert waiting(project) == 1
+    assert runs() == {}
+
+
+def test_other_records_wait_and_are_delivered_with_their_own_times(project: Path, runs: Runs) -> None:
+    with tracking.stage_run("prune", {}, {}) as run:
+        run.log({"macs": 1e9}, 0)
+    started = run.record.started
+    assert waiting(project) == 1
+    assert runs() == {}
+    tracking.log_summary(SUMMARY, {"prune": {"ratio": 0.5}}, [], {})
+    assert waiting(project) == 0
+    recorded = runs()
+    assert set(recorded) == {"prune", "pipeline"}
+    assert recorded["prune"].info.start_time == started
+    assert recorded["prune"].data.metrics == {"macs": 1e9}
+
+
+def test_the_summary_has_numbers_parameters_gates_and_files(
+    project: Path, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "trial-1")
+    page, folder = project / "report.md", project / "figures"
+    page.write_text("proof")
+    folder.mkdir()
+    (folder / "picture.txt").write_text("faces")
+    assert not tracking.has_summary("trial-1")
+    tracking.log_summary(SUMMARY, {"prune": {"ratio": 0.5}}, [page, folder, project / "absent"], {})
+    recorded = runs()["trial-1"]
+    assert recorded.data.metrics == {"quantized_int8/mse": 0.001}
+    assert recorded.data.params == {"prune.ratio": "0.5"}
+    assert recorded.data.tags["gates"] == "passed"
+    files = Path(recorded.info.artifact_uri.removeprefix("file://"))
+    assert (files / "report.md").read_text() == "proof"
+    assert (files / "figures/picture.txt").read_text() == "faces"
+    assert project in files.parents, "artifacts lie in the project, wherever the process runs"
+    assert tracking.has_summary("trial-1")
+    assert not tracking.has_summary("trial-2")
+
+
+def test_a_failing_stage_is_recorded_as_failed_and_still_fails(runs: Runs) -> None:
+    def stage() -> None:
+        with tracking.stage_run("distill", {}, {}, live_after_s=0) as run:
+            run.log_live({"loss": 1.0}, 0)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        stage()
+    assert runs()["distill"].info.status == "FAILED"
+
+
+def test_an_unreachable_store_stops_nothing_and_loses_nothing(
+    project: Path, runs: Runs, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = project / "mlflow.db"
+    healthy = store.read_bytes()
+    store.write_bytes(b"this is no database")
+    with (
+        caplog.at_level(logging.WARNING, "leanface"),
+        tracking.stage_run("distill", {}, {}, live_after_s=0) as run,
+    ):
+        for step in range(3):
+            run.log_live({"loss": float(step)}, step)
+    assert len([record for record in caplog.records if record.name == tracking.__name__]) == 1
+    assert waiting(project) == 1
+    store.write_bytes(healthy)
+    tracking.log_summary(SUMMARY, {}, [], {})
+    assert waiting(project) == 0
+    assert runs()["distill"].data.metrics == {"loss": 2.0}
+
+
+def test_a_temporary_checkout_uses_the_project_s_store(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tracking.store_root() == project
+    checkout = project / ".dvc/tmp/exps/standalone/tmp123"
+    checkout.mkdir(parents=True)
+    monkeypatch.chdir(checkout)
+    assert tracking.store_root() == project
+    assert tracking.tracking_uri() == f"sqlite:///{project}/mlflow.db"
+
+
+def test_the_environment_chooses_another_store(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:1")
+    assert tracking.tracking_uri() == "http://localhost:1"
