@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from leanface.config import Data
 from leanface.data.dataset import FaceBatch, FaceDataset
-from leanface.data.synthesis import render_faces, sample_coefficients
+from leanface.data.synthesis import render_faces, sample_coefficients, seed_of
 from leanface.face.morphable_model import load_morphable_model
 from leanface.face.render import Renderer
 from leanface.paths import SPLITS
@@ -42,8 +42,7 @@ class StreamedFaces(IterableDataset[FaceBatch]):
         generator = torch.Generator(stream.device)
         number = stream.first_batch
         while True:
-            # 2^32 keeps streams of neighbouring seeds apart.
-            generator.manual_seed(self.seed * 2**32 + number)
+            generator.manual_seed(seed_of(self.seed, number))
             coefficients = sample_coefficients(
                 model,
                 self.batch_size,

@@ -20,7 +20,7 @@ from leanface.data.alignment import align
 from leanface.data.dataset import COEFFICIENTS, IMAGES
 from leanface.data.detector import FaceDetector
 from leanface.data.photos import load_photo
-from leanface.data.synthesis import render_faces, sample_coefficients
+from leanface.data.synthesis import render_faces, sample_coefficients, seed_of
 from leanface.face.morphable_model import MorphableModel
 from leanface.face.render import Renderer
 from leanface.paths import SPLITS
@@ -53,7 +53,7 @@ def prepare_faces(model: MorphableModel, data: Data, seed: int, folder: Path) ->
                 coefficients = np.empty((count, 257), np.float32)
                 for start in range(0, count, CHUNK):
                     stop = min(start + CHUNK, count)
-                    generator = torch.Generator().manual_seed(((seed * len(SPLITS) + number) << 32) + start)
+                    generator = torch.Generator().manual_seed(seed_of(seed, number, start))
                     faces, truth = _render_chunk(renderer, data, generator)
                     images[start:stop] = faces[: stop - start]
                     coefficients[start:stop] = truth[: stop - start].numpy()

@@ -5,6 +5,7 @@ Everything is batched PyTorch, driven by one generator, and runs where the morph
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -36,6 +37,14 @@ class Random:
     def chance(self, probability: float, *shape: int) -> Tensor:
         """1.0 with that probability, else 0.0."""
         return (self.uniform(0.0, 1.0, *shape) < probability).float()
+
+
+def seed_of(*parts: int) -> int:
+    """One seed from several numbers.
+
+    PyTorch's CPU generator looks at a seed's lowest 32 bits only, so numbers must be mixed, not shifted.
+    """
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint32)[0])
 
 
 def sample_coefficients(

@@ -84,7 +84,7 @@ def load_morphable_model(path: Path = MORPHABLE_MODEL) -> MorphableModel:
         ArtifactError: the file is missing, truncated or of another format.
     """
     try:
-        with np.load(path, allow_pickle=False) as packed:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as packed:
             arrays = {name: packed[name] for name in packed.files}
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing; reinstall LeanFace or rebuild it (see leanface.assets).") from None

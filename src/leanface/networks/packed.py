@@ -39,7 +39,7 @@ def load_packed(path: Path) -> FaceReconstructionNet:
         ArtifactError: the file is missing, truncated, or holds another network.
     """
     try:
-        with np.load(path, allow_pickle=False) as packed:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as packed:
             arrays = {name: torch.from_numpy(packed[name]) for name in packed.files}
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing; reinstall LeanFace, or use `teacher: trained`.") from None

@@ -22,8 +22,8 @@ from leanface.errors import ConfigError
 from leanface.networks.resnet import STAGE_DEPTHS, Bottleneck, FaceReconstructionNet, batch_norm_of
 from leanface.pruning.prune import Kept
 
-PATCH_ELEMENTS = 2**25
-"""Largest matrix of image patches that is held at once (128 MiB)."""
+CHUNK = 32
+"""Images that pass through a layer at once: so few that the allocator reuses the memory of their feature maps."""
 
 FAINT = 0.05
 """A batch norm's scale, relative to its layer's median, below which a channel is not asked to correct the
@@ -46,11 +46,10 @@ def compensate(
     images: Float[Tensor, "batch 3 height width"],
     ridge: float,
 ) -> tuple[FaceReconstructionNet, list[LayerFit]]:
-    """A re-fitted copy of `network` in eval mode, and what was gained at each convolution, in order of
-    execution.
+    """A re-fitted copy of `network` in eval mode, and the gain at each convolution, in order of execution.
 
-    Both networks run once, layer by layer, over all images at a time: memory is about ten times the
-    original's largest feature map of the whole batch.
+    Both networks run once, layer by layer, over all images at a time: memory is a few times the original's
+    largest feature map of the whole batch.
 
     Args:
         network: the pruned `teacher`.
@@ -64,17 +63,22 @@ def compensate(
     """
     refit = _Refit(copy.deepcopy(network).eval(), kept, ridge)
     original = teacher.backbone
-    wanted = original.conv1(images)
-    x = original.maxpool(F.relu(refit("backbone.conv1", images, wanted)))
-    t = original.maxpool(F.relu(original.bn1(wanted)))
+    chunks = [images[start : start + CHUNK] for start in range(0, len(images), CHUNK)]
+    wanted = [original.conv1(chunk) for chunk in chunks]
+    x = [original.maxpool(F.relu(chunk)) for chunk in refit("backbone.conv1", chunks, wanted)]
+    t = [original.maxpool(F.relu(original.bn1(chunk))) for chunk in wanted]
     del wanted
     for stage, depth in enumerate(STAGE_DEPTHS, start=1):
         for place in range(depth):
             x, t = _refit_block(refit, f"backbone.layer{stage}.{place}", teacher, x, t)
-    x, t = original.avgpool(x), original.avgpool(t)
+    x, t = [original.avgpool(chunk) for chunk in x], [original.avgpool(chunk) for chunk in t]
     for index, head in enumerate(teacher.final_layers):
-        refit(f"final_layers.{index}", x, head(t))
+        refit(f"final_layers.{index}", x, [head(chunk) for chunk in t])
     return refit.student, refit.fits
+
+
+Chunks = list[Tensor]
+"""Feature maps of all images, (B,C,H,W) each."""
 
 
 class _Refit:
@@ -84,13 +88,7 @@ class _Refit:
         self.student, self.kept, self.ridge = student, kept, ridge
         self.fits: list[LayerFit] = []
 
-    def __call__(
-        self,
-        name: str,
-        x: Tensor,
-        wanted: Float[Tensor, "batch many height width"],
-        extra: Tensor | float = 0.0,
-    ) -> Float[Tensor, "batch few height width"]:
+    def __call__(self, name: str, x: Chunks, wanted: Chunks, extra: Chunks | None = None) -> Chunks:
         """Re-fit one convolution on inputs `x` to the original's responses of the channels that it kept.
 
         Args:
@@ -103,42 +101,42 @@ class _Refit:
             The student's new responses, after its batch norm if it has one.
         """
         conv = cast(nn.Conv2d, self.student.get_submodule(name))
-        target = wanted[:, self.kept[name]] + extra
-        residual = target - conv(x)
-        change, intercept = _ridge_update(conv, x, residual, self.ridge)
+        moments = _Moments(conv)
+        for place, (inputs, responses) in enumerate(zip(x, wanted, strict=True)):
+            target = responses[:, self.kept[name]]
+            if extra is not None:
+                target += extra[place]
+            moments.add(inputs, target)
+        change, intercept, before, after = moments.solve(self.ridge)
+        self.fits.append(LayerFit(name, before, after))
         conv.weight += change
-        response = conv(x)
-        self._record(name, target, residual, target - response - intercept[:, None, None])
         norm = batch_norm_of(name)
         if norm is None:
             assert conv.bias is not None
             conv.bias += intercept
-            return response + intercept[:, None, None]
+            return [conv(chunk) for chunk in x]
         batch_norm = cast(nn.BatchNorm2d, self.student.get_submodule(norm))
         assert batch_norm.running_mean is not None
         batch_norm.running_mean -= intercept
-        return batch_norm(response)
-
-    def _record(self, name: str, target: Tensor, before: Tensor, after: Tensor) -> None:
-        variance = target.var(dim=(0, 2, 3), unbiased=False).mean()
-        errors = (float(residual.square().mean() / variance) for residual in (before, after))
-        self.fits.append(LayerFit(name, *errors))
+        return [batch_norm(conv(chunk)) for chunk in x]
 
 
 def _refit_block(
-    refit: _Refit, name: str, teacher: FaceReconstructionNet, x: Tensor, t: Tensor
-) -> tuple[Tensor, Tensor]:
+    refit: _Refit, name: str, teacher: FaceReconstructionNet, x: Chunks, t: Chunks
+) -> tuple[Chunks, Chunks]:
     """One bottleneck: `x` is the student's input and `t` the teacher's; returns their outputs."""
     block = cast(Bottleneck, teacher.get_submodule(name))
-    wanted = block.conv1(t)
-    inner, t_inner = F.relu(refit(f"{name}.conv1", x, wanted)), F.relu(block.bn1(wanted))
-    wanted = block.conv2(t_inner)
-    inner, t_inner = F.relu(refit(f"{name}.conv2", inner, wanted)), F.relu(block.bn2(wanted))
+    inner, t_inner = x, t
+    for conv, norm in (("conv1", block.bn1), ("conv2", block.bn2)):
+        wanted = [block.get_submodule(conv)(chunk) for chunk in t_inner]
+        inner = [F.relu_(chunk) for chunk in refit(f"{name}.{conv}", inner, wanted)]
+        t_inner = [F.relu_(norm(chunk)) for chunk in wanted]
 
     identity, t_identity = x, t
     if block.downsample is not None:
-        wanted = block.downsample[0](t)
-        identity, t_identity = refit(f"{name}.downsample.0", x, wanted), block.downsample[1](wanted)
+        wanted = [block.downsample[0](chunk) for chunk in t]
+        identity = refit(f"{name}.downsample.0", x, wanted)
+        t_identity = [block.downsample[1](chunk) for chunk in wanted]
 
     # The last convolution aims at the block's sum, not at its own response: so it also mends what is wrong in
     # the student's identity branch, where errors would otherwise pile up from block to block.
@@ -146,9 +144,13 @@ def _refit_block(
     scale = _scale(block.bn3)[channels]
     mendable = scale.abs() > FAINT * scale.abs().median()
     per_unit = torch.where(mendable, 1 / scale, 0.0)[:, None, None]
-    wanted = block.conv3(t_inner)
-    residual = refit(f"{name}.conv3", inner, wanted, (t_identity[:, channels] - identity) * per_unit)
-    return F.relu(identity + residual), F.relu(t_identity + block.bn3(wanted))
+    extra = [(b[:, channels] - a) * per_unit for a, b in zip(identity, t_identity, strict=True)]
+    wanted = [block.conv3(chunk) for chunk in t_inner]
+    residual = refit(f"{name}.conv3", inner, wanted, extra)
+    return (
+        [F.relu_(a + b) for a, b in zip(identity, residual, strict=True)],
+        [F.relu_(a + block.bn3(b)) for a, b in zip(t_identity, wanted, strict=True)],
+    )
 
 
 def _scale(norm: nn.BatchNorm2d) -> Float[Tensor, " channels"]:
@@ -157,39 +159,73 @@ def _scale(norm: nn.BatchNorm2d) -> Float[Tensor, " channels"]:
     return norm.weight * torch.rsqrt(norm.running_var + norm.eps)
 
 
-def _ridge_update(
-    conv: nn.Conv2d, x: Tensor, residual: Tensor, ridge: float
-) -> tuple[Float[Tensor, "outputs inputs kh kw"], Float[Tensor, " outputs"]]:
-    """Change of a convolution's weights, and the intercept, that explain `residual` best.
+class _Moments:
+    """Sums over calibration images from which one convolution's ridge regression is solved.
 
-    Fitting the residual rather than the target leaves a layer that is right as it is bitwise untouched, and
-    lets the normal equations be summed from FP32 products of centred inputs (activations are far from zero
-    mean).
+    What is fitted is the residual (target less present response), not the target: so a layer that is right as
+    it is stays bitwise untouched. Products are FP32, of centred inputs (activations are far from zero mean);
+    their sums are FP64.
     """
-    outputs, inputs = conv.out_channels, conv.weight[0].numel()
-    gram = torch.zeros(inputs, inputs, dtype=torch.float64, device=x.device)
-    cross, x_sum, r_sum = gram.new_zeros(inputs, outputs), gram.new_zeros(inputs), gram.new_zeros(outputs)
-    rows = residual[:, 0].numel()
-    at_once = max(1, PATCH_ELEMENTS // (inputs * residual[0, 0].numel()))
-    centre = _patches(conv, x[:at_once]).mean(dim=0)
-    for start in range(0, len(x), at_once):
-        patches = _patches(conv, x[start : start + at_once]) - centre
-        errors = residual[start : start + at_once].permute(0, 2, 3, 1).reshape(-1, outputs)
-        gram += patches.T @ patches
-        cross += patches.T @ errors
-        x_sum += patches.sum(dim=0)
-        r_sum += errors.sum(dim=0)
-    x_mean, r_mean = x_sum / rows, r_sum / rows
-    covariance = gram / rows - torch.outer(x_mean, x_mean)
-    # The smallest normal number keeps the system regular where all of a layer's inputs are constant.
-    strength = ridge * float(covariance.diagonal().mean()) + torch.finfo(torch.float32).tiny
-    covariance.diagonal().add_(strength)
-    factor, failed = cast(tuple[Tensor, Tensor], torch.linalg.cholesky_ex(covariance))
-    if int(failed):
-        raise ConfigError(f"prune.ridge {ridge} drowns in the rounding of FP32 sums; use at least 1e-4.")
-    change = torch.cholesky_solve(cross / rows - torch.outer(x_mean, r_mean), factor)
-    intercept = r_mean - (x_mean + centre) @ change
-    return change.T.reshape(conv.weight.shape).to(conv.weight), intercept.to(conv.weight)
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        self.conv = conv
+        inputs, outputs = conv.weight[0].numel(), conv.out_channels
+        zeros = torch.zeros(inputs, inputs, dtype=torch.float64, device=conv.weight.device)
+        self.gram, self.cross = zeros, zeros.new_zeros(inputs, outputs)
+        self.x_sum, self.r_sum, self.r_squares = (
+            zeros.new_zeros(count) for count in (inputs, outputs, outputs)
+        )
+        self.y_sum, self.y_squares = zeros.new_zeros(outputs), zeros.new_zeros(outputs)
+        self.rows = 0
+        self.x_centre: Tensor | None = None
+        self.y_centre: Tensor | None = None
+
+    def add(self, x: Float[Tensor, "batch inputs h w"], target: Float[Tensor, "batch outputs h2 w2"]) -> None:
+        """Count in some images."""
+        patches = _patches(self.conv, x)
+        wanted = target.permute(0, 2, 3, 1).reshape(-1, self.conv.out_channels)
+        residual = (target - self.conv(x)).permute(0, 2, 3, 1).reshape(-1, self.conv.out_channels)
+        if self.x_centre is None or self.y_centre is None:
+            self.x_centre, self.y_centre = patches.mean(dim=0), wanted.mean(dim=0)
+        patches, wanted = patches - self.x_centre, wanted - self.y_centre
+        self.gram += patches.T @ patches
+        self.cross += patches.T @ residual
+        self.x_sum += patches.sum(dim=0)
+        self.r_sum += residual.sum(dim=0)
+        self.r_squares += residual.square().sum(dim=0)
+        self.y_sum += wanted.sum(dim=0)
+        self.y_squares += wanted.square().sum(dim=0)
+        self.rows += len(patches)
+
+    def solve(self, ridge: float) -> tuple[Tensor, Tensor, float, float]:
+        """Change of the weights, intercept, and the errors of `LayerFit` before and after.
+
+        Raises:
+            ConfigError: `ridge` is too small for FP32.
+        """
+        assert self.x_centre is not None
+        x_mean, r_mean = self.x_sum / self.rows, self.r_sum / self.rows
+        covariance = self.gram / self.rows - torch.outer(x_mean, x_mean)
+        cross = self.cross / self.rows - torch.outer(x_mean, r_mean)
+        # The smallest normal number keeps the system regular where all of a layer's inputs are constant.
+        strength = ridge * float(covariance.diagonal().mean()) + torch.finfo(torch.float32).tiny
+        regular = covariance + strength * torch.eye(len(covariance), device=covariance.device)
+        factor, failed = cast(tuple[Tensor, Tensor], torch.linalg.cholesky_ex(regular))
+        if int(failed):
+            raise ConfigError(f"prune.ridge {ridge} drowns in the rounding of FP32 sums; use at least 1e-4.")
+        change = torch.cholesky_solve(cross, factor)
+        intercept = r_mean - (x_mean + self.x_centre) @ change
+
+        before = self.r_squares.sum() / self.rows
+        gain = r_mean.square().sum() + (2 * change * cross).sum() - (change * (covariance @ change)).sum()
+        variance = (self.y_squares / self.rows - (self.y_sum / self.rows).square()).sum().clamp_min(1e-30)
+        weight = self.conv.weight
+        return (
+            change.T.reshape(weight.shape).to(weight),
+            intercept.to(weight),
+            float(before / variance),
+            float((before - gain).clamp_min(0) / variance),
+        )
 
 
 def _patches(conv: nn.Conv2d, x: Tensor) -> Float[Tensor, "rows inputs"]:

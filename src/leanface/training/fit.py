@@ -138,8 +138,7 @@ def fit(
     for part in (criterion, model):
         if isinstance(part, nn.Module):
             part.to(device)
-    # Both stay as they are when a piece resumes: the module restores them from the checkpoint.
-    network.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    network.to(device=device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
     module = TrainingModule(network, criterion, optimizer, model, head_scales(model), freeze_batch_norm)
 
     every = max(1, optimizer.steps // POINTS)

@@ -47,7 +47,6 @@ class TrainingModule(LightningModule):
         self._frozen = (criterion, model)
 
     def on_train_epoch_start(self) -> None:
-        # Lightning keeps modules in eval mode if they were, and batch norm would stay frozen unasked.
         self.network.train()
         if self.freeze_batch_norm:
             for module in self.network.modules():

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from leanface.config import Importance, Prune
 from leanface.errors import ConfigError
 from leanface.networks.resnet import FaceReconstructionNet
-from leanface.pruning import compensate as module
-from leanface.pruning.compensate import compensate
+from leanface.pruning.compensate import _Moments, compensate
 from leanface.pruning.prune import PruneResult, prune
 
 SmoothImages = Callable[[int, int], Tensor]
@@ -116,16 +115,17 @@ def test_ridge_that_rounding_hides_is_refused(
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding"), [(1, 1, 0), (1, 2, 0), (3, 1, 1), (3, 2, 1), (7, 2, 3)]
 )
-def test_ridge_update_solves_the_normal_equations(
-    kernel: int, stride: int, padding: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "PATCH_ELEMENTS", 2**12)  # several chunks
+def test_ridge_regression_solves_the_normal_equations(kernel: int, stride: int, padding: int) -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(4, 5, kernel, stride, padding, bias=False)
     x = 3 + torch.randn(12, 4, 10, 10)
-    residual = torch.randn_like(conv(x))
     with torch.no_grad():
-        change, intercept = module._ridge_update(conv, x, residual, ridge=0.1)
+        response = conv(x)
+        residual = torch.randn_like(response)
+        moments = _Moments(conv)
+        for inputs, target in zip(x.split(5), (response + residual).split(5), strict=True):
+            moments.add(inputs, target)
+        change, intercept, before, after = moments.solve(ridge=0.1)
 
     rows = F.unfold(x, kernel, padding=padding, stride=stride).transpose(1, 2).flatten(0, 1).double().numpy()
     wanted = residual.flatten(2).transpose(1, 2).flatten(0, 1).double().numpy()
@@ -133,5 +133,9 @@ def test_ridge_update_solves_the_normal_equations(
     strength = 0.1 * (centred**2).mean()
     normal = centred.T @ centred / len(rows) + strength * np.eye(rows.shape[1])
     solution = np.linalg.solve(normal, centred.T @ (wanted - wanted.mean(0)) / len(rows))
+    offset = wanted.mean(0) - rows.mean(0) @ solution
     np.testing.assert_allclose(change.flatten(1).T.numpy(), solution, atol=1e-5)
-    np.testing.assert_allclose(intercept.numpy(), wanted.mean(0) - rows.mean(0) @ solution, atol=1e-5)
+    np.testing.assert_allclose(intercept.numpy(), offset, atol=1e-4)
+    variance = float((response + residual).double().var(dim=(0, 2, 3), unbiased=False).mean())
+    assert before == pytest.approx((wanted**2).mean() / variance, rel=1e-4)
+    assert after == pytest.approx(((wanted - rows @ solution - offset) ** 2).mean() / variance, rel=1e-4)

@@ -1,0 +1,89 @@
+"""The network, its packed form and ModelScope's checkpoint."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from leanface.errors import ArtifactError
+from leanface.networks.modelscope import CHECKPOINT, load_modelscope
+from leanface.networks.packed import load_packed, save_packed
+from leanface.networks.resnet import FaceReconstructionNet, batch_norm_of, build_network, widths_of
+
+
+def test_it_has_modelscopes_keys_and_size() -> None:
+    state = FaceReconstructionNet().state_dict()
+    assert len(state) == 332
+    assert {"backbone.layer4.2.bn3.running_var", "backbone.layer1.0.downsample.0.weight"} <= set(state)
+    heads = [state[f"final_layers.{index}.weight"].shape for index in range(7)]
+    assert [shape[0] for shape in heads] == [80, 64, 80, 3, 27, 2, 1]
+    assert sum(value.numel() for name, value in state.items() if name.endswith(("weight", "bias"))) == 24_034_625
+
+
+@pytest.mark.parametrize("size", [64, 112])
+def test_any_size_gives_257_coefficients(small_network: FaceReconstructionNet, size: int) -> None:
+    assert small_network(torch.rand(2, 3, size, size)).shape == (2, 257)
+
+
+def test_maps_belong_to_the_same_answer(small_network: FaceReconstructionNet, images: torch.Tensor) -> None:
+    coefficients, maps = small_network.forward_with_maps(images)
+    assert torch.equal(coefficients, small_network(images))
+    assert [feature.shape[-1] for feature in maps] == [16, 8, 4, 2]
+
+
+def test_widths_rebuild_a_network(small_network: FaceReconstructionNet, images: torch.Tensor) -> None:
+    twin = build_network(widths_of(small_network))
+    twin.load_state_dict(small_network.state_dict())
+    assert torch.equal(twin.eval()(images), small_network(images))
+    with pytest.raises(ValueError, match="widths"):
+        build_network({"backbone.conv1": (3, 64)})
+
+
+def test_every_convolution_but_the_heads_has_a_batch_norm(small_network: FaceReconstructionNet) -> None:
+    for name, (_, outputs) in widths_of(small_network).items():
+        norm = batch_norm_of(name)
+        assert (norm is None) == name.startswith("final_layers")
+        if norm is not None:
+            assert small_network.get_submodule(norm).get_buffer("running_mean").shape == (outputs,)
+
+
+def test_packing_keeps_the_function_and_is_idempotent(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, images = FaceReconstructionNet().eval(), torch.rand(2, 3, 64, 64)
+    save_packed(network, tmp_path / "a.npz")
+    unpacked = load_packed(tmp_path / "a.npz")
+    with torch.no_grad():
+        expected, found = network(images), unpacked(images)
+    assert (found - expected).norm() < 0.03 * expected.norm()
+    assert (tmp_path / "a.npz").stat().st_size < 25 * 2**20
+    save_packed(unpacked, tmp_path / "b.npz")
+    again = load_packed(tmp_path / "b.npz")
+    assert all(
+        torch.allclose(x, y, atol=1e-7) for x, y in zip(unpacked.parameters(), again.parameters(), strict=True)
+    )
+
+
+def test_damaged_packed_networks_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="missing"):
+        load_packed(tmp_path / "none.npz")
+    (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04 cut")
+    with pytest.raises(ArtifactError, match="not a packed network"):
+        load_packed(tmp_path / "cut.npz")
+
+
+def test_modelscopes_checkpoint_loads_strictly_and_runs_no_code(tmp_path: Path) -> None:
+    network = FaceReconstructionNet()
+    torch.save({"net_recon": network.state_dict()}, tmp_path / CHECKPOINT)
+    loaded = load_modelscope(tmp_path)
+    assert all(torch.equal(x, y) for x, y in zip(network.parameters(), loaded.parameters(), strict=True))
+
+    torch.save({"net_recon": {"conv.weight": torch.zeros(1)}}, tmp_path / CHECKPOINT)
+    with pytest.raises(ArtifactError, match="face reconstruction"):
+        load_modelscope(tmp_path)
+    marker = tmp_path / "ran"
+    (tmp_path / CHECKPOINT).write_bytes(b"cos\nsystem\n(S'touch " + str(marker).encode() + b"'\ntR.")
+    with pytest.raises(ArtifactError):
+        load_modelscope(tmp_path)
+    assert not marker.exists()
+    with pytest.raises(ArtifactError, match="modelscope_path"):
+        load_modelscope(tmp_path / "nowhere")

@@ -1,0 +1,192 @@
+"""Training: losses, averaging, Lightning, pieces."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from leanface.config import Machine, Optimizer
+from leanface.data.datamodule import FaceDataModule
+from leanface.data.dataset import FaceBatch
+from leanface.data.prepare import prepare_faces
+from leanface.data.synthesis import population, sample_coefficients
+from leanface.errors import LeanFaceError
+from leanface.face.coefficients import ALBEDO, IDENTITY
+from leanface.face.morphable_model import MorphableModel
+from leanface.metrics.geometry import face_bases, geometry_errors
+from leanface.networks.resnet import FaceReconstructionNet
+from leanface.training.average import WeightAverage
+from leanface.training.criterion import CoefficientLoss, PhotometricLoss, SupervisedCriterion
+from leanface.training.fit import FitResult, Unfinished, fit, resolve_precision
+from leanface.training.module import parameter_groups
+from tests.unit.data.test_prepare import DATA
+
+OPTIMIZER = Optimizer(
+    steps=4,
+    batch_size=4,
+    learning_rate=1e-3,
+    warmup_fraction=0.25,
+    weight_decay=0.01,
+    ema_decay=0.9,
+    gradient_clip=1.0,
+)
+MACHINE = Machine(accelerator="cpu", devices=1, precision="32-true", threads=2)
+
+
+@pytest.fixture(scope="module")
+def faces(model: MorphableModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("training") / "faces"
+    prepare_faces(model, DATA.model_copy(update={"train_count": 8, "val_count": 4, "test_count": 4}), 0, folder)
+    return folder
+
+
+def some(model: MorphableModel, count: int = 64) -> torch.Tensor:
+    return sample_coefficients(model, count, torch.Generator().manual_seed(5))
+
+
+def test_no_error_costs_nothing_and_the_mean_face_costs_one_per_group(model: MorphableModel) -> None:
+    loss, truth = CoefficientLoss(model), some(model, 4000)
+    assert float(loss(truth, truth)["loss"]) == 0.0
+    mean, _ = population(model)
+    terms = loss(mean.expand_as(truth), truth)
+    for name in ("identity", "expression", "albedo", "angles", "lighting", "translation"):
+        assert 0.85 < float(terms[name]) < 1.15, name
+
+
+def test_a_coefficient_costs_what_it_moves(model: MorphableModel) -> None:
+    """One sigma of the first component moves most, so it must cost most."""
+    loss, effect = CoefficientLoss(model), face_bases(model)["identity"].norm(dim=1)
+    truth = torch.zeros(1, 257)
+    costs = torch.stack([loss(truth + torch.eye(257)[index], truth)["identity"] for index in range(80)])
+    torch.testing.assert_close(costs / costs.sum(), effect.square() / effect.square().sum())
+
+
+def test_errors_are_zero_at_identity_and_mm_match_the_vertices(model: MorphableModel) -> None:
+    truth = some(model, 3)
+    assert all(float(values.max()) < 0.03 for values in geometry_errors(model, truth, truth).values())
+    off = truth.clone()
+    off[:, IDENTITY] += 0.3 * torch.randn(3, 80)
+    off[:, ALBEDO] += 0.3 * torch.randn(3, 80)
+    moved = model.vertices(off[:, IDENTITY], torch.zeros(3, 64)) - model.vertices(
+        truth[:, IDENTITY], torch.zeros(3, 64)
+    )
+    expected = 100 * moved[:, model.face_mask].square().sum(-1).mean(1).sqrt()
+    torch.testing.assert_close(geometry_errors(model, off, truth)["identity_mm"], expected, atol=1e-3, rtol=1e-3)
+
+
+def test_rotation_error_is_the_angle_between(model: MorphableModel) -> None:
+    truth = torch.zeros(1, 257)
+    turned = truth.clone()
+    turned[:, 225] = 0.1
+    assert float(geometry_errors(model, turned, truth)["rotation_deg"]) == pytest.approx(5.73, abs=0.01)
+
+
+def test_photometric_loss_sees_albedo_and_light_but_not_shape(model: MorphableModel) -> None:
+    loss, truth = PhotometricLoss(model), some(model, 4)
+    assert float(loss(truth, truth)) == 0.0
+    shape = truth.clone()
+    shape[:, :144] += 1.0
+    assert float(loss(shape, truth)) == 0.0
+    for part in (ALBEDO, slice(227, 254)):
+        off = truth.clone()
+        off[:, part] += 0.2
+        assert float(loss(off, truth)) > 0
+
+
+def test_average_follows_and_swap_is_its_own_inverse() -> None:
+    network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    average = WeightAverage(network, decay=0.5)
+    start = network[0].weight.detach().clone()
+    with torch.no_grad():
+        network[0].weight.add_(1.0)
+    average.update(network)  # the first decay is 1 / 10
+    average.swap(network)
+    torch.testing.assert_close(network[0].weight, start + 0.9)
+    average.swap(network)
+    torch.testing.assert_close(network[0].weight, start + 1.0)
+
+
+def test_heads_learn_at_the_scale_of_their_outputs() -> None:
+    network = FaceReconstructionNet()
+    groups = parameter_groups(network, OPTIMIZER, [1.0, 1.0, 1.0, 0.3, 0.1, 0.04, 0.2])
+    rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    assert len(rates) == len(list(network.parameters()))
+    assert rates[id(network.final_layers[3].weight)] == pytest.approx(3e-4)
+    assert rates[id(network.backbone.conv1.weight)] == pytest.approx(1e-3)
+    decays = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
+    assert decays[id(network.backbone.bn1.weight)] == 0.0
+    assert decays[id(network.backbone.conv1.weight)] == 0.01
+
+
+def run(
+    network: nn.Module, faces: Path, model: MorphableModel, report: Path, **options: object
+) -> FitResult:
+    data = FaceDataModule(faces, OPTIMIZER.batch_size, 0)
+    criterion = SupervisedCriterion(model, 1.0)
+    return fit(network, criterion, data, OPTIMIZER, MACHINE, model=model, seed=0, report=report, **options)  # type: ignore[arg-type]
+
+
+def test_fit_trains_in_place_and_reports(
+    small_network: FaceReconstructionNet, faces: Path, model: MorphableModel, tmp_path: Path
+) -> None:
+    before = small_network.backbone.conv1.weight.detach().clone()
+    seen: list[int] = []
+    result = run(small_network, faces, model, tmp_path, log=lambda metrics, step: seen.append(step))
+    assert not small_network.training
+    assert not torch.equal(small_network.backbone.conv1.weight, before)
+    assert seen == [1, 2, 3, 4] == [int(row["step"]) for row in result.history]
+    assert {"train/loss", "val/identity_mm", "learning_rate"} <= set(result.history[-1])
+    assert (tmp_path / "history.csv").read_text().startswith("step,")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_frozen_batch_norm_keeps_its_statistics(
+    small_network: FaceReconstructionNet, faces: Path, model: MorphableModel, tmp_path: Path
+) -> None:
+    before = small_network.backbone.bn1.running_mean.clone()  # type: ignore[union-attr]
+    run(small_network, faces, model, tmp_path, freeze_batch_norm=True)
+    torch.testing.assert_close(small_network.backbone.bn1.running_mean, before)
+    run(small_network, faces, model, tmp_path)
+    assert not torch.allclose(small_network.backbone.bn1.running_mean, before)  # type: ignore[arg-type]
+
+
+def test_a_training_in_pieces_ends_where_an_unbroken_one_does(
+    small_network: FaceReconstructionNet, faces: Path, model: MorphableModel, tmp_path: Path
+) -> None:
+    import copy
+
+    unbroken, checkpoint = copy.deepcopy(small_network), tmp_path / "state.ckpt"
+    run(unbroken, faces, model, tmp_path / "unbroken")
+    pieces = 0
+    while True:
+        network = copy.deepcopy(small_network)
+        try:
+            run(network, faces, model, tmp_path / "pieces", checkpoint=checkpoint, piece_seconds=1e-6)
+            break
+        except Unfinished as unfinished:
+            pieces += 1
+            assert f"{pieces} of 4 steps" in str(unfinished)
+            assert checkpoint.exists()
+    assert pieces == 3
+    assert not checkpoint.exists()
+    assert int(network.backbone.bn1.num_batches_tracked) == int(unbroken.backbone.bn1.num_batches_tracked)  # type: ignore[arg-type]
+
+
+def test_a_loss_that_is_not_finite_names_the_knob(
+    small_network: FaceReconstructionNet, faces: Path, model: MorphableModel, tmp_path: Path
+) -> None:
+    def broken(network: nn.Module, batch: FaceBatch) -> dict[str, torch.Tensor]:
+        return {"loss": network(batch.images).sum() * float("nan")}
+
+    data = FaceDataModule(faces, 4, 0)
+    with pytest.raises(LeanFaceError, match="learning_rate"):
+        fit(small_network, broken, data, OPTIMIZER, MACHINE, model=model, seed=0, report=tmp_path)
+
+
+def test_mixed_precision_only_where_the_processor_has_it() -> None:
+    capabilities = torch.cpu.get_capabilities()
+    has_bf16 = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    automatic = MACHINE.model_copy(update={"precision": "auto"})
+    assert resolve_precision(automatic, "cpu") == ("bf16-mixed" if has_bf16 else "32-true")
+    assert resolve_precision(MACHINE, "cpu") == "32-true"
