@@ -1,6 +1,7 @@
 """Post-training quantisation: fake-quantise a network and calibrate its ranges on images that it will see."""
 
-from typing import Any, cast
+import warnings
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -9,17 +10,27 @@ from torch import Tensor, nn
 from leanface.networks.quantized import Quantizer, add_quantizers, quantizers_of
 from leanface.networks.resnet import FaceReconstructionNet
 
+with warnings.catch_warnings():  # at import ModelOpt warns of optional packages that it does not find
+    warnings.simplefilter("ignore")
+    from modelopt.torch.quantization.calib import HistogramCalibrator
+
+PERCENTILE = 99.999
+"""Of an activation's magnitudes. A few outliers would take the levels of all others: on a compensated student of
+half width, INT8 moved vertices by 0.243 mm with the largest magnitude, 0.196 with 99.999, 0.220 with 99.99 and 0.500
+with 99.9."""
+
 
 def fake_quantize(
     network: FaceReconstructionNet,
     images: Float[Tensor, "count 3 height width"],
     quantizer: Quantizer,
+    percentile: float = PERCENTILE,
     batch_size: int = 16,
 ) -> nn.Module:
-    """Insert quantisers, in place, and set each one's range to the largest magnitude that it meets.
+    """Insert quantisers, in place, and calibrate their ranges; what comes back is in eval mode.
 
-    A weight's range is that of its output channel; an activation's that of the whole tensor over all images.
-    The network is returned in eval mode; quantisation-aware training goes on from here with the ranges fixed.
+    A weight's range is the largest magnitude of its output channel; an activation's is a percentile of the
+    magnitudes over all images and places. Quantisation-aware training goes on from here with the ranges fixed.
 
     Raises:
         ValueError: there is no image, or one is not finite.
@@ -27,18 +38,27 @@ def fake_quantize(
     if len(images) == 0 or not bool(images.isfinite().all()):
         raise ValueError(f"calibration needs at least one image, and finite ones; got {len(images)}")
     quantized = add_quantizers(network, quantizer.model_dump()).eval()
-    quantizers = dict(quantizers_of(quantized))
-    for module in quantizers.values():
+    weights: list[Any] = []
+    activations: list[Any] = []
+    for name, module in quantizers_of(quantized):
+        (weights if name.endswith("weight_quantizer") else activations).append(module)
         module.disable_quant()  # each layer is calibrated on what it sees in floating point
         module.enable_calib()
+    for module in activations:
+        module._calibrator = HistogramCalibrator(num_bits=8, axis=None, unsigned=False)
     with torch.no_grad():
         for start in range(0, len(images), batch_size):
-            batch = images[start : start + batch_size]
-            quantized(batch)
-    for module in quantizers.values():
-        calibrator: Any = module._calibrator  # pyright: ignore[reportPrivateUsage]
-        # load_calib_amax() would refuse the range of a convolution with one output, which comes as a scalar.
-        module.amax = calibrator.compute_amax().reshape(cast(Tensor, module.amax).shape)
-        module.disable_calib()
-        module.enable_quant()
+            quantized(images[start : start + batch_size])
+    for module in weights:
+        _set_range(module, module._calibrator.compute_amax())
+    for module in activations:
+        _set_range(module, module._calibrator.compute_amax("percentile", percentile=percentile))
     return quantized
+
+
+def _set_range(quantizer: Any, amax: Tensor) -> None:
+    """End a quantiser's calibration. Its own load_calib_amax() refuses a single channel's range, a scalar."""
+    quantizer.amax = amax.reshape(quantizer.amax.shape)
+    quantizer._calibrator.reset()
+    quantizer.disable_calib()
+    quantizer.enable_quant()

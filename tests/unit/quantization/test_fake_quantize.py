@@ -49,14 +49,30 @@ def test_it_stays_close_to_the_float_network(small_network: FaceReconstructionNe
     assert 0 < relative(after, before) < 0.2
 
 
-def test_ranges_are_the_largest_magnitudes(small_network: FaceReconstructionNet, images: Tensor) -> None:
+def test_a_weights_range_is_the_largest_magnitude_of_its_channel(
+    small_network: FaceReconstructionNet, images: Tensor
+) -> None:
     weights = {name: small_network.get_submodule(name).weight for name in widths_of(small_network)}
     network = fake_quantize(small_network, images, QUANTIZER)
     ranges = {name: module.amax for name, module in quantizers_of(network)}
-    assert float(ranges["backbone.conv1.input_quantizer"]) == float(images.max())
     for name, weight in weights.items():
         expected = weight.detach().abs().amax(dim=(1, 2, 3))
         assert torch.equal(ranges[f"{name}.weight_quantizer"].flatten(), expected)
+
+
+@pytest.mark.parametrize("percentile", [100.0, 99.0])
+def test_an_activations_range_is_a_percentile_of_its_magnitudes(
+    small_network: FaceReconstructionNet, images: Tensor, percentile: float
+) -> None:
+    seen: list[Tensor] = []
+    conv = small_network.backbone.layer1[0].downsample[0]
+    hook = conv.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().abs().flatten()))
+    small_network(images)
+    hook.remove()
+    network = fake_quantize(small_network, images, QUANTIZER, percentile=percentile, batch_size=3)
+    amax = dict(quantizers_of(network))["backbone.layer1.0.downsample.0.input_quantizer"].amax
+    expected = seen[0].sort().values[round(percentile / 100 * (len(seen[0]) - 1))]
+    assert float(amax) == pytest.approx(float(expected), rel=0.01)
 
 
 @pytest.mark.parametrize("residual", [True, False])

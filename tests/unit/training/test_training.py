@@ -151,6 +151,8 @@ def test_frozen_batch_norm_keeps_its_statistics(
     assert not torch.allclose(small_network.backbone.bn1.running_mean, before)  # type: ignore[arg-type]
 
 
+# Streamed batches number themselves; Lightning cannot know that data from disk starts its epoch anew.
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch")
 def test_a_training_in_pieces_ends_where_an_unbroken_one_does(
     small_network: FaceReconstructionNet, faces: Path, model: MorphableModel, tmp_path: Path
 ) -> None:
