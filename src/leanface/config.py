@@ -6,7 +6,7 @@ its own section of that file. Units are in the names.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -196,7 +196,8 @@ def parse_config(tree: Mapping[str, Any], source: str = "configuration") -> Conf
         return Config.model_validate(tree)
     except ValidationError as error:
         lines = [
-            f"  {'.'.join(str(part) for part in e['loc'])}: {e['msg']} (got {e.get('input')!r})" for e in error.errors()
+            f"  {'.'.join(str(part) for part in e['loc'])}: {e['msg']} (got {e.get('input')!r})"
+            for e in error.errors()
         ]
         raise ConfigError(
             f"{source} is not valid:\n" + "\n".join(lines) + "\nFix these keys in params.yaml or conf/."
@@ -211,11 +212,15 @@ def load_config(path: Path) -> Config:
         ConfigError: its contents are not valid.
     """
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree: Any = yaml.safe_load(path.read_text())
     except FileNotFoundError:
-        raise ArtifactError(f"{path} is missing; run `leanface stage configure` (or `dvc repro`) first.") from None
+        raise ArtifactError(
+            f"{path} is missing; run `leanface stage configure` (or `dvc repro`) first."
+        ) from None
     except yaml.YAMLError as error:
-        raise ArtifactError(f"{path} is not YAML ({error}); rewrite it with `leanface stage configure`.") from None
+        raise ArtifactError(
+            f"{path} is not YAML ({error}); rewrite it with `leanface stage configure`."
+        ) from None
     if not isinstance(tree, dict):
         raise ArtifactError(f"{path} is empty; rewrite it with `leanface stage configure`.")
-    return parse_config(tree, str(path))
+    return parse_config(cast(dict[str, Any], tree), str(path))

@@ -24,38 +24,40 @@ CASES = [
         for precision in ("fp32", "fp16", "int8")
     ),
 ]
+BUILD = Build(batch_min=1, batch_opt=2, batch_max=4, workspace_mib=256, builder_level=0)
 TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "int8": 3e-2}
 
 
-def artifact(runtime: str, exported, precision: str, folder: Path) -> Path:
+def artifact(runtime: str, exported, precision: str) -> Path:
     """What this runtime reads."""
     if runtime == "torch":
         return exported.int8_bundle if precision == "int8" else exported.float_bundle
+    source = getattr(exported, precision)
     if runtime == "tensorrt":
-        plan = folder / f"{precision}.plan"
-        sizes = {"batch_min": 1, "batch_opt": 2, "batch_max": 4, "workspace_mib": 256, "builder_level": 0}
-        build_engine(getattr(exported, precision), plan, Build(**sizes))
+        plan = source.with_suffix(".plan")
+        if not plan.exists():
+            build_engine(source, plan, BUILD)
         return plan
-    return getattr(exported, precision)
+    return source
 
 
-def opened(name: str, path: Path) -> Runtime:
+def opened(name: str, exported, precision: str) -> Runtime:
     try:
-        return open_runtime(name, path, threads=2)
+        return open_runtime(name, artifact(name, exported, precision), threads=2)
     except BackendError as error:
         pytest.skip(f"{name} cannot run here: {error}")
 
 
 @pytest.fixture(params=CASES, ids="-".join)
-def case(request: pytest.FixtureRequest, exported, tmp_path: Path) -> Iterator[tuple[Runtime, str]]:
+def case(request: pytest.FixtureRequest, exported) -> Iterator[tuple[Runtime, str]]:
     name, precision = request.param
-    with opened(name, artifact(name, exported, precision, tmp_path)) as runtime:
+    with opened(name, exported, precision) as runtime:
         yield runtime, precision
 
 
 @pytest.fixture(params=list(RUNTIMES))
-def runtime(request: pytest.FixtureRequest, exported, tmp_path: Path) -> Iterator[Runtime]:
-    with opened(request.param, artifact(request.param, exported, "fp32", tmp_path)) as runtime:
+def runtime(request: pytest.FixtureRequest, exported) -> Iterator[Runtime]:
+    with opened(request.param, exported, "fp32") as runtime:
         yield runtime
 
 

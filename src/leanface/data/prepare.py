@@ -114,7 +114,7 @@ def prepare_photos(names: tuple[str, ...], size: int, folder: Path) -> dict[str,
 
 
 def _replace(staging: Path, folder: Path) -> None:
-    os.chmod(staging, 0o755)
+    staging.chmod(0o755)
     if folder.exists():
         shutil.rmtree(folder)
     os.replace(staging, folder)

@@ -41,7 +41,7 @@ def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
 
     A feature map that cannot be negative is quantised to uint8, with the same scale: TensorRT, which has no
     uint8, imports it as int8, and a processor without VNNI multiplies it exactly (see
-    docs/decisions/0011-uint8-activations.md). The one difference: what exceeds the calibrated range is
+    docs/decisions/0003-uint8-activations.md). The one difference: what exceeds the calibrated range is
     clipped at twice the range.
 
     Raises:

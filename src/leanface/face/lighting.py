@@ -42,7 +42,7 @@ def shade(
     normals: Float[Tensor, "batch vertices 3"],
     lighting: Float[Tensor, "batch 27"],
 ) -> Float[Tensor, "batch vertices 3"]:
-    """Reflected colour in [0,1]; negative irradiance counts as none. `lighting` is colour-minor (3 * band + channel)."""
+    """Reflected colour in [0,1]; negative irradiance counts as none. `lighting` is colour-minor: 3 * band + channel."""
     irradiance = (sh_basis(normals) @ lighting.view(-1, BANDS, 3)).clamp_min(0.0)
     return (albedo * irradiance).clamp(0.0, 1.0)
 
@@ -52,7 +52,7 @@ def vertex_normals(
 ) -> Float[Tensor, "batch vertices 3"]:
     """Unit normals: the area-weighted mean of the adjacent triangles' normals."""
     a, b, c = (vertices[:, triangles[:, corner]] for corner in range(3))
-    face_normals = torch.linalg.cross(b - a, c - a)
+    face_normals = torch.cross(b - a, c - a, dim=-1)
     normals = torch.zeros_like(vertices)
     for corner in range(3):
         normals.index_add_(1, triangles[:, corner], face_normals)

@@ -87,9 +87,15 @@ def load_morphable_model(path: Path = MORPHABLE_MODEL) -> MorphableModel:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as packed:
             arrays = {name: packed[name] for name in packed.files}
     except FileNotFoundError:
-        raise ArtifactError(f"{path} is missing; reinstall LeanFace or rebuild it (see leanface.assets).") from None
-    except Exception as error:  # numpy raises zipfile, zlib, OSError or ValueError, depending on where it is cut
-        raise ArtifactError(f"{path} is not a packed morphable model ({error}); reinstall LeanFace.") from None
+        raise ArtifactError(
+            f"{path} is missing; reinstall LeanFace or rebuild it (see leanface.assets)."
+        ) from None
+    except (
+        Exception
+    ) as error:  # numpy raises zipfile, zlib, OSError or ValueError, depending on where it is cut
+        raise ArtifactError(
+            f"{path} is not a packed morphable model ({error}); reinstall LeanFace."
+        ) from None
     version = int(arrays.get("format_version", -1))
     if version != FORMAT_VERSION:
         raise ArtifactError(f"{path} has format {version}, expected {FORMAT_VERSION}; reinstall LeanFace.")
@@ -106,7 +112,7 @@ def load_morphable_model(path: Path = MORPHABLE_MODEL) -> MorphableModel:
 
     def subdivided(basis: np.ndarray) -> Tensor:
         per_vertex = basis.reshape(len(basis), coarse_count, 3).transpose(1, 0, 2).reshape(coarse_count, -1)
-        dense = (subdivide @ per_vertex).reshape(subdivide.shape[0], len(basis), 3)
+        dense = np.asarray(subdivide @ per_vertex, np.float32).reshape(-1, len(basis), 3)
         return torch.from_numpy(np.ascontiguousarray(dense.transpose(1, 0, 2)).reshape(len(basis), -1))
 
     return MorphableModel(

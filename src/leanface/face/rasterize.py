@@ -63,7 +63,9 @@ def visible_triangles(
 
 def _edge(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     """Twice the signed area of the triangles (a, b, c) in image space."""
-    return (b[..., 0] - a[..., 0]) * (c[..., 1] - a[..., 1]) - (c[..., 0] - a[..., 0]) * (b[..., 1] - a[..., 1])
+    return (b[..., 0] - a[..., 0]) * (c[..., 1] - a[..., 1]) - (c[..., 0] - a[..., 0]) * (
+        b[..., 1] - a[..., 1]
+    )
 
 
 def _barycentric(corners: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -133,7 +135,9 @@ def fast_backend(tensor: Tensor) -> str:
 
 
 def interpolate(
-    fragments: Fragments, attributes: Float[Tensor, "batch vertices channels"], triangles: Int[Tensor, "triangles 3"]
+    fragments: Fragments,
+    attributes: Float[Tensor, "batch vertices channels"],
+    triangles: Int[Tensor, "triangles 3"],
 ) -> Float[Tensor, "batch height width channels"]:
     """Per-vertex attributes at every pixel; zero where a pixel sees nothing. Differentiable in the attributes."""
     if attributes.requires_grad or attributes.dtype != torch.float32:

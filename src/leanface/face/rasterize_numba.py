@@ -26,8 +26,8 @@ def _visible(vertices: Any, triangles: Any, nearest: Any, depth: Any) -> None:
         if area >= -_MIN_AREA:
             continue
         inverse = np.float32(1.0) / area
-        left, right = max(int(math.ceil(min(x0, x1, x2))), 0), min(int(math.floor(max(x0, x1, x2))), size - 1)
-        top, bottom = max(int(math.ceil(min(y0, y1, y2))), 0), min(int(math.floor(max(y0, y1, y2))), size - 1)
+        left, right = max(math.ceil(min(x0, x1, x2)), 0), min(math.floor(max(x0, x1, x2)), size - 1)
+        top, bottom = max(math.ceil(min(y0, y1, y2)), 0), min(math.floor(max(y0, y1, y2)), size - 1)
         for row in range(top, bottom + 1):
             y = np.float32(row)
             for column in range(left, right + 1):

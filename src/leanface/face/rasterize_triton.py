@@ -5,8 +5,8 @@ nearest by an atomic maximum over 64-bit keys (bits of 1/depth above the inverte
 fetched afterwards, once per pixel. With TRITON_INTERPRET=1 the kernels also run on the CPU.
 """
 
-# pyright: basic, reportUnknownMemberType=false
-# Triton's language is typed neither by itself nor in a way that a checker understands inside a kernel.
+# pyright: basic, reportMissingImports=false, reportIndexIssue=false
+# Triton comes with PyTorch for CUDA only, and a checker cannot follow its language inside a kernel.
 
 import torch
 import triton
@@ -31,9 +31,21 @@ def _keys_kernel(
     i0 = base + tl.load(triangles + t * 3, valid, 0) * 3
     i1 = base + tl.load(triangles + t * 3 + 1, valid, 0) * 3
     i2 = base + tl.load(triangles + t * 3 + 2, valid, 0) * 3
-    x0, y0, z0 = tl.load(vertices + i0, valid, 0.0), tl.load(vertices + i0 + 1, valid, 0.0), tl.load(vertices + i0 + 2, valid, 0.0)
-    x1, y1, z1 = tl.load(vertices + i1, valid, 0.0), tl.load(vertices + i1 + 1, valid, 0.0), tl.load(vertices + i1 + 2, valid, 0.0)
-    x2, y2, z2 = tl.load(vertices + i2, valid, 0.0), tl.load(vertices + i2 + 1, valid, 0.0), tl.load(vertices + i2 + 2, valid, 0.0)
+    x0, y0, z0 = (
+        tl.load(vertices + i0, valid, 0.0),
+        tl.load(vertices + i0 + 1, valid, 0.0),
+        tl.load(vertices + i0 + 2, valid, 0.0),
+    )
+    x1, y1, z1 = (
+        tl.load(vertices + i1, valid, 0.0),
+        tl.load(vertices + i1 + 1, valid, 0.0),
+        tl.load(vertices + i1 + 2, valid, 0.0),
+    )
+    x2, y2, z2 = (
+        tl.load(vertices + i2, valid, 0.0),
+        tl.load(vertices + i2 + 1, valid, 0.0),
+        tl.load(vertices + i2 + 2, valid, 0.0),
+    )
     area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
     front = valid & (area < -MIN_AREA)
     inverse = 1.0 / tl.where(front, area, -1.0)
@@ -62,7 +74,9 @@ def _keys_kernel(
 
 
 @triton.jit
-def _barycentric_kernel(vertices, triangles, triangle, weights, vertex_count, pixel_count, size, BLOCK: tl.constexpr):
+def _barycentric_kernel(
+    vertices, triangles, triangle, weights, vertex_count, pixel_count, size, BLOCK: tl.constexpr
+):
     image = tl.program_id(1).to(tl.int64)
     p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     valid = p < pixel_count
@@ -88,7 +102,15 @@ def _barycentric_kernel(vertices, triangles, triangle, weights, vertex_count, pi
 
 @triton.jit
 def _interpolate_kernel(
-    triangle, weights, attributes, triangles, out, vertex_count, pixel_count, CHANNELS: tl.constexpr, BLOCK: tl.constexpr
+    triangle,
+    weights,
+    attributes,
+    triangles,
+    out,
+    vertex_count,
+    pixel_count,
+    CHANNELS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     image = tl.program_id(1).to(tl.int64)
     p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -119,15 +141,27 @@ def _normals_kernel(vertices, ring, normals, vertex_count, NEIGHBOURS: tl.conste
     valid = v < vertex_count
     base = image * vertex_count * 3
     at = base + v * 3
-    x, y, z = tl.load(vertices + at, valid, 0.0), tl.load(vertices + at + 1, valid, 0.0), tl.load(vertices + at + 2, valid, 0.0)
+    x, y, z = (
+        tl.load(vertices + at, valid, 0.0),
+        tl.load(vertices + at + 1, valid, 0.0),
+        tl.load(vertices + at + 2, valid, 0.0),
+    )
     nx = tl.zeros([BLOCK], tl.float32)
     ny = tl.zeros([BLOCK], tl.float32)
     nz = tl.zeros([BLOCK], tl.float32)
     for k in range(NEIGHBOURS):
         b = base + tl.load(ring + (2 * k) * vertex_count + v, valid, 0) * 3
         c = base + tl.load(ring + (2 * k + 1) * vertex_count + v, valid, 0) * 3
-        bx, by, bz = tl.load(vertices + b, valid, 0.0) - x, tl.load(vertices + b + 1, valid, 0.0) - y, tl.load(vertices + b + 2, valid, 0.0) - z
-        cx, cy, cz = tl.load(vertices + c, valid, 0.0) - x, tl.load(vertices + c + 1, valid, 0.0) - y, tl.load(vertices + c + 2, valid, 0.0) - z
+        bx, by, bz = (
+            tl.load(vertices + b, valid, 0.0) - x,
+            tl.load(vertices + b + 1, valid, 0.0) - y,
+            tl.load(vertices + b + 2, valid, 0.0) - z,
+        )
+        cx, cy, cz = (
+            tl.load(vertices + c, valid, 0.0) - x,
+            tl.load(vertices + c + 1, valid, 0.0) - y,
+            tl.load(vertices + c + 2, valid, 0.0) - z,
+        )
         nx += by * cz - bz * cy
         ny += bz * cx - bx * cz
         nz += bx * cy - by * cx
@@ -197,5 +231,7 @@ def vertex_normals(vertices: Tensor, ring: Tensor) -> Tensor:
     batch, vertex_count = vertices.shape[:2]
     normals = torch.empty_like(vertices)
     grid = (triton.cdiv(vertex_count, VERTICES_PER_BLOCK), batch)
-    _normals_kernel[grid](vertices, ring, normals, vertex_count, NEIGHBOURS=len(ring) // 2, BLOCK=VERTICES_PER_BLOCK)
+    _normals_kernel[grid](
+        vertices, ring, normals, vertex_count, NEIGHBOURS=len(ring) // 2, BLOCK=VERTICES_PER_BLOCK
+    )
     return normals

@@ -34,7 +34,9 @@ def face_bases(model: MorphableModel) -> dict[str, Float[Tensor, "components col
     }
 
 
-def rotation_angle_deg(a_rad: Float[Tensor, "batch 3"], b_rad: Float[Tensor, "batch 3"]) -> Float[Tensor, " batch"]:
+def rotation_angle_deg(
+    a_rad: Float[Tensor, "batch 3"], b_rad: Float[Tensor, "batch 3"]
+) -> Float[Tensor, " batch"]:
     """Angle of the rotation that leads from one pose to the other."""
     relative = rotation_from_angles(a_rad.double()).transpose(1, 2) @ rotation_from_angles(b_rad.double())
     cosine = (relative.diagonal(dim1=1, dim2=2).sum(-1) - 1) / 2
@@ -71,16 +73,19 @@ def geometry_errors(
     return errors
 
 
-def _vertex_distances(model: MorphableModel, predicted: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _vertex_distances(
+    model: MorphableModel, predicted: Tensor, truth: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     a, b = split(predicted), split(truth)
     va, vb = model.vertices(a.identity, a.expression), model.vertices(b.identity, b.expression)
     eyes = vb[:, model.landmarks[:2]]
-    between_eyes = (eyes[:, 0] - eyes[:, 1]).norm(dim=-1)
+    between_eyes = (eyes[:, 0] - eyes[:, 1]).square().sum(-1).sqrt()
     va, vb = va[:, model.face_mask], vb[:, model.face_mask]
     zero = torch.zeros_like(a.translation)
     posed = camera_from_model(va, a.angles_rad, zero) - camera_from_model(vb, b.angles_rad, zero)
-    vertex = (va - vb).norm(dim=-1).mean(1)
-    return vertex * MM_PER_DM, posed.norm(dim=-1).mean(1) * MM_PER_DM, 100 * vertex / between_eyes
+    vertex = (va - vb).square().sum(-1).sqrt().mean(1)
+    posed = posed.square().sum(-1).sqrt().mean(1)
+    return vertex * MM_PER_DM, posed * MM_PER_DM, 100 * vertex / between_eyes
 
 
 def mean_errors(

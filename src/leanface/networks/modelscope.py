@@ -36,7 +36,7 @@ def load_modelscope(snapshot: Path | None = None) -> FaceReconstructionNet:
 
 def _find_snapshot() -> Path:
     try:
-        from modelscope_hub.compat.snapshot_download import snapshot_download
+        from modelscope_hub.compat.snapshot_download import snapshot_download  # pyright: ignore[reportUnknownVariableType]
         from modelscope_hub.errors import HubError
     except ImportError:
         raise ArtifactError(

@@ -4,7 +4,8 @@ Sources: He et al., CVPR 2016 (arXiv:1512.03385); stride in the 3x3 convolution 
 their order as in Deep3DFaceRecon (Deng et al., CVPRW 2019).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -95,7 +96,9 @@ class FaceReconstructionNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.backbone = Backbone()
-        self.final_layers = nn.ModuleList(nn.Conv2d(STAGE_WIDTHS[-1] * EXPANSION, size, 1) for size in HEAD_SIZES)
+        self.final_layers = nn.ModuleList(
+            nn.Conv2d(STAGE_WIDTHS[-1] * EXPANSION, size, 1) for size in HEAD_SIZES
+        )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -117,9 +120,10 @@ class FaceReconstructionNet(nn.Module):
 
 def widths_of(network: nn.Module) -> dict[str, tuple[int, int]]:
     """(inputs, outputs) of every convolution, by module name: what distinguishes a pruned network."""
+    modules = cast(Iterable[tuple[str, nn.Module]], network.named_modules())
     return {
         name: (module.in_channels, module.out_channels)
-        for name, module in network.named_modules()
+        for name, module in modules
         if isinstance(module, nn.Conv2d)
     }
 

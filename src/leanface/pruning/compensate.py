@@ -23,7 +23,7 @@ from leanface.networks.resnet import STAGE_DEPTHS, Bottleneck, FaceReconstructio
 from leanface.pruning.prune import Kept
 
 CHUNK = 32
-"""Images that pass through a layer at once: so few that the allocator reuses the memory of their feature maps."""
+"""Images that pass through a layer at once: few enough for the allocator to reuse their maps' memory."""
 
 FAINT = 0.05
 """A batch norm's scale, relative to its layer's median, below which a channel is not asked to correct the

@@ -15,8 +15,8 @@ with warnings.catch_warnings():  # at import ModelOpt warns of optional packages
     from modelopt.torch.quantization.calib import HistogramCalibrator
 
 PERCENTILE = 99.999
-"""Of an activation's magnitudes. A few outliers would take the levels of all others: on a compensated student of
-half width, INT8 moved vertices by 0.243 mm with the largest magnitude, 0.196 with 99.999, 0.220 with 99.99 and 0.500
+"""Of an activation's magnitudes. A few outliers would take the levels of all others: INT8 moved the vertices
+of a half-width student by 0.243 mm with the largest magnitude, 0.196 with 99.999, 0.220 with 99.99 and 0.500
 with 99.9."""
 
 
@@ -30,7 +30,7 @@ def fake_quantize(
     """Insert quantisers, in place, and calibrate their ranges; what comes back is in eval mode.
 
     A weight's range is the largest magnitude of its output channel; an activation's is a percentile of the
-    magnitudes over all images and places. Quantisation-aware training goes on from here with the ranges fixed.
+    magnitudes over all images and places. Quantisation-aware training goes on from here, ranges fixed.
 
     Raises:
         ValueError: there is no image, or one is not finite.

@@ -20,7 +20,9 @@ class WeightAverage:
     @staticmethod
     def _floats(network: nn.Module) -> list[Tensor]:
         """Everything that can be averaged; integer buffers are counters."""
-        return [tensor for tensor in network.state_dict(keep_vars=True).values() if tensor.is_floating_point()]
+        return [
+            tensor for tensor in network.state_dict(keep_vars=True).values() if tensor.is_floating_point()
+        ]
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
@@ -30,7 +32,7 @@ class WeightAverage:
             self._average = [tensor.to(current[0].device) for tensor in self._average]
         self.updates += 1
         decay = min(self.decay, self.updates / (self.updates + 9))
-        torch._foreach_lerp_(self._average, current, 1 - decay)  # pyright: ignore[reportPrivateUsage]
+        torch._foreach_lerp_(self._average, current, 1 - decay)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
 
     @torch.no_grad()
     def swap(self, network: nn.Module) -> None:

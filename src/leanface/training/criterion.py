@@ -45,7 +45,9 @@ class CoefficientLoss(nn.Module):
         for name, part in LAYOUT.items():
             if name in bases:
                 # Variance that one sigma causes, over the group's total; the population's own sigma is close to 1.
-                weights[part] = bases[name].square().sum(1) / (bases[name].square().sum(1) * deviation[part] ** 2).sum()
+                weights[part] = (
+                    bases[name].square().sum(1) / (bases[name].square().sum(1) * deviation[part] ** 2).sum()
+                )
             else:
                 weights[part] = 1.0 / deviation[part].square() / (part.stop - part.start)
         self.register_buffer("weights", weights, persistent=False)

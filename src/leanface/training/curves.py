@@ -7,7 +7,11 @@ from matplotlib.figure import Figure
 
 PANELS = {
     "loss": (("train/loss", "training loss"),),
-    "mm": (("val/identity_mm", "identity"), ("val/expression_mm", "expression"), ("val/vertex_mm", "vertices")),
+    "mm": (
+        ("val/identity_mm", "identity"),
+        ("val/expression_mm", "expression"),
+        ("val/vertex_mm", "vertices"),
+    ),
     "degrees": (("val/rotation_deg", "rotation"),),
     "levels of 255": (("val/albedo_levels", "albedo"),),
 }

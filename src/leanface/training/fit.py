@@ -11,12 +11,12 @@ from typing import Any
 import pytorch_lightning as L
 import torch
 from pytorch_lightning.callbacks import Callback, Timer, TQDMProgressBar
-from torch import nn
+from torch import Tensor, nn
 
 from leanface.config import Machine, Optimizer
 from leanface.data.datamodule import FaceDataModule
-from leanface.errors import LeanFaceError
 from leanface.data.synthesis import population
+from leanface.errors import LeanFaceError
 from leanface.face.coefficients import HEAD_SIZES
 from leanface.face.morphable_model import MorphableModel
 from leanface.training.criterion import Criterion
@@ -54,7 +54,9 @@ class _History(Callback):
         if trainer.sanity_checking:
             return
         names = ("train/", "val/")
-        row = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(names)}
+        row = {
+            name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(names)
+        }
         row["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
         self.rows.append({"step": float(trainer.global_step), **row})
         if self._log is not None:
@@ -74,7 +76,9 @@ class _Piece(Callback):
         self._seconds = seconds
         self._start = time.monotonic()
 
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if self._seconds is not None and time.monotonic() - self._start > self._seconds:
             trainer.should_stop = True
 
@@ -99,7 +103,8 @@ def resolve_precision(machine: Machine, accelerator: str) -> Any:
 def head_scales(model: MorphableModel) -> list[float]:
     """Root mean square of the standard deviations of each head's outputs."""
     _, deviation = population(model)
-    return [float(part.square().mean().sqrt()) for part in deviation.split(HEAD_SIZES)]
+    parts: tuple[Tensor, ...] = torch.split(deviation, list(HEAD_SIZES))
+    return [float(part.square().mean().sqrt()) for part in parts]
 
 
 def fit(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from leanface.config import Optimizer
 from leanface.data.dataset import FaceBatch
-from leanface.errors import LeanFaceError
+from leanface.errors import ConfigError, LeanFaceError
 from leanface.face.morphable_model import MorphableModel
 from leanface.metrics.geometry import geometry_errors
 from leanface.training.average import WeightAverage
@@ -67,7 +67,7 @@ class TrainingModule(LightningModule):
                 "or optimizer.gradient_clip of this stage."
             )
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_index: int) -> None:
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.average.update(self.network)
 
     def on_validation_epoch_start(self) -> None:
@@ -77,7 +77,9 @@ class TrainingModule(LightningModule):
     def validation_step(self, batch: FaceBatch, batch_index: int) -> None:
         predicted = self.network(batch.images.contiguous(memory_format=torch.channels_last)).float()
         errors = geometry_errors(self._frozen[1], predicted, batch.coefficients)
-        self.log_dict({f"val/{name}": value.mean() for name, value in errors.items()}, batch_size=len(predicted))
+        self.log_dict(
+            {f"val/{name}": value.mean() for name, value in errors.items()}, batch_size=len(predicted)
+        )
 
     def on_validation_epoch_end(self) -> None:
         self.average.swap(self.network)
@@ -98,12 +100,20 @@ class TrainingModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["average"] = self.average.state_dict()
+        checkpoint["settings"] = self.settings.model_dump()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if checkpoint["settings"] != self.settings.model_dump():
+            raise ConfigError(
+                f"an unfinished training was begun with {checkpoint['settings']}, but now {self.settings.model_dump()} "
+                "is asked for; go on with the former, or delete its checkpoint (models/.teacher.ckpt)."
+            )
         self.average.load_state_dict(checkpoint["average"])
 
 
-def parameter_groups(network: nn.Module, settings: Optimizer, head_scales: list[float]) -> list[dict[str, Any]]:
+def parameter_groups(
+    network: nn.Module, settings: Optimizer, head_scales: list[float]
+) -> list[dict[str, Any]]:
     """AdamW's groups: no decay on biases and batch norms; each head's learning rate scaled to its outputs."""
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from leanface.config import Data, Machine, Teacher
 from leanface.data.datamodule import FaceDataModule, Stream
@@ -93,7 +94,8 @@ def make_teacher(request: Request) -> FaceReconstructionNet:
 def initialise_heads(network: FaceReconstructionNet, model: MorphableModel) -> None:
     """Start from the population's mean, with outputs of the population's order of magnitude."""
     mean, _ = population(model)
-    for head, bias, scale in zip(network.final_layers, mean.split(HEAD_SIZES), head_scales(model), strict=True):
+    biases: tuple[Tensor, ...] = torch.split(mean, list(HEAD_SIZES))
+    for head, bias, scale in zip(network.final_layers, biases, head_scales(model), strict=True):
         head.get_parameter("weight").normal_(std=0.01 * scale)
         head.get_parameter("bias").copy_(bias)
 

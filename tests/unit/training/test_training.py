@@ -1,9 +1,11 @@
 """Training: losses, averaging, Lightning, pieces."""
 
+import copy
 from pathlib import Path
 
 import pytest
 import torch
+from tests.unit.data.test_prepare import DATA
 from torch import nn
 
 from leanface.config import Machine, Optimizer
@@ -20,7 +22,6 @@ from leanface.training.average import WeightAverage
 from leanface.training.criterion import CoefficientLoss, PhotometricLoss, SupervisedCriterion
 from leanface.training.fit import FitResult, Unfinished, fit, resolve_precision
 from leanface.training.module import parameter_groups
-from tests.unit.data.test_prepare import DATA
 
 OPTIMIZER = Optimizer(
     steps=4,
@@ -37,7 +38,9 @@ MACHINE = Machine(accelerator="cpu", devices=1, precision="32-true", threads=2)
 @pytest.fixture(scope="module")
 def faces(model: MorphableModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("training") / "faces"
-    prepare_faces(model, DATA.model_copy(update={"train_count": 8, "val_count": 4, "test_count": 4}), 0, folder)
+    prepare_faces(
+        model, DATA.model_copy(update={"train_count": 8, "val_count": 4, "test_count": 4}), 0, folder
+    )
     return folder
 
 
@@ -72,7 +75,9 @@ def test_errors_are_zero_at_identity_and_mm_match_the_vertices(model: MorphableM
         truth[:, IDENTITY], torch.zeros(3, 64)
     )
     expected = 100 * moved[:, model.face_mask].square().sum(-1).mean(1).sqrt()
-    torch.testing.assert_close(geometry_errors(model, off, truth)["identity_mm"], expected, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        geometry_errors(model, off, truth)["identity_mm"], expected, atol=1e-3, rtol=1e-3
+    )
 
 
 def test_rotation_error_is_the_angle_between(model: MorphableModel) -> None:
@@ -119,9 +124,7 @@ def test_heads_learn_at_the_scale_of_their_outputs() -> None:
     assert decays[id(network.backbone.conv1.weight)] == 0.01
 
 
-def run(
-    network: nn.Module, faces: Path, model: MorphableModel, report: Path, **options: object
-) -> FitResult:
+def run(network: nn.Module, faces: Path, model: MorphableModel, report: Path, **options: object) -> FitResult:
     data = FaceDataModule(faces, OPTIMIZER.batch_size, 0)
     criterion = SupervisedCriterion(model, 1.0)
     return fit(network, criterion, data, OPTIMIZER, MACHINE, model=model, seed=0, report=report, **options)  # type: ignore[arg-type]
@@ -156,21 +159,14 @@ def test_frozen_batch_norm_keeps_its_statistics(
 def test_a_training_in_pieces_ends_where_an_unbroken_one_does(
     small_network: FaceReconstructionNet, faces: Path, model: MorphableModel, tmp_path: Path
 ) -> None:
-    import copy
-
     unbroken, checkpoint = copy.deepcopy(small_network), tmp_path / "state.ckpt"
     run(unbroken, faces, model, tmp_path / "unbroken")
-    pieces = 0
-    while True:
-        network = copy.deepcopy(small_network)
-        try:
-            run(network, faces, model, tmp_path / "pieces", checkpoint=checkpoint, piece_seconds=1e-6)
-            break
-        except Unfinished as unfinished:
-            pieces += 1
-            assert f"{pieces} of 4 steps" in str(unfinished)
-            assert checkpoint.exists()
-    assert pieces == 3
+    for done in (1, 2, 3):
+        with pytest.raises(Unfinished, match=f"{done} of 4 steps"):
+            run(copy.deepcopy(small_network), faces, model, tmp_path, checkpoint=checkpoint, piece_seconds=1e-6)
+        assert checkpoint.exists()
+    network = copy.deepcopy(small_network)
+    run(network, faces, model, tmp_path, checkpoint=checkpoint, piece_seconds=1e-6)
     assert not checkpoint.exists()
     assert int(network.backbone.bn1.num_batches_tracked) == int(unbroken.backbone.bn1.num_batches_tracked)  # type: ignore[arg-type]
 
