@@ -26,7 +26,7 @@ from leanface.training.module import TrainingModule
 MetricLog = Callable[[Mapping[str, float], int], None]
 """(metrics, step): where live curves go."""
 
-POINTS = 10
+POINTS = 8
 """How many times a training is validated and written to its curves."""
 
 
