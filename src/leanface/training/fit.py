@@ -1,6 +1,7 @@
 """Training with Lightning: any network, any criterion, from disk or streamed, in one go or in pieces."""
 
 import csv
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -135,6 +136,8 @@ def fit(
         Unfinished: `piece_seconds` were over before the last step.
         LeanFaceError: the loss is not finite.
     """
+    # Its advice on hardware and add-ons is not about this training.
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     L.seed_everything(seed, workers=True, verbose=False)
     if machine.threads:
         torch.set_num_threads(machine.threads)
