@@ -38,7 +38,7 @@ class Data(Section):
     yaw_max_rad: Annotated[float, Field(ge=0.0, le=1.2)]
     coefficient_clip: Positive
     augment: Fraction
-    photos: tuple[str, ...]
+    photos: Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 class Optimizer(Section):
@@ -158,6 +158,12 @@ class Benchmark(Section):
     windows_max: Count
     stability: Fraction
     threads: Count
+
+    @model_validator(mode="after")
+    def _single(self) -> "Benchmark":
+        if 1 not in self.batches:
+            raise ValueError("need batch 1, which every speed-up is measured at")
+        return self
 
 
 class Machine(Section):

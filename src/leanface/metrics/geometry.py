@@ -1,6 +1,7 @@
 """How far two readings of a face are apart, in millimetres, levels of 255 and degrees."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
@@ -93,6 +94,18 @@ def mean_errors(
 ) -> dict[str, float]:
     """Means over samples of `geometry_errors`."""
     return {name: float(values.mean()) for name, values in geometry_errors(model, predicted, truth).items()}
+
+
+def reference_errors(
+    model: MorphableModel, predictions: Mapping[str, Tensor], references: Mapping[str, Tensor]
+) -> dict[str, float]:
+    """`mean_errors` of every prediction against every reference, as PREDICTION/REFERENCE/ERROR."""
+    return {
+        f"{step}/{reference}/{name}": value
+        for step, predicted in predictions.items()
+        for reference, target in references.items()
+        for name, value in mean_errors(model, predicted, target).items()
+    }
 
 
 @torch.inference_mode()

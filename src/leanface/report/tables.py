@@ -68,7 +68,7 @@ AGAINST_TRUTH = {
 STEPS = (
     ("Pruned", "prune", "pruned/"),
     ("Re-fitted in closed form", "prune", "compensated/"),
-    ("Distilled", "distill", ""),
+    ("Distilled", "distill", "distilled/"),
     ("INT8, calibrated", "quantize", "calibrated/"),
     ("INT8, trained on", "quantize", "trained/"),
 )

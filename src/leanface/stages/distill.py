@@ -10,7 +10,7 @@ from leanface.data.datamodule import FaceDataModule
 from leanface.data.dataset import FaceDataset
 from leanface.distillation.criterion import DistillationCriterion
 from leanface.face.morphable_model import load_morphable_model
-from leanface.metrics.geometry import mean_errors, predict
+from leanface.metrics.geometry import predict, reference_errors
 from leanface.training.fit import MetricLog, fit
 
 
@@ -35,13 +35,8 @@ def run(*, distill: Distill, machine: Machine, seed: int, log: MetricLog) -> dic
     bundle.save_bundle(student, spec, paths.DISTILLED)
 
     val = FaceDataset(paths.FACES / "val")
-    predicted = predict(student, val)
     references = {"teacher": predict(teacher, val), "truth": torch.from_numpy(val.coefficients)}
-    metrics = {
-        f"{reference}/{name}": value
-        for reference, target in references.items()
-        for name, value in mean_errors(model, predicted, target).items()
-    }
+    metrics = reference_errors(model, {"distilled": predict(student, val)}, references)
     metrics |= {"seconds": result.seconds, "images_per_second": result.images_per_second}
     (paths.DISTILL_REPORT / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
     return metrics

@@ -8,7 +8,7 @@ from leanface import bundle, paths
 from leanface.config import Prune
 from leanface.data.dataset import FaceDataset
 from leanface.face.morphable_model import load_morphable_model
-from leanface.metrics.geometry import mean_errors, predict
+from leanface.metrics.geometry import predict, reference_errors
 from leanface.networks.resnet import widths_of
 from leanface.pruning.compensate import LayerFit, compensate
 from leanface.pruning.cost import layer_costs, macs_and_parameters
@@ -31,12 +31,8 @@ def run(*, prune: Prune, seed: int) -> dict[str, float]:
 
     model = load_morphable_model()
     references = {"teacher": predict(teacher, val), "truth": torch.from_numpy(val.coefficients)}
-    metrics: dict[str, float] = {}
-    for step, state in networks.items():
-        predicted = predict(state, val)
-        for reference, target in references.items():
-            errors = mean_errors(model, predicted, target)
-            metrics |= {f"{step}/{reference}/{name}": value for name, value in errors.items()}
+    predictions = {step: predict(state, val) for step, state in networks.items()}
+    metrics = reference_errors(model, predictions, references)
     for step, state in {"original": teacher, "pruned": network}.items():
         metrics[f"{step}/macs"], metrics[f"{step}/parameters"] = macs_and_parameters(state, val.image_size)
     original, pruned = (layer_costs(state, val.image_size) for state in (teacher, network))

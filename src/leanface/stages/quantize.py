@@ -10,7 +10,7 @@ from leanface.data.datamodule import FaceDataModule
 from leanface.data.dataset import FaceDataset
 from leanface.distillation.criterion import DistillationCriterion
 from leanface.face.morphable_model import load_morphable_model
-from leanface.metrics.geometry import mean_errors, predict
+from leanface.metrics.geometry import predict, reference_errors
 from leanface.networks.quantized import Quantizer
 from leanface.quantization.fake_quantize import fake_quantize
 from leanface.training.fit import MetricLog, fit
@@ -48,12 +48,7 @@ def run(
     bundle.save_bundle(network, parent.model_copy(update=fields), paths.QUANTIZED)
 
     references = {"teacher": predict(teacher, val), "truth": torch.from_numpy(val.coefficients)}
-    metrics = {
-        f"{step}/{reference}/{name}": value
-        for step, predicted in predictions.items()
-        for reference, target in references.items()
-        for name, value in mean_errors(model, predicted, target).items()
-    }
+    metrics = reference_errors(model, predictions, references)
     metrics |= {"seconds": result.seconds, "images_per_second": result.images_per_second}
     (paths.QUANTIZE_REPORT / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
     return metrics
