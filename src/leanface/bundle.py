@@ -49,9 +49,7 @@ class Spec(BaseModel):
     """Output channels of the teacher that each convolution kept; None for a network that was never pruned."""
     quantizer: dict[str, Any] | None = None
     """The quantiser's configuration (see leanface.quantization); None for a floating-point network."""
-    coefficients: dict[str, tuple[int, int]] = {
-        name: (part.start, part.stop) for name, part in LAYOUT.items()
-    }
+    coefficients: dict[str, tuple[int, int]] = {name: (part.start, part.stop) for name, part in LAYOUT.items()}
     input: InputContract
     provenance: dict[str, Any] = {}
 
@@ -82,9 +80,7 @@ def load_spec(folder: Path) -> Spec:
     try:
         return Spec.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise ArtifactError(
-            f"{path} is missing: {folder} is not a bundle. Rebuild it with `dvc repro`."
-        ) from None
+        raise ArtifactError(f"{path} is missing: {folder} is not a bundle. Rebuild it with `dvc repro`.") from None
     except (ValidationError, json.JSONDecodeError) as error:
         raise ArtifactError(f"{path} is not a bundle's spec: {error}. Rebuild it with `dvc repro`.") from None
 
@@ -102,9 +98,7 @@ def load_bundle(folder: Path) -> tuple[nn.Module, Spec]:
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing. Rebuild it with `dvc repro`.") from None
     except Exception as error:  # safetensors' own error type is not a public base class
-        raise ArtifactError(
-            f"{path} is truncated or not safetensors: {error}. Rebuild it with `dvc repro`."
-        ) from None
+        raise ArtifactError(f"{path} is truncated or not safetensors: {error}. Rebuild it with `dvc repro`.") from None
     try:
         network: nn.Module = build_network(spec.widths)
         if spec.quantizer is not None:

@@ -202,8 +202,7 @@ def parse_config(tree: Mapping[str, Any], source: str = "configuration") -> Conf
         return Config.model_validate(tree)
     except ValidationError as error:
         lines = [
-            f"  {'.'.join(str(part) for part in e['loc'])}: {e['msg']} (got {e.get('input')!r})"
-            for e in error.errors()
+            f"  {'.'.join(str(part) for part in e['loc'])}: {e['msg']} (got {e.get('input')!r})" for e in error.errors()
         ]
         raise ConfigError(
             f"{source} is not valid:\n" + "\n".join(lines) + "\nFix these keys in params.yaml or conf/."
@@ -220,13 +219,9 @@ def load_config(path: Path) -> Config:
     try:
         tree: Any = yaml.safe_load(path.read_text())
     except FileNotFoundError:
-        raise ArtifactError(
-            f"{path} is missing; run `leanface stage configure` (or `dvc repro`) first."
-        ) from None
+        raise ArtifactError(f"{path} is missing; run `leanface stage configure` (or `dvc repro`) first.") from None
     except yaml.YAMLError as error:
-        raise ArtifactError(
-            f"{path} is not YAML ({error}); rewrite it with `leanface stage configure`."
-        ) from None
+        raise ArtifactError(f"{path} is not YAML ({error}); rewrite it with `leanface stage configure`.") from None
     if not isinstance(tree, dict):
         raise ArtifactError(f"{path} is empty; rewrite it with `leanface stage configure`.")
     return parse_config(cast(dict[str, Any], tree), str(path))

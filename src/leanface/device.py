@@ -44,9 +44,7 @@ def _gpus() -> list[dict[str, str]]:
     for index in range(pynvml.nvmlDeviceGetCount()):
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-        gpus.append(
-            {"name": pynvml.nvmlDeviceGetName(handle), "compute": f"{major}.{minor}", "driver": driver}
-        )
+        gpus.append({"name": pynvml.nvmlDeviceGetName(handle), "compute": f"{major}.{minor}", "driver": driver})
     pynvml.nvmlShutdown()
     return gpus
 

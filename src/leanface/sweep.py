@@ -131,9 +131,7 @@ def _reproduce(name: str, overrides: Sequence[str]) -> None:
             if line.strip():
                 last.append(line)
     if process.returncode:
-        raise LeanFaceError(
-            f"experiment {name} ({' '.join(overrides)}) failed; its last lines:\n{''.join(last)}"
-        )
+        raise LeanFaceError(f"experiment {name} ({' '.join(overrides)}) failed; its last lines:\n{''.join(last)}")
 
 
 if __name__ == "__main__":

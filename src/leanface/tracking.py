@@ -160,9 +160,7 @@ class Run:
         except Exception as error:
             self.failed = True
             reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-            logger.warning(
-                "MLflow is out of reach (%s); run %r waits in %s", reason[0], self.record.name, _outbox()
-            )
+            logger.warning("MLflow is out of reach (%s); run %r waits in %s", reason[0], self.record.name, _outbox())
 
 
 class _Store:

@@ -29,9 +29,7 @@ OPTIMIZER = Optimizer(
 
 def settings(alpha: float = 0.3, **weights: float) -> Distill:
     ones = {f"{name}_weight": 1.0 for name in ("coefficient", "vertex", "attention")}
-    return Distill(
-        temperature=2.0, alpha=alpha, freeze_batch_norm=True, optimizer=OPTIMIZER, **(ones | weights)
-    )
+    return Distill(temperature=2.0, alpha=alpha, freeze_batch_norm=True, optimizer=OPTIMIZER, **(ones | weights))
 
 
 @pytest.fixture
@@ -42,9 +40,7 @@ def batch(model: MorphableModel, smooth_images: SmoothImages) -> FaceBatch:
 @pytest.fixture
 def pruned(small_network: FaceReconstructionNet) -> PruneResult:
     importance = Importance(name="magnitude", options={})
-    config = Prune(
-        ratio=0.5, importance=importance, round_to=4, compensate=False, calibration_count=1, ridge=1e-3
-    )
+    config = Prune(ratio=0.5, importance=importance, round_to=4, compensate=False, calibration_count=1, ridge=1e-3)
     return prune(small_network, config, seed=0)
 
 

@@ -27,9 +27,7 @@ def shipped(name: str) -> Importance:
 
 
 def settings(importance: Importance) -> Prune:
-    return Prune(
-        ratio=0.5, importance=importance, round_to=4, compensate=False, calibration_count=1, ridge=1e-3
-    )
+    return Prune(ratio=0.5, importance=importance, round_to=4, compensate=False, calibration_count=1, ridge=1e-3)
 
 
 def test_table_and_files_name_the_same_criteria() -> None:

@@ -103,9 +103,7 @@ def test_code_dependencies_are_exactly_what_is_imported(stage: str, imports: gri
 
 
 @pytest.mark.parametrize("stage", sorted(set(STAGES) - {"configure", "probe"}))
-def test_the_packaged_files_that_a_stage_reads_are_among_its_deps(
-    stage: str, imports: grimp.ImportGraph
-) -> None:
+def test_the_packaged_files_that_a_stage_reads_are_among_its_deps(stage: str, imports: grimp.ImportGraph) -> None:
     deps = names(STAGES[stage]["deps"])
     listed = {dep for dep in deps if SOURCE / "assets" in dep.parents}
     readable = {file for module, file in ASSETS.items() if module in reached(imports, stage)}

@@ -17,12 +17,7 @@ from leanface.runtime.engine import build_engine
 CASES = [
     ("torch", "fp32"),
     ("torch", "int8"),
-    *(
-        (runtime, precision)
-        for runtime in RUNTIMES
-        if runtime != "torch"
-        for precision in ("fp32", "fp16", "int8")
-    ),
+    *((runtime, precision) for runtime in RUNTIMES if runtime != "torch" for precision in ("fp32", "fp16", "int8")),
 ]
 BUILD = Build(batch_min=1, batch_opt=2, batch_max=4, workspace_mib=256, builder_level=0)
 TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "int8": 3e-2}

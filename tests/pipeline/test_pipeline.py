@@ -30,9 +30,7 @@ def environment() -> dict[str, str]:
         for who in ("AUTHOR", "COMMITTER")
         for what in ("NAME", "EMAIL")
     }
-    inherited = {
-        name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_"))
-    }
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_"))}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {**inherited, **identity, "PATH": path, "OMP_WAIT_POLICY": "PASSIVE"}
 
@@ -173,9 +171,7 @@ def test_a_damaged_asset_stops_the_run_and_costs_nothing(copy: Path, repro: str,
     assert "Traceback" not in output
     assert digests(copy) == before
     run("dvc", "checkout")
-    assert (copy / paths.PREPARE_REPORT).is_dir(), (
-        "DVC clears a failed stage's report, but keeps it in its cache"
-    )
+    assert (copy / paths.PREPARE_REPORT).is_dir(), "DVC clears a failed stage's report, but keeps it in its cache"
 
 
 @pytest.fixture

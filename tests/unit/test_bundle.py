@@ -37,9 +37,7 @@ def test_the_full_network_comes_back_bitwise(tmp_path: Path) -> None:
     assert not loaded.training
 
 
-def test_a_network_with_other_widths_comes_back_bitwise(
-    small_network: FaceReconstructionNet, saved: Path
-) -> None:
+def test_a_network_with_other_widths_comes_back_bitwise(small_network: FaceReconstructionNet, saved: Path) -> None:
     loaded, spec = bundle.load_network(saved)
     assert widths_of(loaded) == widths_of(small_network) == spec.widths
     assert widths_of(loaded) != widths_of(build_network())
@@ -56,9 +54,7 @@ def test_the_spec_comes_back(small_network: FaceReconstructionNet, tmp_path: Pat
     assert bundle.load_spec(tmp_path / "network") == spec
 
 
-def test_saving_again_replaces_the_folder_and_its_digest(
-    small_network: FaceReconstructionNet, saved: Path
-) -> None:
+def test_saving_again_replaces_the_folder_and_its_digest(small_network: FaceReconstructionNet, saved: Path) -> None:
     before = bundle.digest(saved)
     (saved / "left_over.txt").write_text("from an earlier version")
     with torch.no_grad():

@@ -15,9 +15,7 @@ def test_a_stage_runs(project, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == ""
 
 
-def test_a_leanface_error_is_one_message_without_a_traceback(
-    project, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_leanface_error_is_one_message_without_a_traceback(project, capsys: pytest.CaptureFixture[str]) -> None:
     paths.PARAMS.write_text("scale: huge\n")
     assert main(["stage", "configure"]) == 1
     assert capsys.readouterr().err.startswith("ConfigError: params.yaml: scale = 'huge'")

@@ -109,9 +109,7 @@ def test_a_number_in_scientific_notation_is_a_number(project: Path) -> None:
     assert load_config(paths.CONFIG).distill.optimizer.learning_rate == 1e-4
 
 
-@pytest.mark.parametrize(
-    "params", ["prune: {ratio: 1.5}\n", "scale: huge\n", "prune: {ratoi: 0.3}\n", "a: [\n"]
-)
+@pytest.mark.parametrize("params", ["prune: {ratio: 1.5}\n", "scale: huge\n", "prune: {ratoi: 0.3}\n", "a: [\n"])
 def test_a_refused_change_leaves_the_last_configuration(tree: dict[str, Any], params: str) -> None:
     before = paths.CONFIG.read_bytes()
     paths.PARAMS.write_text(params)

@@ -147,9 +147,7 @@ def test_an_unreachable_store_stops_nothing_and_loses_nothing(
     assert runs()["distill"].data.metrics == {"loss": 2.0}
 
 
-def test_a_temporary_checkout_uses_the_project_s_store(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_temporary_checkout_uses_the_project_s_store(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert tracking.store_root() == project
     checkout = project / ".dvc/tmp/exps/standalone/tmp123"
     checkout.mkdir(parents=True)

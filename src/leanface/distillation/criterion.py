@@ -77,9 +77,7 @@ class DistillationCriterion(nn.Module):
         return terms | {"labels": labels, "loss": (1 - weights.alpha) * imitation + weights.alpha * labels}
 
 
-def _stage_channels(
-    teacher: FaceReconstructionNet, kept: Mapping[str, Sequence[int]] | None
-) -> list[Sequence[int]]:
+def _stage_channels(teacher: FaceReconstructionNet, kept: Mapping[str, Sequence[int]] | None) -> list[Sequence[int]]:
     """The original's channels that survive in the feature maps after each of the four stages."""
     last = [f"backbone.layer{stage}.{depth - 1}.conv3" for stage, depth in enumerate(STAGE_DEPTHS, start=1)]
     return [range(widths_of(teacher)[name][1]) if kept is None else kept[name] for name in last]

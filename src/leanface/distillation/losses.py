@@ -41,9 +41,7 @@ class VertexLoss(nn.Module):
         self.register_buffer("mean", model.mean_vertices[index] * MM_PER_DM, persistent=False)
         self.register_buffer("basis", basis.contiguous(), persistent=False)
 
-    def forward(
-        self, predicted: Float[Tensor, "batch 257"], target: Float[Tensor, "batch 257"]
-    ) -> Float[Tensor, ""]:
+    def forward(self, predicted: Float[Tensor, "batch 257"], target: Float[Tensor, "batch 257"]) -> Float[Tensor, ""]:
         # In full precision: a millimetre of a decimetre is below bf16's resolution.
         with torch.autocast(predicted.device.type, enabled=False):
             difference = self._posed_mm(predicted.float()) - self._posed_mm(target.float())

@@ -31,9 +31,7 @@ def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
         node.outputs.clear()
     graph.cleanup().toposort()
     ends = {tensor.name for tensor in (*graph.inputs, *graph.outputs)}
-    variables: list[Tensor] = [
-        t for t in graph.tensors().values() if isinstance(t, gs.Variable) and t.name not in ends
-    ]
+    variables: list[Tensor] = [t for t in graph.tensors().values() if isinstance(t, gs.Variable) and t.name not in ends]
     for index, tensor in enumerate(variables):
         tensor.name = f"t{index}"
     return gs.export_onnx(graph)

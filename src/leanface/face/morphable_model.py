@@ -87,15 +87,9 @@ def load_morphable_model(path: Path = MORPHABLE_MODEL) -> MorphableModel:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as packed:
             arrays = {name: packed[name] for name in packed.files}
     except FileNotFoundError:
-        raise ArtifactError(
-            f"{path} is missing; reinstall LeanFace or rebuild it (see leanface.assets)."
-        ) from None
-    except (
-        Exception
-    ) as error:  # numpy raises zipfile, zlib, OSError or ValueError, depending on where it is cut
-        raise ArtifactError(
-            f"{path} is not a packed morphable model ({error}); reinstall LeanFace."
-        ) from None
+        raise ArtifactError(f"{path} is missing; reinstall LeanFace or rebuild it (see leanface.assets).") from None
+    except Exception as error:  # numpy raises zipfile, zlib, OSError or ValueError, depending on where it is cut
+        raise ArtifactError(f"{path} is not a packed morphable model ({error}); reinstall LeanFace.") from None
     version = int(arrays.get("format_version", -1))
     if version != FORMAT_VERSION:
         raise ArtifactError(f"{path} has format {version}, expected {FORMAT_VERSION}; reinstall LeanFace.")

@@ -63,9 +63,7 @@ def visible_triangles(
 
 def _edge(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     """Twice the signed area of the triangles (a, b, c) in image space."""
-    return (b[..., 0] - a[..., 0]) * (c[..., 1] - a[..., 1]) - (c[..., 0] - a[..., 0]) * (
-        b[..., 1] - a[..., 1]
-    )
+    return (b[..., 0] - a[..., 0]) * (c[..., 1] - a[..., 1]) - (c[..., 0] - a[..., 0]) * (b[..., 1] - a[..., 1])
 
 
 def _barycentric(corners: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -87,9 +85,7 @@ def _gather_corners(attributes: Tensor, triangles: Tensor, triangle: Tensor) -> 
 def _pixel_barycentric(vertices_image: Tensor, triangles: Tensor, triangle: Tensor) -> Tensor:
     size = triangle.shape[-1]
     at = torch.arange(size, device=vertices_image.device, dtype=vertices_image.dtype)
-    weights = _barycentric(
-        _gather_corners(vertices_image, triangles, triangle), at.view(1, 1, -1), at.view(1, -1, 1)
-    )
+    weights = _barycentric(_gather_corners(vertices_image, triangles, triangle), at.view(1, 1, -1), at.view(1, -1, 1))
     return torch.where((triangle >= 0)[..., None], weights, 0.0)
 
 

@@ -74,9 +74,7 @@ def _keys_kernel(
 
 
 @triton.jit
-def _barycentric_kernel(
-    vertices, triangles, triangle, weights, vertex_count, pixel_count, size, BLOCK: tl.constexpr
-):
+def _barycentric_kernel(vertices, triangles, triangle, weights, vertex_count, pixel_count, size, BLOCK: tl.constexpr):
     image = tl.program_id(1).to(tl.int64)
     p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     valid = p < pixel_count
@@ -231,7 +229,5 @@ def vertex_normals(vertices: Tensor, ring: Tensor) -> Tensor:
     batch, vertex_count = vertices.shape[:2]
     normals = torch.empty_like(vertices)
     grid = (triton.cdiv(vertex_count, VERTICES_PER_BLOCK), batch)
-    _normals_kernel[grid](
-        vertices, ring, normals, vertex_count, NEIGHBOURS=len(ring) // 2, BLOCK=VERTICES_PER_BLOCK
-    )
+    _normals_kernel[grid](vertices, ring, normals, vertex_count, NEIGHBOURS=len(ring) // 2, BLOCK=VERTICES_PER_BLOCK)
     return normals

@@ -27,9 +27,7 @@ class UvMap:
         self._fragments = rasterize(flat, self._triangles, size)
         self.mask = self._fragments.triangle[0] >= 0
 
-    def sample(
-        self, attributes: Float[Tensor, "batch vertices channels"]
-    ) -> Float[Tensor, "batch size size channels"]:
+    def sample(self, attributes: Float[Tensor, "batch vertices channels"]) -> Float[Tensor, "batch size size channels"]:
         """Attributes over the grid; zero outside the mask."""
         batch = len(attributes)
         repeated = Fragments(*(part.expand(batch, *part.shape[1:]).contiguous() for part in self._fragments))

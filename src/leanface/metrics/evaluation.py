@@ -63,9 +63,7 @@ class Judge:
         """`geometry_errors` against what the faces were rendered from, prefixed by truth_."""
         return _prefixed("truth_", geometry_errors(self.model, compressed, truth))
 
-    def mean_face(
-        self, original: Float[Tensor, "batch 257"], truth: Float[Tensor, "batch 257"]
-    ) -> dict[str, float]:
+    def mean_face(self, original: Float[Tensor, "batch 257"], truth: Float[Tensor, "batch 257"]) -> dict[str, float]:
         """What always answering with the average face would score: the mark that a network has to beat."""
         average, _ = population(self.model)
         constant = average.expand_as(truth)

@@ -35,9 +35,7 @@ def face_bases(model: MorphableModel) -> dict[str, Float[Tensor, "components col
     }
 
 
-def rotation_angle_deg(
-    a_rad: Float[Tensor, "batch 3"], b_rad: Float[Tensor, "batch 3"]
-) -> Float[Tensor, " batch"]:
+def rotation_angle_deg(a_rad: Float[Tensor, "batch 3"], b_rad: Float[Tensor, "batch 3"]) -> Float[Tensor, " batch"]:
     """Angle of the rotation that leads from one pose to the other."""
     relative = rotation_from_angles(a_rad.double()).transpose(1, 2) @ rotation_from_angles(b_rad.double())
     cosine = (relative.diagonal(dim1=1, dim2=2).sum(-1) - 1) / 2
@@ -74,9 +72,7 @@ def geometry_errors(
     return errors
 
 
-def _vertex_distances(
-    model: MorphableModel, predicted: Tensor, truth: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _vertex_distances(model: MorphableModel, predicted: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     a, b = split(predicted), split(truth)
     va, vb = model.vertices(a.identity, a.expression), model.vertices(b.identity, b.expression)
     eyes = vb[:, model.landmarks[:2]]

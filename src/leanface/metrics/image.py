@@ -77,9 +77,7 @@ def whole_windows(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
 
 def _require_same_shape(first: np.ndarray, second: np.ndarray, mask: np.ndarray | None) -> None:
     if first.ndim != 3 or first.shape != second.shape:
-        raise ValueError(
-            f"expected two pictures of one shape (H, W, C), got {first.shape} and {second.shape}"
-        )
+        raise ValueError(f"expected two pictures of one shape (H, W, C), got {first.shape} and {second.shape}")
     if mask is None:
         return
     if mask.shape != first.shape[:2] or mask.dtype != np.bool_:

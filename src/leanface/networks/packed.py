@@ -43,9 +43,7 @@ def load_packed(path: Path) -> FaceReconstructionNet:
             arrays = {name: torch.from_numpy(packed[name]) for name in packed.files}
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing; reinstall LeanFace, or use `teacher: trained`.") from None
-    except (
-        Exception
-    ) as error:  # numpy raises zipfile, zlib, OSError or ValueError, depending on where it is cut
+    except Exception as error:  # numpy raises zipfile, zlib, OSError or ValueError, depending on where it is cut
         raise ArtifactError(f"{path} is not a packed network ({error}); reinstall LeanFace.") from None
     state = {
         name: value.float() * arrays[name + _SCALE].view(-1, 1, 1, 1) if name + _SCALE in arrays else value

@@ -96,9 +96,7 @@ class FaceReconstructionNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.backbone = Backbone()
-        self.final_layers = nn.ModuleList(
-            nn.Conv2d(STAGE_WIDTHS[-1] * EXPANSION, size, 1) for size in HEAD_SIZES
-        )
+        self.final_layers = nn.ModuleList(nn.Conv2d(STAGE_WIDTHS[-1] * EXPANSION, size, 1) for size in HEAD_SIZES)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -122,9 +120,7 @@ def widths_of(network: nn.Module) -> dict[str, tuple[int, int]]:
     """(inputs, outputs) of every convolution, by module name: what distinguishes a pruned network."""
     modules = cast(Iterable[tuple[str, nn.Module]], network.named_modules())
     return {
-        name: (module.in_channels, module.out_channels)
-        for name, module in modules
-        if isinstance(module, nn.Conv2d)
+        name: (module.in_channels, module.out_channels) for name, module in modules if isinstance(module, nn.Conv2d)
     }
 
 

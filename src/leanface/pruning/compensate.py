@@ -172,9 +172,7 @@ class _Moments:
         inputs, outputs = conv.weight[0].numel(), conv.out_channels
         zeros = torch.zeros(inputs, inputs, dtype=torch.float64, device=conv.weight.device)
         self.gram, self.cross = zeros, zeros.new_zeros(inputs, outputs)
-        self.x_sum, self.r_sum, self.r_squares = (
-            zeros.new_zeros(count) for count in (inputs, outputs, outputs)
-        )
+        self.x_sum, self.r_sum, self.r_squares = (zeros.new_zeros(count) for count in (inputs, outputs, outputs))
         self.y_sum, self.y_squares = zeros.new_zeros(outputs), zeros.new_zeros(outputs)
         self.rows = 0
         self.x_centre: Tensor | None = None

@@ -32,9 +32,7 @@ def layer_costs(network: nn.Module, size: int) -> dict[str, LayerCost]:
             activation_bytes=output[0].numel() * 4,
         )
 
-    handles = [
-        conv.register_forward_hook(partial(record, name)) for name, conv in _convolutions(network).items()
-    ]
+    handles = [conv.register_forward_hook(partial(record, name)) for name, conv in _convolutions(network).items()]
     try:
         _run(network, size)
     finally:
@@ -49,9 +47,7 @@ def macs_and_parameters(network: nn.Module, size: int) -> tuple[int, int]:
     return macs, sum(parameter.numel() for parameter in network.parameters())
 
 
-def layer_latencies_ms(
-    network: nn.Module, size: int, *, warmup: int, runs: int
-) -> tuple[dict[str, float], float]:
+def layer_latencies_ms(network: nn.Module, size: int, *, warmup: int, runs: int) -> tuple[dict[str, float], float]:
     """Median time of every convolution on the CPU in FP32 at batch 1, and of the whole network.
 
     By module name in the order of execution; all from the same runs.

@@ -41,9 +41,7 @@ def prune(network: FaceReconstructionNet, config: Prune, seed: int) -> PruneResu
     widths = widths_of(pruned)
     names = {pruned.get_submodule(name): name for name in widths}
     kept = {name: list(range(outputs)) for name, (_, outputs) in widths.items()}
-    _check_ratio(
-        config, min(outputs for name, (_, outputs) in widths.items() if name.startswith("backbone."))
-    )
+    _check_ratio(config, min(outputs for name, (_, outputs) in widths.items() if name.startswith("backbone.")))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         pruner: Any = BasePruner(

@@ -27,9 +27,7 @@ def save_pareto(variants: dict[str, Json], path: Path) -> None:
     for axes, (key, axis) in zip(figure.subplots(1, 2, sharey=True), panels.items(), strict=True):
         for name, variant in known.items():
             label = f"{VARIANT_NAMES[name]}, {RUNTIME_NAMES[variant['runtime']]}"
-            axes.scatter(
-                variant[key], variant["vertex_error_mm"], s=90, color=COLOURS[name], zorder=3, label=label
-            )
+            axes.scatter(variant[key], variant["vertex_error_mm"], s=90, color=COLOURS[name], zorder=3, label=label)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))

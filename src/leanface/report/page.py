@@ -83,8 +83,7 @@ def _scalars(metrics: Json) -> Json:
 def _inlined(pictures: dict[str, Path]) -> dict[str, str]:
     """PNG files as data: URLs."""
     return {
-        name: "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-        for name, path in pictures.items()
+        name: "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode() for name, path in pictures.items()
     }
 
 

@@ -103,8 +103,6 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 @torch.inference_mode()
-def _on_grey(
-    renderer: Renderer, coefficients: Float[Tensor, "batch 257"]
-) -> Float[np.ndarray, "batch H W 3"]:
+def _on_grey(renderer: Renderer, coefficients: Float[Tensor, "batch 257"]) -> Float[np.ndarray, "batch H W 3"]:
     rendering = renderer(coefficients)
     return (rendering.image + BACKING * (1 - rendering.alpha)).permute(0, 2, 3, 1).numpy()

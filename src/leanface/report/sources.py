@@ -29,14 +29,10 @@ class Picture:
 
 PICTURES = (
     Picture("faces", paths.PREPARE_REPORT / "contact_sheet.png", "Rendered faces, with exact ground truth"),
-    Picture(
-        "photos", paths.PREPARE_REPORT / "photos.png", "The two real photos, landmarked, aligned and cropped"
-    ),
+    Picture("photos", paths.PREPARE_REPORT / "photos.png", "The two real photos, landmarked, aligned and cropped"),
     Picture("teacher", paths.TEACHER_REPORT / "reconstructions.png", "What the original network reads"),
     Picture("teacher_curves", paths.TEACHER_REPORT / "curves.png", "Training of the original"),
-    Picture(
-        "layers", paths.ANALYZE_REPORT / "layers.png", "Where the original spends parameters and computation"
-    ),
+    Picture("layers", paths.ANALYZE_REPORT / "layers.png", "Where the original spends parameters and computation"),
     Picture("widths", paths.PRUNE_REPORT / "widths.png", "Channels per layer, before and after pruning"),
     Picture("distill_curves", paths.DISTILL_REPORT / "curves.png", "Distillation"),
     Picture("quantize_curves", paths.QUANTIZE_REPORT / "curves.png", "Quantisation-aware training"),
@@ -91,9 +87,7 @@ def require_same_device(benchmarked: Any, present: Json) -> None:
     if benchmarked == present:
         return
     measured = cast(Json, benchmarked) if isinstance(benchmarked, dict) else {}
-    differing = sorted(
-        key for key in measured.keys() | present.keys() if measured.get(key) != present.get(key)
-    )
+    differing = sorted(key for key in measured.keys() | present.keys() if measured.get(key) != present.get(key))
     raise ArtifactError(
         f"{paths.BENCHMARK} was measured on another machine than {paths.DEVICE} describes: they differ in "
         f"{', '.join(differing)}. Numbers of two machines are not comparable: measure again with "

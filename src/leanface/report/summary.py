@@ -54,9 +54,7 @@ def check_gates(gates: Gates, variants: dict[str, Json]) -> dict[str, Json]:
 def measured(rows: Iterable[Json], **fields: Any) -> list[Json]:
     """The benchmark rows that ran and whose fields have these values, the fastest first."""
     chosen = [
-        row
-        for row in rows
-        if row["status"] != "not_run" and all(row[name] == value for name, value in fields.items())
+        row for row in rows if row["status"] != "not_run" and all(row[name] == value for name, value in fields.items())
     ]
     return sorted(chosen, key=lambda row: row["p50_ms"])
 
@@ -98,9 +96,7 @@ def _variant(name: str, sources: Sources) -> Json:
     largest = max(row["batch"] for row in rows)
     best = measured(rows, variant=name, batch=1)
     if not best:
-        raise ArtifactError(
-            f"{paths.BENCHMARK} has no row of {name} at batch 1 that ran; run `dvc repro benchmark`."
-        )
+        raise ArtifactError(f"{paths.BENCHMARK} has no row of {name} at batch 1 that ran; run `dvc repro benchmark`.")
     bulk = measured(rows, variant=name, batch=largest)
     throughput = max(row["images_per_second"] for row in bulk) if bulk else None
     return {
@@ -114,8 +110,7 @@ def _variant(name: str, sources: Sources) -> Json:
         "latency_ms_p50": best[0]["p50_ms"],
         "latency_status": best[0]["status"],
         "speedup": baseline(sources.benchmark, 1)["p50_ms"] / best[0]["p50_ms"],
-        "throughput_ratio": throughput
-        and throughput / baseline(sources.benchmark, largest)["images_per_second"],
+        "throughput_ratio": throughput and throughput / baseline(sources.benchmark, largest)["images_per_second"],
         "memory_mb": best[0]["memory_mb"],
         "energy_ratio": None,
         "runtime": best[0]["runtime"],

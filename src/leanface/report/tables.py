@@ -106,14 +106,10 @@ def ladder(sources: Sources, summary: Json) -> list[Rung]:
     rows = sources.benchmark["rows"]
     torch_row = baseline(sources.benchmark, 1)
     best = {
-        name: measured(
-            (row for row in rows if row["runtime"] not in ("torch", "tensorrt")), variant=name, batch=1
-        )
+        name: measured((row for row in rows if row["runtime"] not in ("torch", "tensorrt")), variant=name, batch=1)
         for name in paths.VARIANTS
     }
-    tensorrt = [
-        row for row in rows if row["runtime"] == "tensorrt" and row["variant"] == GATED and row["batch"] == 1
-    ]
+    tensorrt = [row for row in rows if row["runtime"] == "tensorrt" and row["variant"] == GATED and row["batch"] == 1]
     steps: list[tuple[str, Json]] = [("Original", torch_row)]
     steps += [("Original, exported", row) for row in best[BASELINE[0]][:1]]
     steps += [(VARIANT_NAMES[name], row) for name in paths.VARIANTS[1:] for row in best[name][:1]]
@@ -129,9 +125,7 @@ def _rung(name: str, row: Json, slowest_ms: float, sources: Sources, summary: Js
     largest = max(sources.benchmark["settings"]["batches"])
     bulk = measured(sources.benchmark["rows"], variant=row["variant"], runtime=row["runtime"], batch=largest)
     # The file that would be deployed; a bundle is only what PyTorch reads here.
-    size_bytes = (
-        row["size_bytes"] if row["runtime"] == "tensorrt" else sources.benchmark["files"][row["variant"]]
-    )
+    size_bytes = row["size_bytes"] if row["runtime"] == "tensorrt" else sources.benchmark["files"][row["variant"]]
     size_mb = None if size_bytes is None else size_bytes / 1e6
     return Rung(
         name=name,
@@ -164,9 +158,7 @@ class Measure:
 def quality(evaluations: Mapping[str, Json], measures: Mapping[str, str]) -> list[Measure]:
     """Mean and interval of each measure that was taken, a cell per variant in the order given."""
     return [
-        Measure(
-            key, name, [_interval(key, evaluation["measures"][key]) for evaluation in evaluations.values()]
-        )
+        Measure(key, name, [_interval(key, evaluation["measures"][key]) for evaluation in evaluations.values()])
         for key, name in measures.items()
         if all(key in evaluation["measures"] for evaluation in evaluations.values())
     ]

@@ -45,15 +45,11 @@ class InputSpec:
         if not isinstance(images, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise BackendError(f"{self.name}: expected a numpy array, got {type(images).__name__}")
         if images.dtype != self.dtype:
-            raise BackendError(
-                f"{self.name}: expected {self.dtype}, got {images.dtype}; convert with astype."
-            )
+            raise BackendError(f"{self.name}: expected {self.dtype}, got {images.dtype}; convert with astype.")
         if images.ndim != 4 or images.shape[1] != 3:
             raise BackendError(f"{self.name}: expected shape (batch, 3, height, width), got {images.shape}")
         if not _within(images.shape[0], self.batch):
-            raise BackendError(
-                f"{self.name}: expected a batch of {_words(self.batch)}, got {images.shape[0]}"
-            )
+            raise BackendError(f"{self.name}: expected a batch of {_words(self.batch)}, got {images.shape[0]}")
         for axis, length in zip(("height", "width"), images.shape[2:], strict=True):
             if not _within(length, self.side) or length % self.multiple_of:
                 raise BackendError(
@@ -61,9 +57,7 @@ class InputSpec:
                     f"{self.multiple_of}, got {length}"
                 )
         if not images.flags.c_contiguous:
-            raise BackendError(
-                f"{self.name}: expected a C-contiguous array; pass numpy.ascontiguousarray(images)."
-            )
+            raise BackendError(f"{self.name}: expected a C-contiguous array; pass numpy.ascontiguousarray(images).")
 
 
 class Runtime(ABC):

@@ -101,9 +101,7 @@ def benchmark_end_to_end(
     detector = FaceDetector()
     faces = detector.detect(photo)
     if not faces:
-        raise ArtifactError(
-            "no face was found in the first of data.photos, which is benchmarked; list another first."
-        )
+        raise ArtifactError("no face was found in the first of data.photos, which is benchmarked; list another first.")
     landmarks = faces[0].landmarks
 
     def reconstruct(network: Runtime) -> torch.Tensor:
@@ -190,11 +188,7 @@ def _size_bytes(path: Path) -> int | None:
 
 def headline(rows: Sequence[Row]) -> dict[str, float]:
     """Median latency of what ran, as `VARIANT/RUNTIME/batch_N_ms`."""
-    return {
-        f"{row.variant}/{row.runtime}/batch_{row.batch}_ms": row.p50_ms
-        for row in rows
-        if row.p50_ms is not None
-    }
+    return {f"{row.variant}/{row.runtime}/batch_{row.batch}_ms": row.p50_ms for row in rows if row.p50_ms is not None}
 
 
 def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -140,9 +140,7 @@ def load_description(plan_path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except (FileNotFoundError, json.JSONDecodeError) as error:
-        raise ArtifactError(
-            f"{path} does not describe an engine ({error}); run `leanface stage build`."
-        ) from None
+        raise ArtifactError(f"{path} does not describe an engine ({error}); run `leanface stage build`.") from None
 
 
 def _read_onnx(path: Path) -> tuple[bytes, int]:
@@ -171,16 +169,13 @@ def _build(
     try:
         builder = trt.Builder(logger)
     except (TypeError, RuntimeError) as error:
-        raise BackendError(
-            f"{library} cannot build engines here: {'; '.join(logger.errors) or error}"
-        ) from error
+        raise BackendError(f"{library} cannot build engines here: {'; '.join(logger.errors) or error}") from error
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(content):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
         lines = [
-            f"  node {error.node_name() or '?'} ({error.node_operator() or '?'}): {error.desc()}"
-            for error in errors
+            f"  node {error.node_name() or '?'} ({error.node_operator() or '?'}): {error.desc()}" for error in errors
         ]
         raise ExportError(f"{library} cannot parse {onnx_path}:\n" + "\n".join(lines))
     config = builder.create_builder_config()
@@ -193,9 +188,7 @@ def _build(
     targets = _set_targets(library, trt, config)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise BackendError(
-            f"{library} could not build an engine from {onnx_path}: {'; '.join(logger.errors)}"
-        )
+        raise BackendError(f"{library} could not build an engine from {onnx_path}: {'; '.join(logger.errors)}")
     return bytes(plan), targets
 
 

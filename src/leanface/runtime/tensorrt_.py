@@ -47,9 +47,7 @@ class TensorRtRuntime(Runtime):
         self._images.host[: images.size] = images.ravel()
         cuda.to_device(self._images, images.size)
         if not context.set_input_shape(INPUT_NAME, images.shape):
-            raise BackendError(
-                f"the engine refuses the shape {images.shape}; rebuild it with `leanface stage build`."
-            )
+            raise BackendError(f"the engine refuses the shape {images.shape}; rebuild it with `leanface stage build`.")
         if not context.execute_async_v3(int(cuda.stream)):
             raise BackendError("the engine failed to run; see TensorRT's own messages.")
         cuda.to_host(self._coefficients, count)

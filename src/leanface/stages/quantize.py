@@ -16,9 +16,7 @@ from leanface.quantization.fake_quantize import fake_quantize
 from leanface.training.fit import MetricLog, fit
 
 
-def run(
-    *, quantize: Quantize, distill: Distill, machine: Machine, seed: int, log: MetricLog
-) -> dict[str, float]:
+def run(*, quantize: Quantize, distill: Distill, machine: Machine, seed: int, log: MetricLog) -> dict[str, float]:
     model, val = load_morphable_model(), FaceDataset(paths.FACES / "val")
     teacher, _ = bundle.load_network(paths.TEACHER)
     student, parent = bundle.load_network(paths.DISTILLED)

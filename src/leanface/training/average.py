@@ -20,9 +20,7 @@ class WeightAverage:
     @staticmethod
     def _floats(network: nn.Module) -> list[Tensor]:
         """Everything that can be averaged; integer buffers are counters."""
-        return [
-            tensor for tensor in network.state_dict(keep_vars=True).values() if tensor.is_floating_point()
-        ]
+        return [tensor for tensor in network.state_dict(keep_vars=True).values() if tensor.is_floating_point()]
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:

@@ -45,9 +45,7 @@ class CoefficientLoss(nn.Module):
         for name, part in LAYOUT.items():
             if name in bases:
                 # Variance that one sigma causes, over the group's total; the population's own sigma is close to 1.
-                weights[part] = (
-                    bases[name].square().sum(1) / (bases[name].square().sum(1) * deviation[part] ** 2).sum()
-                )
+                weights[part] = bases[name].square().sum(1) / (bases[name].square().sum(1) * deviation[part] ** 2).sum()
             else:
                 weights[part] = 1.0 / deviation[part].square() / (part.stop - part.start)
         self.register_buffer("weights", weights, persistent=False)
@@ -87,9 +85,7 @@ class PhotometricLoss(nn.Module):
         albedo = self.mean + (parts.albedo @ self.basis).view(len(coefficients), -1, 3)
         return shade(albedo, self.normals @ rotation.transpose(1, 2), parts.lighting)
 
-    def forward(
-        self, predicted: Float[Tensor, "batch 257"], target: Float[Tensor, "batch 257"]
-    ) -> Float[Tensor, ""]:
+    def forward(self, predicted: Float[Tensor, "batch 257"], target: Float[Tensor, "batch 257"]) -> Float[Tensor, ""]:
         rotation = rotation_from_angles(split(target).angles_rad)
         truth = self._colours(target, rotation)
         difference = self._colours(predicted.float(), rotation) - truth

@@ -55,9 +55,7 @@ class _History(Callback):
         if trainer.sanity_checking:
             return
         names = ("train/", "val/")
-        row = {
-            name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(names)
-        }
+        row = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(names)}
         row["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
         self.rows.append({"step": float(trainer.global_step), **row})
         if self._log is not None:

@@ -77,9 +77,7 @@ class TrainingModule(LightningModule):
     def validation_step(self, batch: FaceBatch, batch_index: int) -> None:
         predicted = self.network(batch.images.contiguous(memory_format=torch.channels_last)).float()
         errors = geometry_errors(self._frozen[1], predicted, batch.coefficients)
-        self.log_dict(
-            {f"val/{name}": value.mean() for name, value in errors.items()}, batch_size=len(predicted)
-        )
+        self.log_dict({f"val/{name}": value.mean() for name, value in errors.items()}, batch_size=len(predicted))
 
     def on_validation_epoch_end(self) -> None:
         self.average.swap(self.network)
@@ -111,9 +109,7 @@ class TrainingModule(LightningModule):
         self.average.load_state_dict(checkpoint["average"])
 
 
-def parameter_groups(
-    network: nn.Module, settings: Optimizer, head_scales: list[float]
-) -> list[dict[str, Any]]:
+def parameter_groups(network: nn.Module, settings: Optimizer, head_scales: list[float]) -> list[dict[str, Any]]:
     """AdamW's groups: no decay on biases and batch norms; each head's learning rate scaled to its outputs."""
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():

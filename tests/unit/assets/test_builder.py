@@ -42,9 +42,7 @@ def signed_volume(vertices: NDArray[Any], triangles: NDArray[Any]) -> float:
 
 
 def edge_sharing(triangles: NDArray[Any]) -> NDArray[np.int64]:
-    edges = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]).astype(
-        np.int64
-    )
+    edges = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]).astype(np.int64)
     return np.unique(np.sort(edges, axis=1), axis=0, return_counts=True)[1]
 
 
@@ -225,9 +223,7 @@ def mean_dense(packed: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
 
 
 class TestPackedModel:
-    def test_is_what_the_report_describes(
-        self, report: dict[str, Any], packed: Mapping[str, NDArray[Any]]
-    ) -> None:
+    def test_is_what_the_report_describes(self, report: dict[str, Any], packed: Mapping[str, NDArray[Any]]) -> None:
         content = (ASSETS / "morphable_model.npz").read_bytes()
         assert hashlib.sha256(content).hexdigest() == report["file"]["sha256"]
         assert len(content) == report["file"]["size_bytes"] < 6e6
@@ -236,9 +232,7 @@ class TestPackedModel:
     def test_arrays(self, packed: Mapping[str, NDArray[Any]]) -> None:
         coarse, dense = len(packed["mean_vertices"]), len(packed["albedo_mean"])
         triangles, coarse_triangles = len(packed["triangles"]), len(packed["triangles_coarse"])
-        assert {
-            name: (array.dtype.name, array.shape) for name, array in packed.items() if name != "licence"
-        } == {
+        assert {name: (array.dtype.name, array.shape) for name, array in packed.items() if name != "licence"} == {
             "mean_vertices": ("float32", (coarse, 3)),
             "identity_q": ("int8", (80, coarse * 3)),
             "identity_scale": ("float32", (80,)),
@@ -272,9 +266,7 @@ class TestPackedModel:
             assert (np.abs(packed[f"{name}_q"].astype(np.int64)).max(axis=1) == 127).all()
             assert (packed[f"{name}_scale"] > 0).all()
 
-    def test_surface_faces_outwards(
-        self, packed: Mapping[str, NDArray[Any]], mean_dense: NDArray[np.float64]
-    ) -> None:
+    def test_surface_faces_outwards(self, packed: Mapping[str, NDArray[Any]], mean_dense: NDArray[np.float64]) -> None:
         assert (edge_sharing(packed["triangles"]) <= 2).all()
         assert signed_volume(mean_dense - mean_dense.mean(axis=0), packed["triangles"]) > 0
         corners = mean_dense[packed["triangles"][packed["face_mask"][packed["triangles"]].all(axis=1)]]
@@ -288,21 +280,15 @@ class TestPackedModel:
         assert left_mouth[0] < 0 < right_mouth[0]
         assert nose[2] == mean_dense[packed["face_mask"]][:, 2].max()
         assert left_mouth[1] < nose[1] < left_eye[1]
-        np.testing.assert_allclose(
-            [left_eye, left_mouth], [right_eye, right_mouth] * np.array([-1, 1, 1]), atol=0.02
-        )
+        np.testing.assert_allclose([left_eye, left_mouth], [right_eye, right_mouth] * np.array([-1, 1, 1]), atol=0.02)
 
-    def test_mean_face_fits_the_crop(
-        self, packed: Mapping[str, NDArray[Any]], mean_dense: NDArray[np.float64]
-    ) -> None:
+    def test_mean_face_fits_the_crop(self, packed: Mapping[str, NDArray[Any]], mean_dense: NDArray[np.float64]) -> None:
         face = mean_dense[packed["face_mask"]]
         pixels = 1015 * face[:, :2] / (10 - face[:, 2:])
         assert np.abs(pixels).max() < 112
         assert 0.5 < np.ptp(pixels[:, 0]) / 224 < 0.75
 
-    def test_face_mask_is_the_face(
-        self, packed: Mapping[str, NDArray[Any]], mean_dense: NDArray[np.float64]
-    ) -> None:
+    def test_face_mask_is_the_face(self, packed: Mapping[str, NDArray[Any]], mean_dense: NDArray[np.float64]) -> None:
         assert not (packed["face_mask"] & packed["eye_mask"]).any()
         assert 0.3 < packed["face_mask"].mean() < 0.6
         # No triangle of the face crosses a seam of the texture: there its picture would be smeared.

@@ -49,9 +49,7 @@ def test_the_file_says_what_it_is(exported, precision: str) -> None:
     _, model = load(exported, precision)
     onnx.checker.check_model(model, full_check=True)
     description = describe(model)
-    assert description["inputs"] == [
-        {"name": "images", "dtype": "float32", "shape": ["batch", 3, "height", "width"]}
-    ]
+    assert description["inputs"] == [{"name": "images", "dtype": "float32", "shape": ["batch", 3, "height", "width"]}]
     assert description["outputs"] == [{"name": "coefficients", "dtype": "float32", "shape": ["batch", 257]}]
     assert description["opset"] == 19
     metadata = description["metadata"]
@@ -134,16 +132,12 @@ def test_int8_feature_maps_are_unsigned_where_they_cannot_be_negative(exported) 
     producers = {name: node.op_type for node in model.graph.node for name in node.output}
     for node in model.graph.node:
         if node.op_type == "QuantizeLinear":
-            signed = (
-                producers.get(node.input[0]) == "Conv"
-            )  # a projection, the rest comes from ReLUs and images
+            signed = producers.get(node.input[0]) == "Conv"  # a projection, the rest comes from ReLUs and images
             assert kinds[node.input[2]] == (TensorProto.INT8 if signed else TensorProto.UINT8)
 
 
 @pytest.mark.parametrize("weight", [-1.5, 0.0, 1e-20])
-def test_folding_bears_any_batch_norm(
-    small_network: FaceReconstructionNet, images: Tensor, weight: float
-) -> None:
+def test_folding_bears_any_batch_norm(small_network: FaceReconstructionNet, images: Tensor, weight: float) -> None:
     with torch.no_grad():
         for module in small_network.modules():
             if isinstance(module, nn.BatchNorm2d):

@@ -18,9 +18,7 @@ def test_angles_turn_the_face_where_they_say() -> None:
     nose = torch.tensor([[[0.0, 0.0, 1.0]]]).expand(3, 1, 3)
     quarter = torch.eye(3) * math.pi / 2
     turned = camera_from_model(nose, quarter, torch.zeros(3, 3))[:, 0]
-    expected = torch.tensor(
-        [[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
-    )  # pitch down, yaw right, roll
+    expected = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])  # pitch down, yaw right, roll
     torch.testing.assert_close(turned, expected, atol=1e-6, rtol=0)
 
 

@@ -91,9 +91,7 @@ torch.testing.assert_close(normals, vertex_normals(vertices[:, :4], shared), ato
 print("agrees")
 """
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert "agrees" in done.stdout, done.stderr
 
 

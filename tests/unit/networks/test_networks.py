@@ -17,9 +17,7 @@ def test_it_has_modelscopes_keys_and_size() -> None:
     assert {"backbone.layer4.2.bn3.running_var", "backbone.layer1.0.downsample.0.weight"} <= set(state)
     heads = [state[f"final_layers.{index}.weight"].shape for index in range(7)]
     assert [shape[0] for shape in heads] == [80, 64, 80, 3, 27, 2, 1]
-    assert (
-        sum(value.numel() for name, value in state.items() if name.endswith(("weight", "bias"))) == 24_034_625
-    )
+    assert sum(value.numel() for name, value in state.items() if name.endswith(("weight", "bias"))) == 24_034_625
 
 
 @pytest.mark.parametrize("size", [64, 112])
@@ -60,10 +58,7 @@ def test_packing_keeps_the_function_and_is_idempotent(tmp_path: Path) -> None:
     assert (tmp_path / "a.npz").stat().st_size < 25 * 2**20
     save_packed(unpacked, tmp_path / "b.npz")
     again = load_packed(tmp_path / "b.npz")
-    assert all(
-        torch.allclose(x, y, atol=1e-7)
-        for x, y in zip(unpacked.parameters(), again.parameters(), strict=True)
-    )
+    assert all(torch.allclose(x, y, atol=1e-7) for x, y in zip(unpacked.parameters(), again.parameters(), strict=True))
 
 
 def test_damaged_packed_networks_are_refused(tmp_path: Path) -> None:

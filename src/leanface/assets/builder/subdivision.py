@@ -44,9 +44,7 @@ def loop_subdivision(triangles: Ints, vertex_count: int, corner_values: NDArray[
     """
     count = len(triangles)
     half_edges = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
-    edges, edge_of, sharing = np.unique(
-        np.sort(half_edges, axis=1), axis=0, return_inverse=True, return_counts=True
-    )
+    edges, edge_of, sharing = np.unique(np.sort(half_edges, axis=1), axis=0, return_inverse=True, return_counts=True)
     edge_of = edge_of.reshape(-1)
     if sharing.max(initial=0) > 2:
         raise ArtifactError(
@@ -60,9 +58,7 @@ def loop_subdivision(triangles: Ints, vertex_count: int, corner_values: NDArray[
 
     a, b, c = triangles.T
     ab, bc, ca = (vertex_count + edge_of[i * count : (i + 1) * count] for i in range(3))
-    split = np.concatenate(
-        [np.stack(t, axis=1) for t in ((a, ab, ca), (b, bc, ab), (c, ca, bc), (ab, bc, ca))]
-    )
+    split = np.concatenate([np.stack(t, axis=1) for t in ((a, ab, ca), (b, bc, ab), (c, ca, bc), (ab, bc, ca))])
     va, vb, vc = corner_values.swapaxes(0, 1)
     vab, vbc, vca = (va + vb) / 2, (vb + vc) / 2, (vc + va) / 2
     values = np.concatenate(

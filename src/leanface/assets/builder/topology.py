@@ -78,9 +78,7 @@ def build_topology(model: Any, base: BaseMesh) -> Topology:
         base: MakeHuman's base mesh.
     """
     body: Ints = model.faces.numpy()
-    body_uv: Doubles = model.texture_coordinates.float().numpy()[
-        model.face_texture_coordinate_indices.numpy()
-    ]
+    body_uv: Doubles = model.texture_coordinates.float().numpy()[model.face_texture_coordinate_indices.numpy()]
     is_skin = np.isin(body, base.quads["body"]).all(axis=1)
     triangles = [body[is_skin].astype(np.int64)]
     corner_uv = [body_uv[is_skin].astype(np.float64)]

@@ -36,9 +36,7 @@ def build_importance(choice: config.Importance) -> Importance:
     """
     criterion = IMPORTANCES.get(choice.name)
     if criterion is None:
-        raise ConfigError(
-            f"prune.importance.name: there is no {choice.name!r}; use one of {', '.join(IMPORTANCES)}."
-        )
+        raise ConfigError(f"prune.importance.name: there is no {choice.name!r}; use one of {', '.join(IMPORTANCES)}.")
     parameters = inspect.signature(criterion).parameters
     unknown = sorted(set(choice.options) - set(parameters))
     if unknown:
