@@ -22,7 +22,8 @@ class Cuda:
             import cuda.bindings.runtime as api  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise BackendError(
-                f"TensorRT engines need cuda-python ({error}); install it with `pip install cuda-bindings`."
+                "a TensorRT engine runs on an NVIDIA GPU, through cuda-python, which is not installed here "
+                f"({error}); on a machine with a GPU: `pip install cuda-bindings`."
             ) from None
         self._api: Any = api  # pyright: ignore[reportUnknownMemberType]
         self._resources = ExitStack()
