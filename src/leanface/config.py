@@ -60,6 +60,7 @@ class Teacher(Section):
     modelscope_path: str | None
     streamed: bool
     image_sizes: tuple[ImageSize, ...]
+    width: Annotated[float, Field(gt=0.0, le=1.0)]
     photometric_weight: NonNegative
     start_from: str | None
     freeze_batch_norm: bool

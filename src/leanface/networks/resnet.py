@@ -98,7 +98,8 @@ class FaceReconstructionNet(nn.Module):
         self.backbone = Backbone()
         self.final_layers = nn.ModuleList(nn.Conv2d(STAGE_WIDTHS[-1] * EXPANSION, size, 1) for size in HEAD_SIZES)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            # Without storage there is nothing to fill, and PyTorch would import for seconds to do so.
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 257"]:
@@ -121,6 +122,20 @@ def widths_of(network: nn.Module) -> dict[str, tuple[int, int]]:
     modules = cast(Iterable[tuple[str, nn.Module]], network.named_modules())
     return {
         name: (module.in_channels, module.out_channels) for name, module in modules if isinstance(module, nn.Conv2d)
+    }
+
+
+def scaled_widths(factor: float, round_to: int = 8) -> Widths:
+    """The widths of a network with that share of the channels between image and heads, but `round_to` at least."""
+
+    def scaled(channels: int, fixed: int | None) -> int:
+        return channels if channels == fixed else max(round_to, round(channels * factor / round_to) * round_to)
+
+    with torch.device("meta"):
+        full = widths_of(FaceReconstructionNet())
+    return {
+        name: (scaled(inputs, 3), outputs if name.startswith("final_layers") else scaled(outputs, None))
+        for name, (inputs, outputs) in full.items()
     }
 
 

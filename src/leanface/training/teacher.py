@@ -14,7 +14,7 @@ from leanface.face.coefficients import HEAD_SIZES
 from leanface.face.morphable_model import MorphableModel
 from leanface.networks.modelscope import load_modelscope
 from leanface.networks.packed import load_packed
-from leanface.networks.resnet import FaceReconstructionNet
+from leanface.networks.resnet import FaceReconstructionNet, build_network, scaled_widths
 from leanface.paths import FACES, PRETRAINED_TEACHER, TEACHER_REPORT
 from leanface.training.criterion import SupervisedCriterion
 from leanface.training.fit import MetricLog, fit, head_scales, resolve_accelerator
@@ -47,7 +47,7 @@ def _trained(request: Request) -> FaceReconstructionNet:
     teacher, data, machine, seed, model, log = request
     torch.manual_seed(seed)
     if teacher.start_from is None:
-        network = FaceReconstructionNet()
+        network = build_network(scaled_widths(teacher.width))
         initialise_heads(network, model)
     else:
         network = load_packed(Path(teacher.start_from))
