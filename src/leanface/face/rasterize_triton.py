@@ -69,6 +69,7 @@ def _keys_kernel(
             first = 1.0 - second - third
             inside = (dx < width) & (dy < height) & (first >= 0.0) & (second >= 0.0) & (third >= 0.0)
             z = first * z0 + second * z1 + third * z2
+            inside = inside & (z > 0.0)
             key = (z.to(tl.int32, bitcast=True).to(tl.int64) << 32) | inverted
             tl.atomic_max(buffer + (y * size + x).to(tl.int32), key, mask=inside, sem="relaxed")
 
