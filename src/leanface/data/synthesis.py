@@ -199,11 +199,7 @@ def _occlude(random: Random, image: Tensor, probability: float) -> Tensor:
 def _photograph(random: Random, image: Tensor, amount: float) -> Tensor:
     """Exposure, white balance, tone curve, blur, low resolution, noise, and JPEG-like compression."""
     count, size = len(image), image.shape[-1]
-    image = (
-        image
-        * (1 + amount * 0.04 * random.normal(count, 3, 1, 1))
-        * (1 + amount * 0.10 * random.normal(count, 1, 1, 1))
-    )
+    image = image * (1 + amount * 0.04 * random.normal(count, 3, 1, 1)) * (1 + amount * 0.10 * random.normal(count, 1, 1, 1))
     image = image.clamp(0, 1) ** torch.exp(amount * 0.15 * random.normal(count, 1, 1, 1))
     image = image + amount * 0.02 * random.normal(count, 1, 1, 1)
 
