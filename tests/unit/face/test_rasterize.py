@@ -160,14 +160,13 @@ def test_triton_equals_torch_under_its_interpreter(tmp_path: Path, model: Morpha
 import sys, torch
 from leanface.face import rasterize_triton as fast
 from leanface.face.lighting import vertex_normals
-from leanface.face.rasterize import Fragments, interpolate
+from leanface.face.rasterize import Fragments, interpolate, rasterize
 for vertices, triangles, *expected in torch.load(sys.argv[1]):
-    triangle = fast.visible_triangles(vertices, triangles, 24)
-    assert torch.equal(triangle, expected[0])
-    weights = fast.pixel_barycentric(vertices, triangles, triangle)
-    torch.testing.assert_close(weights, expected[1], atol=1e-4, rtol=0)
+    found = rasterize(vertices, triangles, 24, "triton")
+    assert torch.equal(found.triangle, expected[0])
+    torch.testing.assert_close(found.barycentric, expected[1], atol=1e-4, rtol=0)
     colours = torch.rand(len(vertices), vertices.shape[1], 3)
-    blended = fast.interpolate(triangle, weights, colours, triangles)
+    blended = fast.interpolate(*found, colours, triangles.contiguous())
     torch.testing.assert_close(blended, interpolate(Fragments(*expected), colours, triangles), atol=1e-4, rtol=0)
 # The last scene is a face; normals of triangles without area would be those of rounding errors.
 normals = fast.vertex_normals(vertices, fast.vertex_ring(triangles, vertices.shape[1]))
@@ -178,6 +177,16 @@ print("agrees")
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert "agrees" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_tensors_need_not_be_contiguous(backend: str, model: MorphableModel) -> None:
+    vertices, triangles = image_from_camera(model.mean_vertices[None], SIZE), model.triangles
+    strided = torch.stack([vertices, vertices], -1)[..., 0]
+    found = rasterize(strided, triangles[::16], SIZE, backend)
+    expected = rasterize(vertices, triangles[::16].contiguous(), SIZE, backend)
+    assert torch.equal(found.triangle, expected.triangle)
+    assert torch.equal(interpolate(found, strided, triangles[::16]), interpolate(expected, vertices, triangles[::16]))
 
 
 def test_the_nearer_triangle_is_seen_and_the_back_of_one_is_not() -> None:
