@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
-from leanface.data.alignment import Alignment, align
+from leanface.data.alignment import TEMPLATE_224, Alignment, align
 from leanface.data.detector import FaceDetection, FaceDetector
 from leanface.face.camera import REFERENCE_SIZE_PX
 
@@ -18,27 +18,23 @@ class FaceCrop(NamedTuple):
     detection: FaceDetection
 
 
-def crop_largest(photo: UInt8[np.ndarray, "H W 3"], detector: FaceDetector, size: int = REFERENCE_SIZE_PX) -> FaceCrop:
-    """The largest face of an RGB photo.
-
-    Raises:
-        ArtifactError: there is no face, only a tiny one, or it is not upright.
-        ValueError: the photo is not uint8 (H, W, 3).
-    """
-    return _crop(photo, detector.largest(photo), size)
-
-
-def crop_all(
-    photo: UInt8[np.ndarray, "H W 3"], detector: FaceDetector, size: int = REFERENCE_SIZE_PX
+def crop_faces(
+    photo: UInt8[np.ndarray, "H W 3"],
+    detector: FaceDetector,
+    template: Float[np.ndarray, "5 2"] = TEMPLATE_224,
+    size: int = REFERENCE_SIZE_PX,
+    *,
+    every: bool = False,
 ) -> list[FaceCrop]:
-    """Every face of an RGB photo, the largest first; [] where there is none.
+    """Cut out the largest face of an RGB photo, or with `every` all of them, the largest first.
 
     Raises:
-        ArtifactError: one of the faces is not upright.
+        ArtifactError: there is no face, only a tiny one, or one is not upright.
         ValueError: the photo is not uint8 (H, W, 3).
     """
-    return [_crop(photo, detection, size) for detection in detector.detect(photo)]
-
-
-def _crop(photo: UInt8[np.ndarray, "H W 3"], detection: FaceDetection, size: int) -> FaceCrop:
-    return FaceCrop(*align(photo, detection.landmarks, size=size), detection)
+    found = detector.detect(photo) if every else []
+    crops: list[FaceCrop] = []
+    for detection in found or [detector.largest(photo)]:
+        crop, alignment = align(photo, detection.landmarks, template, size)
+        crops.append(FaceCrop(crop, alignment, detection))
+    return crops

@@ -11,8 +11,9 @@ from leanface.face.coefficients import split
 from leanface.face.morphable_model import MorphableModel
 from leanface.face.rasterize import Fragments, interpolate, rasterize
 
-SEAM_STRETCH = 0.9
-"""A triangle whose sides are longer in texture coordinates, per decimetre of the mean head, lies across a seam."""
+SEAM_STRETCH = 4.0
+"""A triangle that is larger on the map, relative to its size on the mean head, than so many times the median triangle
+lies across a seam."""
 
 
 class UvMap:
@@ -37,7 +38,8 @@ class UvMap:
         self.model = model
         self.size = size
         triangles = model.triangles if whole_head else model.triangles[model.face_mask[model.triangles].all(-1)]
-        at_seam = _longest_side(model.uv[triangles]) > SEAM_STRETCH * _longest_side(model.mean_vertices[triangles])
+        stretch = _longest_side(model.uv[triangles]) / _longest_side(model.mean_vertices[triangles])
+        at_seam = stretch > SEAM_STRETCH * stretch.median()
         torn = triangles[at_seam]
         whole, renumbered = cast(tuple[Tensor, Tensor], triangles[~at_seam].unique(return_inverse=True))
         self.vertex = torch.cat([whole, torn.flatten()])

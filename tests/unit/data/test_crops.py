@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leanface.data.alignment import MEAN_FACE_LANDMARKS_DM, template_from_landmarks3d
-from leanface.data.crops import FaceCrop, crop_all, crop_largest
+from leanface.data.alignment import MEAN_FACE_LANDMARKS_DM, TEMPLATE_224, template_from_landmarks3d
+from leanface.data.crops import FaceCrop, crop_faces
 from leanface.data.detector import FaceDetector
 from leanface.data.photos import load_photo
 from leanface.errors import ArtifactError
@@ -23,6 +23,11 @@ def scaled(photo: np.ndarray, factor: float) -> np.ndarray:
     return np.array(Image.fromarray(photo).resize(size, Image.Resampling.LANCZOS))
 
 
+def crop_largest(photo: np.ndarray, detector: FaceDetector, size: int = 224) -> FaceCrop:
+    (face,) = crop_faces(photo, detector, size=size)
+    return face
+
+
 def on_wall(*photos: np.ndarray) -> np.ndarray:
     """The photos side by side on a grey wall."""
     height = max(len(photo) for photo in photos)
@@ -38,7 +43,7 @@ def test_all_faces_of_a_group_come_out_the_largest_first(detector: FaceDetector)
     ann, grace = (load_photo(name) for name in NAMES)
     alone = {"grace": crop_largest(grace, detector), "ann": crop_largest(ann, detector)}
     group = on_wall(ann, grace, scaled(ann, 0.6))
-    crops = crop_all(group, detector)
+    crops = crop_faces(group, detector, every=True)
     widths = [face.detection.box[2] - face.detection.box[0] for face in crops]
     assert widths == sorted(widths, reverse=True)
     assert len(crops) == 3
@@ -78,17 +83,25 @@ def test_the_crop_pasted_back_lies_on_the_photo(detector: FaceDetector, name: st
     assert here < 0.6 * min(amiss)
 
 
-def test_no_face_at_all_is_an_empty_list_and_a_clear_error(detector: FaceDetector) -> None:
+@pytest.mark.parametrize("every", [False, True])
+def test_no_face_at_all_is_a_clear_error(detector: FaceDetector, every: bool) -> None:
     wall = np.full((300, 400, 3), 90, np.uint8)
-    assert crop_all(wall, detector) == []
     with pytest.raises(ArtifactError, match=r"no face found in a photo of 400x300 pixels.*at least 40"):
-        crop_largest(wall, detector)
+        crop_faces(wall, detector, every=every)
+
+
+def test_another_template_frames_the_face_its_own_way(detector: FaceDetector) -> None:
+    photo = load_photo("astronaut")
+    (usual,) = crop_faces(photo, detector)
+    (lower,) = crop_faces(photo, detector, TEMPLATE_224 + (0, 20))
+    assert lower.alignment.ty == pytest.approx(usual.alignment.ty + 20)
+    assert lower.alignment.scale == pytest.approx(usual.alignment.scale)
 
 
 @pytest.mark.parametrize("factor", [0.2, 0.3])
 def test_a_tiny_face_is_called_tiny(detector: FaceDetector, factor: float) -> None:
     tiny = scaled(load_photo("astronaut"), factor)
-    assert crop_all(tiny, detector) == []
+    assert detector.detect(tiny) == []
     with pytest.raises(ArtifactError, match=r"largest face in a photo of \d+x\d+ pixels is about [23]\d pixels tall"):
         crop_largest(tiny, detector)
     assert crop_largest(tiny, FaceDetector(min_face_px=20)).crop.shape == (224, 224, 3)
