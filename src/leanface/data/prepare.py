@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from leanface.config import Data
-from leanface.data.crops import crop_faces
+from leanface.data.alignment import align
 from leanface.data.dataset import COEFFICIENTS, IMAGES
 from leanface.data.detector import FaceDetector
 from leanface.data.photos import load_photo
@@ -101,10 +101,12 @@ def prepare_photos(names: tuple[str, ...], size: int, folder: Path) -> dict[str,
     found: dict[str, Any] = {}
     try:
         for name in names:
-            (face,) = crop_faces(load_photo(name), detector, size=size)
+            photo = load_photo(name)
+            detection = detector.largest(photo)
+            crop, alignment = align(photo, detection.landmarks, size=size)
             stem = Path(name).stem
-            Image.fromarray(face.crop).save(staging / f"{stem}.png")
-            found[stem] = {"score": float(face.detection.score), "scale": face.alignment.scale}
+            Image.fromarray(crop).save(staging / f"{stem}.png")
+            found[stem] = {"score": float(detection.score), "scale": alignment.scale}
         _replace(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

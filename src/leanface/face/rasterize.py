@@ -117,7 +117,7 @@ def rasterize(
     """
     if backend not in ("auto", *BACKENDS):
         raise BackendError(f"no rasteriser is called {backend!r}; choose from auto, {', '.join(BACKENDS)}.")
-    vertices_image, triangles = vertices_image.detach().contiguous(), triangles.contiguous()
+    vertices_image = vertices_image.detach().contiguous()
     if backend == "torch":
         triangle = visible_triangles(vertices_image, triangles, size)
         return Fragments(triangle, _pixel_barycentric(vertices_image, triangles, triangle))
@@ -141,4 +141,4 @@ def interpolate(
         corners = _gather_corners(attributes, triangles, fragments.triangle)
         return (fragments.barycentric[..., None] * corners).sum(-2)
     fast = _fast(fast_backend(attributes))
-    return fast.interpolate(fragments.triangle, fragments.barycentric, attributes.contiguous(), triangles.contiguous())
+    return fast.interpolate(fragments.triangle, fragments.barycentric, attributes.contiguous(), triangles)

@@ -10,6 +10,7 @@ from leanface.data.synthesis import sample_coefficients
 from leanface.errors import ArtifactError
 from leanface.face.morphable_model import MorphableModel, load_morphable_model
 from leanface.face.render import Renderer
+from leanface.face.texture import UvMap
 from leanface.paths import MORPHABLE_MODEL
 
 
@@ -69,3 +70,14 @@ def test_the_face_region_lies_inside_the_head(model: MorphableModel) -> None:
     face, head = renderer.face_alpha(coefficients), renderer(coefficients).alpha > 0.5
     assert (face <= head).all()
     assert face.float().mean() > 0.1
+
+
+def test_uv_maps_do_not_depend_on_pose_or_light(model: MorphableModel) -> None:
+    uv, coefficients = UvMap(model, 48), faces(model, 2)
+    moved = coefficients.clone()
+    moved[:, 224:] += 0.1
+    assert torch.equal(uv.position(coefficients), uv.position(moved))
+    assert torch.equal(uv.albedo(coefficients), uv.albedo(moved))
+    assert uv.mask.float().mean() > 0.5
+    assert (uv.albedo(coefficients)[:, ~uv.mask] == 0).all()
+    assert (uv.albedo(coefficients)[:, uv.mask] > 0).any(-1).all()

@@ -88,13 +88,6 @@ def test_no_triangle_spans_the_map(uv_map: UvMap) -> None:
     assert (corners.amax(1) - corners.amin(1)).max() < 0.1
 
 
-def test_maps_do_not_depend_on_pose_or_light(uv_map: UvMap, coefficients: Tensor) -> None:
-    moved = coefficients.clone()
-    moved[:, 224:] += 0.1
-    assert torch.equal(uv_map.position(coefficients), uv_map.position(moved))
-    assert torch.equal(uv_map.albedo(coefficients), uv_map.albedo(moved))
-
-
 def test_outside_the_mask_is_nothing_and_inside_is_skin(uv_map: UvMap) -> None:
     albedo = uv_map.albedo(torch.zeros(1, 257))
     assert (albedo[:, ~uv_map.mask] == 0).all()
