@@ -72,7 +72,7 @@ class FaceDetector:
         """Load the packaged weights.
 
         Args:
-            min_face_px: side of the smallest face to look for; the time grows with its inverse square.
+            min_face_px: longer side of the smallest face to look for; the time grows with its inverse square.
             thresholds: the least confidence that each network in turn lets pass.
             weights: a file that `convert_facenet_weights` wrote.
 
@@ -94,11 +94,14 @@ class FaceDetector:
         Raises:
             ValueError: the image is not uint8 (H, W, 3).
         """
+        return self._detect(image, self._min_face_px)
+
+    def _detect(self, image: UInt8[np.ndarray, "H W 3"], min_face_px: float) -> list[FaceDetection]:
         require_rgb(image)
         pixels = torch.tensor(np.ascontiguousarray(image.transpose(2, 0, 1))[None], dtype=torch.float32)
         pixels = (pixels - 127.5) / 128  # The range that MTCNN was trained on.
         with torch.inference_mode():
-            boxes = self._propose(pixels)
+            boxes = self._propose(pixels, min_face_px)
             boxes = self._refine(pixels, boxes)
             boxes, _, _ = self._output(pixels, boxes)
             # A second look, centred on the face itself, makes the landmarks depend less on the photo's scale.
@@ -106,6 +109,7 @@ class FaceDetector:
         faces = [
             FaceDetection(box - 0.5, points - 0.5, float(score))
             for box, points, score in zip(boxes, landmarks, scores, strict=True)
+            if _side(box) >= min_face_px
         ]
         return sorted(faces, key=lambda face: (_area(face.box), face.score), reverse=True)
 
@@ -113,23 +117,29 @@ class FaceDetector:
         """The largest face in an RGB photo.
 
         Raises:
-            ArtifactError: there is no face in it.
+            ArtifactError: there is no face in it, or only smaller ones than `min_face_px`.
             ValueError: the image is not uint8 (H, W, 3).
         """
         faces = self.detect(image)
-        if not faces:
-            height, width = image.shape[:2]
+        if faces:
+            return faces[0]
+        photo = "a photo of {1}x{0} pixels".format(*image.shape)
+        # What is smaller still takes long to look for, and is seldom a face.
+        smaller = self._detect(image, max(self._min_face_px / 2, PROPOSAL_PX))
+        if smaller:
             raise ArtifactError(
-                f"no face found in a photo of {width}x{height} pixels. Use an upright photo in which both "
-                f"eyes and the mouth show and the face is at least {self._min_face_px} pixels wide, or lower "
-                "min_face_px."
+                f"the largest face in {photo} is about {_side(smaller[0].box):.0f} pixels tall, too small to be read; "
+                f"expected at least {self._min_face_px}. Use a larger picture of it, or lower min_face_px."
             )
-        return faces[0]
+        raise ArtifactError(
+            f"no face found in {photo}. Use an upright photo in which both eyes and the mouth show and the face is at "
+            f"least {self._min_face_px} pixels tall, or lower min_face_px."
+        )
 
-    def _propose(self, pixels: Float[Tensor, "1 3 H W"]) -> Float[np.ndarray, "N 4"]:
+    def _propose(self, pixels: Float[Tensor, "1 3 H W"], min_face_px: float) -> Float[np.ndarray, "N 4"]:
         """Slide the proposal network over a pyramid of the photo."""
         height, width = pixels.shape[2:]
-        scale = PROPOSAL_PX / self._min_face_px
+        scale = PROPOSAL_PX / min_face_px
         found: list[Float[np.ndarray, "N 4"]] = []
         found_scores: list[Float[np.ndarray, " N"]] = []
         while min(height, width) * scale >= PROPOSAL_PX:
@@ -151,9 +161,7 @@ class FaceDetector:
         boxes = np.concatenate(found)
         return boxes[_suppress(boxes, np.concatenate(found_scores), 0.7)]
 
-    def _refine(
-        self, pixels: Float[Tensor, "1 3 H W"], boxes: Float[np.ndarray, "N 4"]
-    ) -> Float[np.ndarray, "M 4"]:
+    def _refine(self, pixels: Float[Tensor, "1 3 H W"], boxes: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, "M 4"]:
         """Throw most proposals away and move the others."""
         squares = _squares(boxes)
         logits, offsets = self._run("refine", _crops(pixels, squares, REFINE_PX))
@@ -184,9 +192,7 @@ class FaceDetector:
 
     def _run(self, name: str, crops: Float[Tensor, "N 3 side side"]) -> list[Tensor]:
         """One network's outputs for every crop, in batches that bound the memory."""
-        starts = range(
-            0, max(1, len(crops)), _BATCH
-        )  # one batch even of nothing: its outputs have the shapes
+        starts = range(0, max(1, len(crops)), _BATCH)  # one batch even of nothing: its outputs have the shapes
         batches = [self._networks[name](crops[start : start + _BATCH]) for start in starts]
         return [torch.cat(parts) for parts in zip(*batches, strict=True)]
 
@@ -210,9 +216,7 @@ def convert_facenet_weights(source: Path, target: Path) -> None:
 class _Network(nn.Module):
     """A trunk of convolutions with PReLU and pooling, and heads: two logits, box offsets, landmarks."""
 
-    def __init__(
-        self, layers: Sequence[tuple[int, int, int | None]], hidden: int | None, heads: Sequence[int]
-    ) -> None:
+    def __init__(self, layers: Sequence[tuple[int, int, int | None]], hidden: int | None, heads: Sequence[int]) -> None:
         """Build the layers.
 
         Args:
@@ -294,6 +298,10 @@ def _shift(boxes: Float[np.ndarray, "N 4"], offsets: Float[np.ndarray, "N 4"]) -
     """Move each edge by an offset relative to the box's size."""
     size = boxes[:, 2:] - boxes[:, :2]
     return boxes + offsets * np.concatenate([size, size], axis=1)
+
+
+def _side(box: Float[np.ndarray, "4"]) -> float:
+    return float((box[2:] - box[:2]).max())
 
 
 def _area(boxes: Float[np.ndarray, "*N 4"]) -> Float[np.ndarray, "*N"]:

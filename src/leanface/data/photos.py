@@ -21,31 +21,40 @@ grace_hopper: Grace Hopper, official US Navy portrait, public domain.
 
 
 def load_photo(name_or_path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
-    """Read a photo as RGB, upright (its EXIF orientation applied), without transparency (laid on white).
+    """Read a photo as 8-bit RGB, upright (its EXIF orientation applied), without transparency (laid on white).
 
     Args:
-        name_or_path: a key of `PACKAGED_PHOTOS`, else the path of an image file.
+        name_or_path: a key of `PACKAGED_PHOTOS`, else the path of an image file; of several frames, the first.
 
     Raises:
-        ArtifactError: the file is missing, or is not an image that Pillow can read.
+        ArtifactError: the file is missing, damaged, enormous, or not an image of up to 16 bits per channel.
     """
     path = _path(name_or_path)
     try:
         with Image.open(path) as photo:
-            upright = ImageOps.exif_transpose(photo)
-            if upright.has_transparency_data:
-                upright = upright.convert("RGBA")
-                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-            return np.array(upright.convert("RGB"))
+            return _rgb(ImageOps.exif_transpose(photo))
     except FileNotFoundError as error:
         raise ArtifactError(
             f"no photo at {path}. Give the path of an image file, or one of {', '.join(PACKAGED_PHOTOS)}."
         ) from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        # Pillow reports a damaged PNG as SyntaxError.
+    except Image.DecompressionBombError as error:
+        raise ArtifactError(f"{path} is too large to be a photo ({error}). Give a smaller one.") from error
+    except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, ... depending on where it is damaged
         raise ArtifactError(
-            f"cannot read {path} as an image ({error}). Give a whole JPEG, PNG or WebP file."
+            f"cannot read {path} as a photo ({error}). Give a whole JPEG, PNG or WebP file, of 8 or 16 bits per channel."
         ) from error
+
+
+def _rgb(photo: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
+    if photo.mode in ("I", "F"):
+        raise ValueError(f"its pixels are 32-bit numbers, mode {photo.mode}, which do not say what white is")
+    if photo.mode.startswith("I;16"):
+        # Pillow's own conversion clips at 255.
+        photo = Image.fromarray((np.asarray(photo) >> 8).astype(np.uint8))
+    if photo.has_transparency_data:
+        photo = photo.convert("RGBA")
+        photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo)
+    return np.array(photo.convert("RGB"))
 
 
 def require_rgb(image: UInt8[np.ndarray, "H W 3"]) -> None:

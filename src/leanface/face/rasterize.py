@@ -2,8 +2,9 @@
 
 Three implementations of one definition: PyTorch (any device, the reference), numba (fast on the CPU) and Triton (fast
 on CUDA). Pixel centres lie at integers; a triangle covers a centre that is inside it or on its edge; only triangles
-that face the camera (counter-clockwise with y up) are seen; the nearest wins, and of equally near ones the one that
-comes first. Not differentiable: no loss of LeanFace's goes through pixels.
+that face the camera (counter-clockwise with y up) are seen, where they lie in front of it (1 / depth above 0); the
+nearest wins, and of equally near ones the one that comes first. Not differentiable: no loss of LeanFace's goes through
+pixels.
 """
 
 import importlib
@@ -51,8 +52,8 @@ def visible_triangles(
     y = low[owner, 1] + row
 
     weights = _barycentric(corners[owner], x, y)
-    inside = (weights >= 0).all(-1)
     inverse_depth = (weights * corners[owner, :, 2]).sum(-1)
+    inside = (weights >= 0).all(-1) & (inverse_depth > 0)
     key = (inverse_depth.view(torch.int32).long() << 32) | (0x7FFFFFFF - owner % count)
     pixel = torch.div(owner, count, rounding_mode="floor") * size * size + (y * size + x).long()
     buffer = torch.zeros(batch * size * size, dtype=torch.int64, device=vertices_image.device)

@@ -69,6 +69,7 @@ def _keys_kernel(
             first = 1.0 - second - third
             inside = (dx < width) & (dy < height) & (first >= 0.0) & (second >= 0.0) & (third >= 0.0)
             z = first * z0 + second * z1 + third * z2
+            inside = inside & (z > 0.0)
             key = (z.to(tl.int32, bitcast=True).to(tl.int64) << 32) | inverted
             tl.atomic_max(buffer + (y * size + x).to(tl.int32), key, mask=inside, sem="relaxed")
 
@@ -175,7 +176,7 @@ def visible_triangles(vertices_image: Tensor, triangles: Tensor, size: int) -> T
     keys = torch.zeros(batch, size * size, dtype=torch.int64, device=vertices_image.device)
     grid = (triton.cdiv(len(triangles), TRIANGLES_PER_BLOCK), batch)
     _keys_kernel[grid](
-        vertices_image, triangles, keys, vertex_count, len(triangles), size,
+        vertices_image, triangles.contiguous(), keys, vertex_count, len(triangles), size,
         MIN_AREA=MIN_AREA_PX2, BLOCK=TRIANGLES_PER_BLOCK, num_warps=2,
     )  # fmt: skip
     return torch.where(keys > 0, 0x7FFFFFFF - (keys & 0xFFFFFFFF), -1).view(batch, size, size)
@@ -187,7 +188,7 @@ def pixel_barycentric(vertices_image: Tensor, triangles: Tensor, triangle: Tenso
     weights = torch.empty(*triangle.shape, 3, device=triangle.device)
     grid = (triton.cdiv(size * size, PIXELS_PER_BLOCK), batch)
     _barycentric_kernel[grid](
-        vertices_image, triangles, triangle, weights, vertices_image.shape[1], size * size, size,
+        vertices_image, triangles.contiguous(), triangle, weights, vertices_image.shape[1], size * size, size,
         BLOCK=PIXELS_PER_BLOCK,
     )  # fmt: skip
     return weights
@@ -199,7 +200,7 @@ def interpolate(triangle: Tensor, barycentric: Tensor, attributes: Tensor, trian
     out = torch.empty(*triangle.shape, attributes.shape[-1], device=triangle.device)
     grid = (triton.cdiv(size * size, PIXELS_PER_BLOCK), batch)
     _interpolate_kernel[grid](
-        triangle, barycentric, attributes, triangles, out, attributes.shape[1], size * size,
+        triangle, barycentric, attributes, triangles.contiguous(), out, attributes.shape[1], size * size,
         CHANNELS=attributes.shape[-1], BLOCK=PIXELS_PER_BLOCK,
     )  # fmt: skip
     return out

@@ -3,12 +3,25 @@
 import pytest
 import torch
 
-from leanface.face.coefficients import COUNT, HEAD_SIZES, LAYOUT, join, split
+from leanface.face.coefficients import COUNT, HEAD_SIZES, LAYOUT, Coefficients, join, split
 
 
 def test_split_and_join_are_inverse() -> None:
     coefficients = torch.rand(4, COUNT)
     assert torch.equal(join(split(coefficients)), coefficients)
+    sizes = (80, 64, 80, 3, 27, 3)
+    parts = Coefficients(*(torch.rand(4, size) for size in sizes))
+    for part, again in zip(parts, split(join(parts)), strict=True):
+        assert torch.equal(part, again)
+
+
+def test_split_gives_views_and_keeps_leading_dimensions() -> None:
+    coefficients = torch.zeros(2, 5, COUNT)
+    parts = split(coefficients)
+    parts.angles_rad.fill_(1.0)
+    assert coefficients.sum() == 2 * 5 * 3
+    assert parts.lighting.shape == (2, 5, 27)
+    assert torch.equal(join(parts), coefficients)
 
 
 def test_groups_tile_the_vector_in_order() -> None:
@@ -17,6 +30,13 @@ def test_groups_tile_the_vector_in_order() -> None:
     assert ends[-1] == COUNT == sum(HEAD_SIZES)
 
 
-def test_another_length_is_refused() -> None:
+def test_heads_and_groups_share_their_borders() -> None:
+    """The network's heads differ from the groups in the translation alone, which is split in two."""
+    borders = torch.tensor(HEAD_SIZES).cumsum(0).tolist()
+    assert {part.stop for part in LAYOUT.values()} == set(borders) - {256}
+
+
+@pytest.mark.parametrize("length", [0, 256, 258])
+def test_another_length_is_refused(length: int) -> None:
     with pytest.raises(ValueError, match="257"):
-        split(torch.zeros(2, 256))
+        split(torch.zeros(2, length))

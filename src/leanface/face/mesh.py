@@ -1,0 +1,158 @@
+"""Faces as mesh files: OBJ with its texture, GLB with the texture inside, PLY with vertex colours.
+
+All are in metres (glTF demands it; the others say so in their headers), without pose: x to the image's right, y up
+and z towards the camera. Texture coordinates have v up in OBJ and down in GLB, as each format wants it.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import scipy.ndimage as ndi
+import torch
+import trimesh
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+from trimesh.exchange import gltf, obj, ply
+from trimesh.visual import TextureVisuals
+from trimesh.visual.material import PBRMaterial, SimpleMaterial
+
+from leanface.errors import ArtifactError
+from leanface.face.coefficients import split
+from leanface.face.lighting import vertex_normals
+from leanface.face.texture import UvMap
+
+METRES_PER_DM = 0.1
+HEADER = "LeanFace; metres, x right, y up, z towards the camera"
+ROUGHNESS = 0.8
+
+
+@torch.no_grad()
+def save_mesh(
+    path: Path,
+    uv_map: UvMap,
+    coefficients: Float[Tensor, "257"],
+    texture: UInt8[np.ndarray, "size size 3"] | None = None,
+) -> None:
+    """Write one face as `path`'s suffix says: .obj (with .mtl and .png beside it), .glb or .ply.
+
+    Every file is written whole under another name and then renamed; of OBJ's three, the .obj itself comes last, so
+    that whoever finds it finds what it refers to.
+
+    Args:
+        path: replaced if it exists.
+        uv_map: the surface to write, and the layout of its texture.
+        coefficients: identity, expression and albedo are used.
+        texture: sRGB; what lies outside `uv_map.mask` is not used. By default the model's albedo.
+
+    Raises:
+        ArtifactError: the suffix is none of FORMATS, or the folder cannot be written.
+        ValueError: `texture` is not uint8 of the map's size.
+    """
+    if path.suffix not in FORMATS:
+        raise ArtifactError(f"cannot write a mesh as {path.name!r}; its name must end in {', '.join(FORMATS)}.")
+    mesh = face_mesh(uv_map, coefficients, texture)
+    _write(path.parent, FORMATS[path.suffix](mesh, path.stem))
+
+
+@torch.no_grad()
+def face_mesh(
+    uv_map: UvMap,
+    coefficients: Float[Tensor, "257"],
+    texture: UInt8[np.ndarray, "size size 3"] | None = None,
+) -> trimesh.Trimesh:
+    """The textured mesh itself; arguments and errors as for `save_mesh`.
+
+    Vertices are split at seams of the texture, yet their normals are those of the closed surface.
+    """
+    parts, model = split(coefficients[None].float()), uv_map.model
+    if texture is None:
+        texture = (uv_map.albedo(coefficients[None])[0] * 255).round().byte().cpu().numpy()
+    if texture.dtype != np.uint8 or texture.shape != (uv_map.size, uv_map.size, 3):
+        raise ValueError(
+            f"expected a texture as a uint8 array of shape ({uv_map.size}, {uv_map.size}, 3), the UV map's, got "
+            f"{texture.dtype} {texture.shape}; scale floats in [0, 1] by 255 and round them."
+        )
+    vertices = model.vertices(parts.identity, parts.expression)
+    normals = vertex_normals(vertices, model.triangles)
+    # Pixel centres lie at integers, texture coordinates 0 and 1 at the picture's edges; v points up.
+    uv = (uv_map.pixel + 0.5) / uv_map.size
+    uv[:, 1] = 1 - uv[:, 1]
+    material = PBRMaterial(
+        baseColorTexture=Image.fromarray(_spread(texture, uv_map.mask.cpu().numpy())),
+        metallicFactor=0.0,
+        roughnessFactor=ROUGHNESS,
+    )
+    return trimesh.Trimesh(
+        vertices=_array(vertices[0, uv_map.vertex]) * METRES_PER_DM,
+        faces=_array(uv_map.triangles),
+        vertex_normals=_array(normals[0, uv_map.vertex]),
+        visual=TextureVisuals(uv=_array(uv), material=material),
+        process=False,
+    )
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.cpu().numpy()
+
+
+def _spread(texture: UInt8[np.ndarray, "size size 3"], mask: np.ndarray) -> UInt8[np.ndarray, "size size 3"]:
+    """The texture with the nearest pixel of the mask everywhere outside it: viewers filter across the mask's rim."""
+    rows, columns = cast(Any, ndi).distance_transform_edt(~mask, return_distances=False, return_indices=True)
+    return texture[rows, columns]
+
+
+def _obj(mesh: trimesh.Trimesh, stem: str) -> dict[str, bytes]:
+    visual: Any = mesh.visual
+    # The texture alone makes the colour: it is multiplied by the diffuse one, and highlights come on top.
+    white, black = np.full(3, 255, np.uint8), np.zeros(3, np.uint8)
+    material = SimpleMaterial(visual.material.baseColorTexture, diffuse=white, ambient=white, specular=black, name=stem)
+    textured = mesh.copy(include_cache=True)  # that is where trimesh keeps the normals
+    textured.visual = TextureVisuals(uv=visual.uv, material=material)
+    text, parts = cast(Any, obj).export_obj(
+        textured, include_normals=True, return_texture=True, mtl_name=f"{stem}.mtl", header=HEADER
+    )
+    return {**parts, f"{stem}.obj": text.encode()}
+
+
+def _glb(mesh: trimesh.Trimesh, stem: str) -> dict[str, bytes]:
+    return {f"{stem}.glb": gltf.export_glb(trimesh.Scene({stem: mesh}), include_normals=True)}
+
+
+def _ply(mesh: trimesh.Trimesh, stem: str) -> dict[str, bytes]:
+    """Vertices that were split at seams are one again: colours of vertices need no seams."""
+    visual: Any = mesh.visual
+    texture = np.asarray(visual.material.baseColorTexture)
+    height, width = texture.shape[:2]
+    at = (1 - visual.uv[:, 1]) * height - 0.5, visual.uv[:, 0] * width - 0.5
+    channels = [cast(Any, ndi).map_coordinates(texture[..., k], at, order=1, mode="nearest") for k in range(3)]
+    _, first, merged = np.unique(mesh.vertices, axis=0, return_index=True, return_inverse=True)
+    whole = trimesh.Trimesh(
+        vertices=mesh.vertices[first],
+        faces=merged[mesh.faces],
+        vertex_normals=mesh.vertex_normals[first],
+        vertex_colors=np.stack(channels, -1)[first],
+        process=False,
+    )
+    content = ply.export_ply(whole, vertex_normal=True)
+    return {f"{stem}.ply": content.replace(b"https://github.com/mikedh/trimesh", HEADER.encode(), 1)}
+
+
+FORMATS: dict[str, Callable[[trimesh.Trimesh, str], dict[str, bytes]]] = {".obj": _obj, ".glb": _glb, ".ply": _ply}
+"""Suffix, and what turns a mesh and its name into the contents of files by name, in the order to publish them."""
+
+
+def _write(folder: Path, files: dict[str, bytes]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".mesh-", dir=folder) as staging:
+            for name, content in files.items():
+                (Path(staging) / name).write_bytes(content)
+            for name in files:
+                os.replace(Path(staging) / name, folder / name)
+    except OSError as error:
+        raise ArtifactError(f"cannot write {', '.join(files)} in {folder} ({error}); choose another folder.") from error

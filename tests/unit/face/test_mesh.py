@@ -1,0 +1,182 @@
+"""Mesh files, read back."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+from torch import Tensor
+
+from leanface.data.synthesis import sample_coefficients
+from leanface.errors import ArtifactError
+from leanface.face.coefficients import split
+from leanface.face.lighting import vertex_normals
+from leanface.face.mesh import FORMATS, HEADER, save_mesh
+from leanface.face.morphable_model import MorphableModel
+from leanface.face.texture import UvMap
+
+SIZE = 256
+
+
+@pytest.fixture(scope="module")
+def coefficients(model: MorphableModel) -> Tensor:
+    return sample_coefficients(model, 1, torch.Generator().manual_seed(3))[0]
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["face", "head"])
+def uv_map(request: pytest.FixtureRequest, model: MorphableModel) -> UvMap:
+    return UvMap(model, SIZE, whole_head=request.param)
+
+
+@pytest.fixture(scope="module")
+def texture() -> np.ndarray:
+    """Colour ramps: every place has its own colour, and half-way between two places lies half-way between theirs."""
+    y, x = np.mgrid[:SIZE, :SIZE]
+    return np.stack([x, y, 128 + 0 * x], -1).astype(np.uint8)
+
+
+def read(path: Path) -> Any:
+    """As a scene: `trimesh.load_mesh` would compute normals of its own."""
+    (mesh,) = trimesh.load_scene(path, process=False).geometry.values()
+    return mesh
+
+
+def corners(mesh: Any, values: np.ndarray) -> np.ndarray:
+    """Values of every triangle's corners: these are comparable even if a file splits or orders vertices its own way."""
+    return np.asarray(values)[np.asarray(mesh.faces)]
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_file_holds_the_models_own_shape_in_metres(
+    suffix: str, uv_map: UvMap, coefficients: Tensor, tmp_path: Path
+) -> None:
+    save_mesh(tmp_path / f"face{suffix}", uv_map, coefficients)
+    mesh, model, parts = read(tmp_path / f"face{suffix}"), uv_map.model, split(coefficients[None])
+    vertices = model.vertices(parts.identity, parts.expression)
+    normals = vertex_normals(vertices, model.triangles)
+    triangles = uv_map.vertex[uv_map.triangles]
+    np.testing.assert_allclose(corners(mesh, mesh.vertices), vertices[0, triangles].numpy() * 0.1, atol=1e-7)
+    np.testing.assert_allclose(corners(mesh, mesh.vertex_normals), normals[0, triangles].numpy(), atol=1e-4)
+    assert 0.15 < mesh.extents[1] < 0.3  # a head's height
+
+
+@pytest.mark.parametrize("suffix", [".obj", ".glb"])
+def test_textured_files_hold_the_texture_and_each_corners_place_in_it(
+    suffix: str, uv_map: UvMap, coefficients: Tensor, texture: np.ndarray, tmp_path: Path
+) -> None:
+    save_mesh(tmp_path / f"face{suffix}", uv_map, coefficients, texture)
+    mesh = read(tmp_path / f"face{suffix}")
+    material = mesh.visual.material
+    image = np.asarray((material.image if suffix == ".obj" else material.baseColorTexture).convert("RGB"))
+    mask = uv_map.mask.numpy()
+    np.testing.assert_array_equal(image[mask], texture[mask])
+    # Outside the mask, the nearest pixel inside it.
+    assert (image[~mask, 2] == 128).all()
+    uv = corners(mesh, mesh.visual.uv)
+    pixel = np.stack([uv[..., 0] * SIZE, (1 - uv[..., 1]) * SIZE], -1) - 0.5
+    np.testing.assert_allclose(pixel, uv_map.pixel[uv_map.triangles].numpy(), atol=1e-3)
+
+
+def test_glb_puts_the_first_row_of_the_texture_at_v_0_and_is_not_metal(
+    uv_map: UvMap, coefficients: Tensor, tmp_path: Path
+) -> None:
+    """By the file's own bytes: a reader that undoes a writer's mistake would hide it."""
+    save_mesh(tmp_path / "face.glb", uv_map, coefficients)
+    content = (tmp_path / "face.glb").read_bytes()
+    length = int.from_bytes(content[12:16], "little")
+    scene = json.loads(content[20 : 20 + length])
+    assert scene["materials"][0]["pbrMetallicRoughness"]["metallicFactor"] == 0
+    primitive = scene["meshes"][0]["primitives"][0]
+    accessor = scene["accessors"][primitive["attributes"]["TEXCOORD_0"]]
+    view = scene["bufferViews"][accessor["bufferView"]]
+    start = 20 + length + 8 + view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
+    uv = np.frombuffer(content, np.float32, 2 * accessor["count"], start).reshape(-1, 2)
+    np.testing.assert_allclose(uv * SIZE - 0.5, uv_map.pixel.numpy(), atol=1e-3)
+
+
+def test_ply_has_the_textures_colours_at_the_vertices_and_no_seams(
+    uv_map: UvMap, coefficients: Tensor, texture: np.ndarray, tmp_path: Path
+) -> None:
+    save_mesh(tmp_path / "face.ply", uv_map, coefficients, texture)
+    mesh = read(tmp_path / "face.ply")
+    assert len(mesh.vertices) == len(uv_map.vertex.unique())
+    where = uv_map.pixel.numpy()
+    inside = uv_map.mask.numpy()[tuple(where.round().astype(int).T[::-1])]
+    colours = np.zeros((uv_map.model.vertex_count, 3))
+    colours[uv_map.vertex.numpy()] = mesh_colours = np.column_stack([where, np.full(len(where), 128)])
+    assert np.ptp(mesh_colours, axis=0)[0] > 200
+    expected = colours[uv_map.vertex[uv_map.triangles].numpy()]
+    found = corners(mesh, mesh.visual.vertex_colors[:, :3])
+    # A vertex that was split has the colour of one of its places.
+    whole = inside[uv_map.triangles.numpy()] & ~_split(uv_map)[uv_map.triangles.numpy()]
+    assert whole.mean() > 0.8
+    np.testing.assert_allclose(found[whole], expected[whole], atol=1.5)
+
+
+def _split(uv_map: UvMap) -> np.ndarray:
+    """The map's vertices that share their model vertex with another."""
+    count = uv_map.vertex.bincount()
+    return (count[uv_map.vertex] > 1).numpy()
+
+
+def test_by_default_the_texture_is_the_models_albedo(uv_map: UvMap, coefficients: Tensor, tmp_path: Path) -> None:
+    save_mesh(tmp_path / "face.obj", uv_map, coefficients)
+    written = np.asarray(Image.open(tmp_path / "face.png").convert("RGB")) / 255
+    mask = uv_map.mask.numpy()
+    np.testing.assert_allclose(written[mask], uv_map.albedo(coefficients[None])[0].numpy()[mask], atol=0.51 / 255)
+    assert (written[~mask].max(-1) > 0).all()
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_the_file_says_its_unit(suffix: str, uv_map: UvMap, coefficients: Tensor, tmp_path: Path) -> None:
+    save_mesh(tmp_path / f"face{suffix}", uv_map, coefficients)
+    header = (tmp_path / f"face{suffix}").read_bytes()[:200]
+    assert header.startswith(b"glTF") or HEADER.encode() in header  # glTF is in metres by definition
+
+
+def test_objs_material_leaves_the_texture_as_it_is(uv_map: UvMap, coefficients: Tensor, tmp_path: Path) -> None:
+    save_mesh(tmp_path / "ann lee.obj", uv_map, coefficients)
+    assert {file.name for file in tmp_path.iterdir()} == {"ann lee.obj", "ann lee.mtl", "ann lee.png"}
+    lines = dict(line.split(" ", 1) for line in (tmp_path / "ann lee.mtl").read_text().splitlines() if " " in line)
+    assert [float(value) for value in lines["Kd"].split()] == [1, 1, 1]
+    assert [float(value) for value in lines["Ks"].split()] == [0, 0, 0]
+    assert read(tmp_path / "ann lee.obj").visual.material.image.size == (SIZE, SIZE)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_writing_again_gives_the_same_bytes_and_leaves_nothing_else(
+    suffix: str, uv_map: UvMap, coefficients: Tensor, tmp_path: Path
+) -> None:
+    path = tmp_path / "new" / f"face{suffix}"
+    save_mesh(path, uv_map, coefficients)
+    first = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+    save_mesh(path, uv_map, coefficients)
+    assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == first
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_failed_write_leaves_the_earlier_file(
+    suffix: str, uv_map: UvMap, coefficients: Tensor, tmp_path: Path
+) -> None:
+    path = tmp_path / f"face{suffix}"
+    save_mesh(path, uv_map, coefficients)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match="uint8"):
+        save_mesh(path, uv_map, coefficients, np.zeros((SIZE, SIZE, 3)))
+    with pytest.raises(ValueError, match="the UV map's"):
+        save_mesh(path, uv_map, coefficients, np.zeros((8, 8, 3), np.uint8))
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_an_unwritable_folder_and_an_unknown_suffix_are_refused(
+    uv_map: UvMap, coefficients: Tensor, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(ArtifactError, match="choose another folder"):
+        save_mesh(tmp_path / "file" / "face.ply", uv_map, coefficients)
+    with pytest.raises(ArtifactError, match=r"\.obj, \.glb, \.ply"):
+        save_mesh(tmp_path / "face.stl", uv_map, coefficients)
