@@ -14,13 +14,14 @@ from leanface.data.dataset import FaceDataset
 from leanface.face.camera import REFERENCE_SIZE_PX
 from leanface.face.coefficients import ALBEDO, ANGLES, EXPRESSION, IDENTITY, LIGHTING
 from leanface.face.lighting import BANDS, CONSTANT, LINEAR
+from leanface.paths import SPLITS
 
 FACES_MAX = 5000
 """So many faces of a split show what it is like; reading all of a large one would take long."""
 
 POINTS_MAX = 1000
 BINS = 24
-COLOURS = ("#8c959f", "#0969da", "#cf222e")
+COLOURS = dict(zip(SPLITS, ("#8c959f", "#0969da", "#cf222e"), strict=True))
 
 PANELS: tuple[tuple[str, str] | tuple[str, str, str], ...] = (
     ("yaw_deg", "yaw (degrees)"),
@@ -95,17 +96,18 @@ def _framing(
 
 def _histogram(axes: Any, values: dict[str, Float[np.ndarray, " count"]], labels: list[str]) -> None:
     low, high = np.quantile(np.concatenate(list(values.values())), (0.001, 0.999)).tolist()
-    for (name, sample), colour in zip(values.items(), COLOURS, strict=True):
-        kind = {"histtype": "stepfilled", "alpha": 0.5} if colour == COLOURS[0] else {"histtype": "step"}
-        axes.hist(sample.clip(low, high), BINS, (low, high), density=True, color=colour, label=name, **kind)
+    for name, sample in values.items():
+        style = {"histtype": "stepfilled", "alpha": 0.5} if name == SPLITS[0] else {"histtype": "step"}
+        style |= {"color": COLOURS[name], "label": name}
+        axes.hist(sample.clip(low, high), BINS, range=(low, high), density=True, **style)
     axes.set_xlabel(labels[0])
     axes.set_yticks([])
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
 def _scatter(axes: Any, values: dict[str, Float[np.ndarray, "count 2"]], labels: list[str]) -> None:
-    for points, colour in zip(values.values(), COLOURS, strict=True):
-        axes.scatter(*points[:POINTS_MAX].T, s=5, color=colour, alpha=0.6, linewidths=0)
+    for name, points in values.items():
+        axes.scatter(*points[:POINTS_MAX].T, s=5, color=COLOURS[name], alpha=0.6, linewidths=0)
     axes.set(xlabel=labels[0], ylabel=labels[1])
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
