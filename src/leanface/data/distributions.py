@@ -21,7 +21,7 @@ FACES_MAX = 5000
 
 POINTS_MAX = 1000
 BINS = 24
-COLOURS = dict(zip(SPLITS, ("#8c959f", "#0969da", "#cf222e"), strict=True))
+COLOURS: dict[str, str] = dict(zip(SPLITS, ("#8c959f", "#0969da", "#cf222e"), strict=True))
 
 PANELS: tuple[tuple[str, str] | tuple[str, str, str], ...] = (
     ("yaw_deg", "yaw (degrees)"),
