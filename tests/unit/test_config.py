@@ -43,6 +43,8 @@ def test_what_was_written_reads_back_the_same(tree: dict[str, Any]) -> None:
         ("prune.ratio", "much", "number"),
         ("prune.ratio", float("nan"), "finite"),
         ("data.image_size", 100, "multiple of 16"),
+        ("data.train_count", -5, "greater than or equal to 1"),
+        ("data.workers", 4, "data.workers"),
         ("teacher.source", "borrowed", "pretrained"),
         ("distill.temperature", 0.0, "greater than 0"),
         ("build.batch_opt", 1000, "batch_min <= batch_opt <= batch_max"),

@@ -1,8 +1,8 @@
 """Batches for training: prepared faces from disk, or faces rendered on the device as training goes."""
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -10,16 +10,19 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset
 
 from leanface.config import Data
+from leanface.data.batches import render_batch
 from leanface.data.dataset import FaceBatch, FaceDataset
-from leanface.data.synthesis import render_faces, sample_coefficients, seed_of
+from leanface.data.synthesis import seed_of
 from leanface.face.morphable_model import load_morphable_model
 from leanface.face.render import Renderer
 from leanface.paths import SPLITS
 
+TRAIN, VALIDATION, _ = SPLITS
+
 
 @dataclass(frozen=True)
 class Stream:
-    """Endless rendered faces instead of the train split; every batch takes one of the sizes in turn."""
+    """Endless rendered faces instead of the train split; every step takes one of the sizes in turn."""
 
     data: Data
     image_sizes: tuple[int, ...]
@@ -27,7 +30,10 @@ class Stream:
 
 
 class StreamedFaces(IterableDataset[FaceBatch]):
-    """Whole batches, rendered where training runs; batch n depends on the seed and n alone.
+    """Whole batches, rendered where training runs.
+
+    They are the batches of which stage prepare writes the first ones: for the same seed, size and number of faces per
+    batch, the same images.
 
     Args:
         first: number of the first batch of each device; a resumed training does not see the same faces again.
@@ -46,18 +52,10 @@ class StreamedFaces(IterableDataset[FaceBatch]):
         stream = self.stream
         model = load_morphable_model().to(stream.device)
         renderers = [Renderer(model, size, stream.data.supersample) for size in stream.image_sizes]
-        generator = torch.Generator(stream.device)
-        for number in itertools.count(self.first):
-            generator.manual_seed(seed_of(self.seed, number * self.world_size + self.rank))
-            coefficients = sample_coefficients(
-                model,
-                self.batch_size,
-                generator,
-                yaw_max_rad=stream.data.yaw_max_rad,
-                clip=stream.data.coefficient_clip,
-            )
-            renderer = renderers[number % len(renderers)]
-            yield FaceBatch(render_faces(renderer, coefficients, generator, stream.data.augment), coefficients)
+        for step in count(self.first):
+            renderer, number = renderers[step % len(renderers)], step * self.world_size + self.rank
+            batch = render_batch(renderer, stream.data, self.seed, TRAIN, number, self.batch_size)
+            yield FaceBatch(batch.images.float() / 255.0, batch.coefficients)
 
 
 class FaceDataModule(LightningDataModule):
@@ -81,7 +79,7 @@ class FaceDataModule(LightningDataModule):
         if self.stream is not None:
             faces = StreamedFaces(self.stream, batch_size, self.seed, done, rank, world_size)
             return DataLoader(faces, batch_size=None)
-        faces = FaceDataset(self.folder / SPLITS[0])
+        faces = FaceDataset(self.folder / TRAIN)
         return DataLoader(
             faces,
             batch_size=min(batch_size, len(faces)),
@@ -92,4 +90,4 @@ class FaceDataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[FaceBatch]:
-        return DataLoader(FaceDataset(self.folder / SPLITS[1]), batch_size=self.batch_size)
+        return DataLoader(FaceDataset(self.folder / VALIDATION), batch_size=self.batch_size)

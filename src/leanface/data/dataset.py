@@ -1,4 +1,4 @@
-"""Prepared faces on disk: one folder per split with images.npy and coefficients.npy, memory-mapped."""
+"""Prepared faces on disk: one folder per split with images, coefficients and landmarks, memory-mapped."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +17,7 @@ from leanface.paths import PHOTOS
 
 IMAGES = "images.npy"
 COEFFICIENTS = "coefficients.npy"
+LANDMARKS = "landmarks.npy"
 
 
 class FaceBatch(NamedTuple):
@@ -27,7 +28,12 @@ class FaceBatch(NamedTuple):
 
 
 class FaceDataset(Dataset[FaceBatch]):
-    """One split, read lazily.
+    """One split; its arrays are memory-mapped, so that opening it costs nothing.
+
+    Attributes:
+        images: (N,H,W,3) uint8.
+        coefficients: (N,257) float32; changes stay in memory.
+        landmarks: (N,5,2) float32, see `leanface.face.landmarks`; changes stay in memory.
 
     Raises:
         ArtifactError: its files are missing or do not belong together.
@@ -36,15 +42,17 @@ class FaceDataset(Dataset[FaceBatch]):
     def __init__(self, folder: Path) -> None:
         try:
             self.images: np.ndarray = np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False)
-            self.coefficients: np.ndarray = np.load(folder / COEFFICIENTS, allow_pickle=False)
+            # PyTorch cannot share arrays that may not be written.
+            self.coefficients: np.ndarray = np.load(folder / COEFFICIENTS, mmap_mode="c", allow_pickle=False)
+            self.landmarks: np.ndarray = np.load(folder / LANDMARKS, mmap_mode="c", allow_pickle=False)
         except FileNotFoundError as error:
             raise ArtifactError(f"{error.filename} is missing; run `dvc repro prepare`.") from None
         except (ValueError, EOFError) as error:
             raise ArtifactError(f"{folder} holds no prepared faces ({error}); run `dvc repro -f prepare`.") from None
-        if len(self.images) != len(self.coefficients):
+        if not len(self.images) == len(self.coefficients) == len(self.landmarks):
             raise ArtifactError(
-                f"{folder}: {len(self.images)} images but {len(self.coefficients)} coefficient vectors; "
-                "run `dvc repro -f prepare`."
+                f"{folder}: {len(self.images)} images but {len(self.coefficients)} coefficient vectors and landmarks of "
+                f"{len(self.landmarks)}; run `dvc repro -f prepare`."
             )
 
     def __len__(self) -> int:

@@ -2,88 +2,94 @@
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
 from PIL import Image
-from torch import Tensor
 from tqdm import tqdm
 
 from leanface.config import Data
 from leanface.data.alignment import align
-from leanface.data.dataset import COEFFICIENTS, IMAGES
+from leanface.data.arrays import ArrayWriter
+from leanface.data.batches import RenderedBatch, render_in_order
+from leanface.data.dataset import COEFFICIENTS, IMAGES, LANDMARKS
 from leanface.data.detector import FaceDetector
 from leanface.data.photos import load_photo
-from leanface.data.synthesis import render_faces, sample_coefficients, seed_of
+from leanface.data.staging import staged
+from leanface.errors import ArtifactError
+from leanface.face.coefficients import COUNT
+from leanface.face.landmarks import landmarks_image
 from leanface.face.morphable_model import MorphableModel
 from leanface.face.render import Renderer
 from leanface.paths import SPLITS
 
-CHUNK = 32
-"""Faces per batch; each batch has a generator of its own, so that a split's size does not change its first faces."""
+BATCH = 32
+"""Faces per batch; a split's size does not change its first faces."""
 
 
-def prepare_faces(model: MorphableModel, data: Data, seed: int, folder: Path) -> dict[str, Any]:
+def prepare_faces(
+    model: MorphableModel, data: Data, seed: int, folder: Path, workers: int | None = None
+) -> dict[str, Any]:
     """Render all splits into `folder` (train/, val/, test/ and manifest.json), which appears whole or not at all.
 
-    Each split draws its own identities, so that no person is in two of them.
+    Args:
+        workers: threads that render, by default as many as PyTorch would compute with (OMP_NUM_THREADS, else one per
+            core); the bytes do not depend on it.
 
     Returns:
-        The manifest: counts, seed, image size, and the sha256 of every array.
+        The manifest: what is needed to render the same again, and the sha256 of every array.
+
+    Raises:
+        ArtifactError: the disk is too small, or `folder` cannot be written.
     """
     counts = dict(zip(SPLITS, (data.train_count, data.val_count, data.test_count), strict=True))
-    manifest: dict[str, Any] = {"seed": seed, "image_size": data.image_size, "splits": {}}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        renderer = Renderer(model, data.image_size, data.supersample)
-        with tqdm(total=sum(counts.values()), desc="rendering faces", unit="face") as progress:
-            for number, (split, count) in enumerate(counts.items()):
-                target = staging / split
-                target.mkdir()
-                images = np.lib.format.open_memmap(
-                    target / IMAGES, "w+", np.uint8, (count, data.image_size, data.image_size, 3)
-                )
-                coefficients = np.empty((count, 257), np.float32)
-                for start in range(0, count, CHUNK):
-                    stop = min(start + CHUNK, count)
-                    generator = torch.Generator().manual_seed(seed_of(seed, number, start))
-                    faces, truth = _render_chunk(renderer, data, generator)
-                    images[start:stop] = faces[: stop - start]
-                    coefficients[start:stop] = truth[: stop - start].numpy()
-                    progress.update(stop - start)
-                images.flush()
-                np.save(target / COEFFICIENTS, coefficients)
-                manifest["splits"][split] = {
-                    "count": count,
-                    "sha256": {name: _sha256(target / name) for name in (IMAGES, COEFFICIENTS)},
-                }
+    renderer = Renderer(model, data.image_size, data.supersample)
+    workers = workers or torch.get_num_threads()
+    with staged(folder) as staging, _single_threaded_operations():
+        _require_space(staging, sum(counts.values()), data.image_size)
+        with tqdm(total=sum(counts.values()), desc="rendering", unit=" images") as progress:
+            splits: dict[str, Any] = {}
+            for split, count in counts.items():
+                faces = render_in_order(renderer, data, seed, split, count=count, batch_size=BATCH, workers=workers)
+                with closing(faces):
+                    sha256 = _write_split(renderer, faces, count, staging / split, progress)
+                splits[split] = {"count": count, "sha256": sha256}
+        manifest = {
+            "seed": seed,
+            "batch": BATCH,
+            "image_size": data.image_size,
+            "splits": splits,
+            "data": data.model_dump(mode="json"),
+            "morphable_model_sha256": _model_sha256(model),
+            "versions": {name: _version(name) for name in ("leanface", "torch", "numpy", "numba")},
+        }
         (staging / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-        _replace(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return manifest
 
 
-def _render_chunk(
-    renderer: Renderer, data: Data, generator: torch.Generator
-) -> tuple[UInt8[np.ndarray, "chunk size size 3"], Float[Tensor, "chunk 257"]]:
-    coefficients = sample_coefficients(
-        renderer.model,
-        CHUNK,
-        generator,
-        yaw_max_rad=data.yaw_max_rad,
-        clip=data.coefficient_clip,
-        images_per_identity=data.images_per_identity,
-    )
-    faces = render_faces(renderer, coefficients, generator, data.augment)
-    return (faces * 255).round().byte().permute(0, 2, 3, 1).numpy(), coefficients
+def _write_split(
+    renderer: Renderer, faces: Iterator[RenderedBatch], count: int, folder: Path, progress: "tqdm[Any]"
+) -> dict[str, str]:
+    """Write one split's files; returns the sha256 of each."""
+    folder.mkdir()
+    size = renderer.size
+    with (
+        ArrayWriter(folder / IMAGES, np.uint8, (count, size, size, 3)) as images,
+        ArrayWriter(folder / COEFFICIENTS, np.float32, (count, COUNT)) as coefficients,
+        ArrayWriter(folder / LANDMARKS, np.float32, (count, 5, 2)) as landmarks,
+    ):
+        for batch in faces:
+            images.append(batch.images.permute(0, 2, 3, 1).numpy())
+            coefficients.append(batch.coefficients.numpy())
+            landmarks.append(landmarks_image(renderer.model, batch.coefficients, size).numpy())
+            progress.update(len(batch.images))
+        return {writer.name: writer.sha256() for writer in (images, coefficients, landmarks)}
 
 
 def prepare_photos(names: tuple[str, ...], size: int, folder: Path) -> dict[str, Any]:
@@ -93,13 +99,11 @@ def prepare_photos(names: tuple[str, ...], size: int, folder: Path) -> dict[str,
         Per photo: the detector's score and the alignment.
 
     Raises:
-        ArtifactError: a photo is missing or shows no face.
+        ArtifactError: a photo is missing or shows no face, or `folder` cannot be written.
     """
     detector = FaceDetector()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     found: dict[str, Any] = {}
-    try:
+    with staged(folder) as staging:
         for name in names:
             photo = load_photo(name)
             detection = detector.largest(photo)
@@ -107,19 +111,42 @@ def prepare_photos(names: tuple[str, ...], size: int, folder: Path) -> dict[str,
             stem = Path(name).stem
             Image.fromarray(crop).save(staging / f"{stem}.png")
             found[stem] = {"score": float(detection.score), "scale": alignment.scale}
-        _replace(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return found
 
 
-def _replace(staging: Path, folder: Path) -> None:
-    staging.chmod(0o755)
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(staging, folder)
+@contextmanager
+def _single_threaded_operations() -> Generator[None]:
+    """Every PyTorch operation on one thread: the workers fill the cores, and sums do not depend on how many there are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _require_space(folder: Path, count: int, size: int) -> None:
+    """Before the work, not in the middle of it."""
+    needed, free = count * (3 * size * size + 4 * (COUNT + 10)), shutil.disk_usage(folder).free
+    if needed > free:
+        raise ArtifactError(
+            f"{count} faces of {size} px need {needed / 1e9:.1f} GB, but the disk has {free / 1e9:.1f} GB left; "
+            "make room, or lower data.train_count."
+        )
+
+
+def _model_sha256(model: MorphableModel) -> str:
+    """Of the tensors: also of a model that does not come from the packaged file."""
+    hasher = hashlib.sha256()
+    for name, tensor in model.named_buffers():
+        hasher.update(name.encode())
+        hasher.update(tensor.cpu().contiguous().numpy().data)
+    return hasher.hexdigest()
+
+
+def _version(distribution: str) -> str | None:
+    """None where the sources are used without being installed."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None

@@ -28,8 +28,8 @@ class Picture:
 
 
 PICTURES = (
-    Picture("faces", paths.PREPARE_REPORT / "contact_sheet.png", "Rendered faces, with exact ground truth"),
-    Picture("photos", paths.PREPARE_REPORT / "photos.png", "The two real photos, landmarked, aligned and cropped"),
+    Picture("faces", paths.PREPARE_REPORT / "contact_sheet.png", "Faces and photos, as the networks see them"),
+    Picture("distributions", paths.PREPARE_REPORT / "distributions.png", "What the faces are like"),
     Picture("teacher", paths.TEACHER_REPORT / "reconstructions.png", "What the original network reads"),
     Picture("teacher_curves", paths.TEACHER_REPORT / "curves.png", "Training of the original"),
     Picture("layers", paths.ANALYZE_REPORT / "layers.png", "Where the original spends parameters and computation"),
