@@ -11,7 +11,7 @@ from torch import Tensor
 from leanface.errors import BackendError
 from leanface.face.camera import image_from_camera
 from leanface.face.morphable_model import MorphableModel
-from leanface.face.rasterize import Fragments, interpolate, rasterize
+from leanface.face.rasterize import Fragments, draw, interpolate, rasterize
 
 SIZE = 24
 CPU_BACKENDS = ["torch", "numba"]
@@ -85,6 +85,8 @@ torch.testing.assert_close(weights, expected.barycentric, atol=1e-5, rtol=0)
 colours = torch.rand(1, 36, 3)
 blended = fast.interpolate(triangle, weights, colours, triangles)
 torch.testing.assert_close(blended, rasterize.interpolate(expected, colours, triangles), atol=1e-5, rtol=0)
+drawn = rasterize.draw(vertices, colours, triangles, 12, 2, "torch")
+torch.testing.assert_close(fast.draw(vertices, colours, triangles, 12, 2), drawn, atol=1e-5, rtol=0)
 shared = torch.tensor([[0, 1, 2], [0, 2, 3], [0, 3, 1]])
 normals = fast.vertex_normals(vertices[:, :4], fast.vertex_ring(shared, 4))
 torch.testing.assert_close(normals, vertex_normals(vertices[:, :4], shared), atol=1e-5, rtol=0)
@@ -93,6 +95,16 @@ print("agrees")
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert "agrees" in done.stdout, done.stderr
+
+
+def test_drawing_is_rasterising_interpolating_and_pooling(model: MorphableModel) -> None:
+    for vertices, triangles in (soup(0), (image_from_camera(model.mean_vertices[None], SIZE), model.triangles)):
+        colours = torch.rand(vertices.shape)
+        expected = draw(vertices, colours, triangles, SIZE // 2, 2, "torch")
+        torch.testing.assert_close(
+            draw(vertices, colours, triangles, SIZE // 2, 2, "numba"), expected, atol=1e-4, rtol=0
+        )
+    assert expected[:, 3].max() == 1.0
 
 
 def test_the_nearer_triangle_is_seen_and_the_back_of_one_is_not() -> None:
