@@ -16,7 +16,7 @@ from torch import Tensor
 from leanface.data.appearance import fabric_colour
 from leanface.data.draws import Random, Range, constant
 from leanface.data.surface import REGIONS, surface_of
-from leanface.face.camera import camera_from_model, rotation_from_angles
+from leanface.face.camera import camera_from_model
 from leanface.face.coefficients import Coefficients
 from leanface.face.morphable_model import MorphableModel
 

@@ -269,7 +269,7 @@ def strongest_lamp(lighting: Float[Tensor, "batch 27"]) -> Lamp:
     bands = lighting.view(-1, BANDS, 3)
     linear = torch.stack([-bands[:, 3], -bands[:, 1], bands[:, 2]], 1) * LINEAR  # (batch, xyz, colours)
     mean = linear.mean(-1)
-    strength = mean.norm(dim=1)
+    strength = torch.linalg.vector_norm(mean, dim=1)
     ambient = bands[:, 0] * CONSTANT
     direction = mean / strength.clamp_min(1e-4)[:, None]
     share = strength / (strength + ambient.mean(-1)).clamp_min(1e-4)

@@ -55,9 +55,7 @@ class FaceDataset(Dataset[FaceBatch]):
         return int(self.images.shape[1])
 
     def __getitem__(self, index: int) -> FaceBatch:
-        return FaceBatch(
-            torch.from_numpy(to_input(np.array(self.images[index]))), torch.from_numpy(self.coefficients[index])
-        )
+        return FaceBatch(torch.from_numpy(to_input(np.array(self.images[index]))), torch.from_numpy(self.coefficients[index]))
 
     def slice(self, start: int, stop: int) -> FaceBatch:
         """Samples start to stop - 1 as one batch."""

@@ -151,7 +151,9 @@ class FaceDetector:
         boxes = np.concatenate(found)
         return boxes[_suppress(boxes, np.concatenate(found_scores), 0.7)]
 
-    def _refine(self, pixels: Float[Tensor, "1 3 H W"], boxes: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, "M 4"]:
+    def _refine(
+        self, pixels: Float[Tensor, "1 3 H W"], boxes: Float[np.ndarray, "N 4"]
+    ) -> Float[np.ndarray, "M 4"]:
         """Throw most proposals away and move the others."""
         squares = _squares(boxes)
         logits, offsets = self._run("refine", _crops(pixels, squares, REFINE_PX))
@@ -182,7 +184,9 @@ class FaceDetector:
 
     def _run(self, name: str, crops: Float[Tensor, "N 3 side side"]) -> list[Tensor]:
         """One network's outputs for every crop, in batches that bound the memory."""
-        starts = range(0, max(1, len(crops)), _BATCH)  # one batch even of nothing: its outputs have the shapes
+        starts = range(
+            0, max(1, len(crops)), _BATCH
+        )  # one batch even of nothing: its outputs have the shapes
         batches = [self._networks[name](crops[start : start + _BATCH]) for start in starts]
         return [torch.cat(parts) for parts in zip(*batches, strict=True)]
 
@@ -206,7 +210,9 @@ def convert_facenet_weights(source: Path, target: Path) -> None:
 class _Network(nn.Module):
     """A trunk of convolutions with PReLU and pooling, and heads: two logits, box offsets, landmarks."""
 
-    def __init__(self, layers: Sequence[tuple[int, int, int | None]], hidden: int | None, heads: Sequence[int]) -> None:
+    def __init__(
+        self, layers: Sequence[tuple[int, int, int | None]], hidden: int | None, heads: Sequence[int]
+    ) -> None:
         """Build the layers.
 
         Args:

@@ -54,7 +54,7 @@ def background(random: Random, count: int, size: int) -> Float[Tensor, "count 3 
     tone = tone + style["clutter"] * random.normal(count, 1, CELLS, CELLS)
     tone = tone + style["colourful"] * random.normal(count, 3, CELLS, CELLS)
     rows, columns = _stretch(random, count, size), _stretch(random, count, size)
-    return rows[:, None] @ tone.clamp(0, 1) @ columns[:, None].transpose(2, 3)
+    return (rows[:, None] @ tone.clamp(0, 1) @ columns[:, None].transpose(2, 3)).clamp(0, 1)
 
 
 def _stretch(random: Random, count: int, size: int) -> Tensor:

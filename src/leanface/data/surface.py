@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse import coo_matrix, csgraph
 from torch import Tensor
 
 from leanface.face.lighting import vertex_normals
@@ -95,9 +94,10 @@ def _measure(model: MorphableModel) -> Surface:
     regions |= {"skin": skin, "eyes": eyeball, "teeth": ~skin & ~eyeball}
 
     front, behind = _step(back, 0.6, 0.3), _step(back, 0.7, 0.95)
-    hairline = up - np.interp(
+    line: Doubles = np.interp(
         back, [0.0, 0.25, 0.45, 0.6, 0.75, 0.95, 1.2, 2.0], [0.58, 0.5, 0.4, 0.12, 0.02, 0.02, -0.35, -0.5]
     )
+    hairline = up - line
     oval = np.hypot(x / 0.66, (up + 0.33) / 0.92) - 1 + 0.6 * np.maximum(back - 0.45, 0)
     axis = np.stack([x, np.zeros_like(x), vertices[:, 2] - (eyes[:, 2].mean() - 0.95)], -1)
     mean, triangles = model.mean_vertices.cpu(), model.triangles.cpu()
@@ -131,7 +131,7 @@ def _parts(model: MorphableModel) -> NDArray[np.int64]:
     triangles = model.triangles.cpu().numpy()
     ends = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]]])
     links = coo_matrix((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(model.vertex_count,) * 2)
-    return np.asarray(connected_components(links, directed=False)[1], np.int64)
+    return np.asarray(csgraph.connected_components(links, directed=False)[1], np.int64)
 
 
 def _step(x: Doubles, low: float, high: float) -> Doubles:

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from leanface.data.accessories import accessorise, wardrobe_of
 from leanface.data.appearance import dress, shine
-from leanface.data.draws import Random, seed_of
+from leanface.data.draws import Random, constant, seed_of
 from leanface.data.photography import background, photograph
 from leanface.data.surface import surface_of
 from leanface.face.camera import DISTANCE_DM, FOCAL_PX, REFERENCE_SIZE_PX, camera_from_model, image_from_camera
@@ -94,7 +94,7 @@ def _sample_lighting(random: Random, count: int) -> Float[Tensor, "count 27"]:
         gamma = gamma + lamp[:, :, None] * _light_colour(random, count)[:, None]
     gamma = gamma + 0.008 * random.normal(count, BANDS, 1) + 0.003 * random.normal(count, BANDS, 3)
     # A photographer exposes for the face: what falls on a surface that faces the camera varies little.
-    front = sh_basis(torch.tensor([[0.0, 0.0, 1.0]])).to(gamma.device) @ gamma
+    front = sh_basis(constant(((0.0, 0.0, 1.0),), random.device)) @ gamma
     exposure = torch.exp(_EXPOSURE_SPREAD * random.normal(count, 1, 1)) / front.mean(-1, keepdim=True).clamp_min(0.2)
     return (gamma * exposure).flatten(1)
 

@@ -45,8 +45,12 @@ def test_the_mappings_are_inverse(seed: int) -> None:
     random = np.random.default_rng(seed)
     alignment = Alignment(random.uniform(0.01, 10), *random.uniform(-1000, 1000, 2), size=224)
     points = random.uniform(-5000, 5000, (50, 2))
-    np.testing.assert_allclose(alignment.photo_from_crop(alignment.crop_from_photo(points)), points, atol=1e-6)
-    np.testing.assert_allclose(alignment.crop_from_photo(alignment.photo_from_crop(points)), points, atol=1e-6)
+    np.testing.assert_allclose(
+        alignment.photo_from_crop(alignment.crop_from_photo(points)), points, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        alignment.crop_from_photo(alignment.photo_from_crop(points)), points, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("seed", SEEDS)

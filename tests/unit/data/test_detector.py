@@ -112,7 +112,9 @@ def test_damaged_weights_are_refused(tmp_path: Path, damage: str) -> None:
         FaceDetector(weights=path)
 
 
-@pytest.mark.parametrize("options", [{"min_face_px": 3}, {"thresholds": (0.6, 0.7)}, {"thresholds": (0.6, 0.7, 2.0)}])
+@pytest.mark.parametrize(
+    "options", [{"min_face_px": 3}, {"thresholds": (0.6, 0.7)}, {"thresholds": (0.6, 0.7, 2.0)}]
+)
 def test_options_out_of_range_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         FaceDetector(**options)  # pyright: ignore[reportArgumentType]
