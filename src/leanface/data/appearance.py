@@ -32,7 +32,7 @@ TINTS: dict[str, tuple[str, Range, tuple[float, float, float]]] = {
 """Translucent layers: region, strength, and the change of log colour at strength 1."""
 
 PAINTS: dict[str, tuple[str, Range, str]] = {
-    "lipstick": ("lips", (0.25, 0.3, 0.85), "lipstick"),
+    "lipstick": ("lips", (0.25, 0.2, 0.7), "lipstick"),
     "eye shadow": ("lids", (0.15, 0.2, 0.6), "make-up"),
     "eye liner": ("eye_rims", (0.35, 0.3, 0.9), "black"),
     "brows": ("brows", (0.5, 0.1, 0.75), "hair"),
@@ -43,12 +43,12 @@ PAINTS: dict[str, tuple[str, Range, str]] = {
 """Opaque layers: region, strength, and what colours them."""
 
 _HAIR_PALETTE = (
-    (0.03, 0.025, 0.022), (0.09, 0.06, 0.045), (0.19, 0.12, 0.075),
-    (0.60, 0.46, 0.28), (0.40, 0.17, 0.08), (0.55, 0.54, 0.52),
+    (0.03, 0.025, 0.022), (0.05, 0.04, 0.035), (0.09, 0.06, 0.045), (0.15, 0.10, 0.065), (0.24, 0.17, 0.11),
+    (0.34, 0.25, 0.16), (0.60, 0.46, 0.28), (0.34, 0.17, 0.09), (0.55, 0.54, 0.52),
 )  # fmt: skip
 _TONES: dict[str, Range] = {
-    "lip red": (1.0, 0.35, 0.75),
-    "lip green": (1.0, 0.05, 0.3),
+    "lip red": (1.0, 0.35, 0.7),
+    "lip green": (1.0, 0.05, 0.22),
     "lip blue": (1.0, 0.1, 0.35),
     "make-up red": (1.0, 0.05, 0.5),
     "make-up green": (1.0, 0.05, 0.35),
@@ -92,7 +92,7 @@ _HEADWEAR: dict[str, Range] = {
     "weave": (1.0, 0.0, 0.1),
 }
 _LIGHT: dict[str, Range] = {
-    "shadow": (1.0, 0.1, 0.85),
+    "shadow": (1.0, 0.1, 0.7),
     "occlusion": (1.0, 0.1, 0.8),
     "gloss": (0.85, 0.0, 0.3),
     "sharpness": (1.0, 8.0, 45.0),
@@ -151,7 +151,7 @@ def _hair_colour(random: Random, count: int) -> Tensor:
 def fabric_colour(random: Random, count: int) -> Float[Tensor, "count 3"]:
     """Black to white, greyish more often than bright."""
     colour = 0.03 + 0.8 * random.uniform(0.0, 1.0, count, 3) ** 1.5
-    return torch.lerp(colour, colour.mean(1, keepdim=True), random.uniform(0.1, 1.0, count, 1))
+    return torch.lerp(colour, colour.mean(1, keepdim=True), random.uniform(0.3, 1.0, count, 1))
 
 
 def _field(random: Random, bank: Tensor, count: int) -> Tensor:
@@ -267,9 +267,9 @@ class Lamp(NamedTuple):
 
 def strongest_lamp(lighting: Float[Tensor, "batch 27"]) -> Lamp:
     bands = lighting.view(-1, BANDS, 3)
-    linear = torch.stack([-bands[:, 3], -bands[:, 1], bands[:, 2]], 1) * LINEAR  # (batch, xyz, colours)
+    linear: Tensor = torch.stack([-bands[:, 3], -bands[:, 1], bands[:, 2]], 1) * LINEAR  # (batch, xyz, colours)
     mean = linear.mean(-1)
-    strength = torch.linalg.vector_norm(mean, dim=1)
+    strength = mean.square().sum(1).sqrt()
     ambient = bands[:, 0] * CONSTANT
     direction = mean / strength.clamp_min(1e-4)[:, None]
     share = strength / (strength + ambient.mean(-1)).clamp_min(1e-4)

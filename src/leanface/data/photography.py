@@ -22,10 +22,10 @@ _SCENERY: dict[str, Range] = {
     "gradient down": (0.7, -0.25, 0.25),
 }
 _CAMERA: dict[str, Range] = {
-    "exposure": (0.8, -0.2, 0.3),
+    "exposure": (1.0, -0.2, 0.3),
     "warmth": (0.8, -0.1, 0.1),
     "green": (0.5, -0.04, 0.04),
-    "contrast": (0.8, -0.25, 0.25),
+    "contrast": (0.8, -0.3, 0.2),
     "saturation": (0.7, -0.4, 0.2),
     "black and white": (0.04, 1.0, 1.0),
     "flare": (0.3, 0.0, 0.12),
@@ -35,7 +35,7 @@ _CAMERA: dict[str, Range] = {
     "compression": (0.8, 0.0, 0.03),
 }
 _OPTICS: dict[str, Range] = {
-    "focus": (1.0, 0.0, 0.0045),
+    "focus": (1.0, 0.0, 0.004),
     "defocus": (0.12, 0.003, 0.010),
     "shake across": (0.07, 0.003, 0.014),
     "shake down": (0.07, 0.003, 0.014),

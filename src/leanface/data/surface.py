@@ -94,7 +94,7 @@ def _measure(model: MorphableModel) -> Surface:
     regions |= {"skin": skin, "eyes": eyeball, "teeth": ~skin & ~eyeball}
 
     front, behind = _step(back, 0.6, 0.3), _step(back, 0.7, 0.95)
-    line: Doubles = np.interp(
+    line = np.interp(
         back, [0.0, 0.25, 0.45, 0.6, 0.75, 0.95, 1.2, 2.0], [0.58, 0.5, 0.4, 0.12, 0.02, 0.02, -0.35, -0.5]
     )
     hairline = up - line
