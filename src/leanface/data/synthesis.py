@@ -1,50 +1,32 @@
-"""Random faces and what photography does to them: coefficients, backgrounds, hair, blur, noise, compression.
+"""Random faces with exact coefficients, and pictures of them that pass for photographs.
 
 Everything is batched PyTorch, driven by one generator, and runs where the morphable model lies (CPU or CUDA).
 """
 
 import math
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from leanface.data.accessories import accessorise, wardrobe_of
+from leanface.data.appearance import dress, shine
+from leanface.data.draws import Random, constant, seed_of
+from leanface.data.photography import background, photograph
+from leanface.data.surface import surface_of
 from leanface.face.camera import DISTANCE_DM, FOCAL_PX, REFERENCE_SIZE_PX, camera_from_model, image_from_camera
-from leanface.face.coefficients import Coefficients, join
-from leanface.face.lighting import CONSTANT, sh_basis
+from leanface.face.coefficients import Coefficients, join, split
+from leanface.face.lighting import BANDS, CONSTANT, sh_basis
 from leanface.face.morphable_model import MorphableModel
-from leanface.face.render import Renderer
+from leanface.face.render import Renderer, Rendering
 
-YAW_MAX_RAD = 0.8
+__all__ = ["population", "render_faces", "sample_coefficients", "seed_of"]
+
+YAW_MAX_RAD = 1.05
 CLIP_SIGMA = 2.0
-
-
-class Random:
-    """Shorthand for draws from one generator on one device."""
-
-    def __init__(self, generator: Generator) -> None:
-        self.generator = generator
-        self.device = generator.device
-
-    def normal(self, *shape: int) -> Tensor:
-        return torch.randn(*shape, generator=self.generator, device=self.device)
-
-    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(*shape, generator=self.generator, device=self.device)
-
-    def chance(self, probability: float, *shape: int) -> Tensor:
-        """1.0 with that probability, else 0.0."""
-        return (self.uniform(0.0, 1.0, *shape) < probability).float()
-
-
-def seed_of(*parts: int) -> int:
-    """One seed from several numbers.
-
-    PyTorch's CPU generator looks at a seed's lowest 32 bits only, so numbers must be mixed, not shifted.
-    """
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint32)[0])
+_EXPOSURE_SPREAD = 0.22
+"""Standard deviation of the log brightness of light on the face."""
 
 
 def sample_coefficients(
@@ -74,7 +56,7 @@ def sample_coefficients(
     )
     angles_rad = torch.stack([0.15 * random.normal(count), yaw, 0.12 * random.normal(count)], -1)
     translation = _framing(model, identity, expression, angles_rad)
-    translation = translation + torch.cat([0.035 * random.normal(count, 2), 0.2 * random.normal(count, 1)], -1)
+    translation = translation + torch.cat([0.045 * random.normal(count, 2), 0.3 * random.normal(count, 1)], -1)
     return join(Coefficients(identity, expression, albedo, angles_rad, _sample_lighting(random, count), translation))
 
 
@@ -101,18 +83,26 @@ def _framing(model: MorphableModel, identity: Tensor, expression: Tensor, angles
 
 
 def _sample_lighting(random: Random, count: int) -> Float[Tensor, "count 27"]:
-    """Ambient light and two lamps, mostly in front of the face, each slightly tinted."""
-    gamma = torch.zeros(count, 9, 3, device=random.device)
-    tint = 1 + 0.04 * random.normal(count, 3)
-    gamma[:, 0] = random.uniform(0.2, 0.75, count, 1) * (1 + 0.04 * random.normal(count, 3))
-    for strength, spread in ((random.uniform(0.3, 1.2, count), 0.8), (random.uniform(-0.4, 0.4, count), 1.5)):
+    """Ambient light and two lamps, mostly in front of the face, each with a colour; exposed for a face."""
+    gamma = torch.zeros(count, BANDS, 3, device=random.device)
+    gamma[:, 0] = random.uniform(0.25, 0.8, count, 1) * _light_colour(random, count)
+    for strength, spread in ((random.uniform(0.05, 1.2, count), 0.8), (random.uniform(-0.4, 0.5, count), 1.5)):
         direction = random.normal(count, 3) * spread
         direction[:, 1] += 0.3
         direction[:, 2] = direction[:, 2].abs() + 0.6
         lamp = sh_basis(F.normalize(direction, dim=-1)) * strength.clamp_min(0)[:, None] * 0.155 / CONSTANT
-        gamma = gamma + lamp[:, :, None] * (1 + 0.04 * random.normal(count, 1, 3))
-    gamma = gamma * tint[:, None] + 0.008 * random.normal(count, 9, 1) + 0.003 * random.normal(count, 9, 3)
-    return gamma.flatten(1)
+        gamma = gamma + lamp[:, :, None] * _light_colour(random, count)[:, None]
+    gamma = gamma + 0.008 * random.normal(count, BANDS, 1) + 0.003 * random.normal(count, BANDS, 3)
+    # A photographer exposes for the face: what falls on a surface that faces the camera varies little.
+    front = sh_basis(constant(((0.0, 0.0, 1.0),), random.device)) @ gamma
+    exposure = torch.exp(_EXPOSURE_SPREAD * random.normal(count, 1, 1)) / front.mean(-1, keepdim=True).clamp_min(0.2)
+    return (gamma * exposure).flatten(1)
+
+
+def _light_colour(random: Random, count: int) -> Float[Tensor, "count 3"]:
+    """From candle to blue sky, with little green or magenta."""
+    warmth, green = 0.06 * random.normal(count, 1), 0.015 * random.normal(count, 1)
+    return torch.exp(torch.cat([warmth, green, -warmth], 1))
 
 
 def population(model: MorphableModel, count: int = 20_000) -> tuple[Float[Tensor, "257"], Float[Tensor, "257"]]:
@@ -128,98 +118,28 @@ def render_faces(
     """Faces over random backgrounds, as a camera would deliver them: float32 in [0,1].
 
     Args:
-        augment: 0 gives clean renders over backgrounds, 1 the full range of what can go wrong.
+        augment: 0 gives clean renders over backgrounds, 1 the full range of what people wear and what can go wrong.
     """
     random = Random(generator)
-    image, alpha = renderer(coefficients)
-    size = image.shape[-1]
-    image = image + _background(random, len(image), size) * (1 - alpha)
-    if augment > 0:
-        image = _hair(random, image, 0.4 * augment)
-        image = _occlude(random, image, 0.12 * augment)
-        image = _photograph(random, image, augment)
-    return image.clamp(0.0, 1.0)
+    head = _photogenic(random, renderer, coefficients, augment) if augment > 0 else renderer(coefficients)
+    behind = background(random, len(coefficients), renderer.size)
+    image = torch.addcmul(head.image, behind, 1 - head.alpha)
+    return (photograph(random, image, augment) if augment > 0 else image).clamp(0.0, 1.0)
 
 
-def _background(random: Random, count: int, size: int) -> Tensor:
-    """Smooth colour fields with blocks and clutter."""
-    coarse = random.uniform(0, 0.5, count, 1, 4, 4) + random.uniform(0, 0.4, count, 3, 1, 1)
-    coarse = coarse + random.uniform(0, 0.15, count, 3, 4, 4)
-    fine = (random.uniform(-0.5, 0.5, count, 1, 24, 24)) * random.uniform(0, 0.5, count, 1, 1, 1)
-    fine = fine + random.uniform(-0.5, 0.5, count, 3, 24, 24) * random.uniform(0, 0.2, count, 1, 1, 1)
-    field = F.interpolate(coarse, size=size, mode="bicubic") + F.interpolate(fine, size=size, mode="bilinear")
-    return field.clamp(0, 1)
-
-
-def _grid(random: Random, size: int) -> tuple[Tensor, Tensor]:
-    """x and y of the pixel centres in [-1,1], shaped (1,1,1,size) and (1,1,size,1)."""
-    line = torch.linspace(-1, 1, size, device=random.device)
-    return line.view(1, 1, 1, -1), line.view(1, 1, -1, 1)
-
-
-def _hair(random: Random, image: Tensor, probability: float) -> Tensor:
-    """Streaky hair around the face: inside a large ellipse, outside the face's own, so that some hangs into it."""
-    count, size = len(image), image.shape[-1]
-    x, y = _grid(random, size)
-    cx = random.uniform(-0.12, 0.12, count, 1, 1, 1)
-    top = random.uniform(-0.8, -0.42, count, 1, 1, 1)  # hairline; the eyes are near -0.26
-    bottom = random.uniform(0.75, 1.3, count, 1, 1, 1)
-    width = random.uniform(0.42, 0.75, count, 1, 1, 1)
-    wave = F.interpolate(0.08 * random.normal(count, 1, 8, 8), size=size, mode="bicubic")
-    centre, height = (top + bottom) / 2, (bottom - top) / 2
-    face = ((x - cx) / width) ** 2 + ((y - centre) / height) ** 2 + wave
-    thick = random.uniform(1.3, 1.9, count, 1, 1, 1)
-    length = random.uniform(-0.4, 1.4, count, 1, 1, 1)
-    head = ((x - cx) / (width * thick)) ** 2 + ((y - centre + 0.25) / (height * thick)) ** 2 + wave
-    mask = ((face - 1) * 8).clamp(0, 1) * ((1 - head) * 8).clamp(0, 1) * ((length - y) * 6).clamp(0, 1)
-    dark = random.uniform(0.03, 0.25, count, 1, 1, 1)
-    tone = torch.cat([torch.ones_like(dark), random.uniform(0.65, 1.0, count, 1, 1, 1)], 1)
-    light = random.chance(0.3, count, 1, 1, 1) * random.uniform(0.1, 0.45, count, 1, 1, 1)
-    colour = (dark + light) * torch.cat([tone, tone[:, 1:] * random.uniform(0.55, 1.0, count, 1, 1, 1)], 1)
-    streaks = F.interpolate(random.uniform(0.5, 1.5, count, 1, 6, 48), size=size, mode="bilinear")
-    mask = mask * random.chance(probability, count, 1, 1, 1)
-    return image + mask * (colour * streaks - image)
-
-
-def _occlude(random: Random, image: Tensor, probability: float) -> Tensor:
-    """A hand-sized ellipse of any colour, near the border more often than on the nose."""
-    count, size = len(image), image.shape[-1]
-    x, y = _grid(random, size)
-    angle = random.uniform(0, 2 * math.pi, count, 1, 1, 1)
-    reach = random.uniform(0.45, 1.0, count, 1, 1, 1)
-    dx, dy = x - reach * angle.cos(), y - reach * angle.sin()
-    turn = random.uniform(0, math.pi, count, 1, 1, 1)
-    u, v = dx * turn.cos() + dy * turn.sin(), dy * turn.cos() - dx * turn.sin()
-    inside = (u / random.uniform(0.1, 0.45, count, 1, 1, 1)) ** 2 + (v / random.uniform(0.1, 0.3, count, 1, 1, 1)) ** 2
-    mask = ((1 - inside) * 6).clamp(0, 1) * random.chance(probability, count, 1, 1, 1)
-    texture = F.interpolate(random.uniform(-0.1, 0.1, count, 1, 6, 6), size=size, mode="bilinear")
-    return image + mask * (random.uniform(0, 0.9, count, 3, 1, 1) + texture - image)
-
-
-def _photograph(random: Random, image: Tensor, amount: float) -> Tensor:
-    """Exposure, white balance, tone curve, blur, low resolution, noise, and JPEG-like compression."""
-    count, size = len(image), image.shape[-1]
-    image = image * (1 + amount * 0.04 * random.normal(count, 3, 1, 1)) * (1 + amount * 0.10 * random.normal(count, 1, 1, 1))
-    image = image.clamp(0, 1) ** torch.exp(amount * 0.15 * random.normal(count, 1, 1, 1))
-    image = image + amount * 0.02 * random.normal(count, 1, 1, 1)
-
-    blurred = F.avg_pool2d(F.avg_pool2d(image, 3, 1, 1, count_include_pad=False), 3, 1, 1, count_include_pad=False)
-    image = image + amount * random.uniform(0, 1, count, 1, 1, 1) * (blurred - image)
-    small = F.interpolate(F.avg_pool2d(image, 2), size=size, mode="bilinear")
-    image = image + random.chance(0.15 * amount, count, 1, 1, 1) * (small - image)
-    image = image + amount * 0.03 * random.uniform(0, 1, count, 1, 1, 1) * random.normal(*image.shape)
-    return _compress(random, image.clamp(0, 1), amount)
-
-
-def _compress(random: Random, image: Tensor, amount: float) -> Tensor:
-    """Quantise 8x8 blocks in the cosine domain, coarser at higher frequencies, as JPEG does."""
-    count, _, size, _ = image.shape
-    k = torch.arange(8, device=image.device, dtype=image.dtype)
-    dct = torch.cos(math.pi / 8 * (k[None] + 0.5) * k[:, None]) * math.sqrt(2 / 8)
-    dct[0] /= math.sqrt(2)
-    step = random.uniform(0.0, 0.03 * amount, count, 1, 1, 1, 1, 1) + 1e-3
-    step = step * (1 + 0.5 * (k[:, None] + k[None])).view(1, 1, 1, 8, 1, 8)
-    blocks = image.reshape(count, 3, size // 8, 8, size // 8, 8)
-    spectrum = torch.einsum("ua,nchawb,vb->nchuwv", dct, blocks, dct)
-    spectrum = (spectrum / step).round() * step
-    return torch.einsum("ua,nchuwv,vb->nchawb", dct, spectrum, dct).reshape(image.shape)
+@torch.no_grad()
+def _photogenic(random: Random, renderer: Renderer, coefficients: Tensor, amount: float) -> Rendering:
+    """The heads that the coefficients describe, dressed, with glasses and clothes, under real light."""
+    parts = split(coefficients.float())
+    model, surface = renderer.model, surface_of(renderer.model)
+    bare = model.vertices(parts.identity, parts.expression)
+    dressed = dress(random, surface, bare, model.albedo(parts.albedo), amount)
+    worn = accessorise(random, model, bare, dressed.albedo, parts, amount)
+    head = camera_from_model(dressed.vertices, parts.angles_rad, parts.translation)
+    vertices, triangles = torch.cat([head, worn.vertices], 1), wardrobe_of(model).triangles
+    normals = renderer.normals(vertices, triangles)
+    answer = shine(random, surface, normals[:, : model.vertex_count], parts, amount)
+    albedo = torch.cat([dressed.albedo * answer.shadow[..., None], worn.albedo], 1)
+    colours = albedo * renderer.irradiance(normals, parts.lighting)
+    colours[:, : model.vertex_count] += answer.highlight
+    return renderer.draw(vertices, colours, triangles)

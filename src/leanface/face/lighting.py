@@ -16,6 +16,20 @@ CONSTANT = _A[0] * _C[0]
 LINEAR = _A[1] * _C[1]
 QUADRATIC = _A[2] * _C[2]
 BANDS = 9
+BAND_FACTORS = torch.tensor(
+    [
+        CONSTANT,
+        -LINEAR,
+        LINEAR,
+        -LINEAR,
+        QUADRATIC,
+        -QUADRATIC,
+        1.5 / math.sqrt(3) * QUADRATIC,
+        -QUADRATIC,
+        0.5 * QUADRATIC,
+    ]
+)
+"""Of 1, y, z, x, xy, yz, zz - 1/3, xz, xx - yy: the bands as polynomials of the normal."""
 
 
 def sh_basis(normals: Float[Tensor, "*shape 3"]) -> Float[Tensor, "*shape 9"]:
@@ -43,8 +57,14 @@ def shade(
     lighting: Float[Tensor, "batch 27"],
 ) -> Float[Tensor, "batch vertices 3"]:
     """Reflected colour in [0,1]; negative irradiance counts as none. `lighting` is colour-minor: 3 * band + channel."""
-    irradiance = (sh_basis(normals) @ lighting.view(-1, BANDS, 3)).clamp_min(0.0)
-    return (albedo * irradiance).clamp(0.0, 1.0)
+    return (albedo * irradiance(normals, lighting)).clamp(0.0, 1.0)
+
+
+def irradiance(
+    normals: Float[Tensor, "batch vertices 3"], lighting: Float[Tensor, "batch 27"]
+) -> Float[Tensor, "batch vertices 3"]:
+    """Light that falls on a surface; negative light counts as none."""
+    return (sh_basis(normals) @ lighting.reshape(-1, BANDS, 3)).clamp_min(0.0)
 
 
 def vertex_normals(

@@ -11,6 +11,7 @@ import importlib
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -116,7 +117,7 @@ def rasterize(
         BackendError: there is no backend of that name.
     """
     if backend not in ("auto", *BACKENDS):
-        raise BackendError(f"no rasteriser is called {backend!r}; choose from auto, {', '.join(BACKENDS)}.")
+        raise _unknown(backend)
     vertices_image = vertices_image.detach().contiguous()
     if backend == "torch":
         triangle = visible_triangles(vertices_image, triangles, size)
@@ -142,3 +143,37 @@ def interpolate(
         return (fragments.barycentric[..., None] * corners).sum(-2)
     fast = _fast(fast_backend(attributes))
     return fast.interpolate(fragments.triangle, fragments.barycentric, attributes.contiguous(), triangles)
+
+
+def draw(
+    vertices_image: Float[Tensor, "batch vertices 3"],
+    attributes: Float[Tensor, "batch vertices 3"],
+    triangles: Int[Tensor, "triangles 3"],
+    size: int,
+    supersample: int = 1,
+    backend: str = "auto",
+) -> Float[Tensor, "batch 4 size size"]:
+    """Anti-aliased images: attributes, zero where nothing is seen, then coverage, each a mean over a pixel's samples.
+
+    The same as `rasterize`, `interpolate` and pooling, without what lies between them in memory.
+
+    Args:
+        vertices_image: as for `rasterize`, in an image of `size` times `supersample` pixels.
+        attributes: three for each vertex.
+        triangles: vertex indices, int64, on the same device.
+        size: image height and width in pixels.
+        supersample: samples per pixel and direction.
+        backend: as for `rasterize`.
+    """
+    if backend == "torch":
+        fragments = rasterize(vertices_image, triangles, size * supersample, backend)
+        attributes = torch.cat([attributes, torch.ones_like(attributes[..., :1])], -1)
+        return F.avg_pool2d(interpolate(fragments, attributes, triangles).permute(0, 3, 1, 2), supersample)
+    if backend not in ("auto", *BACKENDS):
+        raise _unknown(backend)
+    fast = _fast(fast_backend(vertices_image) if backend == "auto" else backend)
+    return fast.draw(vertices_image.detach().contiguous(), attributes.contiguous(), triangles, size, supersample)
+
+
+def _unknown(backend: str) -> BackendError:
+    return BackendError(f"no rasteriser is called {backend!r}; choose from auto, {', '.join(BACKENDS)}.")

@@ -134,6 +134,62 @@ def _interpolate_kernel(
 
 
 @triton.jit
+def _draw_kernel(
+    keys, vertices, attributes, triangles, out, vertex_count, size, SUPERSAMPLE: tl.constexpr, BLOCK: tl.constexpr
+):
+    image = tl.program_id(1).to(tl.int64)
+    p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    valid = p < size * size
+    row, column = p // size, p % size
+    samples = size * SUPERSAMPLE
+    base = image * vertex_count * 3
+    red = tl.zeros([BLOCK], tl.float32)
+    green = tl.zeros([BLOCK], tl.float32)
+    blue = tl.zeros([BLOCK], tl.float32)
+    coverage = tl.zeros([BLOCK], tl.float32)
+    for sample in tl.static_range(SUPERSAMPLE * SUPERSAMPLE):
+        y = row * SUPERSAMPLE + sample // SUPERSAMPLE
+        x = column * SUPERSAMPLE + sample % SUPERSAMPLE
+        key = tl.load(keys + image * samples * samples + y * samples + x, valid, 0)
+        hit = key > 0
+        t = 0x7FFFFFFF - (key & 0xFFFFFFFF)
+        i0 = base + tl.load(triangles + t * 3, hit, 0) * 3
+        i1 = base + tl.load(triangles + t * 3 + 1, hit, 0) * 3
+        i2 = base + tl.load(triangles + t * 3 + 2, hit, 0) * 3
+        x0, y0 = tl.load(vertices + i0, hit, 0.0), tl.load(vertices + i0 + 1, hit, 0.0)
+        x1, y1 = tl.load(vertices + i1, hit, 0.0), tl.load(vertices + i1 + 1, hit, 0.0)
+        x2, y2 = tl.load(vertices + i2, hit, 0.0), tl.load(vertices + i2 + 1, hit, 0.0)
+        area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
+        inverse = 1.0 / tl.where(hit, area, 1.0)
+        px, py = x.to(tl.float32), y.to(tl.float32)
+        second = ((px - x0) * (y2 - y0) - (x2 - x0) * (py - y0)) * inverse
+        third = ((x1 - x0) * (py - y0) - (px - x0) * (y1 - y0)) * inverse
+        first = 1.0 - second - third
+        red += (
+            first * tl.load(attributes + i0, hit, 0.0)
+            + second * tl.load(attributes + i1, hit, 0.0)
+            + third * tl.load(attributes + i2, hit, 0.0)
+        )
+        green += (
+            first * tl.load(attributes + i0 + 1, hit, 0.0)
+            + second * tl.load(attributes + i1 + 1, hit, 0.0)
+            + third * tl.load(attributes + i2 + 1, hit, 0.0)
+        )
+        blue += (
+            first * tl.load(attributes + i0 + 2, hit, 0.0)
+            + second * tl.load(attributes + i1 + 2, hit, 0.0)
+            + third * tl.load(attributes + i2 + 2, hit, 0.0)
+        )
+        coverage += hit.to(tl.float32)
+    share = 1.0 / (SUPERSAMPLE * SUPERSAMPLE)
+    at = out + image * 4 * size * size + p
+    tl.store(at, red * share, valid)
+    tl.store(at + size * size, green * share, valid)
+    tl.store(at + 2 * size * size, blue * share, valid)
+    tl.store(at + 3 * size * size, coverage * share, valid)
+
+
+@triton.jit
 def _normals_kernel(vertices, ring, normals, vertex_count, NEIGHBOURS: tl.constexpr, BLOCK: tl.constexpr):
     image = tl.program_id(1).to(tl.int64)
     v = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -172,6 +228,26 @@ def _normals_kernel(vertices, ring, normals, vertex_count, NEIGHBOURS: tl.conste
 
 def visible_triangles(vertices_image: Tensor, triangles: Tensor, size: int) -> Tensor:
     """See `leanface.face.rasterize.visible_triangles`."""
+    keys = _nearest(vertices_image, triangles, size)
+    nearest = torch.where(keys > 0, 0x7FFFFFFF - (keys & 0xFFFFFFFF), -1)
+    return nearest.view(len(vertices_image), size, size)
+
+
+def draw(vertices_image: Tensor, attributes: Tensor, triangles: Tensor, size: int, supersample: int) -> Tensor:
+    """See `leanface.face.rasterize.draw`."""
+    batch, vertex_count = vertices_image.shape[:2]
+    keys = _nearest(vertices_image, triangles, size * supersample)
+    out = torch.empty(batch, 4, size, size, device=vertices_image.device)
+    grid = (triton.cdiv(size * size, PIXELS_PER_BLOCK), batch)
+    _draw_kernel[grid](
+        keys, vertices_image, attributes, triangles, out, vertex_count, size,
+        SUPERSAMPLE=supersample, BLOCK=PIXELS_PER_BLOCK,
+    )  # fmt: skip
+    return out
+
+
+def _nearest(vertices_image: Tensor, triangles: Tensor, size: int) -> Tensor:
+    """Per pixel (B, size * size), the largest key: bits of 1/depth above the inverted triangle index; 0 for none."""
     batch, vertex_count = vertices_image.shape[:2]
     keys = torch.zeros(batch, size * size, dtype=torch.int64, device=vertices_image.device)
     grid = (triton.cdiv(len(triangles), TRIANGLES_PER_BLOCK), batch)
@@ -179,7 +255,7 @@ def visible_triangles(vertices_image: Tensor, triangles: Tensor, size: int) -> T
         vertices_image, triangles.contiguous(), keys, vertex_count, len(triangles), size,
         MIN_AREA=MIN_AREA_PX2, BLOCK=TRIANGLES_PER_BLOCK, num_warps=2,
     )  # fmt: skip
-    return torch.where(keys > 0, 0x7FFFFFFF - (keys & 0xFFFFFFFF), -1).view(batch, size, size)
+    return keys
 
 
 def pixel_barycentric(vertices_image: Tensor, triangles: Tensor, triangle: Tensor) -> Tensor:

@@ -3,15 +3,14 @@
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from leanface.face.camera import camera_from_model, image_from_camera
 from leanface.face.coefficients import split
-from leanface.face.lighting import shade
+from leanface.face.lighting import irradiance
 from leanface.face.morphable_model import MorphableModel
-from leanface.face.rasterize import Fragments, interpolate, rasterize
+from leanface.face.rasterize import draw
 
 
 class Rendering(NamedTuple):
@@ -30,45 +29,58 @@ class Renderer(nn.Module):
         self.size = size
         self.supersample = supersample
         self.backend = backend
-        self._ring: Tensor | None = None
+        self._ring: tuple[Tensor, Tensor] | None = None
 
     @torch.no_grad()
     def forward(self, coefficients: Float[Tensor, "batch 257"]) -> Rendering:
         parts = split(coefficients.float())
         vertices_camera = self._vertices_camera(coefficients)
-        normals = self._normals(vertices_camera)
-        colours = shade(self.model.albedo(parts.albedo), normals, parts.lighting)
-        fragments = self._rasterize(vertices_camera)
-        image = interpolate(fragments, colours, self.model.triangles).permute(0, 3, 1, 2)
-        return Rendering(self._reduce(image), self._reduce((fragments.triangle >= 0).float()[:, None]))
+        light = self.irradiance(self.normals(vertices_camera, self.model.triangles), parts.lighting)
+        colours = (self.model.albedo(parts.albedo) * light).clamp(0.0, 1.0)
+        return self.draw(vertices_camera, colours, self.model.triangles)
 
     @torch.no_grad()
     def face_alpha(self, coefficients: Float[Tensor, "batch 257"]) -> Bool[Tensor, "batch 1 size size"]:
         """Pixels most of which show the face region (not the neck, the ears or the back of the head)."""
-        fragments = self._rasterize(self._vertices_camera(coefficients))
-        region = self.model.face_mask.float()[None, :, None].expand(len(coefficients), -1, -1)
-        shown = interpolate(fragments, region.contiguous(), self.model.triangles).permute(0, 3, 1, 2)
-        return self._reduce(shown) > 0.5
+        region = self.model.face_mask.float()[None, :, None].expand(len(coefficients), -1, 3)
+        return self.draw(self._vertices_camera(coefficients), region, self.model.triangles).image[:, :1] > 0.5
+
+    def draw(
+        self,
+        vertices_camera: Float[Tensor, "batch vertices 3"],
+        colours: Float[Tensor, "batch vertices 3"],
+        triangles: Int[Tensor, "triangles 3"],
+    ) -> Rendering:
+        """Any meshes that share their triangles, with a colour per vertex."""
+        vertices_image = image_from_camera(vertices_camera, self.size * self.supersample)
+        drawn = draw(vertices_image, colours, triangles, self.size, self.supersample, self.backend)
+        return Rendering(drawn[:, :3], drawn[:, 3:])
+
+    def normals(
+        self, vertices: Float[Tensor, "batch vertices 3"], triangles: Int[Tensor, "triangles 3"]
+    ) -> Float[Tensor, "batch vertices 3"]:
+        """Unit normals, by the device's fast path (see `leanface.face.lighting.vertex_normals`)."""
+        if not vertices.is_cuda:
+            from leanface.face import rasterize_numba
+
+            return rasterize_numba.vertex_normals(vertices, triangles)
+        from leanface.face import rasterize_triton
+
+        if self._ring is None or self._ring[0] is not triangles:
+            self._ring = triangles, rasterize_triton.vertex_ring(triangles, vertices.shape[1])
+        return rasterize_triton.vertex_normals(vertices, self._ring[1])
+
+    def irradiance(
+        self, normals: Float[Tensor, "batch vertices 3"], lighting: Float[Tensor, "batch 27"]
+    ) -> Float[Tensor, "batch vertices 3"]:
+        """Light that falls on each vertex, by the device's fast path (see `leanface.face.lighting.irradiance`)."""
+        if normals.is_cuda:
+            return irradiance(normals, lighting)
+        from leanface.face import rasterize_numba
+
+        return rasterize_numba.irradiance(normals, lighting)
 
     def _vertices_camera(self, coefficients: Tensor) -> Tensor:
         parts = split(coefficients.float())
         vertices = self.model.vertices(parts.identity, parts.expression)
         return camera_from_model(vertices, parts.angles_rad, parts.translation)
-
-    def _normals(self, vertices: Tensor) -> Tensor:
-        if not vertices.is_cuda:
-            from leanface.face import rasterize_numba
-
-            return rasterize_numba.vertex_normals(vertices, self.model.triangles)
-        from leanface.face import rasterize_triton
-
-        if self._ring is None or self._ring.device != vertices.device:
-            self._ring = rasterize_triton.vertex_ring(self.model.triangles, self.model.vertex_count)
-        return rasterize_triton.vertex_normals(vertices, self._ring)
-
-    def _rasterize(self, vertices_camera: Tensor) -> Fragments:
-        size = self.size * self.supersample
-        return rasterize(image_from_camera(vertices_camera, size), self.model.triangles, size, self.backend)
-
-    def _reduce(self, image: Tensor) -> Tensor:
-        return image if self.supersample == 1 else F.avg_pool2d(image, self.supersample)

@@ -16,7 +16,7 @@ from torch import Tensor
 from leanface.errors import BackendError
 from leanface.face.camera import image_from_camera
 from leanface.face.morphable_model import MorphableModel
-from leanface.face.rasterize import Fragments, interpolate, rasterize
+from leanface.face.rasterize import Fragments, draw, interpolate, rasterize
 
 SIZE = 24
 CPU_BACKENDS = ["torch", "numba"]
@@ -160,7 +160,7 @@ def test_triton_equals_torch_under_its_interpreter(tmp_path: Path, model: Morpha
 import sys, torch
 from leanface.face import rasterize_triton as fast
 from leanface.face.lighting import vertex_normals
-from leanface.face.rasterize import Fragments, interpolate, rasterize
+from leanface.face.rasterize import Fragments, draw, interpolate, rasterize
 for vertices, triangles, *expected in torch.load(sys.argv[1]):
     found = rasterize(vertices, triangles, 24, "triton")
     assert torch.equal(found.triangle, expected[0])
@@ -168,6 +168,8 @@ for vertices, triangles, *expected in torch.load(sys.argv[1]):
     colours = torch.rand(len(vertices), vertices.shape[1], 3)
     blended = fast.interpolate(*found, colours, triangles)
     torch.testing.assert_close(blended, interpolate(Fragments(*expected), colours, triangles), atol=1e-4, rtol=0)
+    drawn = draw(vertices, colours, triangles, 12, 2, "torch")
+    torch.testing.assert_close(fast.draw(vertices, colours, triangles, 12, 2), drawn, atol=1e-4, rtol=0)
 # The last scene is a face; normals of triangles without area would be those of rounding errors.
 normals = fast.vertex_normals(vertices, fast.vertex_ring(triangles, vertices.shape[1]))
 torch.testing.assert_close(normals, vertex_normals(vertices, triangles), atol=1e-4, rtol=0)
@@ -187,6 +189,16 @@ def test_tensors_need_not_be_contiguous(backend: str, model: MorphableModel) -> 
     expected = rasterize(vertices, triangles[::16].contiguous(), SIZE, backend)
     assert torch.equal(found.triangle, expected.triangle)
     assert torch.equal(interpolate(found, strided, triangles[::16]), interpolate(expected, vertices, triangles[::16]))
+
+
+def test_drawing_is_rasterising_interpolating_and_pooling(model: MorphableModel) -> None:
+    for vertices, triangles in (soup(0), (image_from_camera(model.mean_vertices[None], SIZE), model.triangles)):
+        colours = torch.rand(vertices.shape)
+        expected = draw(vertices, colours, triangles, SIZE // 2, 2, "torch")
+        torch.testing.assert_close(
+            draw(vertices, colours, triangles, SIZE // 2, 2, "numba"), expected, atol=1e-4, rtol=0
+        )
+    assert expected[:, 3].max() == 1.0
 
 
 def test_the_nearer_triangle_is_seen_and_the_back_of_one_is_not() -> None:
