@@ -240,7 +240,7 @@ def draw(vertices_image: Tensor, attributes: Tensor, triangles: Tensor, size: in
     out = torch.empty(batch, 4, size, size, device=vertices_image.device)
     grid = (triton.cdiv(size * size, PIXELS_PER_BLOCK), batch)
     _draw_kernel[grid](
-        keys, vertices_image, attributes, triangles, out, vertex_count, size,
+        keys, vertices_image, attributes, triangles.contiguous(), out, vertex_count, size,
         SUPERSAMPLE=supersample, BLOCK=PIXELS_PER_BLOCK,
     )  # fmt: skip
     return out
