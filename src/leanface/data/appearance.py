@@ -133,11 +133,13 @@ def dress(
         "make-up": torch.stack([tones[f"make-up {name}"] for name in ("red", "green", "blue")], 1),
     }
     # Planes (batch, 3, vertices) in here: layers are matrix products over fields.
-    skin = albedo.transpose(1, 2) * _skin_gain(random, surface, count, amount)
+    skin = _skin_gain(random, surface, count, amount) * albedo.transpose(1, 2)
     skin = _paint(random, surface, skin, colours, amount)
-    for cover in (_hair(random, surface, hair, amount), _headwear(random, surface, count, amount)):
+    worn, headwear = _hair(random, surface, hair, amount), _headwear(random, surface, count, amount)
+    for cover in (worn, headwear):
         skin = torch.lerp(skin, cover.colour[:, :, None] * cover.texture[:, None], cover.alpha[:, None])
-        vertices = vertices + cover.lift[:, :, None] * surface.normals + cover.spread[:, :, None] * surface.outward
+    vertices = torch.addcmul(vertices, (worn.lift + headwear.lift)[:, :, None], surface.normals)
+    vertices = torch.addcmul(vertices, (worn.spread + headwear.spread)[:, :, None], surface.outward)
     return Dressed(vertices, skin.clamp(0.0, 1.0).transpose(1, 2), hair)
 
 

@@ -104,7 +104,8 @@ def _lens(random: Random, count: int, size: int, amount: float) -> tuple[Tensor,
 
     def matrix(sigma: Tensor) -> Tensor:
         sigma_px = (sigma * size).clamp_min(0.1)  # next to nothing
-        weights = torch.exp(-distance / (2 * sigma_px**2)[:, None, None])
+        # Clamped, because a CPU multiplies numbers near the smallest float very slowly.
+        weights = torch.exp((distance * (-0.5 / sigma_px**2)[:, None, None]).clamp_min(-30))
         return weights / weights.sum(2, keepdim=True)
 
     even = blur["focus"] + blur["defocus"]
