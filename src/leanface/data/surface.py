@@ -85,7 +85,9 @@ def _measure(model: MorphableModel) -> Surface:
     vertices: Doubles = model.mean_vertices.cpu().double().numpy()
     landmarks = vertices[model.landmarks.cpu().numpy()]
     eyes, nose, mouth = landmarks[:2], landmarks[2], landmarks[3:].mean(0)
-    x, up, back = vertices[:, 0], vertices[:, 1] - eyes[:, 1].mean(), eyes[:, 2].mean() - vertices[:, 2]
+    x: Doubles = vertices[:, 0]
+    up: Doubles = vertices[:, 1] - eyes[:, 1].mean()
+    back: Doubles = eyes[:, 2].mean() - vertices[:, 2]
     part = _parts(model)
     skin = part == part[int(model.landmarks[2])]
     eyeball = np.isin(part, part[model.landmarks[:2].cpu().numpy()]) & ~skin
@@ -94,7 +96,7 @@ def _measure(model: MorphableModel) -> Surface:
     regions |= {"skin": skin, "eyes": eyeball, "teeth": ~skin & ~eyeball}
 
     front, behind = _step(back, 0.6, 0.3), _step(back, 0.7, 0.95)
-    line = np.interp(
+    line: Doubles = np.interp(
         back, [0.0, 0.25, 0.45, 0.6, 0.75, 0.95, 1.2, 2.0], [0.58, 0.5, 0.4, 0.12, 0.02, 0.02, -0.35, -0.5]
     )
     hairline = up - line
