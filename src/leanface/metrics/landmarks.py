@@ -26,8 +26,8 @@ def interocular_px(model: MorphableModel, size: int) -> float:
     As the alignment brings every face to the mean face's scale, this one distance serves renders and photos alike, and,
     unlike the distance seen, does not shrink as the head turns.
     """
-    left, right = image_from_camera(model.mean_vertices[model.landmarks[:2]][None], size)[0, :, :2]
-    return float((left - right).norm())
+    eyes = image_from_camera(model.mean_vertices[model.landmarks[:2]][None], size)[0, :, :2]
+    return float((eyes[0] - eyes[1]).square().sum().sqrt())
 
 
 def landmark_errors(

@@ -1,6 +1,6 @@
 """Left for right: which vertex is whose mirror image, and what a reading of the mirrored photo should be."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,10 +31,19 @@ class Mirror(NamedTuple):
 def mirror_of(model: MorphableModel) -> Mirror:
     """Pair the vertices by where they are in the mean face, over the plane x = 0."""
     points = model.mean_vertices.double().numpy()
-    distance_dm, partner = (np.asarray(found) for found in KDTree(points).query(points * (-1.0, 1.0, 1.0)))
+    distance_dm, partner = _nearest(points, points * (-1.0, 1.0, 1.0))
     symmetric = bool((partner[partner] == np.arange(len(partner))).all())
     residual_mm = float(distance_dm[model.face_mask.numpy()].max()) * MM_PER_DM
-    return Mirror(torch.from_numpy(partner.astype(np.int64)), symmetric, residual_mm)
+    return Mirror(torch.from_numpy(partner), symmetric, residual_mm)
+
+
+def _nearest(
+    points: Float[np.ndarray, "N 3"], queries: Float[np.ndarray, "M 3"]
+) -> tuple[Float[np.ndarray, " M"], Int[np.ndarray, " M"]]:
+    """Distance and index of the point nearest to each query."""
+    tree: Any = KDTree(points)  # its own types leave everything open
+    distance, index = tree.query(queries)
+    return distance, index.astype(np.int64)
 
 
 @torch.inference_mode()

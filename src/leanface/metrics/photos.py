@@ -11,8 +11,8 @@
     mirror_levels       RMS difference between the albedos of the same two
     from_mean_mm        mean vertex distance of the reading from the mean face
 
-Holding still is easy for a network that answers the mean face to everything: hence from_mean_mm beside it. Where no face
-is detected, landmark_px and landmark_nme are NaN; photometric_levels is where the reading shows no face.
+Holding still is easy for a network that answers the mean face to everything: hence from_mean_mm beside it. Where the
+detector finds no face, landmark_px and landmark_nme are NaN; where the reading shows none, photometric_levels is.
 """
 
 import math
@@ -61,13 +61,13 @@ def read_photos(
     batches = [slice(start, start + BATCH_SIZE) for start in range(0, len(photos), BATCH_SIZE)]
     readings = [network(photos[part]).clone() for part in batches]
     average = population(renderer.model)[0][None]
-    fits, constants, consistencies = [], [], []
+    samples: list[Samples] = []
+    constants: list[Samples] = []
     for part, reading in zip(batches, readings, strict=True):
-        fits.append(fit_errors(renderer, reading, photos[part], landmarks[part]))
+        fit = fit_errors(renderer, reading, photos[part], landmarks[part])
+        samples.append(fit | consistency(network, renderer.model, photos[part], reading, jitter_count))
         constants.append(fit_errors(renderer, average.expand_as(reading), photos[part], landmarks[part]))
-        consistencies.append(consistency(network, renderer.model, photos[part], reading, jitter_count))
-    samples = _joined(fits) | _joined(consistencies)
-    return PhotoReadings(torch.cat(readings), samples, _joined(constants))
+    return PhotoReadings(torch.cat(readings), _joined(samples), _joined(constants))
 
 
 def detect_landmarks(photos: Float[Tensor, "count 3 size size"]) -> Float[Tensor, "count 5 2"]:

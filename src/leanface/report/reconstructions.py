@@ -23,7 +23,7 @@ BACKING = 0.88
 """Grey behind readings."""
 
 CLAY = 0.75
-STUDIO_LIGHT = (0.62, -0.12, 0.2, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0)
+STUDIO_LIGHT = (0.48, -0.18, 0.3, 0.07, 0.0, 0.0, 0.0, 0.0, 0.0)
 """White lighting that shapes show in, from the front, the upper left and all around, by band (see `sh_basis`)."""
 
 
@@ -39,15 +39,16 @@ def shown_faces(test: FaceDataset, accuracy: Accuracy, count: int) -> list[Shown
     """Test faces from the most frontal to the most turned, in equal steps of rank, with their errors."""
     yaw_deg = torch.rad2deg(split(torch.from_numpy(test.coefficients)).angles_rad[:, 1])
     ranks = torch.linspace(0, len(test) - 1, min(count, len(test))).round().long()
+    indices = [int(index) for index in yaw_deg.abs().argsort()[ranks]]
     errors = accuracy.samples
     return [
         Shown(
-            f"test face {index}\nyaw {yaw_deg[index]:.0f}°\n{errors['vertex_mm'][index]:.2f} mm, "
+            f"test face {index}\nyaw {round(float(yaw_deg[index]))}°\n{errors['vertex_mm'][index]:.2f} mm, "
             f"{errors['rotation_deg'][index]:.1f}°\nSSIM {errors['ssim_face'][index]:.3f}",
             test[index].images,
             accuracy.readings[index],
         )
-        for index in yaw_deg.abs().argsort()[ranks].tolist()
+        for index in indices
     ]
 
 
@@ -55,12 +56,13 @@ def shown_photos(
     photos: Mapping[str, Float[Tensor, "3 size size"]], readings: PhotoReadings, count: int
 ) -> list[Shown]:
     """The first photos, with what can be said without truth."""
-    measures, angles = readings.samples, split(readings.coefficients).angles_rad
+    measures = readings.samples
+    yaw_deg = torch.rad2deg(split(readings.coefficients).angles_rad[:, 1])
     return [
         Shown(
-            f"{name.replace('_', ' ')}\nreads yaw {torch.rad2deg(angles[index, 1]):.0f}°\n"
+            f"{name.replace('_', ' ')}\nyaw {round(float(yaw_deg[index]))}°, read\n"
             f"landmarks {measures['landmark_nme'][index]:.1f} %\n"
-            f"jitter {measures['jitter_mm'][index]:.2f} mm, {measures['jitter_deg'][index]:.1f}°",
+            f"jitter {measures['jitter_mm'][index]:.2f} mm\njitter {measures['jitter_deg'][index]:.1f}°",
             photo,
             readings.coefficients[index],
         )
@@ -73,15 +75,9 @@ def save_reconstructions(renderer: Renderer, shown: Sequence[Shown], path: Path)
     """Write one PNG with a row for each; `renderer` is of the inputs' size."""
     images = torch.stack([row.image for row in shown])
     readings = torch.stack([row.reading for row in shown])
-    rendering = renderer(readings)
+    clay, rendering = _clay(renderer, readings), renderer(readings)
     backing = torch.full_like(images, BACKING)
-    columns = (
-        images,
-        *(
-            _over(picture, under)
-            for picture, under in ((_clay(renderer, readings), backing), (rendering, backing), (rendering, images))
-        ),
-    )
+    columns = (images, _over(clay, backing), _over(rendering, backing), _over(rendering, images))
     pixels: list[Float[np.ndarray, "count H W 3"]] = [column.permute(0, 2, 3, 1).numpy() for column in columns]
     rows = [Row(row.label, [Cell(column[line]) for column in pixels]) for line, row in enumerate(shown)]
     save_sheet(COLUMNS, rows, path)
