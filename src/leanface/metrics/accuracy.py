@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leanface.config import Data, Measure
+from leanface.config import Measure
 from leanface.data.dataset import FaceDataset
 from leanface.data.synthesis import population, render_faces, seed_of
 from leanface.face.coefficients import split
@@ -50,7 +50,7 @@ class Accuracy(NamedTuple):
 
 
 def measure_accuracy(
-    network: nn.Module, renderer: Renderer, test: FaceDataset, data: Data, measure: Measure, seed: int
+    network: nn.Module, renderer: Renderer, test: FaceDataset, measure: Measure, *, augment: float, seed: int
 ) -> Accuracy:
     """Read every test face at its own size, and some of them rendered anew at each of `measure.sizes`."""
     truth, readings = torch.from_numpy(test.coefficients), predict(network, test)
@@ -62,7 +62,7 @@ def measure_accuracy(
         angle_r2(readings, truth),
         means(face_errors(renderer, average.expand_as(truth), truth)),
         by_yaw(samples, split(truth).angles_rad[:, 1]),
-        by_size(network, renderer, truth[: measure.faces_per_size], data.augment, measure.sizes, seed),
+        by_size(network, renderer, truth[: measure.faces_per_size], augment, measure.sizes, seed),
     )
 
 

@@ -23,7 +23,7 @@ def run(*, teacher: Teacher, data: Data, machine: Machine, seed: int, log: Metri
 
     measure, renderer = teacher.measure, Renderer(model, data.image_size, data.supersample)
     test, portraits = FaceDataset(paths.FACES / "test"), load_photos()
-    faces = accuracy.measure_accuracy(network, renderer, test, data, measure, seed)
+    faces = accuracy.measure_accuracy(network, renderer, test, measure, augment=data.augment, seed=seed)
     shots = photos.read_photos(network, renderer, torch.stack(list(portraits.values())), measure.jitter_count)
     renders = photos.read_photos(network, renderer, test.head(measure.contrast_count).images, measure.jitter_count)
 
