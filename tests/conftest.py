@@ -15,11 +15,10 @@ from leanface import bundle
 from leanface.export.onnx import export_network, save_model
 from leanface.face.morphable_model import MorphableModel, load_morphable_model
 from leanface.networks.quantized import Quantizer
-from leanface.networks.resnet import FaceReconstructionNet, build_network, widths_of
+from leanface.networks.resnet import FaceReconstructionNet, build_network, scaled_widths
 from leanface.quantization.fake_quantize import fake_quantize
 
 ROOT = Path(__file__).parents[1]
-SHRINK = 4
 SIZE = 64
 
 
@@ -55,14 +54,7 @@ def _smooth_images() -> Callable[[int, int], Tensor]:
 @functools.cache  # it costs seconds; copy it before use
 def _small_network() -> FaceReconstructionNet:
     torch.manual_seed(0)
-    widths = {
-        name: (
-            inputs if inputs == 3 else inputs // SHRINK,
-            outputs // SHRINK if name.startswith("backbone") else outputs,
-        )
-        for name, (inputs, outputs) in widths_of(build_network()).items()
-    }
-    network = build_network(widths)
+    network = build_network(scaled_widths(1 / 4))
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)

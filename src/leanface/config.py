@@ -185,6 +185,7 @@ class Machine(Section):
     devices: Count
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
     threads: Annotated[int, Field(ge=0)]
+    compile: bool
 
 
 class Config(Section):

@@ -22,13 +22,16 @@ PHOTOS = Path("data/photos")
 PREPARE_REPORT = REPORTS / "prepare"
 
 TEACHER = Path("models/teacher")
+TEACHER_STATE = Path("models/.teacher.ckpt")
 TEACHER_REPORT = REPORTS / "teacher"
 ANALYZE_REPORT = REPORTS / "analyze"
 PRUNED = Path("models/pruned")
 PRUNE_REPORT = REPORTS / "prune"
 DISTILLED = Path("models/distilled")
+DISTILL_STATE = Path("models/.distilled.ckpt")
 DISTILL_REPORT = REPORTS / "distill"
 QUANTIZED = Path("models/quantized")
+QUANTIZE_STATE = Path("models/.quantized.ckpt")
 QUANTIZE_REPORT = REPORTS / "quantize"
 
 BENCHMARK = REPORTS / "benchmark.json"

@@ -3,8 +3,10 @@
 import importlib
 import inspect
 import json
+import os
 import random
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from leanface import paths
@@ -41,8 +43,9 @@ def run_stage(name: str, variant: str | None = None) -> None:
     if variant is not None:
         arguments["variant"] = variant
     _seed(arguments.get("seed", 0))
-    if name in UNTRACKED:
-        run(**arguments)
+    # A training on several devices starts copies of this command: the first process records for all.
+    if name in UNTRACKED or int(os.environ.get("LOCAL_RANK", "0")) > 0:
+        run(**arguments, **({"log": _discard} if "log" in wanted else {}))
         return
 
     from leanface import tracking
@@ -58,6 +61,9 @@ def run_stage(name: str, variant: str | None = None) -> None:
         summary = json.loads(paths.SUMMARY.read_text())
         pages = [paths.CONFIG, paths.SUMMARY, paths.REPORT_HTML, paths.REPORT_MD, paths.FIGURES]
         tracking.log_summary(summary, config.model_dump(), pages, {})
+
+
+def _discard(metrics: Mapping[str, float], step: int) -> None: ...
 
 
 def _load(name: str) -> Any:

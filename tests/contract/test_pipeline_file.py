@@ -119,7 +119,8 @@ def test_paths_that_a_stage_names_are_its_inputs_or_outputs(stage: str) -> None:
     declared = names(entry.get("deps", [])) | names(entry["outs"])
     declared |= {Path("${item}"), Path("models/teacher")} if "${item}" in str(entry.get("deps")) else set()
     for path in artifacts(stage):
-        assert covered(path, declared), path
+        # The state of an unfinished training, a hidden file, is no output.
+        assert covered(path, declared) or path.name.startswith("."), path
 
 
 def test_every_file_that_one_stage_reads_is_made_by_another_or_is_in_git() -> None:

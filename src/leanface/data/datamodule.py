@@ -1,5 +1,6 @@
 """Batches for training: prepared faces from disk, or faces rendered on the device as training goes."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,26 +24,31 @@ class Stream:
     data: Data
     image_sizes: tuple[int, ...]
     device: torch.device
-    first_batch: int = 0
-    """Number of the first batch: a resumed training does not see the same faces again."""
 
 
 class StreamedFaces(IterableDataset[FaceBatch]):
-    """Whole batches, rendered where training runs; batch n depends on the seed and n alone."""
+    """Whole batches, rendered where training runs; batch n depends on the seed and n alone.
 
-    def __init__(self, stream: Stream, batch_size: int, seed: int) -> None:
+    Args:
+        first: number of the first batch of each device; a resumed training does not see the same faces again.
+        rank: of `world_size` devices, each of which renders batches of its own.
+    """
+
+    def __init__(
+        self, stream: Stream, batch_size: int, seed: int, first: int = 0, rank: int = 0, world_size: int = 1
+    ) -> None:
         self.stream = stream
         self.batch_size = batch_size
         self.seed = seed
+        self.first, self.rank, self.world_size = first, rank, world_size
 
     def __iter__(self) -> Iterator[FaceBatch]:
         stream = self.stream
         model = load_morphable_model().to(stream.device)
         renderers = [Renderer(model, size, stream.data.supersample) for size in stream.image_sizes]
         generator = torch.Generator(stream.device)
-        number = stream.first_batch
-        while True:
-            generator.manual_seed(seed_of(self.seed, number))
+        for number in itertools.count(self.first):
+            generator.manual_seed(seed_of(self.seed, number * self.world_size + self.rank))
             coefficients = sample_coefficients(
                 model,
                 self.batch_size,
@@ -52,11 +58,14 @@ class StreamedFaces(IterableDataset[FaceBatch]):
             )
             renderer = renderers[number % len(renderers)]
             yield FaceBatch(render_faces(renderer, coefficients, generator, stream.data.augment), coefficients)
-            number += 1
 
 
 class FaceDataModule(LightningDataModule):
-    """Train and validation batches of `folder`; with `stream`, training batches are rendered instead."""
+    """Train and validation batches of `folder`; with `stream`, training batches are rendered instead.
+
+    Args:
+        batch_size: of a step, over all devices.
+    """
 
     def __init__(self, folder: Path, batch_size: int, seed: int, stream: Stream | None = None) -> None:
         super().__init__()
@@ -66,16 +75,20 @@ class FaceDataModule(LightningDataModule):
         self.stream = stream
 
     def train_dataloader(self) -> DataLoader[FaceBatch]:
+        trainer = self.trainer
+        done, rank, world_size = (trainer.global_step, trainer.global_rank, trainer.world_size) if trainer else (0, 0, 1)
+        batch_size = self.batch_size // world_size
         if self.stream is not None:
-            return DataLoader(StreamedFaces(self.stream, self.batch_size, self.seed), batch_size=None)
+            faces = StreamedFaces(self.stream, batch_size, self.seed, done, rank, world_size)
+            return DataLoader(faces, batch_size=None)
         faces = FaceDataset(self.folder / SPLITS[0])
-        generator = torch.Generator().manual_seed(self.seed)
         return DataLoader(
             faces,
-            batch_size=min(self.batch_size, len(faces)),
+            batch_size=min(batch_size, len(faces)),
             shuffle=True,
             drop_last=True,
-            generator=generator,
+            # In an order of its own if some steps are done already: a resumed training begins an epoch.
+            generator=torch.Generator().manual_seed(seed_of(self.seed, done)),
         )
 
     def val_dataloader(self) -> DataLoader[FaceBatch]:

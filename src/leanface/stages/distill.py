@@ -18,6 +18,7 @@ def run(*, distill: Distill, machine: Machine, seed: int, log: MetricLog) -> dic
     model = load_morphable_model()
     teacher, _ = bundle.load_network(paths.TEACHER)
     student, parent = bundle.load_network(paths.PRUNED)
+    parents = {"parent": bundle.digest(paths.PRUNED), "teacher": bundle.digest(paths.TEACHER)}
     result = fit(
         student,
         DistillationCriterion(teacher, model, distill, parent.kept),
@@ -29,8 +30,9 @@ def run(*, distill: Distill, machine: Machine, seed: int, log: MetricLog) -> dic
         report=paths.DISTILL_REPORT,
         freeze_batch_norm=distill.freeze_batch_norm,
         log=log,
+        checkpoint=paths.DISTILL_STATE,
+        purpose=[distill, parents],
     )
-    parents = {"parent": bundle.digest(paths.PRUNED), "teacher": bundle.digest(paths.TEACHER)}
     spec = parent.model_copy(update={"provenance": parents | {"seed": seed}})
     bundle.save_bundle(student, spec, paths.DISTILLED)
 

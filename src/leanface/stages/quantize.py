@@ -25,6 +25,7 @@ def run(*, quantize: Quantize, distill: Distill, machine: Machine, seed: int, lo
     images = FaceDataset(paths.FACES / "train").head(quantize.calibration_count).images
     network = fake_quantize(student, images, quantizer)
     predictions["calibrated"] = predict(network, val)
+    parents = {"parent": bundle.digest(paths.DISTILLED), "teacher": bundle.digest(paths.TEACHER)}
     result = fit(
         network,
         DistillationCriterion(teacher, model, distill, parent.kept),
@@ -36,13 +37,11 @@ def run(*, quantize: Quantize, distill: Distill, machine: Machine, seed: int, lo
         report=paths.QUANTIZE_REPORT,
         freeze_batch_norm=True,
         log=log,
+        checkpoint=paths.QUANTIZE_STATE,
+        purpose=[quantize, distill, parents],
     )
     predictions["trained"] = predict(network, val)
-    provenance = parent.provenance | {
-        "parent": bundle.digest(paths.DISTILLED),
-        "teacher": bundle.digest(paths.TEACHER),
-    }
-    fields = {"quantizer": quantizer.model_dump(), "provenance": provenance | {"seed": seed}}
+    fields = {"quantizer": quantizer.model_dump(), "provenance": parent.provenance | parents | {"seed": seed}}
     bundle.save_bundle(network, parent.model_copy(update=fields), paths.QUANTIZED)
 
     references = {"teacher": predict(teacher, val), "truth": torch.from_numpy(val.coefficients)}

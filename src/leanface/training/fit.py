@@ -3,8 +3,7 @@
 import csv
 import logging
 import os
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from torch import Tensor, nn
 from leanface.config import Machine, Optimizer
 from leanface.data.datamodule import FaceDataModule
 from leanface.data.synthesis import population
-from leanface.errors import LeanFaceError
 from leanface.face.coefficients import HEAD_SIZES
 from leanface.face.morphable_model import MorphableModel
+from leanface.training.checkpoint import Checkpoint, Unfinished, fingerprint
 from leanface.training.criterion import Criterion
 from leanface.training.curves import plot_curves
 from leanface.training.module import TrainingModule
@@ -31,13 +30,9 @@ POINTS = 8
 """How many times a training is validated and written to its curves."""
 
 
-class Unfinished(LeanFaceError):
-    """The time for one piece of a training is over; running the stage again goes on from its checkpoint."""
-
-
 @dataclass(frozen=True)
 class FitResult:
-    """`history` holds one row per validation: step, seconds, train/... (means since the last row) and val/..."""
+    """`history` holds one row per validation: step, seconds of training, train/... (that step's) and val/..."""
 
     history: list[dict[str, float]]
     seconds: float
@@ -47,9 +42,10 @@ class FitResult:
 class _History(Callback):
     """Collects the curve, and passes it on as it grows."""
 
-    def __init__(self, log: MetricLog | None) -> None:
+    def __init__(self, log: MetricLog | None, timer: Timer) -> None:
         self.rows: list[dict[str, float]] = []
         self._log = log
+        self._timer = timer
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking:
@@ -57,7 +53,8 @@ class _History(Callback):
         names = ("train/", "val/")
         row = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(names)}
         row["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
-        self.rows.append({"step": float(trainer.global_step), **row})
+        seconds = self._timer.time_elapsed("train")
+        self.rows.append({"step": float(trainer.global_step), "seconds": seconds, **row})
         if self._log is not None:
             self._log(row, trainer.global_step)
 
@@ -68,25 +65,18 @@ class _History(Callback):
         self.rows = state_dict["rows"]
 
 
-class _Piece(Callback):
-    """Stops a training after some time. (Lightning's Timer counts the pieces before a resumption too.)"""
-
-    def __init__(self, seconds: float | None) -> None:
-        self._seconds = seconds
-        self._start = time.monotonic()
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if self._seconds is not None and time.monotonic() - self._start > self._seconds:
-            trainer.should_stop = True
-
-
 def resolve_accelerator(machine: Machine) -> str:
     """ "gpu" or "cpu"."""
     if machine.accelerator == "auto":
         return "gpu" if torch.cuda.is_available() else "cpu"
     return machine.accelerator
+
+
+def resolve_device(machine: Machine) -> torch.device:
+    """Where this process trains: with several devices, Lightning numbers the copies of a command."""
+    if resolve_accelerator(machine) == "cpu":
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def resolve_precision(machine: Machine, accelerator: str) -> Any:
@@ -119,6 +109,7 @@ def fit(
     freeze_batch_norm: bool = False,
     log: MetricLog | None = None,
     checkpoint: Path | None = None,
+    purpose: Sequence[object] = (),
     piece_seconds: float | None = None,
 ) -> FitResult:
     """Train `network` in place; it ends on the CPU, in eval mode, with the averaged weights.
@@ -127,12 +118,14 @@ def fit(
         criterion: an nn.Module is moved to the training device.
         model: for the validation errors; moved to the training device and back.
         report: folder that receives history.csv and curves.png.
-        checkpoint: where a training in pieces keeps its state; resumed from if it exists, removed at the end.
-        piece_seconds: stop after this many seconds with the state saved.
+        checkpoint: keep the state here, named after what is trained; resumed from if it exists, removed at the end.
+        purpose: what else than the initial weights and the optimiser distinguishes this training (see `Checkpoint`).
+        piece_seconds: stop after this many seconds with the state saved; needs `checkpoint`.
 
     Raises:
         Unfinished: `piece_seconds` were over before the last step.
         LeanFaceError: the loss is not finite.
+        SystemExit: this process is the copy that Lightning started for another device than the first (quietly).
     """
     # Its advice on hardware and add-ons is not about this training.
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
@@ -140,15 +133,21 @@ def fit(
     if machine.threads:
         torch.set_num_threads(machine.threads)
     accelerator = resolve_accelerator(machine)
-    device = torch.device("cuda" if accelerator == "gpu" else "cpu")
+    device = resolve_device(machine)
     for part in (criterion, model):
         if isinstance(part, nn.Module):
             part.to(device)
     network.to(device=device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
-    module = TrainingModule(network, criterion, optimizer, model, head_scales(model), freeze_batch_norm)
+    scales = head_scales(model)
+    module = TrainingModule(network, criterion, optimizer, model, scales, freeze_batch_norm, machine.compile)
 
+    state = None
+    if checkpoint is not None:
+        state = Checkpoint(checkpoint, fingerprint(network, [optimizer, seed, *purpose]), piece_seconds)
+    states = [] if state is None else [state]
     every = max(1, optimizer.steps // POINTS)
-    history, timer = _History(log), Timer()
+    timer = Timer()
+    history = _History(log, timer)
     trainer = L.Trainer(
         accelerator=accelerator,
         devices=machine.devices,
@@ -160,38 +159,35 @@ def fit(
         num_sanity_val_steps=0,
         log_every_n_steps=10,
         gradient_clip_val=optimizer.gradient_clip,
-        callbacks=[history, timer, _Piece(piece_seconds), TQDMProgressBar(refresh_rate=max(1, every // 5))],
+        callbacks=[history, timer, *states, TQDMProgressBar(refresh_rate=max(1, every // 5))],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
     )
-    resume = checkpoint if checkpoint is not None and checkpoint.exists() else None
-    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=False)
+    trainer.fit(module, datamodule=data, ckpt_path=state and state.found, weights_only=False)
+    finished = trainer.global_step >= optimizer.steps
+    if state is not None and not finished:
+        state.save(trainer)
+    if not trainer.is_global_zero:
+        raise SystemExit(0)
     report.mkdir(parents=True, exist_ok=True)
     _write_history(history.rows, report / "history.csv")
     plot_curves(history.rows, report / "curves.png")
-    if trainer.global_step < optimizer.steps:
-        if checkpoint is not None and piece_seconds is not None:
-            checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            staging = checkpoint.with_suffix(".tmp")
-            trainer.save_checkpoint(staging)
-            os.replace(staging, checkpoint)
-            raise Unfinished(
-                f"{trainer.global_step} of {optimizer.steps} steps are done; run the stage again to go on."
-            )
-        raise LeanFaceError(f"training ended after {trainer.global_step} of {optimizer.steps} steps.")
+    if not finished:
+        progress = f"{trainer.global_step} of {optimizer.steps} steps are done"
+        raise Unfinished(f"{progress}; run the stage again to go on.")
     module.average.swap(network)
     network.to("cpu").eval()
     model.to("cpu")
 
     seconds = timer.time_elapsed("train")
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
+    if state is not None:
+        state.remove()
     return FitResult(history.rows, seconds, optimizer.steps * data.batch_size / max(seconds, 1e-9))
 
 
 def _write_history(rows: list[dict[str, float]], path: Path) -> None:
-    names = sorted({name for row in rows for name in row}, key=lambda name: (name != "step", name))
+    names = sorted({name for row in rows for name in row}, key=lambda name: (name != "step", name != "seconds", name))
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()

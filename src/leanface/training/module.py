@@ -1,7 +1,7 @@
 """The one LightningModule: teacher, distillation and quantisation differ in their criterion and network only."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pytorch_lightning import LightningModule
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from leanface.config import Optimizer
 from leanface.data.dataset import FaceBatch
-from leanface.errors import ConfigError, LeanFaceError
+from leanface.errors import LeanFaceError
 from leanface.face.morphable_model import MorphableModel
 from leanface.metrics.geometry import geometry_errors
 from leanface.training.average import WeightAverage
@@ -26,6 +26,7 @@ class TrainingModule(LightningModule):
         criterion: kept out of this module's parameters and checkpoints; move it to the right device yourself.
         head_scales: standard deviation of each head's outputs. AdamW's step does not depend on the gradient's scale,
             so a head whose outputs are small takes steps that are smaller by the same factor.
+        compiled: train through torch.compile, with a graph per image size; pays off from some minutes on a GPU.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class TrainingModule(LightningModule):
         model: MorphableModel,
         head_scales: list[float],
         freeze_batch_norm: bool,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
@@ -45,6 +47,7 @@ class TrainingModule(LightningModule):
         self.average = WeightAverage(network, optimizer.ema_decay)
         # In a tuple, so that Lightning neither moves nor saves them with the module.
         self._frozen = (criterion, model)
+        self._trained = (cast(nn.Module, torch.compile(network, dynamic=False)) if compiled else network,)
 
     def on_train_epoch_start(self) -> None:
         self.network.train()
@@ -55,7 +58,7 @@ class TrainingModule(LightningModule):
 
     def training_step(self, batch: FaceBatch, batch_index: int) -> Tensor:
         images = batch.images.contiguous(memory_format=torch.channels_last)
-        terms = self._frozen[0](self.network, batch._replace(images=images))
+        terms = self._frozen[0](self._trained[0], batch._replace(images=images))
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
         return terms["loss"]
 
@@ -77,7 +80,8 @@ class TrainingModule(LightningModule):
     def validation_step(self, batch: FaceBatch, batch_index: int) -> None:
         predicted = self.network(batch.images.contiguous(memory_format=torch.channels_last)).float()
         errors = geometry_errors(self._frozen[1], predicted, batch.coefficients)
-        self.log_dict({f"val/{name}": value.mean() for name, value in errors.items()}, batch_size=len(predicted))
+        means = {f"val/{name}": value.mean() for name, value in errors.items()}
+        self.log_dict(means, batch_size=len(predicted), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         self.average.swap(self.network)
@@ -98,14 +102,8 @@ class TrainingModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["average"] = self.average.state_dict()
-        checkpoint["settings"] = self.settings.model_dump()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if checkpoint["settings"] != self.settings.model_dump():
-            raise ConfigError(
-                f"an unfinished training was begun with {checkpoint['settings']}, but now {self.settings.model_dump()} "
-                "is asked for; go on with the former, or delete its checkpoint (models/.teacher.ckpt)."
-            )
         self.average.load_state_dict(checkpoint["average"])
 
 

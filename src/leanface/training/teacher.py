@@ -15,12 +15,9 @@ from leanface.face.morphable_model import MorphableModel
 from leanface.networks.modelscope import load_modelscope
 from leanface.networks.packed import load_packed
 from leanface.networks.resnet import FaceReconstructionNet, build_network, scaled_widths
-from leanface.paths import FACES, PRETRAINED_TEACHER, TEACHER_REPORT
+from leanface.paths import FACES, PRETRAINED_TEACHER, TEACHER_REPORT, TEACHER_STATE
 from leanface.training.criterion import SupervisedCriterion
-from leanface.training.fit import MetricLog, fit, head_scales, resolve_accelerator
-
-CHECKPOINT = Path("models/.teacher.ckpt")
-"""A training in pieces keeps its state here; not an output."""
+from leanface.training.fit import MetricLog, fit, head_scales, resolve_device
 
 
 class Request(NamedTuple):
@@ -51,11 +48,9 @@ def _trained(request: Request) -> FaceReconstructionNet:
         initialise_heads(network, model)
     else:
         network = load_packed(Path(teacher.start_from))
-    device = torch.device("cuda" if resolve_accelerator(machine) == "gpu" else "cpu")
     stream = None
     if teacher.streamed:
-        done = _steps_done(CHECKPOINT)
-        stream = Stream(data, teacher.image_sizes, device, first_batch=done)
+        stream = Stream(data, teacher.image_sizes, resolve_device(machine))
     fit(
         network,
         SupervisedCriterion(model, teacher.photometric_weight),
@@ -67,7 +62,8 @@ def _trained(request: Request) -> FaceReconstructionNet:
         report=TEACHER_REPORT,
         freeze_batch_norm=teacher.freeze_batch_norm,
         log=log,
-        checkpoint=CHECKPOINT,
+        checkpoint=TEACHER_STATE,
+        purpose=[teacher.model_copy(update={"piece_seconds": None}), data],
         piece_seconds=teacher.piece_seconds,
     )
     return network
@@ -98,11 +94,3 @@ def initialise_heads(network: FaceReconstructionNet, model: MorphableModel) -> N
     for head, bias, scale in zip(network.final_layers, biases, head_scales(model), strict=True):
         head.get_parameter("weight").normal_(std=0.01 * scale)
         head.get_parameter("bias").copy_(bias)
-
-
-def _steps_done(checkpoint: Path) -> int:
-    """How far an unfinished training got; 0 if there is none."""
-    if not checkpoint.exists():
-        return 0
-    # Our own file: optimiser state cannot be stored as plain tensors.
-    return int(torch.load(checkpoint, map_location="cpu", weights_only=False)["global_step"])

@@ -1,6 +1,10 @@
 """Training: losses, averaging, Lightning, pieces."""
 
 import copy
+import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,8 +23,9 @@ from leanface.face.morphable_model import MorphableModel
 from leanface.metrics.geometry import face_bases, geometry_errors
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.training.average import WeightAverage
+from leanface.training.checkpoint import Checkpoint, Unfinished
 from leanface.training.criterion import CoefficientLoss, PhotometricLoss, SupervisedCriterion
-from leanface.training.fit import FitResult, Unfinished, fit, resolve_precision
+from leanface.training.fit import FitResult, fit, resolve_precision
 from leanface.training.module import parameter_groups
 
 OPTIMIZER = Optimizer(
@@ -32,7 +37,7 @@ OPTIMIZER = Optimizer(
     ema_decay=0.9,
     gradient_clip=1.0,
 )
-MACHINE = Machine(accelerator="cpu", devices=1, precision="32-true", threads=2)
+MACHINE = Machine(accelerator="cpu", devices=1, precision="32-true", threads=2, compile=False)
 
 
 @pytest.fixture(scope="module")
@@ -153,18 +158,110 @@ def test_frozen_batch_norm_keeps_its_statistics(
 # Streamed batches number themselves; Lightning cannot know that data from disk starts its epoch anew.
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch")
 def test_a_training_in_pieces_ends_where_an_unbroken_one_does(
-    small_network: FaceReconstructionNet, faces: Path, model: MorphableModel, tmp_path: Path
+    small_network: FaceReconstructionNet,
+    faces: Path,
+    model: MorphableModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(Checkpoint, "EVERY", 1)
     unbroken, checkpoint = copy.deepcopy(small_network), tmp_path / "state.ckpt"
     run(unbroken, faces, model, tmp_path / "unbroken")
     for done in (1, 2, 3):
         with pytest.raises(Unfinished, match=f"{done} of 4 steps"):
             run(copy.deepcopy(small_network), faces, model, tmp_path, checkpoint=checkpoint, piece_seconds=1e-6)
-        assert checkpoint.exists()
+        assert len(list(tmp_path.glob("state-*.ckpt"))) == 1
     network = copy.deepcopy(small_network)
-    run(network, faces, model, tmp_path, checkpoint=checkpoint, piece_seconds=1e-6)
-    assert not checkpoint.exists()
+    result = run(network, faces, model, tmp_path, checkpoint=checkpoint, piece_seconds=1e-6)
+    assert [row["step"] for row in result.history] == [1, 2, 3, 4]
+    assert not list(tmp_path.glob("state-*"))
     assert int(network.backbone.bn1.num_batches_tracked) == int(unbroken.backbone.bn1.num_batches_tracked)  # type: ignore[arg-type]
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+from leanface.config import Machine, Optimizer
+from leanface.data.datamodule import FaceDataModule
+from leanface.face.morphable_model import load_morphable_model
+from leanface.networks.resnet import build_network, scaled_widths
+from leanface.training.checkpoint import Checkpoint, Unfinished
+from leanface.training.criterion import SupervisedCriterion
+from leanface.training.fit import fit
+torch.manual_seed(0)
+model, folder = load_morphable_model(), Path(sys.argv[1])
+optimizer, machine = (part.model_validate_json(text) for part, text in zip((Optimizer, Machine), sys.argv[2:]))
+data = FaceDataModule(folder / "faces", optimizer.batch_size, 0)
+result = fit(
+    build_network(scaled_widths(0.1)), SupervisedCriterion(model, 1.0), data, optimizer, machine, model=model, seed=0,
+    report=folder / "report", checkpoint=folder / "state.ckpt",
+    log=lambda metrics, step: print("validated", step, metrics["train/loss"], flush=True),
+)
+print("steps", [int(row["step"]) for row in result.history], flush=True)
+"""
+
+
+def start(folder: Path, faces: Path, optimizer: Optimizer, machine: Machine) -> subprocess.Popen[str]:
+    """Train a small network in a process of its own, in `folder`."""
+    folder.mkdir(exist_ok=True)
+    (folder / "script.py").write_text(SCRIPT)
+    if not (folder / "faces").exists():
+        (folder / "faces").symlink_to(faces)
+    command = [sys.executable, "script.py", ".", optimizer.model_dump_json(), machine.model_dump_json()]
+    return subprocess.Popen(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+
+def test_a_killed_training_goes_on_from_its_last_validation(faces: Path, tmp_path: Path) -> None:
+    optimizer = OPTIMIZER.model_copy(update={"steps": 16})
+    with start(tmp_path, faces, optimizer, MACHINE) as first:
+        assert first.stdout is not None
+        while not list(tmp_path.glob("state-*.ckpt")):
+            assert first.poll() is None
+            time.sleep(0.01)
+        first.kill()
+    second, _ = start(tmp_path, faces, optimizer, MACHINE).communicate()
+    validated = [int(step) for step in re.findall(r"validated (\d+)", second)]
+    assert 2 < validated[0] < 16, "began anew"
+    assert f"steps {list(range(2, 17, 2))}" in second, "the curve lost what came before"
+    assert not list(tmp_path.glob("state-*"))
+
+
+def test_another_training_does_not_take_the_state_for_its_own(
+    small_network: FaceReconstructionNet, faces: Path, model: MorphableModel, tmp_path: Path
+) -> None:
+    state, seen = tmp_path / "state.ckpt", list[int]()
+
+    def interrupt(metrics: object, step: int) -> None:
+        if step == 2:
+            raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        run(copy.deepcopy(small_network), faces, model, tmp_path, checkpoint=state, purpose=["one"], log=interrupt)
+    assert list(tmp_path.glob("state-*.ckpt"))
+    log = lambda metrics, step: seen.append(step)  # noqa: E731
+    run(small_network, faces, model, tmp_path, checkpoint=state, purpose=["another"], log=log)
+    assert seen == [1, 2, 3, 4]
+
+
+def test_two_devices_share_a_step(faces: Path, tmp_path: Path) -> None:
+    machine = MACHINE.model_copy(update={"devices": 2, "threads": 1})
+    process = start(tmp_path, faces, OPTIMIZER, machine)
+    output, _ = process.communicate()
+    assert process.returncode == 0
+    assert output.count("steps [1, 2, 3, 4]") == 1, "only the first device goes on after the training"
+
+
+def test_compiled_training_is_the_same_training(
+    small_network: FaceReconstructionNet, faces: Path, model: MorphableModel, tmp_path: Path
+) -> None:
+    data, networks = FaceDataModule(faces, OPTIMIZER.batch_size, 0), [small_network, copy.deepcopy(small_network)]
+    for network, compiled in zip(networks, (False, True), strict=True):
+        machine = MACHINE.model_copy(update={"compile": compiled})
+        criterion = SupervisedCriterion(model, 1.0)
+        with torch.compiler.set_stance("force_eager"):  # the compiler itself would take a minute
+            fit(network, criterion, data, OPTIMIZER, machine, model=model, seed=0, report=tmp_path)
+    torch.testing.assert_close(networks[0].state_dict(), networks[1].state_dict())
 
 
 def test_a_loss_that_is_not_finite_names_the_knob(

@@ -1,0 +1,77 @@
+"""The state of an unfinished training on disk: a killed one goes on from there, a long one runs in pieces."""
+
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as L
+from pytorch_lightning.callbacks import Callback
+from torch import nn
+
+from leanface.errors import LeanFaceError
+
+
+class Unfinished(LeanFaceError):
+    """The time for one piece of a training is over; running the stage again goes on from its checkpoint."""
+
+
+def fingerprint(network: nn.Module, purpose: Sequence[object]) -> str:
+    """What distinguishes one training from another: the weights it starts from, and `purpose` as text."""
+    hasher = hashlib.sha256(repr(purpose).encode())
+    for tensor in network.state_dict().values():
+        hasher.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return hasher.hexdigest()[:12]
+
+
+class Checkpoint(Callback):
+    """Saves the state at every validation, and stops a training whose piece of time is over.
+
+    The file's name holds the training's fingerprint, so that no other one takes it for its own.
+
+    Args:
+        path: of the file, less the fingerprint.
+        mark: the fingerprint.
+        piece_seconds: stop after this many seconds. (Lightning's Timer counts the pieces before a resumption too.)
+    """
+
+    EVERY = 20
+    """Devices must stop at the same step; they agree on it this often, because agreeing waits for the slowest."""
+
+    def __init__(self, path: Path, mark: str, piece_seconds: float | None) -> None:
+        self.path = path.with_name(f"{path.stem}-{mark}{path.suffix}")
+        self._siblings = path.parent, f"{path.stem}-*"
+        self._seconds = piece_seconds
+        self._start = time.monotonic()
+
+    @property
+    def found(self) -> Path | None:
+        """Where to resume from."""
+        return self.path if self.path.exists() else None
+
+    def save(self, trainer: L.Trainer) -> None:
+        """Write the state, whole or not at all; to be called on all devices."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        staging = self.path.with_suffix(".tmp")
+        trainer.save_checkpoint(staging)
+        if trainer.is_global_zero:
+            os.replace(staging, self.path)
+
+    def remove(self) -> None:
+        """The training is over: its state goes, and that of others which were given up."""
+        folder, pattern = self._siblings
+        for path in folder.glob(pattern):
+            path.unlink()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.global_step < trainer.max_steps:
+            self.save(trainer)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._seconds is not None and trainer.global_step % self.EVERY == 0:
+            over = time.monotonic() - self._start > self._seconds
+            trainer.should_stop |= trainer.strategy.reduce_boolean_decision(over, all=False)
