@@ -21,11 +21,12 @@ from leanface.config import Measure
 from leanface.data.dataset import FaceDataset
 from leanface.data.synthesis import population, render_faces, seed_of
 from leanface.face.coefficients import split
+from leanface.face.landmarks import landmarks_image
 from leanface.face.render import Renderer
 from leanface.metrics.estimate import Samples, means, summarize
 from leanface.metrics.fidelity import render_likeness
 from leanface.metrics.geometry import geometry_errors, predict
-from leanface.metrics.landmarks import interocular_px, landmark_errors, landmark_points
+from leanface.metrics.landmarks import interocular_px, landmark_errors
 
 ANGLES = ("pitch", "yaw", "roll")
 YAW_EDGES_DEG = (0, 15, 30, 45, 60, 90)
@@ -42,6 +43,7 @@ class Accuracy(NamedTuple):
     """A network's readings of the test faces and the errors of each, over all and in parts."""
 
     readings: Float[Tensor, "count 257"]
+    truth: Float[Tensor, "count 257"]
     samples: Samples
     r2: dict[str, float]
     mean_face: dict[str, float]
@@ -50,14 +52,22 @@ class Accuracy(NamedTuple):
 
 
 def measure_accuracy(
-    network: nn.Module, renderer: Renderer, test: FaceDataset, measure: Measure, *, augment: float, seed: int
+    network: nn.Module,
+    renderer: Renderer,
+    test: FaceDataset,
+    truth: Float[Tensor, "count 257"],
+    measure: Measure,
+    *,
+    augment: float,
+    seed: int,
 ) -> Accuracy:
     """Read every test face at its own size, and some of them rendered anew at each of `measure.sizes`."""
-    truth, readings = torch.from_numpy(test.coefficients), predict(network, test)
+    readings = predict(network, test)
     samples = face_errors(renderer, readings, truth)
     average, _ = population(renderer.model)
     return Accuracy(
         readings,
+        truth,
         samples,
         angle_r2(readings, truth),
         means(face_errors(renderer, average.expand_as(truth), truth)),
@@ -76,7 +86,7 @@ def face_errors(
     errors.pop("nme")  # of the vertices, in 3D; here it is the landmarks' in the picture
     angles_deg = torch.rad2deg((split(predicted).angles_rad - split(truth).angles_rad).abs())
     errors |= {f"{name}_deg": angles_deg[:, index] for index, name in enumerate(ANGLES)}
-    points = landmark_points(model, predicted, size), landmark_points(model, truth, size)
+    points = landmarks_image(model, predicted, size), landmarks_image(model, truth, size)
     errors |= landmark_errors(*points, interocular_px(model, size))
     samples = {name: values.double().numpy() for name, values in errors.items()}
     return samples | render_likeness(renderer, predicted, truth)

@@ -1,23 +1,10 @@
-"""The five landmarks in the picture: where coefficients put them, and how far from where they were seen."""
+"""How far a reading's five landmarks are from where they were seen, in pixels and relative to the face."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from leanface.face.camera import camera_from_model, image_from_camera
-from leanface.face.coefficients import split
+from leanface.face.camera import image_from_camera
 from leanface.face.morphable_model import MorphableModel
-
-
-def landmark_points(
-    model: MorphableModel, coefficients: Float[Tensor, "batch 257"], size: int
-) -> Float[Tensor, "batch 5 2"]:
-    """The model's landmarks, projected into a picture of `size` pixels: x right, y down, pixel centres at integers."""
-    parts = split(coefficients)
-    index = (model.landmarks[:, None] * 3 + torch.arange(3, device=model.landmarks.device)).flatten()
-    offsets = parts.identity @ model.identity_basis[:, index] + parts.expression @ model.expression_basis[:, index]
-    shape = model.mean_vertices[model.landmarks] + offsets.view(-1, len(model.landmarks), 3)
-    return image_from_camera(camera_from_model(shape, parts.angles_rad, parts.translation), size)[..., :2]
 
 
 def interocular_px(model: MorphableModel, size: int) -> float:

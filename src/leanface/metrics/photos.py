@@ -27,12 +27,13 @@ from torch import Tensor, nn
 from leanface.data.detector import PROPOSAL_PX, FaceDetector
 from leanface.data.synthesis import population
 from leanface.face.coefficients import split
+from leanface.face.landmarks import landmarks_image
 from leanface.face.morphable_model import MorphableModel
 from leanface.face.render import Renderer
 from leanface.metrics.estimate import Samples, means, summarize
 from leanface.metrics.geometry import LEVELS, MM_PER_DM
 from leanface.metrics.jitter import SCALE, SHIFT, TURN_RAD, reframe, sample_jitter, spread, undo_turn
-from leanface.metrics.landmarks import interocular_px, landmark_errors, landmark_points
+from leanface.metrics.landmarks import interocular_px, landmark_errors
 from leanface.metrics.mirror import mirror_errors, mirror_of
 
 BATCH_SIZE = 16
@@ -89,7 +90,7 @@ def fit_errors(
 ) -> Samples:
     """landmark_px, landmark_nme and photometric_levels."""
     model, size = renderer.model, renderer.size
-    errors = landmark_errors(landmark_points(model, readings, size), landmarks, interocular_px(model, size))
+    errors = landmark_errors(landmarks_image(model, readings, size), landmarks, interocular_px(model, size))
     face = renderer.face_alpha(readings)
     squared = (renderer(readings).image - photos).square() * face
     # 0 / 0 is NaN: no face, no error.

@@ -37,7 +37,7 @@ class Shown(NamedTuple):
 
 def shown_faces(test: FaceDataset, accuracy: Accuracy, count: int) -> list[Shown]:
     """Test faces from the most frontal to the most turned, in equal steps of rank, with their errors."""
-    yaw_deg = torch.rad2deg(split(torch.from_numpy(test.coefficients)).angles_rad[:, 1])
+    yaw_deg = torch.rad2deg(split(accuracy.truth).angles_rad[:, 1])
     ranks = torch.linspace(0, len(test) - 1, min(count, len(test))).round().long()
     indices = [int(index) for index in yaw_deg.abs().argsort()[ranks]]
     errors = accuracy.samples

@@ -23,15 +23,16 @@ def run(*, teacher: Teacher, data: Data, machine: Machine, seed: int, log: Metri
 
     measure, renderer = teacher.measure, Renderer(model, data.image_size, data.supersample)
     test, portraits = FaceDataset(paths.FACES / "test"), load_photos()
-    faces = accuracy.measure_accuracy(network, renderer, test, measure, augment=data.augment, seed=seed)
+    truth = torch.from_numpy(test.coefficients)
+    faces = accuracy.measure_accuracy(network, renderer, test, truth, measure, augment=data.augment, seed=seed)
     shots = photos.read_photos(network, renderer, torch.stack(list(portraits.values())), measure.jitter_count)
-    renders = photos.read_photos(network, renderer, test.head(measure.contrast_count).images, measure.jitter_count)
+    others = photos.read_photos(network, renderer, test.head(measure.contrast_count).images, measure.jitter_count)
 
     folder = paths.TEACHER_REPORT
     metrics = accuracy.headline(faces) | photos.headline(shots)
     write_json(folder / "metrics.json", metrics)
     write_json(folder / "accuracy.json", accuracy.accuracy_report(faces))
-    write_json(folder / "photos.json", photos.photo_report(model, list(portraits), shots, renders=renders))
+    write_json(folder / "photos.json", photos.photo_report(model, list(portraits), shots, test=others))
     save_breakdown(faces, folder / "errors.png")
     shown = [*shown_faces(test, faces, measure.picture_count), *shown_photos(portraits, shots, measure.picture_count)]
     save_reconstructions(renderer, shown, folder / "reconstructions.png")

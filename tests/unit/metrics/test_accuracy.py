@@ -38,7 +38,9 @@ def accuracy(model, renderer, sampled, tmp_path_factory):
     data: Data = DATA.model_copy(update={"image_size": 64, "train_count": 1, "val_count": 1, "test_count": 6})
     folder = tmp_path_factory.mktemp("accuracy") / "faces"
     prepare_faces(model, data, 0, folder)
-    return measure_accuracy(Oracle(sampled[:1]), renderer, FaceDataset(folder / "test"), MEASURE, augment=1.0, seed=0)
+    test = FaceDataset(folder / "test")
+    truth = torch.from_numpy(test.coefficients)
+    return measure_accuracy(Oracle(sampled[:1]), renderer, test, truth, MEASURE, augment=1.0, seed=0)
 
 
 def test_the_truth_has_no_error(renderer, sampled):

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from leanface.face.coefficients import ANGLES, IDENTITY
+from leanface.face.landmarks import landmarks_image
 from leanface.face.render import Renderer
 from leanface.metrics.geometry import rotation_angle_deg
 from leanface.metrics.jitter import SCALE, SHIFT, TURN_RAD, Jitter, reframe, sample_jitter, spread, undo_turn
-from leanface.metrics.landmarks import landmark_points
 
 SIZE = 64
 NONE = Jitter(torch.zeros(1), torch.ones(1), torch.zeros(1, 2))
@@ -43,9 +43,9 @@ def test_a_turned_picture_is_the_face_rolled(model, sampled, photo):
     cos, sin = math.cos(turn), math.sin(turn)
     x, y = sampled[0, 254], sampled[0, 255]
     turned[0, 254], turned[0, 255] = cos * x - sin * y, sin * x + cos * y
-    points = landmark_points(model, sampled[:1], SIZE)[0] - (SIZE - 1) / 2
+    points = landmarks_image(model, sampled[:1], SIZE)[0] - (SIZE - 1) / 2
     expected = torch.stack([cos * points[:, 0] + sin * points[:, 1], cos * points[:, 1] - sin * points[:, 0]], 1)
-    assert torch.allclose(landmark_points(model, turned, SIZE)[0] - (SIZE - 1) / 2, expected, atol=1e-3)
+    assert torch.allclose(landmarks_image(model, turned, SIZE)[0] - (SIZE - 1) / 2, expected, atol=1e-3)
     silhouette = reframe((photo.sum(0, keepdim=True) > 0).float(), NONE._replace(turn_rad=torch.tensor([turn])))[0]
     rendered = Renderer(model, SIZE, 2)(turned).alpha[0]
     assert float((silhouette - rendered).abs()[:, 8:-8, 8:-8].mean()) < 0.02

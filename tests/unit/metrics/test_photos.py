@@ -11,8 +11,8 @@ from leanface.data.detector import FaceDetector
 from leanface.data.photos import load_photo
 from leanface.data.synthesis import population
 from leanface.face.coefficients import ANGLES, TRANSLATION
+from leanface.face.landmarks import landmarks_image
 from leanface.face.render import Renderer
-from leanface.metrics.landmarks import landmark_points
 from leanface.metrics.photos import HEADLINES, detect_landmarks, fit_errors, headline, photo_report, read_photos
 
 SIZE = 112
@@ -44,13 +44,13 @@ def readings(renderer, photo, mean_face):
 
 def test_landmarks_are_found_where_the_alignment_put_them_and_nan_where_there_is_no_face(model, photo):
     found = detect_landmarks(torch.cat([photo, torch.full_like(photo, 0.5)]))
-    template = landmark_points(model, torch.zeros(1, 257), SIZE)[0]
+    template = landmarks_image(model, torch.zeros(1, 257), SIZE)[0]
     assert float((found[0] - template).norm(dim=1).mean()) < 5
     assert found[1].isnan().all()
 
 
 def test_a_render_fits_itself(model, renderer, mean_face):
-    picture, points = renderer(mean_face).image, landmark_points(model, mean_face, SIZE)
+    picture, points = renderer(mean_face).image, landmarks_image(model, mean_face, SIZE)
     assert {name: float(value[0]) for name, value in fit_errors(renderer, mean_face, picture, points).items()} == {
         "landmark_px": 0.0,
         "landmark_nme": 0.0,

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.unit.data.test_prepare import DATA
 
-from leanface.data.dataset import COEFFICIENTS, IMAGES, FaceDataset
+from leanface.data.dataset import FaceDataset
+from leanface.data.prepare import prepare_faces
 from leanface.data.synthesis import sample_coefficients
 from leanface.face.coefficients import ANGLES
 from leanface.face.render import Renderer
@@ -32,11 +34,12 @@ def truth(model) -> torch.Tensor:
     return truth
 
 
-@pytest.fixture
-def test_split(tmp_path, truth) -> FaceDataset:
-    np.save(tmp_path / IMAGES, np.zeros((len(truth), SIZE, SIZE, 3), np.uint8))
-    np.save(tmp_path / COEFFICIENTS, truth.numpy())
-    return FaceDataset(tmp_path)
+@pytest.fixture(scope="module")
+def test_split(model, tmp_path_factory) -> FaceDataset:
+    folder = tmp_path_factory.mktemp("pictures") / "faces"
+    counts = {"image_size": SIZE, "train_count": 1, "val_count": 1, "test_count": len(YAWS_RAD)}
+    prepare_faces(model, DATA.model_copy(update=counts), 0, folder)
+    return FaceDataset(folder / "test")
 
 
 @pytest.fixture
@@ -49,7 +52,7 @@ def accuracy(truth) -> Accuracy:
     }
     parts = by_yaw(samples, truth[:, ANGLES.start + 1])
     sizes = [{"size_px": 64, "count": part["count"], "measures": part["measures"]} for part in parts]
-    return Accuracy(truth, samples, {}, {}, parts, sizes)
+    return Accuracy(truth, truth, samples, {}, {}, parts, sizes)
 
 
 def pixels_of(path: Path) -> np.ndarray:
