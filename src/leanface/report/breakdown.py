@@ -34,7 +34,7 @@ def save_breakdown(accuracy: Accuracy, path: Path) -> None:
         _points(by_yaw, yaws, accuracy.by_yaw, measure, YAW_COLOUR)
         _points(by_size, sizes, accuracy.by_size, measure, SIZE_COLOUR)
         if not measure.startswith("ssim"):
-            by_yaw.set_ylim(bottom=0)
+            by_yaw.set_ylim(0, 1.08 * by_yaw.get_ylim()[1])
     grid[0, 0].set_ylabel("by yaw, to either side")
     grid[1, 0].set_ylabel("by image size, the same faces")
     save_figure(figure, path)
