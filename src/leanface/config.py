@@ -53,6 +53,16 @@ class Optimizer(Section):
     gradient_clip: Positive
 
 
+class Measure(Section):
+    """What stage teacher measures beside one reading of each test face."""
+
+    sizes: Annotated[tuple[ImageSize, ...], Field(min_length=1)]
+    faces_per_size: Count
+    jitter_count: Annotated[int, Field(ge=2)]
+    contrast_count: Count
+    picture_count: Count
+
+
 class Teacher(Section):
     """Stage teacher: where the original network comes from."""
 
@@ -66,6 +76,7 @@ class Teacher(Section):
     freeze_batch_norm: bool
     optimizer: Optimizer
     piece_seconds: Positive | None
+    measure: Measure
 
 
 class Importance(Section):

@@ -142,8 +142,10 @@ def test_outputs_are_where_paths_says() -> None:
 
 def test_metrics_and_plots_lie_in_outputs() -> None:
     outs = set[Path]().union(*(names(entry["outs"]) for entry in STAGES.values()))
-    plots = [Path(file) for plot in PIPELINE["plots"] for axes in plot.values() for file in axes["y"]]
-    for path in [*map(Path, PIPELINE["metrics"]), *plots]:
+    curves = [plot for plot in PIPELINE["plots"] if isinstance(plot, dict)]
+    plots = [file for plot in curves for axes in plot.values() for file in axes["y"]]
+    plots += [plot for plot in PIPELINE["plots"] if isinstance(plot, str)]
+    for path in map(Path, [*PIPELINE["metrics"], *plots]):
         assert covered(path, outs), path
 
 

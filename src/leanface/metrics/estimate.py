@@ -1,12 +1,16 @@
 """A mean over test samples, and how sure we are of it."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+
+Samples = dict[str, Float[np.ndarray, " count"]]
+"""A measure's value for each sample, by the measure's name."""
 
 
 @dataclass(frozen=True)
@@ -62,3 +66,15 @@ def estimate(samples: Float[np.ndarray, " N"], seed: int = 0) -> Estimate | None
         smallest=float(values.min()),
         largest=float(values.max()),
     )
+
+
+def summarize(samples: Samples) -> dict[str, dict[str, Any] | None]:
+    """`estimate` of each measure, as JSON."""
+    estimates = {name: estimate(values) for name, values in samples.items()}
+    return {name: None if found is None else asdict(found) for name, found in estimates.items()}
+
+
+def means(samples: Samples) -> dict[str, float]:
+    """Mean of each measure over the samples that it is defined for; without those defined for none."""
+    defined = {name: values[~np.isnan(values)] for name, values in samples.items()}
+    return {name: float(values.mean()) for name, values in defined.items() if values.size}

@@ -3,9 +3,8 @@
 import csv
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,8 +15,8 @@ from leanface.data.synthesis import population
 from leanface.face.morphable_model import MorphableModel
 from leanface.face.render import Renderer
 from leanface.face.texture import UvMap
-from leanface.metrics.estimate import estimate
-from leanface.metrics.fidelity import Samples, render_likeness, uv_likeness
+from leanface.metrics.estimate import Samples, means
+from leanface.metrics.fidelity import render_likeness, uv_likeness
 from leanface.metrics.geometry import geometry_errors
 
 Run = Callable[[Float32[np.ndarray, "batch 3 H W"]], Float32[np.ndarray, "batch 257"]]
@@ -68,18 +67,6 @@ class Judge:
         average, _ = population(self.model)
         constant = average.expand_as(truth)
         return means(uv_likeness(self.model, self.uv_map, constant, original) | self.errors(constant, truth))
-
-
-def summarize(samples: Samples) -> dict[str, dict[str, Any] | None]:
-    """`estimate` of each measure, as JSON."""
-    estimates = {name: estimate(values) for name, values in samples.items()}
-    return {name: None if found is None else asdict(found) for name, found in estimates.items()}
-
-
-def means(samples: Samples) -> dict[str, float]:
-    """Mean of each measure over the samples that it is defined for; without those defined for none."""
-    defined = {name: values[~np.isnan(values)] for name, values in samples.items()}
-    return {name: float(values.mean()) for name, values in defined.items() if values.size}
 
 
 def write_samples(samples: Samples, path: Path) -> None:

@@ -26,12 +26,10 @@ from torch import Tensor
 from leanface.face.morphable_model import MorphableModel
 from leanface.face.render import Renderer
 from leanface.face.texture import UvMap
+from leanface.metrics.estimate import Samples
 from leanface.metrics.image import mse, ssim, whole_windows
 
 BATCH_SIZE = 16
-
-Samples = dict[str, Float[np.ndarray, " batch"]]
-"""A measure's value for each sample, by the measure's name."""
 
 
 def position_range_dm(model: MorphableModel) -> float:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
 from leanface.report.files import Json
-from leanface.report.pictures import save_figure
+from leanface.report.sheet import save_figure
 from leanface.report.tables import RUNTIME_NAMES, VARIANT_NAMES
 
 COLOURS = {

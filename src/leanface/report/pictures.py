@@ -1,31 +1,21 @@
 """Faces side by side: what the networks saw, what each of the two reads in it, and where these differ."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from leanface.face.render import Renderer
 from leanface.metrics.evaluation import Comparison
+from leanface.report.sheet import Cell, Row, save_sheet
 
 DIFFERENCE_GAIN = 5.0
 """Differences are shown this many times as large: a fifth of the colour range gives the darkest shade."""
-
-CELL_INCHES = 1.7
-DOTS_PER_INCH = 130
-LABEL_INCHES = 1.6
-HEADER_INCHES = 0.35
-GAP_INCHES = 0.06
-
 
 BACKING = 0.88
 """Grey behind reconstructions: bright skin stands out from it, and so does dark hair."""
@@ -66,40 +56,18 @@ def save_comparison(renderer: Renderer, names: Sequence[str], compared: Comparis
 def save_face_sheet(rows: Sequence[FaceRow], path: Path) -> None:
     """Write a PNG: a row per face, labelled columns for input, original, compressed and difference."""
     columns = ("input", "original", "compressed", f"difference \N{MULTIPLICATION SIGN}{DIFFERENCE_GAIN:g}")
-    cell = CELL_INCHES + GAP_INCHES
-    width, height = LABEL_INCHES + len(columns) * cell, HEADER_INCHES + len(rows) * cell
-    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white")
-    FigureCanvasAgg(figure)
-    for line, row in enumerate(rows):
-        bottom = height - HEADER_INCHES - (line + 1) * cell
-        figure.text(
-            (LABEL_INCHES - 0.1) / width, (bottom + CELL_INCHES / 2) / height, row.label,
-            ha="right", va="center", fontsize=12, linespacing=1.35,
-        )  # fmt: skip
-        shades: list[tuple[np.ndarray, dict[str, Any]]] = [
-            (row.photo, {}),
-            (row.original, {}),
-            (row.compressed, {}),
-            (row.difference * DIFFERENCE_GAIN, {"cmap": DIFFERENCE_SHADES, "vmin": 0, "vmax": 1}),
-        ]
-        for column, (pixels, options) in enumerate(shades):
-            left = LABEL_INCHES + column * cell
-            axes = figure.add_axes((left / width, bottom / height, CELL_INCHES / width, CELL_INCHES / height))
-            axes.imshow(pixels.clip(0, 1), interpolation="nearest", **options)
-            axes.set(xticks=[], yticks=[])
-            for spine in axes.spines.values():
-                spine.set(color="#d0d7de", linewidth=0.6)
-            if line == 0:
-                axes.set_title(columns[column], fontsize=13, fontweight="bold", pad=6)
-    save_figure(figure, path)
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG whole or not at all; the same figure gives the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f".{path.name}")
-    figure.savefig(staging, format="png", metadata={"Software": None})
-    os.replace(staging, path)
+    colouring = {"cmap": DIFFERENCE_SHADES, "vmin": 0, "vmax": 1}
+    lines = [
+        Row(
+            row.label,
+            [
+                *map(Cell, (row.photo, row.original, row.compressed)),
+                Cell(row.difference * DIFFERENCE_GAIN, colouring),
+            ],
+        )
+        for row in rows
+    ]
+    save_sheet(columns, lines, path)
 
 
 @torch.inference_mode()

@@ -31,6 +31,7 @@ PICTURES = (
     Picture("faces", paths.PREPARE_REPORT / "contact_sheet.png", "Faces and photos, as the networks see them"),
     Picture("distributions", paths.PREPARE_REPORT / "distributions.png", "What the faces are like"),
     Picture("teacher", paths.TEACHER_REPORT / "reconstructions.png", "What the original network reads"),
+    Picture("teacher_errors", paths.TEACHER_REPORT / "errors.png", "Errors of the original by yaw and by image size"),
     Picture("teacher_curves", paths.TEACHER_REPORT / "curves.png", "Training of the original"),
     Picture("layers", paths.ANALYZE_REPORT / "layers.png", "Where the original spends parameters and computation"),
     Picture("widths", paths.PRUNE_REPORT / "widths.png", "Channels per layer, before and after pruning"),

@@ -6,7 +6,8 @@ from leanface import paths
 from leanface.config import Data, Evaluate
 from leanface.data.dataset import FaceDataset, load_photos
 from leanface.face.morphable_model import load_morphable_model
-from leanface.metrics.evaluation import Judge, means, summarize, write_samples
+from leanface.metrics.estimate import means, summarize
+from leanface.metrics.evaluation import Judge, write_samples
 from leanface.report.files import write_json
 from leanface.report.pictures import save_comparison
 from leanface.runtime import open_runtime

@@ -63,7 +63,7 @@ def _trained(request: Request) -> FaceReconstructionNet:
         freeze_batch_norm=teacher.freeze_batch_norm,
         log=log,
         checkpoint=TEACHER_STATE,
-        purpose=[teacher.model_copy(update={"piece_seconds": None}), data],
+        purpose=[teacher.model_copy(update={"piece_seconds": None, "measure": None}), data],
         piece_seconds=teacher.piece_seconds,
     )
     return network

@@ -6,7 +6,8 @@ import torch
 
 from leanface.data.synthesis import population
 from leanface.face.morphable_model import load_morphable_model
-from leanface.metrics.evaluation import Judge, means, summarize, write_samples
+from leanface.metrics.estimate import means, summarize
+from leanface.metrics.evaluation import Judge, write_samples
 
 
 @pytest.fixture(scope="module")

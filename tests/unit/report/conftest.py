@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from leanface import paths
-from leanface.metrics.evaluation import summarize
+from leanface.metrics.estimate import summarize
 from leanface.report.sources import PICTURES
 from leanface.report.tables import AGAINST_ORIGINAL, AGAINST_TRUTH
 
