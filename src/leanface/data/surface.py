@@ -190,8 +190,8 @@ def _waves(vertices: Doubles) -> Doubles:
     rng = np.random.default_rng(0)
     direction = rng.normal(size=(len(_WAVELENGTHS_DM), WAVES, 3))
     direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
-    low, high = np.array(_WAVELENGTHS_DM).T[..., None]
-    frequency = 2 * math.pi / np.exp(rng.uniform(np.log(low), np.log(high), direction.shape[:2]))
+    octaves: Doubles = np.log(np.array(_WAVELENGTHS_DM))[..., None]
+    frequency = 2 * math.pi / np.exp(rng.uniform(octaves[:, 0], octaves[:, 1], direction.shape[:2]))
     phase = rng.uniform(0, 2 * math.pi, (len(_WAVELENGTHS_DM) * WAVES, 1))
     return math.sqrt(2) * np.sin((direction * frequency[..., None]).reshape(-1, 3) @ vertices.T + phase)
 
