@@ -9,11 +9,11 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset
 
 from leanface.config import Data
-from leanface.data.dataset import FaceBatch, FaceDataset
+from leanface.data.dataset import FaceBatch, FaceDataset, collate
 from leanface.data.synthesis import render_faces, sample_coefficients, seed_of
 from leanface.face.morphable_model import load_morphable_model
 from leanface.face.render import Renderer
-from leanface.paths import SPLITS
+from leanface.paths import PACKAGED_MORPHABLE_MODEL, SPLITS
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Stream:
     device: torch.device
     first_batch: int = 0
     """Number of the first batch: a resumed training does not see the same faces again."""
+    morphable_model: Path = PACKAGED_MORPHABLE_MODEL
 
 
 class StreamedFaces(IterableDataset[FaceBatch]):
@@ -37,7 +38,7 @@ class StreamedFaces(IterableDataset[FaceBatch]):
 
     def __iter__(self) -> Iterator[FaceBatch]:
         stream = self.stream
-        model = load_morphable_model().to(stream.device)
+        model = load_morphable_model(stream.morphable_model).to(stream.device)
         renderers = [Renderer(model, size, stream.data.supersample) for size in stream.image_sizes]
         generator = torch.Generator(stream.device)
         number = stream.first_batch
@@ -56,14 +57,22 @@ class StreamedFaces(IterableDataset[FaceBatch]):
 
 
 class FaceDataModule(LightningDataModule):
-    """Train and validation batches of `folder`; with `stream`, training batches are rendered instead."""
+    """Train and validation batches of `folder`.
 
-    def __init__(self, folder: Path, batch_size: int, seed: int, stream: Stream | None = None) -> None:
+    Args:
+        stream: training batches are rendered instead.
+        val: takes the place of the val split (say, with a network's answers for labels).
+    """
+
+    def __init__(
+        self, folder: Path, batch_size: int, seed: int, stream: Stream | None = None, val: FaceDataset | None = None
+    ) -> None:
         super().__init__()
         self.folder = folder
         self.batch_size = batch_size
         self.seed = seed
         self.stream = stream
+        self.val = val
 
     def train_dataloader(self) -> DataLoader[FaceBatch]:
         if self.stream is not None:
@@ -76,7 +85,9 @@ class FaceDataModule(LightningDataModule):
             shuffle=True,
             drop_last=True,
             generator=generator,
+            collate_fn=collate,
         )
 
     def val_dataloader(self) -> DataLoader[FaceBatch]:
-        return DataLoader(FaceDataset(self.folder / SPLITS[1]), batch_size=self.batch_size)
+        val = self.val or FaceDataset(self.folder / SPLITS[1])
+        return DataLoader(val, batch_size=self.batch_size, collate_fn=collate)

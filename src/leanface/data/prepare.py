@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from leanface.config import Data
-from leanface.data.alignment import align
+from leanface.data.alignment import TEMPLATE_224, align
 from leanface.data.dataset import COEFFICIENTS, IMAGES
 from leanface.data.detector import FaceDetector
 from leanface.data.photos import load_photo
@@ -86,8 +86,10 @@ def _render_chunk(
     return (faces * 255).round().byte().permute(0, 2, 3, 1).numpy(), coefficients
 
 
-def prepare_photos(names: tuple[str, ...], size: int, folder: Path) -> dict[str, Any]:
-    """Find, align and crop one face per photo into `folder`/NAME.png.
+def prepare_photos(
+    names: tuple[str, ...], size: int, folder: Path, template: Float[np.ndarray, "5 2"] = TEMPLATE_224
+) -> dict[str, Any]:
+    """Find, align and crop one face per photo into `folder`/NAME.png; `template` as in `align`.
 
     Returns:
         Per photo: the detector's score and the alignment.
@@ -103,7 +105,7 @@ def prepare_photos(names: tuple[str, ...], size: int, folder: Path) -> dict[str,
         for name in names:
             photo = load_photo(name)
             detection = detector.largest(photo)
-            crop, alignment = align(photo, detection.landmarks, size=size)
+            crop, alignment = align(photo, detection.landmarks, template, size)
             stem = Path(name).stem
             Image.fromarray(crop).save(staging / f"{stem}.png")
             found[stem] = {"score": float(detection.score), "scale": alignment.scale}

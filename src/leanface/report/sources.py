@@ -28,7 +28,7 @@ class Picture:
 
 
 PICTURES = (
-    Picture("faces", paths.PREPARE_REPORT / "contact_sheet.png", "Rendered faces, with exact ground truth"),
+    Picture("faces", paths.PREPARE_REPORT / "contact_sheet.png", "Test faces, as the networks see them"),
     Picture("photos", paths.PREPARE_REPORT / "photos.png", "The two real photos, landmarked, aligned and cropped"),
     Picture("teacher", paths.TEACHER_REPORT / "reconstructions.png", "What the original network reads"),
     Picture("teacher_curves", paths.TEACHER_REPORT / "curves.png", "Training of the original"),

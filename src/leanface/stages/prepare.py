@@ -1,4 +1,4 @@
-"""Stage prepare: rendered faces with exact ground truth, and the aligned photos."""
+"""Stage prepare: the morphable model, faces rendered with exact ground truth or a user's photos, two portraits."""
 
 import json
 
@@ -7,16 +7,22 @@ from PIL import Image
 
 from leanface import paths
 from leanface.config import Data
+from leanface.data.alignment import template_from_landmarks3d
 from leanface.data.contact_sheet import contact_sheet
 from leanface.data.dataset import FaceDataset
+from leanface.data.folder import prepare_folder
 from leanface.data.prepare import prepare_faces, prepare_photos
-from leanface.face.morphable_model import load_morphable_model
+from leanface.face.choice import choose_morphable_model
 
 
 def run(*, data: Data, seed: int) -> dict[str, float]:
-    model = load_morphable_model()
-    photos = prepare_photos(data.photos, data.image_size, paths.PHOTOS)
-    manifest = prepare_faces(model, data, seed, paths.FACES)
+    model = choose_morphable_model(data.morphable_model, paths.MORPHABLE_MODEL)
+    template = template_from_landmarks3d(model.mean_vertices[model.landmarks].numpy())
+    photos = prepare_photos(data.photos, data.image_size, paths.PHOTOS, template)
+    if data.folder is None:
+        manifest = prepare_faces(model, data, seed, paths.FACES)
+    else:
+        manifest = prepare_folder(data.folder, data.image_size, template, paths.FACES)
     paths.PREPARE_REPORT.mkdir(parents=True, exist_ok=True)
     test = FaceDataset(paths.FACES / "test")
     contact_sheet(np.array(test.images[:36]), 6, paths.PREPARE_REPORT / "contact_sheet.png")

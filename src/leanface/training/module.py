@@ -56,7 +56,8 @@ class TrainingModule(LightningModule):
     def training_step(self, batch: FaceBatch, batch_index: int) -> Tensor:
         images = batch.images.contiguous(memory_format=torch.channels_last)
         terms = self._frozen[0](self.network, batch._replace(images=images))
-        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
+        measured = {f"train/{name}": value.detach() for name, value in terms.items()}
+        self.log_dict(measured, batch_size=len(images))
         return terms["loss"]
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
@@ -76,6 +77,7 @@ class TrainingModule(LightningModule):
 
     def validation_step(self, batch: FaceBatch, batch_index: int) -> None:
         predicted = self.network(batch.images.contiguous(memory_format=torch.channels_last)).float()
+        assert batch.coefficients is not None  # photos are validated against a network's answers
         errors = geometry_errors(self._frozen[1], predicted, batch.coefficients)
         self.log_dict({f"val/{name}": value.mean() for name, value in errors.items()}, batch_size=len(predicted))
 
