@@ -1,5 +1,6 @@
 """ModelScope's snapshot of cv_resnet50_face-reconstruction: a network and the morphable model that it reads."""
 
+import contextlib
 from pathlib import Path
 
 from leanface.errors import ArtifactError
@@ -10,7 +11,7 @@ BASEL_MODEL = Path("assets/BFM_model_front.mat")
 
 
 def find_snapshot() -> Path:
-    """Its folder in ModelScope's cache (MODELSCOPE_CACHE), downloaded if it is not there.
+    """Its folder in ModelScope's cache (MODELSCOPE_CACHE); the two files are downloaded if they are not there.
 
     Raises:
         ArtifactError: it is neither in the cache nor to be downloaded.
@@ -24,10 +25,11 @@ def find_snapshot() -> Path:
             f"{_ELSEWHERE}"
         ) from None
     try:
-        try:
-            return Path(snapshot_download(MODEL_ID, local_files_only=True))
-        except (HubError, OSError, ValueError):
-            return Path(snapshot_download(MODEL_ID))
+        with contextlib.suppress(HubError, OSError, ValueError):
+            cached = Path(snapshot_download(MODEL_ID, local_files_only=True))
+            if all((cached / file).is_file() for file in (CHECKPOINT, BASEL_MODEL)):
+                return cached
+        return Path(snapshot_download(MODEL_ID, allow_patterns=[str(CHECKPOINT), str(BASEL_MODEL)]))
     except (HubError, OSError, ValueError) as error:
         raise ArtifactError(
             f"{MODEL_ID} is neither in ModelScope's cache nor to be downloaded ({type(error).__name__}: {error}). "
