@@ -29,6 +29,7 @@ def run(*, data: Data, seed: int) -> dict[str, float]:
     crops = [np.asarray(Image.open(paths.PHOTOS / f"{name}.png")) for name in photos]
     contact_sheet(np.stack(crops), len(crops), paths.PREPARE_REPORT / "photos.png")
     metrics = {f"{split}_count": float(entry["count"]) for split, entry in manifest["splits"].items()}
+    metrics["skipped_count"] = float(len(manifest.get("skipped", ())))
     metrics |= {f"{name}_score": entry["score"] for name, entry in photos.items()}
     (paths.PREPARE_REPORT / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
     return metrics
