@@ -6,12 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageEnhance, ImageOps
+from scipy.io import savemat
 from torch import Tensor, nn
 
 from leanface import bundle
+from leanface.data.photos import PACKAGED_PHOTOS, load_photo
 from leanface.export.onnx import export_network, save_model
 from leanface.face.morphable_model import MorphableModel, load_morphable_model
 from leanface.networks.quantized import Quantizer
@@ -108,3 +112,55 @@ def images() -> Tensor:
 @pytest.fixture(scope="session")
 def model() -> MorphableModel:
     return load_morphable_model()
+
+
+class Front(NamedTuple):
+    """A file in the Basel Face Model's layout, and which vertices of the packaged model it holds."""
+
+    path: Path
+    arrays: dict[str, np.ndarray]
+    vertices: np.ndarray
+
+
+@pytest.fixture(scope="session")
+def front(model: MorphableModel, tmp_path_factory: pytest.TempPathFactory) -> Front:
+    """The front of the packaged head as a BFM_model_front.mat. Made once; do not change the file."""
+    kept = (model.mean_vertices[:, 2] > -0.5).numpy()
+    number = np.cumsum(kept)  # counts from 1, as MATLAB does
+    rows = np.repeat(kept, 3)
+    triangles = model.triangles.numpy()
+    points = np.ones(68, np.int64)
+    points[[36, 39, 42, 45, 30, 48, 54]] = number[model.landmarks.numpy()[[0, 0, 1, 1, 2, 3, 4]]]
+    arrays: dict[str, np.ndarray] = {
+        "meanshape": model.mean_vertices.numpy()[kept].reshape(1, -1) + 0.3,
+        "idBase": model.identity_basis.numpy().T[rows],
+        "exBase": model.expression_basis.numpy().T[rows],
+        "meantex": 255 * model.mean_albedo.numpy()[kept].reshape(1, -1),
+        "texBase": 255 * model.albedo_basis.numpy().T[rows],
+        "tri": number[triangles[kept[triangles].all(axis=1)]],
+        "keypoints": points[None],
+        "frontmask2_idx": number[kept & model.face_mask.numpy()][:, None],
+    }
+    path = tmp_path_factory.mktemp("basel") / "BFM_model_front.mat"
+    savemat(path, arrays)
+    return Front(path, arrays, kept.nonzero()[0])
+
+
+@pytest.fixture(scope="session")
+def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve photos of the two packaged people: as they are, mirrored, moved, smaller, brighter, darker."""
+    folder = tmp_path_factory.mktemp("photos")
+    for name in PACKAGED_PHOTOS:
+        photo = Image.fromarray(load_photo(name))
+        variants = {
+            "plain": photo,
+            "mirrored": ImageOps.mirror(photo),
+            "moved": photo.crop((20, 10, *photo.size)),
+            "smaller": photo.resize((photo.width * 3 // 4, photo.height * 3 // 4)),
+            "brighter": ImageEnhance.Brightness(photo).enhance(1.2),
+            "darker": ImageEnhance.Brightness(photo).enhance(0.8),
+        }
+        (folder / name).mkdir()
+        for variant, picture in variants.items():
+            picture.save(folder / name / f"{variant}.png")
+    return folder

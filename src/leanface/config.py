@@ -26,9 +26,20 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Data(Section):
-    """Stage prepare: how many faces are rendered, how large, and how wild."""
+class PhotoFolder(Section):
+    """A user's own photos, which have no labels, in place of rendered faces."""
 
+    path: str
+    faces: Literal["largest", "all"]
+    val_share: Annotated[float, Field(gt=0.0, le=0.4)]
+    test_share: Annotated[float, Field(gt=0.0, le=0.4)]
+
+
+class Data(Section):
+    """Stage prepare: which morphable model; how many faces are rendered, how large, and how wild, or whose photos."""
+
+    morphable_model: str = "packaged"
+    folder: PhotoFolder | None = None
     image_size: ImageSize
     train_count: Count
     val_count: Count
@@ -66,8 +77,8 @@ class Measure(Section):
 class Teacher(Section):
     """Stage teacher: where the original network comes from."""
 
-    source: Literal["pretrained", "trained", "modelscope"]
-    modelscope_path: str | None
+    source: Literal["pretrained", "trained", "modelscope", "checkpoint"]
+    path: str | None
     streamed: bool
     image_sizes: tuple[ImageSize, ...]
     width: Annotated[float, Field(gt=0.0, le=1.0)]
@@ -203,6 +214,19 @@ class Config(Section):
     build: Build
     evaluate: Evaluate
     benchmark: Benchmark
+
+    @model_validator(mode="after")
+    def _agreeing(self) -> "Config":
+        source, packaged = self.teacher.source, self.data.morphable_model == "packaged"
+        if source == "modelscope" and packaged:
+            raise ValueError("teacher modelscope reads the Basel Face Model: set data.morphable_model to modelscope")
+        if source == "pretrained" and not packaged:
+            raise ValueError("teacher pretrained reads the packaged model: set data.morphable_model to packaged")
+        if source == "checkpoint" and self.teacher.path is None:
+            raise ValueError("teacher checkpoint needs teacher.path")
+        if source == "trained" and self.data.folder is not None and not self.teacher.streamed:
+            raise ValueError("teacher trained needs labels, which photos lack: set teacher.streamed, or data to faces")
+        return self
 
 
 def parse_config(tree: Mapping[str, Any], source: str = "configuration") -> Config:

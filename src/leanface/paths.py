@@ -8,7 +8,7 @@ VARIANTS = ("original_fp32", "distilled_fp32", "distilled_fp16", "quantized_int8
 SPLITS = ("train", "val", "test")
 
 ASSETS = Path(__file__).parent / "assets"
-MORPHABLE_MODEL = ASSETS / "morphable_model.npz"
+PACKAGED_MORPHABLE_MODEL = ASSETS / "morphable_model.npz"
 PRETRAINED_TEACHER = ASSETS / "teacher.npz"
 
 PARAMS = Path("params.yaml")
@@ -16,6 +16,9 @@ CONF = Path("conf")
 REPORTS = Path("reports")
 CONFIG = REPORTS / "config.yaml"
 DEVICE = REPORTS / "device.json"
+
+MORPHABLE_MODEL = Path("data/morphable_model.npz")
+"""The one that this pipeline's coefficients belong to."""
 
 FACES = Path("data/faces")
 PHOTOS = Path("data/photos")

@@ -72,10 +72,11 @@ def run_job(job: DictConfig) -> float | tuple[float, ...]:
     summary = _read(paths.SUMMARY, name)
     if not tracking.has_summary(name):  # its last stage came from the cache
         tracking.log_summary(summary, _read(paths.CONFIG, name), [], {tracking.EXPERIMENT_TAG: name})
-    row: Mapping[str, float] = summary["variants"][paths.VARIANTS[-1]]
-    if unknown := sorted(set(objectives) - set(row)):
-        raise ConfigError(f"objectives {unknown} are not in {paths.SUMMARY}; it has {', '.join(sorted(row))}")
-    values = tuple(float(row[objective]) for objective in objectives)
+    row: Mapping[str, float | str | None] = summary["variants"][paths.VARIANTS[-1]]
+    known = {measure for measure, value in row.items() if value is not None}
+    if unknown := sorted(set(objectives) - known):
+        raise ConfigError(f"objectives {unknown} are not in {paths.SUMMARY}; it has {', '.join(sorted(known))}")
+    values = tuple(float(cast(float, row[objective])) for objective in objectives)
     return values[0] if len(values) == 1 else values
 
 

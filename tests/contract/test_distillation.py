@@ -110,3 +110,16 @@ def test_labels_are_what_the_original_would_cost_if_it_were_right(
         terms = criterion(pruned.network, batch._replace(coefficients=answers))
     wanted = float(terms["coefficients"]) + float(terms["vertices"])
     assert float(terms["labels"]) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_without_labels_the_original_alone_counts_in_full(
+    model: MorphableModel, small_network: FaceReconstructionNet, pruned: PruneResult, batch: FaceBatch
+) -> None:
+    student, kept = pruned
+    criteria = [DistillationCriterion(small_network, model, settings(alpha=alpha), kept) for alpha in (0.0, 0.7)]
+    with torch.no_grad():
+        labelled = criteria[0](student, batch)
+        unlabelled = [criterion(student, batch._replace(coefficients=None)) for criterion in criteria]
+    assert "labels" not in unlabelled[0]
+    for terms in unlabelled:
+        assert float(terms["loss"]) == pytest.approx(float(labelled["loss"]), rel=1e-5)

@@ -162,12 +162,12 @@ def test_a_wrong_parameter_stops_the_run_and_costs_nothing(
 
 
 def test_a_damaged_asset_stops_the_run_and_costs_nothing(copy: Path, repro: str, run: Run) -> None:
-    asset = copy / "src/leanface/assets" / paths.MORPHABLE_MODEL.name
+    asset = copy / "src/leanface/assets" / paths.PACKAGED_MORPHABLE_MODEL.name
     whole, before = asset.read_bytes(), digests(copy)
     asset.write_bytes(whole[: len(whole) // 2])
     output = run("dvc", "repro", "prepare", fails=True).stdout
     asset.write_bytes(whole)
-    assert re.search(rf"ArtifactError: .*{paths.MORPHABLE_MODEL.name}", output)
+    assert re.search(rf"ArtifactError: .*{paths.PACKAGED_MORPHABLE_MODEL.name}", output)
     assert "Traceback" not in output
     assert digests(copy) == before
     run("dvc", "checkout")

@@ -133,3 +133,37 @@ def test_a_file_of_conf_that_is_not_yaml_is_named(project: Path) -> None:
     (paths.CONF / "distill/attention.yaml").write_text("temperature: [\n")
     with pytest.raises(ConfigError, match="does not compose"):
         configure.run()
+
+
+FOLDER = {"path": "photos", "faces": "largest", "val_share": 0.1, "test_share": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"teacher.source": "modelscope"}, "set data.morphable_model to modelscope"),
+        ({"data.morphable_model": "mine.mat"}, "set data.morphable_model to packaged"),
+        ({"teacher.source": "checkpoint"}, "needs teacher.path"),
+        ({"teacher.source": "trained", "data.folder": FOLDER}, "needs labels"),
+        ({"data.folder": FOLDER | {"test_share": 0.9}}, "less than or equal to 0.4"),
+        ({"data.folder": FOLDER | {"depth": 2}}, "data.folder.depth"),
+    ],
+)
+def test_sources_that_do_not_belong_together_are_refused(
+    tree: dict[str, Any], changes: dict[str, Any], says: str
+) -> None:
+    for key, value in changes.items():
+        tree = with_value(tree, key, value)
+    with pytest.raises(ConfigError, match=says):
+        parse_config(tree)
+
+
+def test_modelscopes_teacher_brings_its_morphable_model_and_photos(project: Path) -> None:
+    params = yaml.safe_load(paths.PARAMS.read_text())
+    mine = {"teacher": "modelscope", "data": {"folder": {"path": "mine"}}}
+    paths.PARAMS.write_text(yaml.safe_dump(params | mine))
+    configure.run()
+    data = load_config(paths.CONFIG).data
+    assert (data.morphable_model, data.image_size) == ("modelscope", 224)
+    assert data.folder is not None
+    assert (data.folder.path, data.folder.faces) == ("mine", "largest")

@@ -11,11 +11,11 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from leanface.config import Data
 from leanface.data.batches import render_batch
-from leanface.data.dataset import FaceBatch, FaceDataset
+from leanface.data.dataset import FaceBatch, FaceDataset, collate
 from leanface.data.synthesis import seed_of
 from leanface.face.morphable_model import load_morphable_model
 from leanface.face.render import Renderer
-from leanface.paths import SPLITS
+from leanface.paths import PACKAGED_MORPHABLE_MODEL, SPLITS
 
 TRAIN, VALIDATION, _ = SPLITS
 
@@ -27,6 +27,7 @@ class Stream:
     data: Data
     image_sizes: tuple[int, ...]
     device: torch.device
+    morphable_model: Path = PACKAGED_MORPHABLE_MODEL
 
 
 class StreamedFaces(IterableDataset[FaceBatch]):
@@ -50,7 +51,7 @@ class StreamedFaces(IterableDataset[FaceBatch]):
 
     def __iter__(self) -> Iterator[FaceBatch]:
         stream = self.stream
-        model = load_morphable_model().to(stream.device)
+        model = load_morphable_model(stream.morphable_model).to(stream.device)
         renderers = [Renderer(model, size, stream.data.supersample) for size in stream.image_sizes]
         for step in count(self.first):
             renderer, number = renderers[step % len(renderers)], step * self.world_size + self.rank
@@ -59,18 +60,23 @@ class StreamedFaces(IterableDataset[FaceBatch]):
 
 
 class FaceDataModule(LightningDataModule):
-    """Train and validation batches of `folder`; with `stream`, training batches are rendered instead.
+    """Train and validation batches of `folder`.
 
     Args:
         batch_size: of a step, over all devices.
+        stream: training batches are rendered instead.
+        val: takes the place of the val split (say, with a network's answers for labels).
     """
 
-    def __init__(self, folder: Path, batch_size: int, seed: int, stream: Stream | None = None) -> None:
+    def __init__(
+        self, folder: Path, batch_size: int, seed: int, stream: Stream | None = None, val: FaceDataset | None = None
+    ) -> None:
         super().__init__()
         self.folder = folder
         self.batch_size = batch_size
         self.seed = seed
         self.stream = stream
+        self.val = val
 
     def train_dataloader(self) -> DataLoader[FaceBatch]:
         trainer = self.trainer
@@ -87,7 +93,9 @@ class FaceDataModule(LightningDataModule):
             drop_last=True,
             # In an order of its own if some steps are done already: a resumed training begins an epoch.
             generator=torch.Generator().manual_seed(seed_of(self.seed, done)),
+            collate_fn=collate,
         )
 
     def val_dataloader(self) -> DataLoader[FaceBatch]:
-        return DataLoader(FaceDataset(self.folder / VALIDATION), batch_size=self.batch_size)
+        val = self.val or FaceDataset(self.folder / VALIDATION)
+        return DataLoader(val, batch_size=self.batch_size, collate_fn=collate)

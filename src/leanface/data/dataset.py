@@ -1,8 +1,9 @@
-"""Prepared faces on disk: one folder per split with images, coefficients and landmarks, memory-mapped."""
+"""Prepared faces on disk: one folder per split, memory-mapped: images; if they are labelled, coefficients and landmarks."""
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -21,10 +22,13 @@ LANDMARKS = "landmarks.npy"
 
 
 class FaceBatch(NamedTuple):
-    """Images are float32 RGB in [0,1], (B,3,H,W); coefficients float32 (B,257). A single sample lacks B."""
+    """Images are float32 RGB in [0,1], (B,3,H,W); coefficients float32 (B,257). A single sample lacks B.
+
+    Photos have no labels: their `coefficients` are None.
+    """
 
     images: Tensor
-    coefficients: Tensor
+    coefficients: Tensor | None
 
 
 class FaceDataset(Dataset[FaceBatch]):
@@ -42,17 +46,21 @@ class FaceDataset(Dataset[FaceBatch]):
     def __init__(self, folder: Path) -> None:
         try:
             self.images: np.ndarray = np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False)
-            # PyTorch cannot share arrays that may not be written.
-            self.coefficients: np.ndarray = np.load(folder / COEFFICIENTS, mmap_mode="c", allow_pickle=False)
-            self.landmarks: np.ndarray = np.load(folder / LANDMARKS, mmap_mode="c", allow_pickle=False)
+            self.coefficients: np.ndarray | None = None
+            self.landmarks: np.ndarray | None = None
+            if (folder / COEFFICIENTS).exists():  # photos have no labels
+                # PyTorch cannot share arrays that may not be written.
+                self.coefficients = np.load(folder / COEFFICIENTS, mmap_mode="c", allow_pickle=False)
+                self.landmarks = np.load(folder / LANDMARKS, mmap_mode="c", allow_pickle=False)
         except FileNotFoundError as error:
             raise ArtifactError(f"{error.filename} is missing; run `dvc repro prepare`.") from None
         except (ValueError, EOFError) as error:
             raise ArtifactError(f"{folder} holds no prepared faces ({error}); run `dvc repro -f prepare`.") from None
-        if not len(self.images) == len(self.coefficients) == len(self.landmarks):
+        labels = [len(array) for array in (self.coefficients, self.landmarks) if array is not None]
+        if any(count != len(self.images) for count in labels):
             raise ArtifactError(
-                f"{folder}: {len(self.images)} images but {len(self.coefficients)} coefficient vectors and landmarks of "
-                f"{len(self.landmarks)}; run `dvc repro -f prepare`."
+                f"{folder}: {len(self.images)} images but labels of {' and '.join(map(str, labels))}; "
+                "run `dvc repro -f prepare`."
             )
 
     def __len__(self) -> int:
@@ -63,12 +71,26 @@ class FaceDataset(Dataset[FaceBatch]):
         return int(self.images.shape[1])
 
     def __getitem__(self, index: int) -> FaceBatch:
-        return FaceBatch(torch.from_numpy(to_input(np.array(self.images[index]))), torch.from_numpy(self.coefficients[index]))
+        image = torch.from_numpy(to_input(np.array(self.images[index])))
+        return FaceBatch(image, None if self.coefficients is None else torch.from_numpy(self.coefficients[index]))
+
+    def truth(self) -> dict[str, Float[Tensor, "count 257"]]:
+        """The labels as {"truth": labels}; without labels {}."""
+        return {} if self.coefficients is None else {"truth": torch.from_numpy(self.coefficients)}
+
+    def labelled(self, answers: Float[Tensor, "count 257"]) -> Self:
+        """This split if it has labels, else one whose labels are a network's answers."""
+        if self.coefficients is not None:
+            return self
+        other = copy.copy(self)
+        other.coefficients = answers.numpy()
+        return other
 
     def slice(self, start: int, stop: int) -> FaceBatch:
         """Samples start to stop - 1 as one batch."""
         images = torch.from_numpy(np.array(self.images[start:stop])).permute(0, 3, 1, 2)
-        return FaceBatch(images.contiguous().float() / 255.0, torch.from_numpy(self.coefficients[start:stop].copy()))
+        labels = None if self.coefficients is None else torch.from_numpy(self.coefficients[start:stop].copy())
+        return FaceBatch(images.contiguous().float() / 255.0, labels)
 
     def head(self, count: int) -> FaceBatch:
         """The first `count` samples (or all there are) as one batch."""
@@ -78,6 +100,12 @@ class FaceDataset(Dataset[FaceBatch]):
         """All samples in order, `size` at a time."""
         for start in range(0, len(self), size):
             yield self.slice(start, min(start + size, len(self)))
+
+
+def collate(samples: list[FaceBatch]) -> FaceBatch:
+    """One batch of single samples, all of them labelled or none."""
+    labels = [sample.coefficients for sample in samples if sample.coefficients is not None]
+    return FaceBatch(torch.stack([sample.images for sample in samples]), torch.stack(labels) if labels else None)
 
 
 def load_photos(folder: Path = PHOTOS) -> dict[str, Float[Tensor, "3 size size"]]:

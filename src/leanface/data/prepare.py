@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from PIL import Image
 from tqdm import tqdm
 
 from leanface.config import Data
-from leanface.data.alignment import align
+from leanface.data.alignment import TEMPLATE_224
 from leanface.data.arrays import ArrayWriter
 from leanface.data.batches import RenderedBatch, render_in_order
+from leanface.data.crops import crop_faces
 from leanface.data.dataset import COEFFICIENTS, IMAGES, LANDMARKS
 from leanface.data.detector import FaceDetector
 from leanface.data.photos import load_photo
@@ -92,8 +94,10 @@ def _write_split(
         return {writer.name: writer.sha256() for writer in (images, coefficients, landmarks)}
 
 
-def prepare_photos(names: tuple[str, ...], size: int, folder: Path) -> dict[str, Any]:
-    """Find, align and crop one face per photo into `folder`/NAME.png.
+def prepare_photos(
+    names: tuple[str, ...], size: int, folder: Path, template: Float[np.ndarray, "5 2"] = TEMPLATE_224
+) -> dict[str, Any]:
+    """Find, align and crop one face per photo into `folder`/NAME.png; `template` as in `align`.
 
     Returns:
         Per photo: the detector's score and the alignment.
@@ -105,12 +109,10 @@ def prepare_photos(names: tuple[str, ...], size: int, folder: Path) -> dict[str,
     found: dict[str, Any] = {}
     with staged(folder) as staging:
         for name in names:
-            photo = load_photo(name)
-            detection = detector.largest(photo)
-            crop, alignment = align(photo, detection.landmarks, size=size)
+            (face,) = crop_faces(load_photo(name), detector, template, size)
             stem = Path(name).stem
-            Image.fromarray(crop).save(staging / f"{stem}.png")
-            found[stem] = {"score": float(detection.score), "scale": alignment.scale}
+            Image.fromarray(face.crop).save(staging / f"{stem}.png")
+            found[stem] = {"score": float(face.detection.score), "scale": face.alignment.scale}
     return found
 
 

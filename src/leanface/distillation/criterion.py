@@ -1,6 +1,8 @@
 """The loss of a pruned network: the original's answers, their shape, where it looks, and the labels."""
 
 import copy
+import functools
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Self, cast
 
@@ -14,9 +16,13 @@ from leanface.face.morphable_model import MorphableModel
 from leanface.networks.resnet import STAGE_DEPTHS, FaceReconstructionNet, widths_of
 from leanface.training.criterion import CoefficientLoss
 
+logger = logging.getLogger(__name__)
+
 
 class DistillationCriterion(nn.Module):
     """(1 - alpha) * (coefficients + vertices + attention, against the original) + alpha * (the labels).
+
+    Of faces without labels the first bracket alone counts, in full.
 
     Each term has its weight from the configuration; the labels count as coefficients and vertices do. Holds a
     frozen copy of the original: nothing of it is among the parameters or the state of the network that is
@@ -55,7 +61,7 @@ class DistillationCriterion(nn.Module):
         return self
 
     def forward(self, network: nn.Module, batch: FaceBatch) -> dict[str, Tensor]:
-        """Terms by name: "loss", and unweighted "coefficients", "vertices", "attention" and "labels"."""
+        """Terms by name: "loss", and unweighted "coefficients", "vertices", "attention", "labels"."""
         with torch.no_grad():
             answers, teacher_maps = self.teacher.forward_with_maps(batch.images)
         predicted, maps = cast(FaceReconstructionNet, network).forward_with_maps(batch.images)
@@ -66,15 +72,24 @@ class DistillationCriterion(nn.Module):
             "attention": self.attention(maps, teacher_maps, channels),
         }
         weights, truth = self.settings, batch.coefficients
-        labels = weights.coefficient_weight * self.coefficients(predicted, truth)[
-            "loss"
-        ] + weights.vertex_weight * self.vertices(predicted, truth)
         imitation = (
             weights.coefficient_weight * terms["coefficients"]
             + weights.vertex_weight * terms["vertices"]
             + weights.attention_weight * terms["attention"]
         )
+        if truth is None:
+            _say_that_alpha_is_ignored(weights.alpha)
+            return terms | {"loss": imitation}
+        labels = weights.coefficient_weight * self.coefficients(predicted, truth)[
+            "loss"
+        ] + weights.vertex_weight * self.vertices(predicted, truth)
         return terms | {"labels": labels, "loss": (1 - weights.alpha) * imitation + weights.alpha * labels}
+
+
+@functools.cache  # once, not at every batch
+def _say_that_alpha_is_ignored(alpha: float) -> None:
+    if alpha > 0:
+        logger.warning("the faces have no labels: distill.alpha=%g is ignored, only the original is learnt from", alpha)
 
 
 def _stage_channels(teacher: FaceReconstructionNet, kept: Mapping[str, Sequence[int]] | None) -> list[Sequence[int]]:

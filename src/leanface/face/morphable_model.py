@@ -4,7 +4,9 @@ Source: Blanz and Vetter, SIGGRAPH 1999. The packaged model's components come fr
 `leanface.assets.builder`. Units are decimetres; x points to the image's right, y up and z towards the camera.
 """
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -13,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from leanface.errors import ArtifactError
-from leanface.paths import MORPHABLE_MODEL
+from leanface.paths import PACKAGED_MORPHABLE_MODEL
 
 FORMAT_VERSION = 1
 
@@ -77,7 +79,7 @@ class MorphableModel(nn.Module):
         return (self.mean_albedo + (albedo @ self.albedo_basis).view(len(albedo), -1, 3)).clamp(0.0, 1.0)
 
 
-def load_morphable_model(path: Path = MORPHABLE_MODEL) -> MorphableModel:
+def load_morphable_model(path: Path = PACKAGED_MORPHABLE_MODEL) -> MorphableModel:
     """Read a packed model and subdivide its shape components once (subdivision is linear, so it commutes).
 
     Raises:
@@ -87,12 +89,12 @@ def load_morphable_model(path: Path = MORPHABLE_MODEL) -> MorphableModel:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as packed:
             arrays = {name: packed[name] for name in packed.files}
     except FileNotFoundError:
-        raise ArtifactError(f"{path} is missing; reinstall LeanFace or rebuild it (see leanface.assets).") from None
+        raise ArtifactError(f"{path} is missing; {_remedy(path)}.") from None
     except Exception as error:  # numpy raises zipfile, zlib, OSError or ValueError, depending on where it is cut
-        raise ArtifactError(f"{path} is not a packed morphable model ({error}); reinstall LeanFace.") from None
+        raise ArtifactError(f"{path} is not a packed morphable model ({error}); {_remedy(path)}.") from None
     version = int(arrays.get("format_version", -1))
     if version != FORMAT_VERSION:
-        raise ArtifactError(f"{path} has format {version}, expected {FORMAT_VERSION}; reinstall LeanFace.")
+        raise ArtifactError(f"{path} has format {version}, expected {FORMAT_VERSION}; {_remedy(path)}.")
 
     coarse_count = len(arrays["mean_vertices"])
     subdivide = sp.csr_matrix(
@@ -120,3 +122,32 @@ def load_morphable_model(path: Path = MORPHABLE_MODEL) -> MorphableModel:
         face_mask=torch.from_numpy(arrays["face_mask"].astype(bool)),
         landmarks=torch.from_numpy(arrays["landmarks"].astype(np.int64)),
     )
+
+
+def save_morphable_model(model: MorphableModel, path: Path) -> None:
+    """Write a model so that loading it gives the same bits: components in float32, nothing left to subdivide."""
+    count = model.vertex_count
+    bases = {"identity": model.identity_basis, "expression": model.expression_basis, "albedo": model.albedo_basis}
+    arrays: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "mean_vertices": model.mean_vertices,
+        "albedo_mean": model.mean_albedo,
+        "triangles": model.triangles.int(),
+        "uv": model.uv,
+        "face_mask": model.face_mask,
+        "landmarks": model.landmarks,
+        "subdivision_data": np.ones(count, np.float32),
+        "subdivision_indices": np.arange(count),
+        "subdivision_indptr": np.arange(count + 1),
+    }
+    for name, basis in bases.items():
+        arrays |= {f"{name}_q": basis, f"{name}_scale": np.ones(len(basis), np.float32)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(f".{path.name}")
+    with staging.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+    os.replace(staging, path)
+
+
+def _remedy(path: Path) -> str:
+    return "reinstall LeanFace" if path == PACKAGED_MORPHABLE_MODEL else "rebuild it with `dvc repro -f prepare`"

@@ -58,14 +58,18 @@ class Judge:
         }
         return Comparison(images, theirs, ours, likeness)
 
-    def errors(self, compressed: Float[Tensor, "batch 257"], truth: Float[Tensor, "batch 257"]) -> Samples:
-        """`geometry_errors` against what the faces were rendered from, prefixed by truth_."""
+    def errors(self, compressed: Float[Tensor, "batch 257"], truth: Float[Tensor, "batch 257"] | None) -> Samples:
+        """`geometry_errors` against what the faces were rendered from, prefixed by truth_; {} for photos."""
+        if truth is None:
+            return {}
         return _prefixed("truth_", geometry_errors(self.model, compressed, truth))
 
-    def mean_face(self, original: Float[Tensor, "batch 257"], truth: Float[Tensor, "batch 257"]) -> dict[str, float]:
+    def mean_face(
+        self, original: Float[Tensor, "batch 257"], truth: Float[Tensor, "batch 257"] | None
+    ) -> dict[str, float]:
         """What always answering with the average face would score: the mark that a network has to beat."""
         average, _ = population(self.model)
-        constant = average.expand_as(truth)
+        constant = average.expand_as(original)
         return means(uv_likeness(self.model, self.uv_map, constant, original) | self.errors(constant, truth))
 
 

@@ -86,8 +86,8 @@ def not_run(sources: Sources) -> list[Json]:
 
 
 def mean(evaluation: Json, measure: str) -> float | None:
-    """A measure's mean over the test faces; None where it is undefined for all of them."""
-    found = evaluation["measures"][measure]
+    """A measure's mean over the test faces; None where it is undefined for all of them, or was not taken."""
+    found = evaluation["measures"].get(measure)
     return None if found is None else found["mean"]
 
 

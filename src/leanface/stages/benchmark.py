@@ -11,7 +11,7 @@ from leanface.runtime.benchmark import as_json, benchmark_end_to_end, benchmark_
 def run(*, benchmark: Benchmark, data: Data) -> dict[str, float]:
     rows = benchmark_networks(benchmark, data.image_size)
     photo = load_photo(data.photos[0])
-    end_to_end = benchmark_end_to_end(benchmark, data.image_size, load_morphable_model(), photo)
+    end_to_end = benchmark_end_to_end(benchmark, data.image_size, load_morphable_model(paths.MORPHABLE_MODEL), photo)
     contents = {
         "device": read_json(paths.DEVICE),
         "settings": {"image_size": data.image_size, **benchmark.model_dump(mode="json")},

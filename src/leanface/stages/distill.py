@@ -2,8 +2,6 @@
 
 import json
 
-import torch
-
 from leanface import bundle, paths
 from leanface.config import Distill, Machine
 from leanface.data.datamodule import FaceDataModule
@@ -15,14 +13,16 @@ from leanface.training.fit import MetricLog, fit
 
 
 def run(*, distill: Distill, machine: Machine, seed: int, log: MetricLog) -> dict[str, float]:
-    model = load_morphable_model()
+    model = load_morphable_model(paths.MORPHABLE_MODEL)
     teacher, _ = bundle.load_network(paths.TEACHER)
     student, parent = bundle.load_network(paths.PRUNED)
     parents = {"parent": bundle.digest(paths.PRUNED), "teacher": bundle.digest(paths.TEACHER)}
+    val = FaceDataset(paths.FACES / "val")
+    answers = predict(teacher, val)
     result = fit(
         student,
         DistillationCriterion(teacher, model, distill, parent.kept),
-        FaceDataModule(paths.FACES, distill.optimizer.batch_size, seed),
+        FaceDataModule(paths.FACES, distill.optimizer.batch_size, seed, val=val.labelled(answers)),
         distill.optimizer,
         machine,
         model=model,
@@ -36,8 +36,7 @@ def run(*, distill: Distill, machine: Machine, seed: int, log: MetricLog) -> dic
     spec = parent.model_copy(update={"provenance": parents | {"seed": seed}})
     bundle.save_bundle(student, spec, paths.DISTILLED)
 
-    val = FaceDataset(paths.FACES / "val")
-    references = {"teacher": predict(teacher, val), "truth": torch.from_numpy(val.coefficients)}
+    references = {"teacher": answers, **val.truth()}
     metrics = reference_errors(model, {"distilled": predict(student, val)}, references)
     metrics |= {"seconds": result.seconds, "images_per_second": result.images_per_second}
     (paths.DISTILL_REPORT / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")

@@ -18,7 +18,7 @@ RUNTIMES = {name: "openvino" if name == "quantized_int8" else "onnxruntime" for 
 
 def run(*, variant: str, evaluate: Evaluate, data: Data) -> dict[str, float]:
     folder, name = paths.evaluation_dir(variant), RUNTIMES[variant]
-    judge = Judge(load_morphable_model(), data.image_size, data.supersample, evaluate.uv_size)
+    judge = Judge(load_morphable_model(paths.MORPHABLE_MODEL), data.image_size, data.supersample, evaluate.uv_size)
     test, photos = FaceDataset(paths.FACES / "test").head(evaluate.count), load_photos()
     portraits = torch.stack(list(photos.values()))
     with (

@@ -2,8 +2,6 @@
 
 import json
 
-import torch
-
 from leanface import bundle, paths
 from leanface.config import Prune
 from leanface.data.dataset import FaceDataset
@@ -29,8 +27,8 @@ def run(*, prune: Prune, seed: int) -> dict[str, float]:
     spec = bundle.new_spec(network, parent.input.size, kept=kept, provenance=provenance)
     bundle.save_bundle(network, spec, paths.PRUNED)
 
-    model = load_morphable_model()
-    references = {"teacher": predict(teacher, val), "truth": torch.from_numpy(val.coefficients)}
+    model = load_morphable_model(paths.MORPHABLE_MODEL)
+    references = {"teacher": predict(teacher, val), **val.truth()}
     predictions = {step: predict(state, val) for step, state in networks.items()}
     metrics = reference_errors(model, predictions, references)
     for step, state in {"original": teacher, "pruned": network}.items():

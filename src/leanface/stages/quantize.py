@@ -2,8 +2,6 @@
 
 import json
 
-import torch
-
 from leanface import bundle, paths
 from leanface.config import Distill, Machine, Quantize
 from leanface.data.datamodule import FaceDataModule
@@ -17,10 +15,10 @@ from leanface.training.fit import MetricLog, fit
 
 
 def run(*, quantize: Quantize, distill: Distill, machine: Machine, seed: int, log: MetricLog) -> dict[str, float]:
-    model, val = load_morphable_model(), FaceDataset(paths.FACES / "val")
+    model, val = load_morphable_model(paths.MORPHABLE_MODEL), FaceDataset(paths.FACES / "val")
     teacher, _ = bundle.load_network(paths.TEACHER)
     student, parent = bundle.load_network(paths.DISTILLED)
-    predictions = {"float": predict(student, val)}
+    answers, predictions = predict(teacher, val), {"float": predict(student, val)}
     quantizer = Quantizer(residual=quantize.quantize_residual)
     images = FaceDataset(paths.FACES / "train").head(quantize.calibration_count).images
     network = fake_quantize(student, images, quantizer)
@@ -29,7 +27,7 @@ def run(*, quantize: Quantize, distill: Distill, machine: Machine, seed: int, lo
     result = fit(
         network,
         DistillationCriterion(teacher, model, distill, parent.kept),
-        FaceDataModule(paths.FACES, quantize.optimizer.batch_size, seed),
+        FaceDataModule(paths.FACES, quantize.optimizer.batch_size, seed, val=val.labelled(answers)),
         quantize.optimizer,
         machine,
         model=model,
@@ -44,7 +42,7 @@ def run(*, quantize: Quantize, distill: Distill, machine: Machine, seed: int, lo
     fields = {"quantizer": quantizer.model_dump(), "provenance": parent.provenance | parents | {"seed": seed}}
     bundle.save_bundle(network, parent.model_copy(update=fields), paths.QUANTIZED)
 
-    references = {"teacher": predict(teacher, val), "truth": torch.from_numpy(val.coefficients)}
+    references = {"teacher": answers, **val.truth()}
     metrics = reference_errors(model, predictions, references)
     metrics |= {"seconds": result.seconds, "images_per_second": result.images_per_second}
     (paths.QUANTIZE_REPORT / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")

@@ -102,6 +102,7 @@ class SupervisedCriterion(nn.Module):
         self.photometric_weight = photometric_weight
 
     def forward(self, network: nn.Module, batch: FaceBatch) -> dict[str, Tensor]:
+        assert batch.coefficients is not None  # the configuration refuses to train a teacher on photos
         predicted = network(batch.images).float()
         terms = self.coefficients(predicted, batch.coefficients)
         terms["photometric"] = self.photometric(predicted, batch.coefficients)

@@ -59,7 +59,8 @@ class TrainingModule(LightningModule):
     def training_step(self, batch: FaceBatch, batch_index: int) -> Tensor:
         images = batch.images.contiguous(memory_format=torch.channels_last)
         terms = self._frozen[0](self._trained[0], batch._replace(images=images))
-        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
+        measured = {f"train/{name}": value.detach() for name, value in terms.items()}
+        self.log_dict(measured, batch_size=len(images))
         return terms["loss"]
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
@@ -79,6 +80,7 @@ class TrainingModule(LightningModule):
 
     def validation_step(self, batch: FaceBatch, batch_index: int) -> None:
         predicted = self.network(batch.images.contiguous(memory_format=torch.channels_last)).float()
+        assert batch.coefficients is not None  # photos are validated against a network's answers
         errors = geometry_errors(self._frozen[1], predicted, batch.coefficients)
         means = {f"val/{name}": value.mean() for name, value in errors.items()}
         self.log_dict(means, batch_size=len(predicted), sync_dist=True)

@@ -1,4 +1,4 @@
-"""Where the original network comes from: shipped, trained here, or ModelScope's."""
+"""Where the original network comes from: shipped, trained here, ModelScope's, or a file."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,15 +7,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from leanface.bundle import load_network
 from leanface.config import Data, Machine, Teacher
 from leanface.data.datamodule import FaceDataModule, Stream
 from leanface.data.synthesis import population
+from leanface.errors import ArtifactError
 from leanface.face.coefficients import HEAD_SIZES
 from leanface.face.morphable_model import MorphableModel
-from leanface.networks.modelscope import load_modelscope
+from leanface.networks.modelscope import load_checkpoint, load_modelscope
 from leanface.networks.packed import load_packed
 from leanface.networks.resnet import FaceReconstructionNet, build_network, scaled_widths
-from leanface.paths import FACES, PRETRAINED_TEACHER, TEACHER_REPORT, TEACHER_STATE
+from leanface.paths import FACES, MORPHABLE_MODEL, PRETRAINED_TEACHER, TEACHER_REPORT, TEACHER_STATE
 from leanface.training.criterion import SupervisedCriterion
 from leanface.training.fit import MetricLog, fit, head_scales, resolve_device
 
@@ -36,8 +38,21 @@ def _pretrained(request: Request) -> FaceReconstructionNet:
 
 
 def _modelscope(request: Request) -> FaceReconstructionNet:
-    path = request.teacher.modelscope_path
+    path = request.teacher.path
     return load_modelscope(None if path is None else Path(path))
+
+
+def _checkpoint(request: Request) -> FaceReconstructionNet:
+    assert request.teacher.path is not None  # the configuration is refused without it
+    path = Path(request.teacher.path)
+    if path.is_dir():
+        return load_network(path)[0]
+    if not path.is_file():
+        raise ArtifactError(
+            f"{path} is missing. Set `path` in conf/teacher/checkpoint.yaml to a PyTorch checkpoint in ModelScope's "
+            "layout, a LeanFace bundle's folder, or a packed .npz."
+        )
+    return load_packed(path) if path.suffix == ".npz" else load_checkpoint(path)
 
 
 def _trained(request: Request) -> FaceReconstructionNet:
@@ -50,7 +65,7 @@ def _trained(request: Request) -> FaceReconstructionNet:
         network = load_packed(Path(teacher.start_from))
     stream = None
     if teacher.streamed:
-        stream = Stream(data, teacher.image_sizes, resolve_device(machine))
+        stream = Stream(data, teacher.image_sizes, resolve_device(machine), MORPHABLE_MODEL)
     fit(
         network,
         SupervisedCriterion(model, teacher.photometric_weight),
@@ -73,6 +88,7 @@ SOURCES: dict[str, Callable[[Request], FaceReconstructionNet]] = {
     "pretrained": _pretrained,
     "trained": _trained,
     "modelscope": _modelscope,
+    "checkpoint": _checkpoint,
 }
 
 

@@ -11,7 +11,7 @@ from leanface.errors import ArtifactError
 from leanface.face.morphable_model import MorphableModel, load_morphable_model
 from leanface.face.render import Renderer
 from leanface.face.texture import UvMap
-from leanface.paths import MORPHABLE_MODEL
+from leanface.paths import PACKAGED_MORPHABLE_MODEL
 
 
 def faces(model: MorphableModel, count: int) -> torch.Tensor:
@@ -39,8 +39,8 @@ def test_missing_truncated_and_foreign_files_are_refused(tmp_path: Path) -> None
     with pytest.raises(ArtifactError, match="missing"):
         load_morphable_model(tmp_path / "none.npz")
     cut = tmp_path / "cut.npz"
-    cut.write_bytes(MORPHABLE_MODEL.read_bytes()[:100_000])
-    with pytest.raises(ArtifactError, match="reinstall"):
+    cut.write_bytes(PACKAGED_MORPHABLE_MODEL.read_bytes()[:100_000])
+    with pytest.raises(ArtifactError, match="rebuild it"):
         load_morphable_model(cut)
     foreign = tmp_path / "foreign.npz"
     np.savez(foreign, format_version=7)

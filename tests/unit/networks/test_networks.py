@@ -6,9 +6,12 @@ import pytest
 import torch
 
 from leanface.errors import ArtifactError
-from leanface.networks.modelscope import CHECKPOINT, load_modelscope
+from leanface.face.coefficients import COUNT, LIGHTING
+from leanface.face.lighting import sh_basis, shade
+from leanface.networks.modelscope import load_checkpoint, load_modelscope
 from leanface.networks.packed import load_packed, save_packed
 from leanface.networks.resnet import FaceReconstructionNet, batch_norm_of, build_network, widths_of
+from leanface.snapshot import CHECKPOINT
 
 
 def test_it_has_modelscopes_keys_and_size() -> None:
@@ -71,17 +74,43 @@ def test_damaged_packed_networks_are_refused(tmp_path: Path) -> None:
 
 def test_modelscopes_checkpoint_loads_strictly_and_runs_no_code(tmp_path: Path) -> None:
     network = FaceReconstructionNet()
-    torch.save({"net_recon": network.state_dict()}, tmp_path / CHECKPOINT)
-    loaded = load_modelscope(tmp_path)
-    assert all(torch.equal(x, y) for x, y in zip(network.parameters(), loaded.parameters(), strict=True))
+    torch.save({"net_recon": network.state_dict(), "alpha": torch.ones(1)}, tmp_path / CHECKPOINT)
+    loaded = load_modelscope(tmp_path).state_dict()
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, loaded[name]) or name.startswith("final_layers.4."), name
 
-    torch.save({"net_recon": {"conv.weight": torch.zeros(1)}}, tmp_path / CHECKPOINT)
-    with pytest.raises(ArtifactError, match="face reconstruction"):
-        load_modelscope(tmp_path)
+    extra = network.state_dict() | {"fc.weight": torch.zeros(1)}
+    for wrong in ({"conv.weight": torch.zeros(1)}, extra, {"backbone.conv1.weight": 3}, "weights"):
+        torch.save({"net_recon": wrong}, tmp_path / CHECKPOINT)
+        with pytest.raises(ArtifactError, match="face reconstruction"):
+            load_modelscope(tmp_path)
+    for wrong in (network.state_dict(), torch.zeros(1)):
+        torch.save(wrong, tmp_path / CHECKPOINT)
+        with pytest.raises(ArtifactError, match="net_recon"):
+            load_modelscope(tmp_path)
     marker = tmp_path / "ran"
     (tmp_path / CHECKPOINT).write_bytes(b"cos\nsystem\n(S'touch " + str(marker).encode() + b"'\ntR.")
     with pytest.raises(ArtifactError):
         load_modelscope(tmp_path)
     assert not marker.exists()
-    with pytest.raises(ArtifactError, match="modelscope_path"):
+    with pytest.raises(ArtifactError, match=r"teacher\.path"):
         load_modelscope(tmp_path / "nowhere")
+
+
+@torch.no_grad()
+def test_modelscopes_lighting_shades_as_deep3dfacerecon_does(tmp_path: Path) -> None:
+    """There: gamma as (channel, band), plus 0.8 in the first band; colour = (bands @ gamma) * albedo."""
+    torch.manual_seed(0)
+    network = FaceReconstructionNet().eval()
+    network.final_layers.get_submodule("4").get_parameter("bias").normal_(std=0.1)
+    torch.save({"net_recon": network.state_dict()}, tmp_path / "epoch.pth")
+    images = torch.rand(2, 3, 64, 64)
+    theirs, ours = network(images), load_checkpoint(tmp_path / "epoch.pth")(images)
+    others = [index for index in range(COUNT) if not LIGHTING.start <= index < LIGHTING.stop]
+    assert torch.equal(theirs[:, others], ours[:, others])
+
+    normals = torch.nn.functional.normalize(torch.randn(2, 50, 3), dim=-1)
+    albedo = torch.rand(2, 50, 3)
+    gamma = theirs[:, LIGHTING].view(2, 3, 9) + 0.8 * torch.eye(9)[0]
+    expected = (sh_basis(normals) @ gamma.transpose(1, 2) * albedo).clamp(0, 1)
+    torch.testing.assert_close(shade(albedo, normals, ours[:, LIGHTING]), expected, atol=1e-5, rtol=0)

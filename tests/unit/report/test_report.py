@@ -171,3 +171,19 @@ def test_without_the_original_in_pytorch_there_is_nothing_to_compare_with(run):
     edit(paths.BENCHMARK, lambda it: it.update(rows=[row for row in it["rows"] if row["runtime"] != "torch"]))
     with pytest.raises(ArtifactError, match="original_fp32 in torch"):
         report()
+
+
+def test_photos_have_no_ground_truth_and_the_report_says_so(run: Path) -> None:
+    def unlabel(contents: Any) -> None:
+        kept = {name: value for name, value in contents["measures"].items() if not name.startswith("truth_")}
+        contents |= {"measures": kept, "mean_face": {}}
+
+    for variant in paths.VARIANTS:
+        edit(paths.evaluation_dir(variant) / "metrics.json", unlabel)
+    summary = report()
+    assert all(variant["vertex_error_mm"] is None for variant in summary["variants"].values())
+    page, text = Page(paths.REPORT_HTML.read_text()).text, paths.REPORT_MD.read_text()
+    assert "photos without labels" in page
+    assert "Against ground truth" not in page + text
+    assert "Against the original" in page
+    assert "Against the original" in text

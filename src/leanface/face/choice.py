@@ -1,0 +1,34 @@
+"""Which morphable model a pipeline uses: a file among its data, which every stage after prepare reads."""
+
+import os
+import shutil
+from pathlib import Path
+
+from leanface.face.basel import load_basel
+from leanface.face.morphable_model import MorphableModel, load_morphable_model, save_morphable_model
+from leanface.paths import PACKAGED_MORPHABLE_MODEL
+from leanface.snapshot import BASEL_MODEL, find_snapshot
+
+
+def choose_morphable_model(choice: str, path: Path) -> MorphableModel:
+    """Load a model and write it to `path`, whole or not at all.
+
+    Args:
+        choice: "packaged", "modelscope" (the Basel Face Model in ModelScope's snapshot), or the path of a
+            BFM_model_front.mat or of a snapshot's folder.
+
+    Raises:
+        ArtifactError: there is no such model, or it is damaged.
+    """
+    if choice == "packaged":
+        model = load_morphable_model()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staging = path.with_name(f".{path.name}")
+        # A copy, not `save_morphable_model`: the packaged file is a tenth of its size.
+        shutil.copyfile(PACKAGED_MORPHABLE_MODEL, staging)
+        os.replace(staging, path)
+        return model
+    source = find_snapshot() if choice == "modelscope" else Path(choice)
+    model = load_basel(source / BASEL_MODEL if source.is_dir() else source)
+    save_morphable_model(model, path)
+    return model
