@@ -56,6 +56,7 @@ def plot_distributions(splits: Mapping[str, FaceDataset], path: Path) -> None:
 
 def describe(faces: FaceDataset) -> dict[str, Float[np.ndarray, "count *axes"]]:
     """The quantities that are plotted, of the first `FACES_MAX` faces."""
+    assert faces.coefficients is not None and faces.landmarks is not None  # photos have neither
     coefficients = np.asarray(faces.coefficients[:FACES_MAX], np.float64)
     landmarks = np.asarray(faces.landmarks[:FACES_MAX], np.float64)
     pitch, yaw, roll = np.degrees(coefficients[:, ANGLES]).T
