@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+from leanface.errors import ArtifactError
 from leanface.face.basel import load_basel
 from leanface.face.morphable_model import MorphableModel, load_morphable_model, save_morphable_model
 from leanface.paths import PACKAGED_MORPHABLE_MODEL
@@ -18,8 +19,17 @@ def choose_morphable_model(choice: str, path: Path) -> MorphableModel:
             BFM_model_front.mat or of a snapshot's folder.
 
     Raises:
-        ArtifactError: there is no such model, or it is damaged.
+        ArtifactError: there is no such model, it is damaged, or `path` cannot be written.
     """
+    try:
+        return _choose(choice, path)
+    except OSError as error:
+        raise ArtifactError(
+            f"cannot write {path}: {error}. Make room, or make {path.parent} a folder that you may write to."
+        ) from error
+
+
+def _choose(choice: str, path: Path) -> MorphableModel:
     if choice == "packaged":
         model = load_morphable_model()
         path.parent.mkdir(parents=True, exist_ok=True)

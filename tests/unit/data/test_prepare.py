@@ -41,13 +41,14 @@ DATA = Data(
 )
 
 PREPARE = """
-import resource, sys
+import resource, signal, sys
 from pathlib import Path
 from leanface.config import Data
 from leanface.data.prepare import prepare_faces
 from leanface.face.morphable_model import load_morphable_model
 
 data, folder, workers, limit = sys.argv[1:]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background would inherit its neglect
 if int(limit):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
 prepare_faces(load_morphable_model(), Data.model_validate_json(data), 0, Path(folder), int(workers))
@@ -206,7 +207,7 @@ def test_the_stage_fails_with_one_message_where_it_cannot_write(
     Path("data").write_text("a file")
     assert main(["stage", "prepare"]) == 1
     errors = capsys.readouterr().err
-    assert errors.startswith("ArtifactError: cannot write data/photos")
+    assert errors.startswith("ArtifactError: cannot write data/morphable_model.npz")
     assert "Traceback" not in errors
     assert not paths.PREPARE_REPORT.exists()
 
@@ -260,7 +261,7 @@ def test_missing_and_torn_splits_are_refused(faces: Path, tmp_path: Path) -> Non
     np.save(tmp_path / IMAGES, np.zeros((3, 64, 64, 3), np.uint8))
     np.save(tmp_path / COEFFICIENTS, np.zeros((2, 257), np.float32))
     np.save(tmp_path / LANDMARKS, np.zeros((3, 5, 2), np.float32))
-    with pytest.raises(ArtifactError, match="3 images but 2"):
+    with pytest.raises(ArtifactError, match="3 images but labels of 2 and 3"):
         FaceDataset(tmp_path)
     whole = (tmp_path / IMAGES).read_bytes()
     (tmp_path / IMAGES).write_bytes(whole[:-1])
