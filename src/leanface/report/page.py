@@ -27,7 +27,7 @@ def write_report(sources: Sources, gates: Gates) -> Json:
     save_pareto(summary["variants"], pareto)
     pictures = {**sources.pictures, "pareto": pareto}
     for name in paths.VARIANTS:
-        for sheet in ("faces", "photos"):
+        for sheet in ("faces", "photos", "worst", "heatmap"):
             pictures[f"{name}_{sheet}"] = paths.evaluation_dir(name) / f"{sheet}.png"
     context = _context(sources, summary)
     write_text(paths.REPORT_HTML, _render("template.html.j2", pictures=_inlined(pictures), **context))
