@@ -20,9 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             importlib.import_module("leanface.sweep").main(argv[1:])
             return 0
         arguments = _parser().parse_args(argv)
-        from leanface.runner import run_stage
-
-        run_stage(arguments.name, arguments.variant)
+        arguments.run(arguments)
     except LeanFaceError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -38,5 +36,29 @@ def _parser() -> argparse.ArgumentParser:
     stages = (paths.ASSETS.parent / "stages").glob("[!_]*.py")
     stage.add_argument("name", choices=sorted(path.stem for path in stages))
     stage.add_argument("--variant", choices=paths.VARIANTS, help="for stages that run once per variant")
+    stage.set_defaults(run=_stage)
+    gate = commands.add_parser("gate", help="fail if the last report's gates failed, and say which")
+    gate.set_defaults(run=_gate)
+    track = commands.add_parser("track", help="deliver to MLflow what it could not take earlier")
+    track.set_defaults(run=_track)
     commands.add_parser("sweep", help="run an experiment per combination of parameters", add_help=False)
     return parser
+
+
+def _stage(arguments: argparse.Namespace) -> None:
+    from leanface.runner import run_stage
+
+    run_stage(arguments.name, arguments.variant)
+
+
+def _gate(arguments: argparse.Namespace) -> None:
+    from leanface.report.gate import require_gates
+
+    for line in require_gates(paths.SUMMARY):
+        print(line)
+
+
+def _track(arguments: argparse.Namespace) -> None:
+    from leanface import tracking
+
+    print(f"delivered {tracking.deliver()} runs to {tracking.tracking_uri()}")

@@ -5,6 +5,9 @@ from pathlib import Path
 VARIANTS = ("original_fp32", "distilled_fp32", "distilled_fp16", "quantized_int8")
 """The networks that are exported, built, evaluated and benchmarked, from the original to the smallest."""
 
+DEPLOYED = "quantized_int8"
+"""The one that the gates are about."""
+
 SPLITS = ("train", "val", "test")
 
 ASSETS = Path(__file__).parent / "assets"
