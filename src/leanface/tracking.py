@@ -261,10 +261,10 @@ class _Store:
 
     def _log_model(self, run_id: str, file: Path, champion: bool) -> None:
         import mlflow
-        import mlflow.onnx
         import numpy as np
         import onnx
         from mlflow.models import ModelSignature
+        from mlflow.onnx import log_model
         from mlflow.types import Schema, TensorSpec
 
         from leanface.face.coefficients import COUNT  # with PyTorch, which nothing else here needs
@@ -273,7 +273,7 @@ class _Store:
         inputs, outputs = (Schema([TensorSpec(np.dtype("float32"), shape, name)]) for name, shape in tensors.items())
         mlflow.set_tracking_uri(tracking_uri())  # logging a model knows no client
         with mlflow.start_run(run_id=run_id):
-            logged = mlflow.onnx.log_model(
+            logged = log_model(
                 onnx.load(file),
                 name=file.stem,
                 signature=ModelSignature(inputs, outputs),
