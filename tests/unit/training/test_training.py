@@ -60,6 +60,14 @@ def test_no_error_costs_nothing_and_the_mean_face_costs_one_per_group(model: Mor
         assert 0.85 < float(terms[name]) < 1.15, name
 
 
+def test_the_faces_losses_average_to_the_batchs(model: MorphableModel) -> None:
+    truth, other = some(model, 8), some(model, 9)[1:]
+    for loss in (CoefficientLoss(model), PhotometricLoss(model)):
+        total = loss(other, truth)
+        total = total["loss"] if isinstance(total, dict) else total
+        torch.testing.assert_close(loss.per_face(other, truth).mean(), total)
+
+
 def test_a_coefficient_costs_what_it_moves(model: MorphableModel) -> None:
     """One sigma of the first component moves most, so it must cost most."""
     loss, effect = CoefficientLoss(model), face_bases(model)["identity"].norm(dim=1)
