@@ -1,4 +1,4 @@
-"""What is kept of a training: its state on disk, to go on from when it was killed or runs in pieces; its best weights."""
+"""What is kept of a training: its state on disk, to go on after a kill or run in pieces, and its best weights."""
 
 import hashlib
 import math

@@ -184,7 +184,7 @@ def fit(
         progress = f"{trainer.global_step} of {optimizer.steps} steps are done"
         raise Unfinished(f"{progress}; run the stage again to go on.")
     best.restore()
-    logger.info("kept the weights after step %d of %d: %s = %.3f", best.step, optimizer.steps, best.MEASURE, best.error_mm)
+    logger.info("step %d of %d was the best: %s = %.3f", best.step, optimizer.steps, best.MEASURE, best.error_mm)
     module.average.swap(network)
     network.to("cpu").eval()
     model.to("cpu")
