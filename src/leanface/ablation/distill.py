@@ -60,7 +60,7 @@ def ablate(table: Path, folder: Path, steps: int | None = None) -> None:
     parents = {"parent": bundle.digest(paths.PRUNED), "teacher": bundle.digest(paths.TEACHER)}
 
     for name, variant in variants.items():
-        report = folder / name.replace(" ", "_")
+        report = folder / name
         mark = fingerprint(pruned, [variant, config.data, parents])
         if not _is_done(report / RESULT, mark):
             logger.info("%s: from %s, %d steps", name, variant.start, variant.distill.optimizer.steps)
@@ -86,7 +86,7 @@ def ablate(table: Path, folder: Path, steps: int | None = None) -> None:
                 record.log(metrics, 0)
             result = {"mark": mark, "variant": variant.model_dump(mode="json"), "metrics": metrics}
             write_json(report / RESULT, result | {"history": trained.history})
-        finished = {other: folder / other.replace(" ", "_") / RESULT for other in variants}
+        finished = {other: folder / other / RESULT for other in variants}
         save_table({other: read_json(file) for other, file in finished.items() if file.is_file()}, folder)
 
 

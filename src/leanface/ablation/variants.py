@@ -10,6 +10,9 @@ from leanface.config import Distill, Section
 from leanface.errors import ConfigError
 from leanface.params import merge
 
+Name = Annotated[str, Field(pattern=r"^[\w.-]+$")]
+"""Names a folder."""
+
 Start = Literal["pruned", "uncompensated", "scratch"]
 
 
@@ -23,7 +26,7 @@ class Variant(Section):
 
 class _Table(Section):
     common: dict[str, Any] = Field(default_factory=dict)
-    variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    variants: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
 
 
 def read_variants(path: Path, base: Distill, seed: int) -> dict[str, Variant]:

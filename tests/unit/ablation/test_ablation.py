@@ -66,6 +66,7 @@ def test_a_variant_changes_the_common_settings_which_change_the_configuration(co
         ("variants: {a: {from: nothing}}", "variant 'a'.*start"),
         ("variants: {a: {temper: 1}}", "variant 'a'.*temper"),
         ("variants: {}", "no table"),
+        ("variants: {a/b: {}}", "no table"),
         ("variant: {a: {}}", "no table"),
         ("a: [", "no table"),
     ],
@@ -118,14 +119,14 @@ def ablate(variants: dict[str, Any]) -> dict[str, int]:
 
 
 def test_what_is_done_is_not_done_again_and_the_table_grows(prepared: Config) -> None:
-    folder, others = paths.ABLATIONS / "table", {"labels, scratch": {"alpha": 1.0, "from": "scratch", "seed": 1}}
+    folder, others = paths.ABLATIONS / "table", {"labels_scratch": {"alpha": 1.0, "from": "scratch", "seed": 1}}
     first = ablate({"mixed": {}})
     second = ablate({"mixed": {}, **others})
     assert first == {"mixed": second["mixed"]}
 
     rows = {row["variant"]: row for row in csv.DictReader((folder / "table.csv").read_text().splitlines())}
-    assert list(rows) == ["mixed", "labels, scratch"]
-    assert (rows["labels, scratch"]["start"], rows["labels, scratch"]["seed"]) == ("scratch", "1")
+    assert list(rows) == ["mixed", "labels_scratch"]
+    assert (rows["labels_scratch"]["start"], rows["labels_scratch"]["seed"]) == ("scratch", "1")
     for row in rows.values():
         assert row["steps"] == "2"
         assert all(math.isfinite(float(row[name])) for name in ("teacher/vertex_mm", "truth/vertex_mm", "mse", "ssim"))
@@ -136,4 +137,4 @@ def test_what_is_done_is_not_done_again_and_the_table_grows(prepared: Config) ->
     # Other conditions are another training.
     third = ablate({"mixed": {"alpha": 0.25}, **others})
     assert third["mixed"] > second["mixed"]
-    assert third["labels,_scratch"] == second["labels,_scratch"]
+    assert third["labels_scratch"] == second["labels_scratch"]
