@@ -5,6 +5,7 @@ import importlib
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from leanface import paths
 from leanface.errors import LeanFaceError
@@ -27,6 +28,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _stage(arguments: argparse.Namespace) -> None:
+    from leanface.runner import run_stage
+
+    run_stage(arguments.name, arguments.variant)
+
+
+def _ablate(arguments: argparse.Namespace) -> None:
+    from leanface.ablation.distill import ablate
+
+    table = arguments.table or paths.CONF / "ablation" / f"{arguments.name}.yaml"
+    ablate(table, paths.ABLATIONS / table.stem, arguments.steps)
+
+
+def _gate(arguments: argparse.Namespace) -> None:
+    from leanface.report.gate import require_gates
+
+    for line in require_gates(paths.SUMMARY):
+        print(line)
+
+
+def _track(arguments: argparse.Namespace) -> None:
+    from leanface import tracking
+
+    print(f"delivered {tracking.deliver()} runs to {tracking.tracking_uri()}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="leanface", description="Compress a 3D-face-reconstruction network, and prove the result."
@@ -41,24 +68,10 @@ def _parser() -> argparse.ArgumentParser:
     gate.set_defaults(run=_gate)
     track = commands.add_parser("track", help="deliver to MLflow what it could not take earlier")
     track.set_defaults(run=_track)
+    ablate = commands.add_parser("ablate", help="what each part of a stage's method is worth, under equal conditions")
+    ablate.add_argument("name", choices=["distill"])
+    ablate.add_argument("--table", type=Path, help="YAML of variants; conf/ablation/NAME.yaml by default")
+    ablate.add_argument("--steps", type=int, help="of training, in place of the configuration's")
+    ablate.set_defaults(run=_ablate)
     commands.add_parser("sweep", help="run an experiment per combination of parameters", add_help=False)
     return parser
-
-
-def _stage(arguments: argparse.Namespace) -> None:
-    from leanface.runner import run_stage
-
-    run_stage(arguments.name, arguments.variant)
-
-
-def _gate(arguments: argparse.Namespace) -> None:
-    from leanface.report.gate import require_gates
-
-    for line in require_gates(paths.SUMMARY):
-        print(line)
-
-
-def _track(arguments: argparse.Namespace) -> None:
-    from leanface import tracking
-
-    print(f"delivered {tracking.deliver()} runs to {tracking.tracking_uri()}")

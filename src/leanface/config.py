@@ -108,14 +108,37 @@ class Prune(Section):
     ridge: Positive
 
 
+class Terms(Section):
+    """Weights of the errors that distillation minimises, against the original and against labels alike."""
+
+    coefficients: NonNegative
+    vertices: NonNegative
+    landmarks: NonNegative
+    photometric: NonNegative
+
+    @model_validator(mode="after")
+    def _some(self) -> "Terms":
+        if not any(self.model_dump().values()):
+            raise ValueError("need at least one weight above 0")
+        return self
+
+
+class Attention(Section):
+    """What else distillation learns: its name in leanface.distillation.attention.ATTENTIONS, and its weight."""
+
+    name: str
+    weight: Fraction
+
+
 class Distill(Section):
     """Stage distill: the pruned network learns from the original."""
 
     temperature: Positive
     alpha: Fraction
-    coefficient_weight: NonNegative
-    vertex_weight: NonNegative
-    attention_weight: NonNegative
+    terms: Terms
+    attention: Attention
+    streamed: bool
+    image_sizes: Annotated[tuple[ImageSize, ...], Field(min_length=1)]
     freeze_batch_norm: bool
     optimizer: Optimizer
 

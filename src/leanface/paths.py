@@ -36,6 +36,9 @@ PRUNE_REPORT = REPORTS / "prune"
 DISTILLED = Path("models/distilled")
 DISTILL_STATE = Path("models/.distilled.ckpt")
 DISTILL_REPORT = REPORTS / "distill"
+ABLATIONS = REPORTS / "ablations"
+"""A folder per table of variants, see conf/ablation/."""
+
 QUANTIZED = Path("models/quantized")
 QUANTIZE_STATE = Path("models/.quantized.ckpt")
 QUANTIZE_REPORT = REPORTS / "quantize"

@@ -7,6 +7,7 @@ delivers it. Nor does a missing or locked store stop a stage: its record stays i
 """
 
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -264,12 +265,12 @@ class _Store:
         import numpy as np
         import onnx
         from mlflow.models import ModelSignature
-        from mlflow.onnx import log_model
         from mlflow.types import Schema, TensorSpec
 
         from leanface.face.coefficients import COUNT  # with PyTorch, which nothing else here needs
 
         tensors = {INPUT_NAME: (-1, 3, -1, -1), OUTPUT_NAME: (-1, COUNT)}
+        log_model: Any = importlib.import_module("mlflow.onnx").log_model  # its own types leave everything open
         inputs, outputs = (Schema([TensorSpec(np.dtype("float32"), shape, name)]) for name, shape in tensors.items())
         mlflow.set_tracking_uri(tracking_uri())  # logging a model knows no client
         with mlflow.start_run(run_id=run_id):
