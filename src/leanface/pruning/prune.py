@@ -1,24 +1,20 @@
-"""Removes whole channels from a network, and everything that depends on them.
-
-Source: dependency groups as in Fang et al., DepGraph, CVPR 2023 (arXiv:2301.12900).
-"""
+"""Removes whole channels from a network, and everything that depends on them."""
 
 import copy
-from typing import Any, NamedTuple
+import math
+from collections.abc import Mapping
+from typing import NamedTuple, cast
 
 import torch
-from torch_pruning.pruner import BasePruner, function
 
 from leanface.config import Prune
 from leanface.errors import ConfigError
 from leanface.networks.resnet import FaceReconstructionNet, widths_of
-from leanface.pruning.importance import build_importance
+from leanface.pruning.groups import ChannelGraph, coupled_groups
+from leanface.pruning.importance import Importance, build_importance
 
 Kept = dict[str, list[int]]
 """The pruning record: which of the original's output channels each convolution kept, in its own order."""
-
-TRACING_SIZE = 64
-"""Image size for tracing the dependencies, which do not depend on it."""
 
 
 class PruneResult(NamedTuple):
@@ -29,46 +25,70 @@ class PruneResult(NamedTuple):
 
 
 def prune(network: FaceReconstructionNet, config: Prune, seed: int) -> PruneResult:
-    """Remove the least important channels of every group of coupled convolutions.
+    """Remove the same share of the least important channels of every group of coupled convolutions.
 
-    The same share goes from every group, the residual streams included; what is left is rounded down to a
-    multiple of `config.round_to`. The heads keep all their outputs. `network` itself is left as it is.
+    `network` itself is left as it is; the heads keep all their outputs.
 
     Raises:
         ConfigError: the ratio would empty a convolution, or the criterion is wrong.
     """
+    ratios = dict.fromkeys(coupled_groups(network), config.ratio)
+    return prune_channels(network, ratios, build_importance(config.importance), round_to=config.round_to, seed=seed)
+
+
+def prune_channels(
+    network: FaceReconstructionNet,
+    ratios: Mapping[str, float],
+    importance: Importance,
+    *,
+    round_to: int = 1,
+    seed: int = 0,
+) -> PruneResult:
+    """A copy of `network` without the least important channels of the groups that `ratios` names.
+
+    Args:
+        network: in eval mode.
+        ratios: share of its channels that a group loses, by its name in `coupled_groups`; other groups stay whole.
+        importance: scores the channels of a group.
+        round_to: what is left of a group is rounded down to a multiple of it.
+        seed: of criteria that leave it to chance.
+
+    Raises:
+        ConfigError: a ratio would empty a convolution.
+    """
+    groups = coupled_groups(network)
+    widths = widths_of(network)
+    counts = {group: channels_left(group, widths[group][1], ratio, round_to) for group, ratio in ratios.items()}
     pruned = copy.deepcopy(network).eval()
-    widths = widths_of(pruned)
-    names = {pruned.get_submodule(name): name for name in widths}
+    graph = ChannelGraph(pruned)
     kept = {name: list(range(outputs)) for name, (_, outputs) in widths.items()}
-    _check_ratio(config, min(outputs for name, (_, outputs) in widths.items() if name.startswith("backbone.")))
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        pruner: Any = BasePruner(
-            pruned,
-            torch.zeros(1, 3, TRACING_SIZE, TRACING_SIZE),
-            importance=build_importance(config.importance),
-            pruning_ratio=config.ratio,
-            round_to=config.round_to,
-            ignored_layers=list(pruned.final_layers),
-        )
-        for group in pruner.step(interactive=True):
-            # The record is taken from the very indices that are removed, so it is exact by construction.
-            for dependency, indices in group:
-                if dependency.handler == function.prune_conv_out_channels:
-                    name, gone = names[dependency.target.module], set(indices)
-                    kept[name] = [channel for place, channel in enumerate(kept[name]) if place not in gone]
-            group.prune()
-    pruned.zero_grad()  # tracing left gradients of the old shapes
+        scores = {name: importance(group.dependencies) for name, group in graph.groups().items() if name in counts}
+    for name, score in scores.items():
+        if score is None:
+            continue
+        order = cast(list[int], torch.argsort(score, stable=True).tolist())
+        gone = sorted(order[: len(order) - counts[name]])
+        if gone:
+            graph.remove(name, gone)
+        for convolution in groups[name]:
+            kept[convolution] = sorted(set(kept[convolution]) - set(gone))
     return PruneResult(pruned, kept)
 
 
-def _check_ratio(config: Prune, smallest: int) -> None:
-    """Refuse what torch-pruning would skip in silence, leaving that group whole."""
-    left = int(smallest * (1 - config.ratio))
-    if config.ratio > 0 and left < config.round_to:
+def channels_left(group: str, channels: int, ratio: float, round_to: int) -> int:
+    """How many channels a group keeps.
+
+    Raises:
+        ConfigError: none.
+    """
+    if ratio == 0:
+        return channels
+    left = math.floor(channels * (1 - ratio) + 1e-9)  # 80 times (1 - 0.9) is 8, not 7.99...
+    if left < round_to:
         raise ConfigError(
-            f"prune.ratio {config.ratio} leaves {left} of the smallest convolution's {smallest} channels, "
-            f"which prune.round_to {config.round_to} rounds down to none; use a ratio of at most "
-            f"{1 - config.round_to / smallest:.3g} or a smaller round_to."
+            f"pruning ratio {ratio} leaves {left} of {group}'s {channels} channels, which prune.round_to {round_to} "
+            f"rounds down to none; use a ratio of at most {1 - round_to / channels:.3g} or a smaller round_to."
         )
+    return left - left % round_to
