@@ -67,6 +67,7 @@ def sensitive_counts(
     def at(price: float) -> Counts:
         return {name: option.best(price) for name, option in options.items()}
 
+    budget += 1e-9  # for the rounding of a budget that is itself a sum of shares
     least = macs({name: int(option.counts[0]) for name, option in options.items()})
     if least > budget:
         raise ConfigError(

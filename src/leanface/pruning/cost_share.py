@@ -1,5 +1,6 @@
 """What share of the original's computation or time a network of other widths takes."""
 
+import copy
 import logging
 from collections.abc import Callable, Mapping
 
@@ -39,7 +40,7 @@ def latency_share(network: FaceReconstructionNet, groups: Mapping[str, ChannelGr
     PyTorch rather than what is exported, so that searching takes seconds; stage benchmark measures the latter.
     """
     widths = widths_of(network)
-    image = torch.zeros(1, 3, size, size)
+    network, image = copy.deepcopy(network).cpu(), torch.zeros(1, 3, size, size)
 
     @torch.inference_mode()
     def share(counts: Counts) -> float:

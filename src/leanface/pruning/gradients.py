@@ -53,10 +53,11 @@ def observe_gradients(
     """Call `observe` once per image, with the gradient of L for it in the `.grad` of `network` (in eval mode)."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        scales = output_weights(calibration.model, network(calibration.images)).sqrt()
+        readings = network(calibration.images)
+        scales = output_weights(calibration.model, readings.cpu()).sqrt().to(readings.device)
     for image in calibration.images:
         signs = torch.randint(2, scales.shape, generator=generator) * 2.0 - 1.0
         network.zero_grad()
         with torch.enable_grad():
-            (network(image[None])[0] * scales * signs).sum().backward()
+            (network(image[None])[0] * scales * signs.to(scales)).sum().backward()
         observe(network)

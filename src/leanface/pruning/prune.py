@@ -74,7 +74,7 @@ class Scorer:
             torch.manual_seed(seed)
             scores = {name: importance(group.dependencies) for name, group in self.groups.items()}
         self._network.zero_grad()
-        self.scores: Scores = {name: score for name, score in scores.items() if score is not None}
+        self.scores: Scores = {name: score.cpu() for name, score in scores.items() if score is not None}
 
     def keep(self, counts: Counts) -> PruneResult:
         """The network with this many channels left in each group; groups without a count stay whole."""

@@ -22,14 +22,12 @@ class Pruned(NamedTuple):
     Attributes:
         network: the result.
         kept: its pruning record.
-        ratio: the pruning ratio, as given or as the target needs it.
         states: the network before the last re-fit ("pruned") and after it ("compensated"), if there is one.
         fits: of the last re-fit.
     """
 
     network: FaceReconstructionNet
     kept: Kept
-    ratio: float
     states: dict[str, FaceReconstructionNet]
     fits: list[LayerFit]
 
@@ -68,8 +66,7 @@ def prune(
         if step > 1:
             scorer = Scorer(network, build_importance(config.importance), seed, calibration)
         counts = {
-            name: _between(channels[name], left, step / config.steps, config.round_to)
-            for name, left in goal.counts.items()
+            name: _between(channels[name], left, step / config.steps, config.round_to) for name, left in goal.items()
         }
         network, chosen = scorer.keep(counts)
         kept = {name: [kept[name][place] for place in places] for name, places in chosen.items()}
@@ -77,7 +74,7 @@ def prune(
         if config.compensate:
             network, fits = compensate(network, teacher, kept, images, config.ridge)
             states["compensated"] = network
-    return Pruned(network, kept, goal.ratio, states, fits)
+    return Pruned(network, kept, states, fits)
 
 
 def _between(whole: int, left: int, progress: float, round_to: int) -> int:

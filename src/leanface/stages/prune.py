@@ -28,7 +28,7 @@ def run(*, prune: Prune, seed: int) -> dict[str, float]:
     predictions = {step: predict(state, val) for step, state in pruned.states.items()}
     metrics = reference_errors(model, predictions, references)
     original, smaller = (layer_costs(state, val.image_size) for state in (teacher, pruned.network))
-    metrics |= {"ratio": pruned.ratio, **size_metrics(teacher, pruned.network, val.image_size), **recovered(metrics)}
+    metrics |= size_metrics(teacher, pruned.network, val.image_size) | recovered(metrics)
     write_layers(original, smaller, pruned.fits, paths.PRUNE_REPORT / "layers.csv")
     plot_widths(widths_of(teacher), spec.widths, paths.PRUNE_REPORT / "widths.png")
     (paths.PRUNE_REPORT / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")

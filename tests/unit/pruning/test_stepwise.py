@@ -64,7 +64,6 @@ def test_target_is_met_and_not_by_far(
 ) -> None:
     result = pruned(target={"macs": 0.6}, scope=scope, residual=residual, round_to=1)
     assert 0.54 <= share(result.network, small_network) <= 0.6
-    assert 0 < result.ratio < 1
 
 
 def test_target_out_of_reach_names_the_range(pruned: Pruner) -> None:
@@ -80,6 +79,14 @@ def test_sensitivity_moves_channels_at_equal_macs(pruned: Pruner, small_network:
     result = pruned(ratio=0.5, allocation="sensitivity", errors=errors).network
     assert widths_of(result)[fragile][1] == widths_of(small_network)[fragile][1]
     assert 0.85 <= share(result, uniform) <= 1.0
+
+
+def test_sensitivity_meets_a_target(pruned: Pruner, small_network: FaceReconstructionNet) -> None:
+    errors = {name: {0.25: 0.1, 0.5: 0.3, 0.75: 0.8} for name in coupled_groups(small_network)}
+    result = pruned(target={"macs": 0.4}, allocation="sensitivity", errors=errors, round_to=1)
+    assert 0.36 <= share(result.network, small_network) <= 0.4
+    with pytest.raises(ConfigError, match=r"macs 0\.01 is out of reach"):
+        pruned(target={"macs": 0.01}, allocation="sensitivity", errors=errors)
 
 
 def test_steps_lead_to_the_same_widths_and_an_exact_record(
