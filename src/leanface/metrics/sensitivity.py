@@ -1,14 +1,14 @@
 """How far small changes of a network, made one at a time, move what it reads in a face.
 
-A change only matters from the block on in which it is made, so the networks that are compared share everything before
-it: all changes of all blocks cost about half a pass through the network each.
+Up to the block in which a change is made the network computes what it always does, so each change only reruns the rest.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -60,16 +60,15 @@ def deviations(
     changes: Mapping[Key, Change],
 ) -> dict[Key, Deviation]:
     """What each change alone does to the readings of a network in eval mode, in the order of `changes`."""
-    steps = _steps(network)
-    starts = {key: _step_of(change.first, list(steps)) for key, change in changes.items()}
+    names, steps = zip(*_steps(network).items(), strict=True)
+    starts = {key: _step_of(change.first, names) for key, change in changes.items()}
     original = _Reading(network(images), model, images.shape[-1])
     found: dict[Key, Deviation] = {}
     x = images
-    for name, step in steps.items():
-        remaining = list(steps.values())[list(steps).index(name) :]
-        for key in (key for key, start in starts.items() if start == name):
+    for place, step in enumerate(steps):
+        for key in (key for key, start in starts.items() if start == place):
             with changes[key].made():
-                found[key] = original.deviation(_run(remaining, x))
+                found[key] = original.deviation(_run(steps[place:], x))
         x = step(x)
     return {key: found[key] for key in changes}
 
@@ -96,7 +95,7 @@ class _Reading:
         parts = split(coefficients)
         return self.model.vertices(parts.identity, parts.expression)[:, self.model.face_mask]
 
-    def _pictures(self, coefficients: Tensor) -> Float[Tensor, "batch H W 3"]:
+    def _pictures(self, coefficients: Tensor) -> Float[np.ndarray, "batch H W 3"]:
         return self.renderer(coefficients).image.permute(0, 2, 3, 1).numpy()
 
 
@@ -114,11 +113,11 @@ def _steps(network: FaceReconstructionNet) -> dict[str, Step]:
     }
 
 
-def _step_of(conv: str, steps: list[str]) -> str:
-    return next(step for step in steps if f"{conv}.".startswith(f"{step}."))
+def _step_of(conv: str, steps: Sequence[str]) -> int:
+    return next(place for place, step in enumerate(steps) if f"{conv}.".startswith(f"{step}."))
 
 
-def _run(steps: list[Step], x: Tensor) -> Tensor:
+def _run(steps: Sequence[Step], x: Tensor) -> Tensor:
     for step in steps:
         x = step(x)
     return x

@@ -3,7 +3,7 @@
 Source: Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017 (arXiv:1608.08710), for whole groups.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ from leanface.metrics.sensitivity import Change, Deviation, deviations
 from leanface.networks.resnet import FaceReconstructionNet, batch_norm_of
 from leanface.pruning.cost import layer_costs
 from leanface.pruning.groups import ChannelGraph
+from leanface.pruning.importance import Importance
 from leanface.pruning.importance.magnitude import Magnitude
 
 
@@ -51,10 +52,13 @@ def pruning_sensitivity(
         model: what the network's coefficients mean.
         ratios: shares of a group's channels, rounded down to whole channels.
     """
-    groups, importance = ChannelGraph(network).groups(), Magnitude()
+    groups = ChannelGraph(network).groups()
+    importance: Importance = Magnitude()
     changes: dict[tuple[str, float], Change] = {}
     for name, group in groups.items():
-        order = importance(group.dependencies).argsort()
+        scores = importance(group.dependencies)
+        assert scores is not None, "a group without convolutions"
+        order = scores.argsort(stable=True)
         for ratio in ratios:
             gone = order[: int(ratio * group.channels)]
             changes[name, ratio] = Change(name, partial(_without, network, group.convolutions, gone))
@@ -75,7 +79,7 @@ def pruning_sensitivity(
 @torch.no_grad()
 def _without(
     network: FaceReconstructionNet, convolutions: Sequence[str], channels: Int[Tensor, " channels"]
-) -> Iterator[None]:
+) -> Generator[None]:
     """Batch norms that answer 0 in these channels, which for all that reads them are gone then."""
     names = [f"{batch_norm_of(conv)}.{kind}" for conv in convolutions for kind in ("weight", "bias")]
     before = {name: network.get_parameter(name).clone() for name in names}

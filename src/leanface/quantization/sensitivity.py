@@ -2,7 +2,7 @@
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
@@ -37,7 +37,7 @@ def quantization_sensitivity(
 
 
 @contextmanager
-def _enabled(quantizers: Sequence[Any]) -> Iterator[None]:
+def _enabled(quantizers: Sequence[Any]) -> Generator[None]:
     for quantizer in quantizers:
         quantizer.enable()
     try:

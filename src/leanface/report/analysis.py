@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -70,7 +71,8 @@ def save_sensitivity(sensitivity: Json, path: Path) -> None:
     """Write a PNG of sensitivity.json, in order of depth: above each group pruned, below each layer in INT8."""
     figure = Figure(figsize=(13, 13), dpi=110, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    upper, lower = figure.subfigures(2)
+    halves: Any = figure.subfigures(2)
+    upper, lower = halves
     panels = upper.subplots(len(DAMAGES), sharex=True)
     for axes, damage in zip(panels, DAMAGES, strict=True):
         _plot_groups(axes, sensitivity["groups"], damage)
@@ -132,11 +134,11 @@ def _scale(axes: Axes, damage: str, lowest: float, highest: float) -> None:
     title, least = DAMAGES[damage]
     bottom = max(lowest / 1.5, least)
     top = max(highest, 10 * bottom)
+    axes.set_ylim(bottom, top * (top / bottom) ** 0.5)
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 3) if top < 1e3 * bottom else (1,)))
     axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_ylim(bottom, top * (top / bottom) ** 0.5)
     axes.set_ylabel(title)
 
 
