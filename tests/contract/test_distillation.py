@@ -6,13 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from leanface.config import Distill, Importance, Optimizer, Prune
+from leanface.config import Distill, Optimizer
 from leanface.data.dataset import FaceBatch
 from leanface.data.synthesis import sample_coefficients
 from leanface.distillation.criterion import DistillationCriterion
 from leanface.face.morphable_model import MorphableModel
 from leanface.networks.resnet import FaceReconstructionNet
-from leanface.pruning.prune import PruneResult, prune
+from leanface.pruning.groups import coupled_groups
+from leanface.pruning.importance.magnitude import Magnitude
+from leanface.pruning.prune import PruneResult, prune_channels
 
 SmoothImages = Callable[[int, int], Tensor]
 
@@ -39,9 +41,7 @@ def batch(model: MorphableModel, smooth_images: SmoothImages) -> FaceBatch:
 
 @pytest.fixture
 def pruned(small_network: FaceReconstructionNet) -> PruneResult:
-    importance = Importance(name="magnitude", options={})
-    config = Prune(ratio=0.5, importance=importance, round_to=4, compensate=False, calibration_count=1, ridge=1e-3)
-    return prune(small_network, config, seed=0)
+    return prune_channels(small_network, dict.fromkeys(coupled_groups(small_network), 0.5), Magnitude(), round_to=4)
 
 
 def test_distilling_from_itself_costs_nothing_but_the_labels(

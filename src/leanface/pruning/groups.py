@@ -3,15 +3,19 @@
 Source: dependency groups as in Fang et al., DepGraph, CVPR 2023 (arXiv:2301.12900).
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Hashable
+from typing import Any, NamedTuple, TypeVar
 
 import torch
+from torch import nn
 from torch_pruning import DependencyGraph
 from torch_pruning.dependency import Group
 from torch_pruning.pruner import function
 
 from leanface.networks.resnet import FaceReconstructionNet, widths_of
 from leanface.pruning.cost import layer_costs
+
+Layer = TypeVar("Layer", bound=nn.Module)
 
 TRACING_SIZE = 64
 """Image size for tracing the dependencies, which do not depend on it."""
@@ -31,6 +35,26 @@ class ChannelGroup(NamedTuple):
     consumers: tuple[str, ...]
     channels: int
     dependencies: Group
+
+    @property
+    def inside_block(self) -> bool:
+        """Whether they are inside of one bottleneck; otherwise they are the stem's or a residual stream's."""
+        return len(self.convolutions) == len(self.consumers) == 1
+
+    def structure(self) -> Hashable:
+        """The same for groups that the same kinds of layers make up."""
+        items: Any = self.dependencies
+        return tuple((type(each.dep.target.module).__name__, each.dep.handler.__name__) for each in items)
+
+
+def layers_with_outputs(group: Any, kind: type[Layer]) -> list[Layer]:
+    """The layers of that kind whose output channels a group of torch-pruning's consists of.
+
+    The group's channels are all of theirs, in order: nothing in this network concatenates or splits channels.
+    """
+    handlers: Any = (function.prune_conv_out_channels, function.prune_batchnorm_out_channels)
+    layers = [each.dep.target.module for each in group if each.dep.handler in handlers]
+    return [layer for layer in layers if isinstance(layer, kind)]
 
 
 def coupled_groups(network: FaceReconstructionNet) -> dict[str, tuple[str, ...]]:
@@ -53,7 +77,7 @@ class ChannelGraph:
         """Every group, by its first convolution, in order of execution."""
         heads = list(self._network.final_layers)
         found: dict[str, ChannelGroup] = {}
-        for dependencies in self._graph.get_all_groups(ignored_layers=heads, root_module_types=[torch.nn.Conv2d]):
+        for dependencies in self._graph.get_all_groups(ignored_layers=heads, root_module_types=[nn.Conv2d]):
             convolutions = self._holders(dependencies, function.prune_conv_out_channels)
             consumers = self._holders(dependencies, function.prune_conv_in_channels)
             channels = len(dependencies[0].idxs)

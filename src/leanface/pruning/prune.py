@@ -1,17 +1,17 @@
 """Removes whole channels from a network, and everything that depends on them."""
 
 import copy
-import math
 from collections.abc import Mapping
 from typing import NamedTuple, cast
 
 import torch
 
-from leanface.config import Prune
 from leanface.errors import ConfigError
 from leanface.networks.resnet import FaceReconstructionNet, widths_of
-from leanface.pruning.groups import ChannelGraph, coupled_groups
-from leanface.pruning.importance import Importance, build_importance
+from leanface.pruning.gradients import Calibration, observe_gradients
+from leanface.pruning.groups import ChannelGraph
+from leanface.pruning.importance import GradientImportance, Importance
+from leanface.pruning.scopes import Counts, Scores, local_counts
 
 Kept = dict[str, list[int]]
 """The pruning record: which of the original's output channels each convolution kept, in its own order."""
@@ -24,18 +24,6 @@ class PruneResult(NamedTuple):
     kept: Kept
 
 
-def prune(network: FaceReconstructionNet, config: Prune, seed: int) -> PruneResult:
-    """Remove the same share of the least important channels of every group of coupled convolutions.
-
-    `network` itself is left as it is; the heads keep all their outputs.
-
-    Raises:
-        ConfigError: the ratio would empty a convolution, or the criterion is wrong.
-    """
-    ratios = dict.fromkeys(coupled_groups(network), config.ratio)
-    return prune_channels(network, ratios, build_importance(config.importance), round_to=config.round_to, seed=seed)
-
-
 def prune_channels(
     network: FaceReconstructionNet,
     ratios: Mapping[str, float],
@@ -43,6 +31,7 @@ def prune_channels(
     *,
     round_to: int = 1,
     seed: int = 0,
+    calibration: Calibration | None = None,
 ) -> PruneResult:
     """A copy of `network` without the least important channels of the groups that `ratios` names.
 
@@ -52,43 +41,49 @@ def prune_channels(
         importance: scores the channels of a group.
         round_to: what is left of a group is rounded down to a multiple of it.
         seed: of criteria that leave it to chance.
+        calibration: what gradient-based criteria look at; others need none.
 
     Raises:
-        ConfigError: a ratio would empty a convolution.
+        ConfigError: a ratio would empty a convolution, or the criterion needs `calibration`.
     """
-    groups = coupled_groups(network)
-    widths = widths_of(network)
-    counts = {group: channels_left(group, widths[group][1], ratio, round_to) for group, ratio in ratios.items()}
-    pruned = copy.deepcopy(network).eval()
-    graph = ChannelGraph(pruned)
-    kept = {name: list(range(outputs)) for name, (_, outputs) in widths.items()}
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
-        scores = {name: importance(group.dependencies) for name, group in graph.groups().items() if name in counts}
-    for name, score in scores.items():
-        if score is None:
-            continue
-        order = cast(list[int], torch.argsort(score, stable=True).tolist())
-        gone = sorted(order[: len(order) - counts[name]])
-        if gone:
-            graph.remove(name, gone)
-        for convolution in groups[name]:
-            kept[convolution] = sorted(set(kept[convolution]) - set(gone))
-    return PruneResult(pruned, kept)
+    scorer = Scorer(network, importance, seed, calibration)
+    return scorer.keep(local_counts(scorer.channels, ratios, round_to))
 
 
-def channels_left(group: str, channels: int, ratio: float, round_to: int) -> int:
-    """How many channels a group keeps.
+class Scorer:
+    """A copy of a network, its channels scored, from which the least important may be taken once.
 
-    Raises:
-        ConfigError: none.
+    Attributes:
+        groups: the coupled groups of the network.
+        channels: how many each has.
+        scores: of every channel, by group; groups that the criterion cannot judge are left out.
     """
-    if ratio == 0:
-        return channels
-    left = math.floor(channels * (1 - ratio) + 1e-9)  # 80 times (1 - 0.9) is 8, not 7.99...
-    if left < round_to:
-        raise ConfigError(
-            f"pruning ratio {ratio} leaves {left} of {group}'s {channels} channels, which prune.round_to {round_to} "
-            f"rounds down to none; use a ratio of at most {1 - round_to / channels:.3g} or a smaller round_to."
-        )
-    return left - left % round_to
+
+    def __init__(
+        self, network: FaceReconstructionNet, importance: Importance, seed: int, calibration: Calibration | None
+    ) -> None:
+        self._network = copy.deepcopy(network).eval()
+        self._graph = ChannelGraph(self._network)
+        self.groups = self._graph.groups()
+        self.channels = {name: group.channels for name, group in self.groups.items()}
+        if isinstance(importance, GradientImportance):
+            if calibration is None:
+                raise ConfigError(f"{type(importance).__name__} looks at gradients: it needs calibration images.")
+            observe_gradients(self._network, calibration, importance.observe, seed)
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(seed)
+            scores = {name: importance(group.dependencies) for name, group in self.groups.items()}
+        self._network.zero_grad()
+        self.scores: Scores = {name: score for name, score in scores.items() if score is not None}
+
+    def keep(self, counts: Counts) -> PruneResult:
+        """The network with this many channels left in each group; groups without a count stay whole."""
+        kept = {name: list(range(outputs)) for name, (_, outputs) in widths_of(self._network).items()}
+        for name, score in self.scores.items():
+            order = cast(list[int], torch.argsort(score, stable=True).tolist())
+            gone = sorted(order[: len(order) - counts.get(name, len(order))])
+            if gone:
+                self._graph.remove(name, gone)
+            for convolution in self.groups[name].convolutions:
+                kept[convolution] = sorted(set(kept[convolution]) - set(gone))
+        return PruneResult(self._network, kept)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import nn
 
 from leanface.networks.resnet import Widths
 from leanface.pruning.compensate import LayerFit
-from leanface.pruning.cost import LayerCost
+from leanface.pruning.cost import LayerCost, macs_and_parameters
 
 ORIGINAL, PRUNED = "#9aa4b0", "#0969da"
 
@@ -27,6 +28,27 @@ def plot_widths(original: Widths, pruned: Widths, path: Path) -> None:
     _name_layers(axes, names)
     axes.legend()
     _save(figure, path)
+
+
+def size_metrics(original: nn.Module, pruned: nn.Module, size: int) -> dict[str, float]:
+    """Multiply-accumulates, for an image of `size` pixels, and parameters of both, and the share that is left."""
+    macs, parameters = macs_and_parameters(original, size)
+    macs_left, parameters_left = macs_and_parameters(pruned, size)
+    return {
+        "original/macs": macs,
+        "original/parameters": parameters,
+        "pruned/macs": macs_left,
+        "pruned/parameters": parameters_left,
+        "macs_share": macs_left / macs,
+        "parameters_share": parameters_left / parameters,
+    }
+
+
+def recovered(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Share of the error against the original that compensation took back; {} if there was none to take."""
+    error = "vertex_mm"
+    before, after = (metrics.get(f"{state}/teacher/{error}") for state in ("pruned", "compensated"))
+    return {} if not before or after is None else {f"recovered/{error}": 1 - after / before}
 
 
 def write_layers(

@@ -41,7 +41,7 @@ DAMAGES = {
 }
 """Title of each damage, and the least that its logarithmic axis shows: what is less has no mark."""
 
-RATIO_COLOURS = LinearSegmentedColormap.from_list("ratios", ["#e7f1fa", "#041f4d"])
+RATIO_COLOURS = LinearSegmentedColormap.from_list("ratios", ["#d5e8f8", "#2f7fd0", "#08204d"])
 CHAIN_COLOUR, STREAM_COLOUR, INT8_COLOUR = "#afb8c1", "#cf222e", "#8250df"
 NAMED = 6
 """So many of the largest damages of a panel have their values written above them."""
