@@ -91,6 +91,16 @@ class Teacher(Section):
     measure: Measure
 
 
+class Analyze(Section):
+    """Stage analyze: the sensitivity of the reconstruction, read in so many faces of the train split.
+
+    A group of coupled channels is pruned at each of `ratios`.
+    """
+
+    face_count: Count
+    ratios: Annotated[tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...], Field(min_length=1)]
+
+
 class Importance(Section):
     """A pruning criterion: its name in leanface.pruning.importance.IMPORTANCES and its keyword arguments."""
 
@@ -234,6 +244,7 @@ class Config(Section):
     machine: Machine
     data: Data
     teacher: Teacher
+    analyze: Analyze
     prune: Prune
     distill: Distill
     quantize: Quantize

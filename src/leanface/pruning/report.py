@@ -51,25 +51,6 @@ def recovered(metrics: Mapping[str, float]) -> dict[str, float]:
     return {} if not before or after is None else {f"recovered/{error}": 1 - after / before}
 
 
-def plot_layers(costs: Mapping[str, LayerCost], latencies_ms: Mapping[str, float], path: Path) -> None:
-    """Parameters, MACs, activation memory and time of every convolution."""
-    rows = {
-        "parameters (million)": [cost.parameters / 1e6 for cost in costs.values()],
-        "MACs (million)": [cost.macs / 1e6 for cost in costs.values()],
-        "activation (MiB, FP32)": [cost.activation_bytes / 2**20 for cost in costs.values()],
-        "latency (ms)": [latencies_ms[name] for name in costs],
-    }
-    figure = Figure(figsize=(12, 9), layout="constrained")
-    panels = figure.subplots(len(rows), sharex=True)
-    for axes, (label, values) in zip(panels, rows.items(), strict=True):
-        axes.bar(range(len(values)), values, color=PRUNED, width=0.8)
-        axes.set_ylabel(label)
-        axes.set_title(f"total {sum(values):.3g}", loc="right", fontsize=9)
-        axes.grid(axis="y", alpha=0.3)
-    _name_layers(panels[-1], list(costs))
-    _save(figure, path)
-
-
 def write_layers(
     original: Mapping[str, LayerCost], pruned: Mapping[str, LayerCost], fits: Sequence[LayerFit], path: Path
 ) -> None:
