@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from leanface.errors import ArtifactError, ConfigError
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
@@ -90,6 +91,16 @@ class Teacher(Section):
     measure: Measure
 
 
+class Analyze(Section):
+    """Stage analyze: the sensitivity of the reconstruction, read in so many faces of the train split.
+
+    A group of coupled channels is pruned at each of `ratios`.
+    """
+
+    face_count: Count
+    ratios: Annotated[tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...], Field(min_length=1)]
+
+
 class Importance(Section):
     """A pruning criterion: its name in leanface.pruning.importance.IMPORTANCES and its keyword arguments."""
 
@@ -97,15 +108,41 @@ class Importance(Section):
     options: dict[str, float | int | str | bool]
 
 
+class Target(Section):
+    """What share of the original a pruned network may cost: of its multiply-accumulates or of its latency here."""
+
+    macs: Share | None = None
+    latency: Share | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "Target":
+        if (self.macs is None) == (self.latency is None):
+            raise ValueError("name one of macs and latency")
+        return self
+
+
 class Prune(Section):
     """Stage prune: which channels go, and how the rest is re-fitted."""
 
     ratio: Annotated[float, Field(ge=0.0, le=0.95)]
+    target: Target | None = None
     importance: Importance
+    scope: Literal["local", "global", "isomorphic"] = "local"
+    residual: bool = True
+    allocation: Literal["uniform", "sensitivity"] = "uniform"
+    max_ratio: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.8
+    gradient_count: Annotated[int, Field(ge=2)] = 64
     round_to: Count
+    steps: Count = 1
     compensate: bool
     calibration_count: Count
     ridge: Positive
+
+    @model_validator(mode="after")
+    def _one_allotment(self) -> "Prune":
+        if self.allocation == "sensitivity" and self.scope != "local":
+            raise ValueError("allocation sensitivity decides what every group loses: it needs scope local")
+        return self
 
 
 class Terms(Section):
@@ -230,6 +267,7 @@ class Config(Section):
     machine: Machine
     data: Data
     teacher: Teacher
+    analyze: Analyze
     prune: Prune
     distill: Distill
     quantize: Quantize

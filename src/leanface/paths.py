@@ -31,6 +31,12 @@ TEACHER = Path("models/teacher")
 TEACHER_STATE = Path("models/.teacher.ckpt")
 TEACHER_REPORT = REPORTS / "teacher"
 ANALYZE_REPORT = REPORTS / "analyze"
+ANALYZE_METRICS = ANALYZE_REPORT / "metrics.json"
+LAYERS = ANALYZE_REPORT / "layers.json"
+LAYERS_PICTURE = ANALYZE_REPORT / "layers.png"
+SENSITIVITY = ANALYZE_REPORT / "sensitivity.json"
+"""Apart from what stage analyze measures in time, so that stages which read it need not run again with it."""
+SENSITIVITY_PICTURE = ANALYZE_REPORT / "sensitivity.png"
 PRUNED = Path("models/pruned")
 PRUNE_REPORT = REPORTS / "prune"
 DISTILLED = Path("models/distilled")

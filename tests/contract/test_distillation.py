@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from leanface import paths
-from leanface.config import Attention, Distill, Importance, Prune, Terms
+from leanface.config import Attention, Distill, Terms
 from leanface.data.dataset import FaceBatch
 from leanface.data.synthesis import sample_coefficients
 from leanface.distillation.attention import ATTENTIONS
@@ -19,7 +19,9 @@ from leanface.distillation.criterion import DistillationCriterion
 from leanface.distillation.losses import TERMS
 from leanface.face.morphable_model import MorphableModel
 from leanface.networks.resnet import FaceReconstructionNet
-from leanface.pruning.prune import PruneResult, prune
+from leanface.pruning.groups import coupled_groups
+from leanface.pruning.importance.magnitude import Magnitude
+from leanface.pruning.prune import PruneResult, prune_channels
 
 SmoothImages = Callable[[int, int], Tensor]
 
@@ -45,9 +47,7 @@ def batch(model: MorphableModel, smooth_images: SmoothImages) -> FaceBatch:
 
 @pytest.fixture
 def pruned(small_network: FaceReconstructionNet) -> PruneResult:
-    importance = Importance(name="magnitude", options={})
-    config = Prune(ratio=0.5, importance=importance, round_to=4, compensate=False, calibration_count=1, ridge=1e-3)
-    return prune(small_network, config, seed=0)
+    return prune_channels(small_network, dict.fromkeys(coupled_groups(small_network), 0.5), Magnitude(), round_to=4)
 
 
 class Asked(nn.Module):
