@@ -97,7 +97,7 @@ def test_params_win_over_the_scale_and_the_scale_over_the_groups(project: Path) 
     configure.run()
     config = load_config(paths.CONFIG)
     scale = yaml.safe_load((paths.CONF / "scale/tiny.yaml").read_text())
-    group = yaml.safe_load((paths.CONF / "distill/attention.yaml").read_text())
+    group = yaml.safe_load((paths.CONF / "distill/terms.yaml").read_text())
     assert config.distill.optimizer.steps == 3
     assert config.distill.optimizer.batch_size == scale["distill"]["optimizer"]["batch_size"]
     assert config.distill.alpha == group["alpha"]
@@ -130,7 +130,7 @@ def test_a_file_of_conf_that_is_not_yaml_is_named(project: Path) -> None:
         target.write_text(file.read_text())
     paths.CONF.unlink()
     conf.rename(paths.CONF)
-    (paths.CONF / "distill/attention.yaml").write_text("temperature: [\n")
+    (paths.CONF / "distill/terms.yaml").write_text("temperature: [\n")
     with pytest.raises(ConfigError, match="does not compose"):
         configure.run()
 

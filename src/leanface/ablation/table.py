@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from leanface.report.files import Json, write_text
 from leanface.report.sheet import save_figure
@@ -92,5 +93,6 @@ def _dots(axes: Axes, metric: str, results: Mapping[str, Json], colours: Mapping
             axes.plot(result["metrics"][metric], place, "o", color=colours[name])
     axes.set_yticks(range(len(results)), list(results) if named else [""] * len(results), fontsize=8)
     axes.set_ylim(len(results) - 0.5, -0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.set_title(COLUMNS[metric][0], fontsize=10)
     axes.grid(alpha=0.3)
