@@ -28,6 +28,8 @@ TEACHER = Path("models/teacher")
 TEACHER_STATE = Path("models/.teacher.ckpt")
 TEACHER_REPORT = REPORTS / "teacher"
 ANALYZE_REPORT = REPORTS / "analyze"
+SENSITIVITY = ANALYZE_REPORT / "sensitivity.json"
+"""What pruning and quantising each layer alone does to the face."""
 PRUNED = Path("models/pruned")
 PRUNE_REPORT = REPORTS / "prune"
 DISTILLED = Path("models/distilled")
