@@ -148,7 +148,9 @@ def load_bundle(folder: Path) -> tuple[nn.Module, Spec]:
     except (ValueError, RuntimeError) as error:
         raise ArtifactError(f"{path} does not match {SPEC}: {error}. {REMEDY}") from None
     except ImportError as error:
-        raise ArtifactError(f"{folder} is quantised, and ModelOpt is missing ({error}): `pip install leanface`.") from None
+        raise ArtifactError(
+            f"{folder} is quantised, and ModelOpt is missing ({error}): `pip install leanface`."
+        ) from None
     return network.eval(), spec
 
 

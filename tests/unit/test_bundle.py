@@ -113,7 +113,10 @@ def test_a_spec_that_does_not_describe_the_weights_is_refused(
     [
         (lambda tensors: tensors.pop("backbone.bn1.bias"), "backbone.bn1.bias"),
         (lambda tensors: tensors.update(extra=torch.zeros(1)), "extra"),
-        (lambda tensors: tensors.update({"backbone.bn1.bias": torch.zeros(16).double()}), "float64, expected .*float32"),
+        (
+            lambda tensors: tensors.update({"backbone.bn1.bias": torch.zeros(16).double()}),
+            "float64, expected .*float32",
+        ),
         (lambda tensors: tensors.update({"backbone.bn1.bias": torch.zeros(17)}), "size mismatch"),
     ],
 )
@@ -144,7 +147,7 @@ def test_a_pickle_is_refused_and_not_run(
 ) -> None:
     proof = tmp_path / "executed"
     save(Malicious(proof), saved / file)
-    with pytest.raises(ArtifactError, match="not safetensors|not a bundle's spec"):
+    with pytest.raises(ArtifactError, match=r"not safetensors|not a bundle's spec"):
         bundle.load_bundle(saved)
     assert not proof.exists()
 

@@ -10,7 +10,7 @@ from leanface.errors import ArtifactError, ConfigError
 
 AUTO = "auto"
 OUTLIER, MOST = 5.0, 4
-"""`auto` keeps a layer that costs more than OUTLIER times what the median layer costs, at most MOST, the worst first."""
+"""`auto` keeps layers that cost more than OUTLIER times what the median layer costs, but at most the MOST worst."""
 
 
 def layers_to_keep(choice: Collection[str], layers: Collection[str], sensitivity: Path) -> tuple[str, ...]:

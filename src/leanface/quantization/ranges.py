@@ -1,4 +1,4 @@
-"""The range of an activation in INT8, from the histogram of its magnitudes: what is beyond is clipped, what is within rounded.
+"""The range of an activation in INT8, from the histogram of its magnitudes: beyond it they are clipped, within rounded.
 
 ModelOpt collects the histograms. The searches are written anew: in ModelOpt 0.47 that for the smallest squared error
 passes the number of bits as an offset and finds ranges that destroy the network, and that by entropy takes half a

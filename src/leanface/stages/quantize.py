@@ -43,7 +43,8 @@ def run(*, quantize: Quantize, distill: Distill, machine: Machine, seed: int, lo
         )
         predictions["trained"] = predict(network, val)
         metrics = {"seconds": result.seconds, "images_per_second": result.images_per_second}
-    fields = {"quantizer": quantizer.model_dump(mode="json"), "provenance": parent.provenance | parents | {"seed": seed}}
+    provenance = parents | {"quantize": quantize.model_dump(mode="json"), "seed": seed}
+    fields = {"quantizer": quantizer.model_dump(mode="json"), "provenance": provenance}
     bundle.save_bundle(network, parent.model_copy(update=fields), paths.QUANTIZED)
 
     references = {"teacher": answers, **val.truth()}

@@ -159,7 +159,9 @@ def test_layers_that_are_kept_from_int8_compute_in_float16(
 ) -> None:
     network, _, model = quantised(small_network, images, kept=KEPT)
     kernels = {tensor.name: tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) == 4}
-    assert {name for name, kind in kernels.items() if kind == TensorProto.FLOAT16} == {f"{name}.weight" for name in KEPT}
+    assert {name for name, kind in kernels.items() if kind == TensorProto.FLOAT16} == {
+        f"{name}.weight" for name in KEPT
+    }
     assert sum(kind == TensorProto.INT8 for kind in kernels.values()) == 60 - len(KEPT)
     producers = {name: node for node in model.graph.node for name in node.output}
     for node in model.graph.node:

@@ -52,11 +52,11 @@ def test_auto_keeps_none_where_all_are_alike_and_the_worst_where_many_stand_out(
 
 def test_a_sensitivity_that_is_missing_damaged_or_of_another_network_says_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "sensitivity.json"
-    with pytest.raises(ArtifactError, match="is missing, .* run stage analyze"):
+    with pytest.raises(ArtifactError, match=r"is missing, .* run stage analyze"):
         layers_to_keep("auto", LAYERS, path)
     for text in ("{", "[]", '{"quantize": {"layer0": {}}}', '{"quantize": {"layer0": 3}}'):
         path.write_text(text)
-        with pytest.raises(ArtifactError, match="does not hold an error in mm per layer .* run stage analyze"):
+        with pytest.raises(ArtifactError, match=r"does not hold an error in mm per layer .* run stage analyze"):
             layers_to_keep("auto", LAYERS, path)
     with pytest.raises(ArtifactError, match="differ at layer11"):
-        layers_to_keep("auto", LAYERS, write(path, {name: 0.1 for name in LAYERS[:-1]}))
+        layers_to_keep("auto", LAYERS, write(path, dict.fromkeys(LAYERS[:-1], 0.1)))
