@@ -9,7 +9,7 @@ from typing import Any
 from leanface.errors import ArtifactError, ConfigError
 
 AUTO = "auto"
-OUTLIER, MOST = 5.0, 4
+OUTLIER, MOST = 3.0, 4
 """`auto` keeps layers that cost more than OUTLIER times what the median layer costs, but at most the MOST worst."""
 
 
