@@ -5,7 +5,6 @@ What an image does not have is shrunk to a point, which covers no pixel.
 """
 
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from leanface.data.draws import Random, Range, constant
 from leanface.data.surface import REGIONS, surface_of
 from leanface.face.camera import camera_from_model
 from leanface.face.coefficients import Coefficients
-from leanface.face.morphable_model import MorphableModel
+from leanface.face.morphable_model import MorphableModel, per_model
 
 _KINDS: dict[str, Range] = {
     "glasses": (0.22, 1.0, 1.0),
@@ -87,17 +86,6 @@ class Worn(NamedTuple):
 
     vertices: Float[Tensor, "batch points 3"]
     albedo: Float[Tensor, "batch points 3"]
-
-
-_WARDROBES: WeakKeyDictionary[MorphableModel, Wardrobe] = WeakKeyDictionary()
-
-
-def wardrobe_of(model: MorphableModel) -> Wardrobe:
-    """The wardrobe for heads of this model, on its device, made once."""
-    wardrobe = _WARDROBES.get(model)
-    if wardrobe is None or wardrobe.triangles.device != model.triangles.device:
-        wardrobe = _WARDROBES[model] = _make(model)
-    return wardrobe
 
 
 def accessorise(
@@ -175,7 +163,8 @@ def _garment(random: Random, wardrobe: Wardrobe, shape: dict[str, Tensor]) -> tu
     return wardrobe.garment + moved, torch.lerp(cloth, shirt, under)
 
 
-def _make(model: MorphableModel) -> Wardrobe:
+@per_model
+def wardrobe_of(model: MorphableModel) -> Wardrobe:
     device = model.triangles.device
     frame, lenses = _join(*_frame_pieces()), _join(*_lens_pieces())
     body, garment = _lathe(_BODY), _lathe(_GARMENT)

@@ -86,7 +86,8 @@ def photograph(random: Random, image: Float[Tensor, "batch 3 size size"], amount
     mix = torch.eye(3, device=image.device) * (1 + grey) - grey / 3
     image = torch.bmm(mix * gain[:, None], image.flatten(2)).view_as(image)
 
-    image = image.clamp_(1e-4, 1.0).pow_(torch.exp(style["contrast"]).view(-1, 1, 1, 1))
+    # A power by way of the logarithm: several times as fast as pow on a CPU.
+    image = image.clamp_(1e-4, 1.0).log_().mul_(torch.exp(style["contrast"]).view(-1, 1, 1, 1)).exp_()
     line = torch.linspace(-1, 1, size, device=image.device).square()
     falloff = 1 - 0.5 * style["vignette"].view(-1, 1, 1, 1) * (line + line[:, None])
     flare = style["flare"].view(-1, 1, 1, 1)

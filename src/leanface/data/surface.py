@@ -6,7 +6,6 @@ landmarks will do.
 
 import math
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from scipy.sparse import coo_matrix, csgraph
 from torch import Tensor
 
 from leanface.face.lighting import vertex_normals
-from leanface.face.morphable_model import MorphableModel
+from leanface.face.morphable_model import MorphableModel, per_model
 from leanface.face.rasterize import interpolate, rasterize
 
 REGIONS = (
@@ -69,18 +68,9 @@ class Surface(NamedTuple):
         return self.regions[REGIONS.index(name)]
 
 
-_SURFACES: WeakKeyDictionary[MorphableModel, Surface] = WeakKeyDictionary()
-
-
+@per_model
 def surface_of(model: MorphableModel) -> Surface:
-    """The model's surface on the model's device, measured once, on the CPU: the same wherever it is used."""
-    surface = _SURFACES.get(model)
-    if surface is None or surface.regions.device != model.mean_vertices.device:
-        surface = _SURFACES[model] = _measure(model)
-    return surface
-
-
-def _measure(model: MorphableModel) -> Surface:
+    """The model's surface on the model's device, measured on the CPU: the same wherever it is used."""
     device = model.mean_vertices.device
     vertices: Doubles = model.mean_vertices.cpu().double().numpy()
     landmarks = vertices[model.landmarks.cpu().numpy()]

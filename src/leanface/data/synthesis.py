@@ -17,8 +17,9 @@ from leanface.data.photography import background, photograph
 from leanface.data.surface import surface_of
 from leanface.face.camera import DISTANCE_DM, FOCAL_PX, REFERENCE_SIZE_PX, camera_from_model, image_from_camera
 from leanface.face.coefficients import Coefficients, join, split
+from leanface.face.landmarks import landmark_vertices
 from leanface.face.lighting import BANDS, CONSTANT, sh_basis
-from leanface.face.morphable_model import MorphableModel
+from leanface.face.morphable_model import MorphableModel, per_model
 from leanface.face.render import Renderer, Rendering
 
 __all__ = ["population", "render_faces", "sample_coefficients", "seed_of"]
@@ -66,12 +67,9 @@ def _framing(model: MorphableModel, identity: Tensor, expression: Tensor, angles
     Scale and shift in the image, the alignment's two freedoms, become depth and sideways motion.
     """
     size = REFERENCE_SIZE_PX
-    index = (model.landmarks[:, None] * 3 + torch.arange(3, device=model.landmarks.device)).flatten()
-    offsets = identity @ model.identity_basis[:, index] + expression @ model.expression_basis[:, index]
-    mean = model.mean_vertices[model.landmarks]
-    zero = torch.zeros_like(angles_rad)
-    seen = image_from_camera(camera_from_model(mean + offsets.view(-1, 5, 3), angles_rad, zero), size)[..., :2]
-    template = image_from_camera(mean[None], size)[..., :2]
+    vertices, zero = landmark_vertices(model, identity, expression), torch.zeros_like(angles_rad)
+    seen = image_from_camera(camera_from_model(vertices, angles_rad, zero), size)[..., :2]
+    template = image_from_camera(model.mean_vertices[model.landmarks][None], size)[..., :2]
     seen_centre, template_centre = seen.mean(1, keepdim=True), template.mean(1, keepdim=True)
     spread = seen - seen_centre
     scale = ((spread * (template - template_centre)).sum((1, 2)) / spread.square().sum((1, 2))).clamp(0.75, 1.35)
@@ -105,10 +103,11 @@ def _light_colour(random: Random, count: int) -> Float[Tensor, "count 3"]:
     return torch.exp(torch.cat([warmth, green, -warmth], 1))
 
 
-def population(model: MorphableModel, count: int = 20_000) -> tuple[Float[Tensor, "257"], Float[Tensor, "257"]]:
-    """Mean and standard deviation of the sampled coefficients (fixed seed)."""
+@per_model
+def population(model: MorphableModel) -> tuple[Float[Tensor, "257"], Float[Tensor, "257"]]:
+    """Mean and standard deviation of 20,000 sampled faces' coefficients (fixed seed)."""
     generator = Generator(model.mean_vertices.device).manual_seed(1)
-    sample = sample_coefficients(model, count, generator)
+    sample = sample_coefficients(model, 20_000, generator)
     return sample.mean(0), sample.std(0)
 
 

@@ -9,6 +9,16 @@ from leanface.face.coefficients import split
 from leanface.face.morphable_model import MorphableModel
 
 
+def landmark_vertices(
+    model: MorphableModel, identity: Float[Tensor, "batch 80"], expression: Float[Tensor, "batch 64"]
+) -> Float[Tensor, "batch 5 3"]:
+    """The five vertices in the model's frame, in decimetres: `model.vertices` of these alone."""
+    # Three of a basis' columns belong to a vertex.
+    columns = (3 * model.landmarks[:, None] + torch.arange(3, device=model.landmarks.device)).flatten()
+    offsets = identity @ model.identity_basis[:, columns] + expression @ model.expression_basis[:, columns]
+    return model.mean_vertices[model.landmarks] + offsets.view(-1, 5, 3)
+
+
 def landmarks_image(
     model: MorphableModel, coefficients: Float[Tensor, "batch 257"], size: int
 ) -> Float[Tensor, "batch 5 2"]:
@@ -18,8 +28,5 @@ def landmarks_image(
     `leanface.data.alignment.MEAN_FACE_LANDMARKS_DM`.
     """
     parts = split(coefficients)
-    # Three of a basis' columns belong to a vertex.
-    columns = (3 * model.landmarks[:, None] + torch.arange(3, device=model.landmarks.device)).flatten()
-    offsets = parts.identity @ model.identity_basis[:, columns] + parts.expression @ model.expression_basis[:, columns]
-    vertices = model.mean_vertices[model.landmarks] + offsets.view(-1, 5, 3)
+    vertices = landmark_vertices(model, parts.identity, parts.expression)
     return image_from_camera(camera_from_model(vertices, parts.angles_rad, parts.translation), size)[..., :2]

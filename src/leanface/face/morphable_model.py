@@ -4,9 +4,12 @@ Source: Blanz and Vetter, SIGGRAPH 1999. The packaged model's components come fr
 `leanface.assets.builder`. Units are decimetres; x points to the image's right, y up and z towards the camera.
 """
 
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import scipy.sparse as sp
@@ -18,6 +21,7 @@ from leanface.errors import ArtifactError
 from leanface.paths import PACKAGED_MORPHABLE_MODEL
 
 FORMAT_VERSION = 1
+T = TypeVar("T")
 
 
 class MorphableModel(nn.Module):
@@ -77,6 +81,23 @@ class MorphableModel(nn.Module):
     def albedo(self, albedo: Float[Tensor, "batch 80"]) -> Float[Tensor, "batch vertices 3"]:
         """Skin colour under white light, clipped to [0,1]."""
         return (self.mean_albedo + (albedo @ self.albedo_basis).view(len(albedo), -1, 3)).clamp(0.0, 1.0)
+
+
+def per_model(measure: Callable[[MorphableModel], T]) -> Callable[[MorphableModel], T]:
+    """Remember what a function says of a model, for as long as the model lives and stays on its device."""
+    known: WeakKeyDictionary[MorphableModel, tuple[torch.device, T]] = WeakKeyDictionary()
+
+    @functools.wraps(measure)
+    def remembered(model: MorphableModel) -> T:
+        device, answer = known.get(model, (None, None))
+        if answer is None or device != model.mean_vertices.device:
+            # Whoever asks first may be in inference mode, whose tensors a later training could not use.
+            with torch.inference_mode(False), torch.no_grad():
+                answer = measure(model)
+            known[model] = model.mean_vertices.device, answer
+        return answer
+
+    return remembered
 
 
 def load_morphable_model(path: Path = PACKAGED_MORPHABLE_MODEL) -> MorphableModel:

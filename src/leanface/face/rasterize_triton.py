@@ -21,6 +21,25 @@ VERTICES_PER_BLOCK = 128
 
 
 @triton.jit
+def _load3(pointer, at, mask):
+    """Three numbers in a row: a vertex's coordinates, a colour, a triangle's corners."""
+    return tl.load(pointer + at, mask, 0), tl.load(pointer + at + 1, mask, 0), tl.load(pointer + at + 2, mask, 0)
+
+
+@triton.jit
+def _barycentric(vertices, i0, i1, i2, x, y, hit):
+    """Weights of the corners at a pixel; of no meaning where nothing is hit."""
+    x0, y0 = tl.load(vertices + i0, hit, 0.0), tl.load(vertices + i0 + 1, hit, 0.0)
+    x1, y1 = tl.load(vertices + i1, hit, 0.0), tl.load(vertices + i1 + 1, hit, 0.0)
+    x2, y2 = tl.load(vertices + i2, hit, 0.0), tl.load(vertices + i2 + 1, hit, 0.0)
+    area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
+    inverse = 1.0 / tl.where(hit, area, 1.0)
+    second = ((x - x0) * (y2 - y0) - (x2 - x0) * (y - y0)) * inverse
+    third = ((x1 - x0) * (y - y0) - (x - x0) * (y1 - y0)) * inverse
+    return 1.0 - second - third, second, third
+
+
+@triton.jit
 def _keys_kernel(
     vertices, triangles, keys, vertex_count, triangle_count, size, MIN_AREA: tl.constexpr, BLOCK: tl.constexpr
 ):
@@ -28,24 +47,11 @@ def _keys_kernel(
     t = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     valid = t < triangle_count
     base = image * vertex_count * 3
-    i0 = base + tl.load(triangles + t * 3, valid, 0) * 3
-    i1 = base + tl.load(triangles + t * 3 + 1, valid, 0) * 3
-    i2 = base + tl.load(triangles + t * 3 + 2, valid, 0) * 3
-    x0, y0, z0 = (
-        tl.load(vertices + i0, valid, 0.0),
-        tl.load(vertices + i0 + 1, valid, 0.0),
-        tl.load(vertices + i0 + 2, valid, 0.0),
-    )
-    x1, y1, z1 = (
-        tl.load(vertices + i1, valid, 0.0),
-        tl.load(vertices + i1 + 1, valid, 0.0),
-        tl.load(vertices + i1 + 2, valid, 0.0),
-    )
-    x2, y2, z2 = (
-        tl.load(vertices + i2, valid, 0.0),
-        tl.load(vertices + i2 + 1, valid, 0.0),
-        tl.load(vertices + i2 + 2, valid, 0.0),
-    )
+    i0, i1, i2 = _load3(triangles, t * 3, valid)
+    i0, i1, i2 = base + i0 * 3, base + i1 * 3, base + i2 * 3
+    x0, y0, z0 = _load3(vertices, i0, valid)
+    x1, y1, z1 = _load3(vertices, i1, valid)
+    x2, y2, z2 = _load3(vertices, i2, valid)
     area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
     front = valid & (area < -MIN_AREA)
     inverse = 1.0 / tl.where(front, area, -1.0)
@@ -82,19 +88,12 @@ def _barycentric_kernel(vertices, triangles, triangle, weights, vertex_count, pi
     t = tl.load(triangle + image * pixel_count + p, valid, -1)
     hit = t >= 0
     base = image * vertex_count * 3
-    i0 = base + tl.load(triangles + t * 3, hit, 0) * 3
-    i1 = base + tl.load(triangles + t * 3 + 1, hit, 0) * 3
-    i2 = base + tl.load(triangles + t * 3 + 2, hit, 0) * 3
-    x0, y0 = tl.load(vertices + i0, hit, 0.0), tl.load(vertices + i0 + 1, hit, 0.0)
-    x1, y1 = tl.load(vertices + i1, hit, 0.0), tl.load(vertices + i1 + 1, hit, 0.0)
-    x2, y2 = tl.load(vertices + i2, hit, 0.0), tl.load(vertices + i2 + 1, hit, 0.0)
-    area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
-    inverse = 1.0 / tl.where(hit, area, 1.0)
+    i0, i1, i2 = _load3(triangles, t * 3, hit)
+    i0, i1, i2 = base + i0 * 3, base + i1 * 3, base + i2 * 3
     x, y = (p % size).to(tl.float32), (p // size).to(tl.float32)
-    second = ((x - x0) * (y2 - y0) - (x2 - x0) * (y - y0)) * inverse
-    third = ((x1 - x0) * (y - y0) - (x - x0) * (y1 - y0)) * inverse
+    first, second, third = _barycentric(vertices, i0, i1, i2, x, y, hit)
     out = weights + (image * pixel_count + p) * 3
-    tl.store(out, tl.where(hit, 1.0 - second - third, 0.0), valid)
+    tl.store(out, tl.where(hit, first, 0.0), valid)
     tl.store(out + 1, tl.where(hit, second, 0.0), valid)
     tl.store(out + 2, tl.where(hit, third, 0.0), valid)
 
@@ -118,12 +117,9 @@ def _interpolate_kernel(
     t = tl.load(triangle + at, valid, -1)
     hit = t >= 0
     base = image * vertex_count * CHANNELS
-    i0 = base + tl.load(triangles + t * 3, hit, 0) * CHANNELS
-    i1 = base + tl.load(triangles + t * 3 + 1, hit, 0) * CHANNELS
-    i2 = base + tl.load(triangles + t * 3 + 2, hit, 0) * CHANNELS
-    w0 = tl.load(weights + at * 3, hit, 0.0)
-    w1 = tl.load(weights + at * 3 + 1, hit, 0.0)
-    w2 = tl.load(weights + at * 3 + 2, hit, 0.0)
+    i0, i1, i2 = _load3(triangles, t * 3, hit)
+    i0, i1, i2 = base + i0 * CHANNELS, base + i1 * CHANNELS, base + i2 * CHANNELS
+    w0, w1, w2 = _load3(weights, at * 3, hit)
     for channel in tl.static_range(CHANNELS):
         value = (
             w0 * tl.load(attributes + i0 + channel, hit, 0.0)
@@ -153,33 +149,16 @@ def _draw_kernel(
         key = tl.load(keys + image * samples * samples + y * samples + x, valid, 0)
         hit = key > 0
         t = 0x7FFFFFFF - (key & 0xFFFFFFFF)
-        i0 = base + tl.load(triangles + t * 3, hit, 0) * 3
-        i1 = base + tl.load(triangles + t * 3 + 1, hit, 0) * 3
-        i2 = base + tl.load(triangles + t * 3 + 2, hit, 0) * 3
-        x0, y0 = tl.load(vertices + i0, hit, 0.0), tl.load(vertices + i0 + 1, hit, 0.0)
-        x1, y1 = tl.load(vertices + i1, hit, 0.0), tl.load(vertices + i1 + 1, hit, 0.0)
-        x2, y2 = tl.load(vertices + i2, hit, 0.0), tl.load(vertices + i2 + 1, hit, 0.0)
-        area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
-        inverse = 1.0 / tl.where(hit, area, 1.0)
+        i0, i1, i2 = _load3(triangles, t * 3, hit)
+        i0, i1, i2 = base + i0 * 3, base + i1 * 3, base + i2 * 3
         px, py = x.to(tl.float32), y.to(tl.float32)
-        second = ((px - x0) * (y2 - y0) - (x2 - x0) * (py - y0)) * inverse
-        third = ((x1 - x0) * (py - y0) - (px - x0) * (y1 - y0)) * inverse
-        first = 1.0 - second - third
-        red += (
-            first * tl.load(attributes + i0, hit, 0.0)
-            + second * tl.load(attributes + i1, hit, 0.0)
-            + third * tl.load(attributes + i2, hit, 0.0)
-        )
-        green += (
-            first * tl.load(attributes + i0 + 1, hit, 0.0)
-            + second * tl.load(attributes + i1 + 1, hit, 0.0)
-            + third * tl.load(attributes + i2 + 1, hit, 0.0)
-        )
-        blue += (
-            first * tl.load(attributes + i0 + 2, hit, 0.0)
-            + second * tl.load(attributes + i1 + 2, hit, 0.0)
-            + third * tl.load(attributes + i2 + 2, hit, 0.0)
-        )
+        first, second, third = _barycentric(vertices, i0, i1, i2, px, py, hit)
+        r0, g0, b0 = _load3(attributes, i0, hit)
+        r1, g1, b1 = _load3(attributes, i1, hit)
+        r2, g2, b2 = _load3(attributes, i2, hit)
+        red += first * r0 + second * r1 + third * r2
+        green += first * g0 + second * g1 + third * g2
+        blue += first * b0 + second * b1 + third * b2
         coverage += hit.to(tl.float32)
     share = 1.0 / (SUPERSAMPLE * SUPERSAMPLE)
     at = out + image * 4 * size * size + p
@@ -196,27 +175,17 @@ def _normals_kernel(vertices, ring, normals, vertex_count, NEIGHBOURS: tl.conste
     valid = v < vertex_count
     base = image * vertex_count * 3
     at = base + v * 3
-    x, y, z = (
-        tl.load(vertices + at, valid, 0.0),
-        tl.load(vertices + at + 1, valid, 0.0),
-        tl.load(vertices + at + 2, valid, 0.0),
-    )
+    x, y, z = _load3(vertices, at, valid)
     nx = tl.zeros([BLOCK], tl.float32)
     ny = tl.zeros([BLOCK], tl.float32)
     nz = tl.zeros([BLOCK], tl.float32)
     for k in range(NEIGHBOURS):
         b = base + tl.load(ring + (2 * k) * vertex_count + v, valid, 0) * 3
         c = base + tl.load(ring + (2 * k + 1) * vertex_count + v, valid, 0) * 3
-        bx, by, bz = (
-            tl.load(vertices + b, valid, 0.0) - x,
-            tl.load(vertices + b + 1, valid, 0.0) - y,
-            tl.load(vertices + b + 2, valid, 0.0) - z,
-        )
-        cx, cy, cz = (
-            tl.load(vertices + c, valid, 0.0) - x,
-            tl.load(vertices + c + 1, valid, 0.0) - y,
-            tl.load(vertices + c + 2, valid, 0.0) - z,
-        )
+        bx, by, bz = _load3(vertices, b, valid)
+        cx, cy, cz = _load3(vertices, c, valid)
+        bx, by, bz = bx - x, by - y, bz - z
+        cx, cy, cz = cx - x, cy - y, cz - z
         nx += by * cz - bz * cy
         ny += bz * cx - bx * cz
         nz += bx * cy - by * cx

