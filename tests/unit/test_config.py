@@ -49,6 +49,7 @@ def test_what_was_written_reads_back_the_same(tree: dict[str, Any]) -> None:
         ("distill.temperature", 0.0, "greater than 0"),
         ("build.batch_opt", 1000, "batch_min <= batch_opt <= batch_max"),
         ("distill.warmth", 1.0, "distill.warmth"),
+        ("quantize.keep_fp16", "all", "auto"),
         ("colour", "red", "colour"),
     ],
 )
@@ -147,9 +148,10 @@ FOLDER = {"path": "photos", "faces": "largest", "val_share": 0.1, "test_share": 
         ({"teacher.source": "trained", "data.folder": FOLDER}, "needs labels"),
         ({"data.folder": FOLDER | {"test_share": 0.9}}, "less than or equal to 0.4"),
         ({"data.folder": FOLDER | {"depth": 2}}, "data.folder.depth"),
+        ({"quantize.scheme": "fp8", "quantize.calibration": "entropy"}, "use max or percentile with scheme fp8"),
     ],
 )
-def test_sources_that_do_not_belong_together_are_refused(
+def test_choices_that_do_not_belong_together_are_refused(
     tree: dict[str, Any], changes: dict[str, Any], says: str
 ) -> None:
     for key, value in changes.items():

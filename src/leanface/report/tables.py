@@ -69,8 +69,8 @@ STEPS = (
     ("Pruned", "prune", "pruned/"),
     ("Re-fitted in closed form", "prune", "compensated/"),
     ("Distilled", "distill", "distilled/"),
-    ("INT8, calibrated", "quantize", "calibrated/"),
-    ("INT8, trained on", "quantize", "trained/"),
+    ("8 bits, calibrated (PTQ)", "quantize", "calibrated/"),
+    ("8 bits, trained on (QAT)", "quantize", "trained/"),
 )
 """What is done to the network, the stage that does it, and that state's prefix in the stage's metrics."""
 

@@ -21,6 +21,9 @@ from leanface.networks.interface import INPUT_NAME, METADATA_PREFIX
 
 Shape = tuple[int, int, int, int]
 
+FIRST_WITH_FP8 = 89
+"""Compute capability, Ada's 8.9."""
+
 
 @dataclass(frozen=True)
 class EngineDescription:
@@ -104,13 +107,13 @@ def build_engine(onnx_path: Path, plan_path: Path, build: Build) -> EngineDescri
         BackendError: no TensorRT library is installed, or it cannot build here.
     """
     library, trt = load_tensorrt()
-    content, size = _read_onnx(onnx_path)
+    content, size, precision = _read_onnx(onnx_path)
     profile: dict[str, Shape] = {
         kind: (batch, 3, size, size)
         for kind, batch in (("min", build.batch_min), ("opt", build.batch_opt), ("max", build.batch_max))
     }
     start = time.perf_counter()
-    plan, targets = _build(library, trt, content, onnx_path, profile, build)
+    plan, targets = _build(library, trt, content, precision, onnx_path, profile, build)
     description = EngineDescription(
         status="built",
         library=library,
@@ -143,8 +146,8 @@ def load_description(plan_path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path} does not describe an engine ({error}); run `leanface stage build`.") from None
 
 
-def _read_onnx(path: Path) -> tuple[bytes, int]:
-    """The file's bytes, and the height and width (px) of its images."""
+def _read_onnx(path: Path) -> tuple[bytes, int, str]:
+    """The file's bytes, the height and width (px) of its images, and its precision."""
     try:
         content = path.read_bytes()
         model = onnx.load_model_from_string(content)
@@ -154,16 +157,17 @@ def _read_onnx(path: Path) -> tuple[bytes, int]:
         raise ArtifactError(f"{path} is not an ONNX file ({error}); run `leanface stage export`.") from None
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     try:
-        return content, int(json.loads(metadata[METADATA_PREFIX + "input"])["size"])
+        size = int(json.loads(metadata[METADATA_PREFIX + "input"])["size"])
+        return content, size, metadata[METADATA_PREFIX + "precision"]
     except (KeyError, ValueError, TypeError):
         raise ArtifactError(
-            f"{path} does not say its image size; export it with `leanface stage export`, which writes it "
-            f"to the metadata key {METADATA_PREFIX}input."
+            f"{path} does not say its image size and precision; export it with `leanface stage export`, which writes "
+            f"them to the metadata keys {METADATA_PREFIX}input and {METADATA_PREFIX}precision."
         ) from None
 
 
 def _build(
-    library: str, trt: Any, content: bytes, onnx_path: Path, shapes: dict[str, Shape], build: Build
+    library: str, trt: Any, content: bytes, precision: str, onnx_path: Path, shapes: dict[str, Shape], build: Build
 ) -> tuple[bytes, list[str]]:
     logger = new_logger(trt)
     try:
@@ -185,19 +189,19 @@ def _build(
     profile = builder.create_optimization_profile()
     profile.set_shape(INPUT_NAME, shapes["min"], shapes["opt"], shapes["max"])
     config.add_optimization_profile(profile)
-    targets = _set_targets(library, trt, config)
+    targets = _set_targets(library, trt, config, FIRST_WITH_FP8 if precision == "fp8" else 0)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise BackendError(f"{library} could not build an engine from {onnx_path}: {'; '.join(logger.errors)}")
     return bytes(plan), targets
 
 
-def _set_targets(library: str, trt: Any, config: Any) -> list[str]:
-    """TensorRT-RTX builds for GPUs that are not there: for all that it knows, so the engine is portable."""
+def _set_targets(library: str, trt: Any, config: Any, first: int) -> list[str]:
+    """TensorRT-RTX builds for GPUs that are not there: for all from `first` on, so the engine is portable."""
     if library != "tensorrt_rtx":
         return ["current"]
     members = trt.ComputeCapability.__members__
-    targets = [name for name in members if name.startswith("SM")]
+    targets = [name for name in members if name.startswith("SM") and int(name[2:]) >= first]
     config.num_compute_capabilities = len(targets)
     for index, name in enumerate(targets):
         config.set_compute_capability(members[name], index)

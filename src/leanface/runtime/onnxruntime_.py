@@ -5,7 +5,7 @@ from typing import Any
 
 import onnxruntime
 
-from leanface.errors import ArtifactError
+from leanface.errors import ArtifactError, BackendError
 from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
 from leanface.runtime.base import Coefficients, Images, InputSpec, Runtime, check_names
 
@@ -28,6 +28,10 @@ class OnnxRuntime(Runtime):
                 str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=WRONG_OPTIMIZERS
             )
         except Exception as error:  # its exceptions have no common public base
+            if "float8" in str(error):
+                raise BackendError(
+                    "onnxruntime 1.31 fails to optimise networks in float8; use openvino, or an engine of TensorRT."
+                ) from error
             raise ArtifactError(f"onnxruntime cannot load {path}: {error}\nExport it again.") from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         check_names(path, [i.name for i in inputs], [o.name for o in outputs])
