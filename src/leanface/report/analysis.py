@@ -47,7 +47,7 @@ NAMED = 6
 """So many of the largest damages of a panel have their values written above them."""
 
 
-MARGINS = {"left": 0.075, "right": 0.99, "top": 0.93, "bottom": 0.18, "hspace": 0.12}
+MARGINS = {"left": 0.075, "right": 0.99, "top": 0.93, "bottom": 0.2, "hspace": 0.12}
 """Given, since having them found costs as long as drawing."""
 
 
