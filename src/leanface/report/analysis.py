@@ -47,12 +47,18 @@ NAMED = 6
 """So many of the largest damages of a panel have their values written above them."""
 
 
+MARGINS = {"left": 0.075, "right": 0.99, "top": 0.93, "bottom": 0.2, "hspace": 0.12}
+"""Given, since having them found costs as long as drawing."""
+
+
 def save_layers(layers: Mapping[str, Mapping[str, float]], path: Path) -> None:
     """Write a PNG of `COSTS`, by convolution in order of execution, and of each stage's share of them."""
     names = list(layers)
-    figure = Figure(figsize=(13, 9.5), dpi=110, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(13, 9.5), dpi=110, facecolor="white")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(len(COSTS), sharex=True)
+    panels = figure.subplots(
+        len(COSTS), sharex=True, gridspec_kw=MARGINS | {"top": 0.94, "bottom": 0.14, "hspace": 0.15}
+    )
     for axes, (cost, (title, unit)) in zip(panels, COSTS.items(), strict=True):
         values = [layers[name][cost] / unit for name in names]
         axes.bar(range(len(names)), values, color=[KINDS[_kind(name)][1] for name in names], width=0.8)
@@ -63,24 +69,24 @@ def save_layers(layers: Mapping[str, Mapping[str, float]], path: Path) -> None:
         _shade_stages(axes, names, [f" {share:.0%}" for share in shares])
     _name_ticks(panels[-1], [_label(name) for name in names])
     legend = [Patch(color=colour, label=label) for label, colour in KINDS.values()]
-    figure.legend(handles=legend, loc="outside upper left", ncols=len(legend), frameon=False, fontsize=9)
+    figure.legend(handles=legend, loc="upper left", ncols=len(legend), frameon=False, fontsize=9)
     save_figure(figure, path)
 
 
 def save_sensitivity(sensitivity: Json, path: Path) -> None:
     """Write a PNG of sensitivity.json, in order of depth: above each group pruned, below each layer in INT8."""
-    figure = Figure(figsize=(13, 13), dpi=110, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(13, 13), dpi=110, facecolor="white")
     FigureCanvasAgg(figure)
     halves: Any = figure.subfigures(2)
     upper, lower = halves
-    panels = upper.subplots(len(DAMAGES), sharex=True)
+    panels = upper.subplots(len(DAMAGES), sharex=True, gridspec_kw=MARGINS)
     for axes, damage in zip(panels, DAMAGES, strict=True):
         _plot_groups(axes, sensitivity["groups"], damage)
     groups = sensitivity["groups"].items()
     _name_ticks(panels[-1], [f"{_stage(name)} stream" if _is_stream(group) else _label(name) for name, group in groups])
     panels[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=9, frameon=False, fontsize=9)
     panels[0].set_title("One group of coupled channels pruned, without recovery", loc="left", fontweight="bold")
-    panels = lower.subplots(len(DAMAGES), sharex=True)
+    panels = lower.subplots(len(DAMAGES), sharex=True, gridspec_kw=MARGINS)
     for axes, damage in zip(panels, DAMAGES, strict=True):
         _plot_layers(axes, sensitivity["quantize"], damage)
     _name_ticks(panels[-1], [_label(name) for name in sensitivity["quantize"]])
