@@ -53,12 +53,12 @@ def pruning_sensitivity(
         ratios: shares of a group's channels, rounded down to whole channels.
     """
     groups = ChannelGraph(network).groups()
-    importance: Importance = Magnitude()
+    importance = cast(Importance, Magnitude())
     changes: dict[tuple[str, float], Change] = {}
     for name, group in groups.items():
         scores = importance(group.dependencies)
         assert scores is not None, "a group without convolutions"
-        order = scores.argsort(stable=True)
+        order = torch.argsort(scores, stable=True)
         for ratio in ratios:
             gone = order[: int(ratio * group.channels)]
             changes[name, ratio] = Change(name, partial(_without, network, group.convolutions, gone))
