@@ -24,6 +24,7 @@ def plot_widths(original: Widths, pruned: Widths, path: Path) -> None:
     for widths, colour, label in ((original, ORIGINAL, "original"), (pruned, PRUNED, "pruned")):
         axes.bar(range(len(names)), [widths[name][1] for name in names], color=colour, label=label, width=0.8)
     axes.set_yscale("log", base=2)
+    axes.set_ylim(bottom=4)  # otherwise the narrowest bars would have no height
     axes.set_ylabel("output channels")
     _name_layers(axes, names)
     axes.legend()

@@ -54,7 +54,7 @@ def pruning_sensitivity(
         ratios: shares of a group's channels, rounded down to whole channels.
     """
     groups = ChannelGraph(network).groups()
-    importance: Importance = Magnitude()
+    importance = cast(Importance, Magnitude())
     changes: dict[tuple[str, float], Change] = {}
     for name, group in groups.items():
         scores = cast(Tensor, importance(group.dependencies))  # there are convolutions in it, so not None

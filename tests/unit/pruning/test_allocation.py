@@ -37,7 +37,7 @@ def test_equal_groups_lose_alike() -> None:
 @pytest.mark.parametrize("budget", [0.2, 0.4, 0.6, 0.8])
 def test_budget_is_used_up_but_kept(budget: float) -> None:
     counts = allot(errors_of(robust=1.0, fragile=1.5, cheap=1.2), budget)
-    assert budget - 3 * 4 / 64 <= macs(counts) <= budget
+    assert budget - 3 * 4 / 64 <= macs(counts) <= budget + 1e-8
     assert all(count % 4 == 0 for count in counts.values())
 
 
