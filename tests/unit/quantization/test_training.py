@@ -69,10 +69,9 @@ def test_training_moves_weights_but_neither_ranges_nor_statistics(
     assert not torch.equal(after["backbone.conv1.weight"], before["backbone.conv1.weight"])
 
 
-@pytest.mark.parametrize("steps", [3, 40])
 def test_an_absurd_learning_rate_stops_the_run_and_is_named(
-    quantized: nn.Module, faces: Path, model: MorphableModel, tmp_path: Path, steps: int
+    quantized: nn.Module, faces: Path, model: MorphableModel, tmp_path: Path
 ) -> None:
-    absurd = OPTIMIZER.model_copy(update={"learning_rate": 1e25, "steps": steps})
-    with pytest.raises(LeanFaceError, match=r"at step (2|20); lower optimizer\.learning_rate"):
+    absurd = OPTIMIZER.model_copy(update={"learning_rate": 1e25})
+    with pytest.raises(LeanFaceError, match=r"at step 2; lower optimizer\.learning_rate"):
         train(quantized, faces, model, tmp_path, absurd)
