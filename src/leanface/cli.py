@@ -1,10 +1,13 @@
 """The command line. Heavy imports wait until a command needs them."""
 
 import argparse
+import functools
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from leanface import paths
 from leanface.errors import LeanFaceError
@@ -20,13 +23,36 @@ def main(argv: Sequence[str] | None = None) -> int:
             importlib.import_module("leanface.sweep").main(argv[1:])
             return 0
         arguments = _parser().parse_args(argv)
-        from leanface.runner import run_stage
-
-        run_stage(arguments.name, arguments.variant)
+        arguments.command(arguments)
     except LeanFaceError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _stage(arguments: argparse.Namespace) -> None:
+    from leanface.runner import run_stage
+
+    run_stage(arguments.name, arguments.variant)
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from leanface.config import Benchmark
+    from leanface.runtime.bench import bench_file, print_rows
+
+    settings = Benchmark(
+        batches=tuple(sorted({1, *arguments.batches})),
+        streams=tuple(sorted({1, *arguments.streams})),
+        threads=arguments.threads,
+        warmup=10,
+        window=15,
+        windows_max=10,
+        stability=0.05,
+        energy_seconds=1.0,
+    )
+    print_rows(bench_file(arguments.model, settings), Console())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -38,5 +64,19 @@ def _parser() -> argparse.ArgumentParser:
     stages = (paths.ASSETS.parent / "stages").glob("[!_]*.py")
     stage.add_argument("name", choices=sorted(path.stem for path in stages))
     stage.add_argument("--variant", choices=paths.VARIANTS, help="for stages that run once per variant")
+    stage.set_defaults(command=_stage)
+    bench = commands.add_parser("bench", help="measure an exported network in every runtime that can run it here")
+    bench.add_argument("model", type=Path, metavar="MODEL.onnx")
+    number = functools.partial(bench.add_argument, type=_count, metavar="N")
+    number("--batches", nargs="+", default=[8], help="batch sizes beside 1 (default: 8)")
+    number("--streams", nargs="+", default=[1], help="batches at once, beside 1 (default: none)")
+    number("--threads", default=os.cpu_count(), help="of all streams together (default: all)")
+    bench.set_defaults(command=_bench)
     commands.add_parser("sweep", help="run an experiment per combination of parameters", add_help=False)
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)

@@ -1,9 +1,9 @@
-"""What the machine itself counts: energy, a GPU's memory, clocks. Any of it may be hidden, as it is in most containers."""
+"""What the machine itself counts: energy, a GPU's memory, clocks. Most containers hide some of it."""
 
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,7 @@ def clocks_mhz() -> dict[str, float | None]:
 
 
 @contextlib.contextmanager
-def _first_gpu() -> Iterator[Any]:
+def _first_gpu() -> Generator[Any]:
     pynvml.nvmlInit()
     try:
         yield pynvml.nvmlDeviceGetHandleByIndex(0)

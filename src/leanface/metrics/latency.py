@@ -92,7 +92,7 @@ def _window(call: Callable[[], object], runs: int, clients: int) -> Window:
         times_ms = _times_ms(call, runs)
     else:
         with ThreadPoolExecutor(clients) as threads:
-            times_ms = np.concatenate(list(threads.map(lambda _: _times_ms(call, runs), range(clients))))
+            times_ms = np.concatenate(list(threads.map(_times_ms, [call] * clients, [runs] * clients)))
     return Window(times_ms, 1e9 * len(times_ms) / (time.perf_counter_ns() - start_ns))
 
 

@@ -1,4 +1,4 @@
-"""Everything that runs an exported network, behind one contract: `open_runtime(name, path)`, or the best by `open_best`."""
+"""Everything that runs an exported network, behind one contract: opened by name, or the best that can run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,10 +17,12 @@ RUNTIMES: dict[str, type[Runtime]] = {
     runtime.name: runtime
     for runtime in (TorchRuntime, TorchCudaRuntime, OnnxRuntime, OnnxRuntimeCuda, OpenVinoRuntime, TensorRtRuntime)
 }
-"""By name. torch reads a bundle, onnxruntime and openvino an ONNX file, tensorrt an engine."""
+"""By name. torch reads a bundle, those of `ONNX_READERS` an ONNX file, tensorrt an engine."""
 
 BEST_FIRST = ("tensorrt", "onnxruntime_cuda", "openvino", "onnxruntime", "torch_cuda", "torch")
 """A GPU before the CPU; on the CPU OpenVINO first, which alone computes the INT8 file in INT8."""
+
+ONNX_READERS = ("onnxruntime", "onnxruntime_cuda", "openvino")
 
 FLOAT_BUNDLES = ("original_fp32", "distilled_fp32")
 """Variants that PyTorch runs as they are deployed; it would only simulate INT8 and FP16."""
@@ -28,6 +30,7 @@ FLOAT_BUNDLES = ("original_fp32", "distilled_fp32")
 __all__ = [
     "BEST_FIRST",
     "FLOAT_BUNDLES",
+    "ONNX_READERS",
     "RUNTIMES",
     "Choice",
     "Coefficients",
@@ -87,5 +90,5 @@ def files_of(variant: str) -> dict[str, Path]:
     """What each runtime reads of a variant (`leanface.paths.VARIANTS`), by the runtime's name."""
     onnx, bundle = paths.onnx_path(variant), paths.BUNDLES[variant]
     files = {"torch": bundle, "torch_cuda": bundle} if variant in FLOAT_BUNDLES else {}
-    files |= {name: onnx for name in ("onnxruntime", "onnxruntime_cuda", "openvino")}
+    files |= dict.fromkeys(ONNX_READERS, onnx)
     return files | {"tensorrt": paths.engine_path(variant)}

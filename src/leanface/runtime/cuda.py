@@ -30,8 +30,12 @@ class Cuda:
             ) from None
         self._api: Any = api  # pyright: ignore[reportUnknownMemberType]
         self._resources = ExitStack()
-        if self._call("cudaGetDeviceCount") == 0:
-            raise BackendError("this machine has no CUDA GPU; a TensorRT engine runs on one.")
+        try:
+            count = self._call("cudaGetDeviceCount")
+        except BackendError as error:
+            raise BackendError(f"an engine runs on an NVIDIA GPU; here is none, or no driver for it: {error}") from None
+        if count == 0:
+            raise BackendError("an engine runs on an NVIDIA GPU; here is none.")
         self._graph: Any = None
         self._stream: Any = self._call("cudaStreamCreate")
         self._resources.callback(self._call, "cudaStreamDestroy", self._stream)

@@ -116,7 +116,7 @@ def build_engine(onnx_path: Path, plan_path: Path, build: Build) -> EngineDescri
         BackendError: no TensorRT library is installed, or it cannot build here.
     """
     library, trt = load_tensorrt()
-    content, size = _read_onnx(onnx_path)
+    content, size = read_onnx(onnx_path)
     profile: dict[str, Shape] = {
         kind: (batch, 3, size, size)
         for kind, batch in (("min", build.batch_min), ("opt", build.batch_opt), ("max", build.batch_max))
@@ -154,8 +154,12 @@ def load_description(plan_path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path} does not describe an engine ({error}); run `leanface stage build`.") from None
 
 
-def _read_onnx(path: Path) -> tuple[bytes, int]:
-    """The file's bytes, and the height and width (px) of its images."""
+def read_onnx(path: Path) -> tuple[bytes, int]:
+    """The file's bytes, and the height and width (px) of its images.
+
+    Raises:
+        ArtifactError: it is missing, damaged, or was not exported by LeanFace.
+    """
     try:
         content = path.read_bytes()
         model = onnx.load_model_from_string(content)

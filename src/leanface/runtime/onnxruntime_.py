@@ -11,6 +11,9 @@ from leanface.face.coefficients import COUNT
 from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
 from leanface.runtime.base import Coefficients, Images, InputSpec, Runtime, check_names, threads_per_stream
 
+ORT: Any = onnxruntime
+"""Its functions and classes have no types."""
+
 WRONG_OPTIMIZERS = ["WeightBiasQuantization"]
 """With it onnxruntime 1.31 computes wrong values where Q/DQ meets float16."""
 
@@ -52,13 +55,13 @@ class OnnxRuntimeCuda(Runtime):
     on_gpu = True
 
     def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
-        providers = onnxruntime.get_available_providers()
+        providers = ORT.get_available_providers()
         if CUDA_PROVIDER not in providers:
             raise BackendError(
                 f"onnxruntime has no {CUDA_PROVIDER} here (it has {', '.join(providers)}); on a machine with an NVIDIA "
                 "GPU replace it: `pip uninstall onnxruntime && pip install onnxruntime-gpu`."
             )
-        onnxruntime.preload_dlls()  # CUDA and cuDNN from NVIDIA's Python packages, where they are installed
+        ORT.preload_dlls()  # CUDA and cuDNN from NVIDIA's Python packages, where they are installed
         sessions = [_session(path, 0, [(CUDA_PROVIDER, CUDA_OPTIONS)]) for _ in range(streams)]
         if CUDA_PROVIDER not in sessions[0].get_providers():  # it falls back to the CPU without an error
             raise BackendError(f"onnxruntime could not start its {CUDA_PROVIDER}: there is no GPU, or no CUDA 13.")
@@ -88,13 +91,13 @@ class _Lane:
         return returned.numpy()
 
     def _allocate(self, shape: tuple[int, ...]) -> tuple[Any, Any, Any, Any]:
-        new: Any = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+        new = ORT.OrtValue.ortvalue_from_shape_and_type
         received = new(shape, np.float32, "cuda", 0)
         returned = new((shape[0], COUNT), np.float32, "cuda", 0)
         binding = self._session.io_binding()
         binding.bind_ortvalue_input(INPUT_NAME, received)
         binding.bind_ortvalue_output(OUTPUT_NAME, returned)
-        options: Any = onnxruntime.RunOptions()  # pyright: ignore[reportUnknownVariableType]
+        options = ORT.RunOptions()
         options.add_run_config_entry("gpu_graph_id", str(len(self._shapes) + 1))
         return binding, options, received, returned
 
@@ -105,16 +108,14 @@ def _session(path: Path, threads: int, providers: list[Any]) -> Any:
     Raises:
         ArtifactError: the file cannot be loaded, or was not exported by LeanFace.
     """
-    options: Any = onnxruntime.SessionOptions()  # pyright: ignore[reportUnknownVariableType]
+    options = ORT.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # Threads that keep spinning after a run would slow down whatever else runs in turns with this.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
-        session: Any = onnxruntime.InferenceSession(
-            str(path), options, providers=providers, disabled_optimizers=WRONG_OPTIMIZERS
-        )
+        session = ORT.InferenceSession(str(path), options, providers=providers, disabled_optimizers=WRONG_OPTIMIZERS)
     except Exception as error:  # its exceptions have no common public base
         raise ArtifactError(f"onnxruntime cannot load {path}: {error}\nExport it again.") from error
     check_names(path, [i.name for i in session.get_inputs()], [o.name for o in session.get_outputs()])

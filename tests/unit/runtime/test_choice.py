@@ -25,7 +25,7 @@ def test_what_cannot_run_is_skipped_with_its_reason(exported, tmp_path: Path) ->
 
 
 def test_the_int8_file_goes_to_the_runtime_that_computes_int8(exported) -> None:
-    files = {name: exported.int8 for name in ("onnxruntime", "onnxruntime_cuda", "openvino")}
+    files = dict.fromkeys(("onnxruntime", "onnxruntime_cuda", "openvino"), exported.int8)
     runtime, skipped = open_best(files | {"tensorrt": exported.int8.with_suffix(".plan")}, threads=1, streams=2)
     with runtime:
         assert runtime.streams == 2
