@@ -65,21 +65,21 @@ class OnnxRuntimeCuda(Runtime):
         sessions = [_session(path, 0, [(CUDA_PROVIDER, CUDA_OPTIONS)]) for _ in range(streams)]
         if CUDA_PROVIDER not in sessions[0].get_providers():  # it falls back to the CPU without an error
             raise BackendError(f"onnxruntime could not start its {CUDA_PROVIDER}: there is no GPU, or no CUDA 13.")
-        self._lanes = [_Lane(session) for session in sessions]
+        self._sessions = [BoundSession(session, "cuda") for session in sessions]
         return InputSpec()
 
     def _infer(self, images: Images, stream: int) -> Coefficients:
-        return self._lanes[stream].run(images)
+        return self._sessions[stream].run(images)
 
     def _close(self) -> None:
-        del self._lanes
+        del self._sessions
 
 
-class _Lane:
-    """A session with the graphs that it has captured, one per input shape."""
+class BoundSession:
+    """A session and its buffers on the device, one pair per input shape, which a CUDA graph needs to stay in place."""
 
-    def __init__(self, session: Any) -> None:
-        self._session = session
+    def __init__(self, session: Any, device: str) -> None:
+        self._session, self._device = session, device
         self._shapes: dict[tuple[int, ...], tuple[Any, Any, Any, Any]] = {}
 
     def run(self, images: Images) -> Coefficients:
@@ -92,8 +92,8 @@ class _Lane:
 
     def _allocate(self, shape: tuple[int, ...]) -> tuple[Any, Any, Any, Any]:
         new = ORT.OrtValue.ortvalue_from_shape_and_type
-        received = new(shape, np.float32, "cuda", 0)
-        returned = new((shape[0], COUNT), np.float32, "cuda", 0)
+        received = new(shape, np.float32, self._device, 0)
+        returned = new((shape[0], COUNT), np.float32, self._device, 0)
         binding = self._session.io_binding()
         binding.bind_ortvalue_input(INPUT_NAME, received)
         binding.bind_ortvalue_output(OUTPUT_NAME, returned)
