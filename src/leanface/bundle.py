@@ -1,22 +1,25 @@
 """A network on disk whose architecture may have been changed: spec.json and weights.safetensors, never a pickle.
 
 spec.json holds the network's name, the channel counts of every convolution, the pruning record (which of the
-teacher's channels each convolution kept), the quantiser's state, the coefficient layout, the input contract and the
-provenance. Loading builds the network from the spec and restores the weights strictly, so a file from a stranger can
-hold wrong numbers but cannot run code.
+teacher's channels each convolution kept), the quantiser's description, the coefficient layout, the input contract, the
+provenance and the versions it was made with. Loading builds the network from the spec and restores the weights
+strictly, so a file from a stranger can hold wrong numbers but cannot run code.
 """
 
+import contextlib
 import hashlib
-import json
+import importlib.metadata
 import os
+import platform
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import safetensors.torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from torch import nn
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from torch import Tensor, nn
 
 from leanface.errors import ArtifactError
 from leanface.face.coefficients import LAYOUT
@@ -24,6 +27,12 @@ from leanface.networks.resnet import FaceReconstructionNet, build_network, width
 
 SPEC = "spec.json"
 WEIGHTS = "weights.safetensors"
+RECORDED = ("leanface", "torch", "torch-pruning", "nvidia-modelopt")
+"""Distributions whose versions shape what a bundle holds."""
+
+REMEDY = "Rebuild it with `dvc repro`, or copy the whole folder again from where it came."
+
+Layout = dict[str, tuple[int, int]]
 
 
 class InputContract(BaseModel):
@@ -49,9 +58,33 @@ class Spec(BaseModel):
     """Output channels of the teacher that each convolution kept; None for a network that was never pruned."""
     quantizer: dict[str, Any] | None = None
     """The quantiser's configuration (see leanface.quantization); None for a floating-point network."""
-    coefficients: dict[str, tuple[int, int]] = {name: (part.start, part.stop) for name, part in LAYOUT.items()}
+    coefficients: Layout = {name: (part.start, part.stop) for name, part in LAYOUT.items()}
     input: InputContract
     provenance: dict[str, Any] = {}
+    """The parents' digests, the seed, and what else the stage says about itself."""
+    versions: dict[str, str] = {}
+    """Of the libraries that the bundle was saved with; `save_bundle` fills it in."""
+
+    @field_validator("coefficients")
+    @classmethod
+    def _known_layout(cls, coefficients: Layout) -> Layout:
+        expected: Layout = {name: (part.start, part.stop) for name, part in LAYOUT.items()}
+        if coefficients != expected:
+            raise ValueError(f"the coefficients lie otherwise than this version of LeanFace reads them: {expected}")
+        return coefficients
+
+    @model_validator(mode="after")
+    def _one_index_per_channel(self) -> Self:
+        for name, channels in (self.kept or {}).items():
+            outputs = self.widths.get(name, (0, 0))[1]
+            if not len(channels) == len(set(channels)) == outputs or min(channels) < 0:
+                raise ValueError(f"kept.{name} must list {outputs} different channels of the teacher, got {channels}")
+        return self
+
+    @property
+    def scheme(self) -> str | None:
+        """Of the quantiser; None for a floating-point network."""
+        return None if self.quantizer is None else str(self.quantizer.get("scheme"))
 
 
 def save_bundle(network: nn.Module, spec: Spec, folder: Path) -> None:
@@ -61,6 +94,7 @@ def save_bundle(network: nn.Module, spec: Spec, folder: Path) -> None:
     try:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
         safetensors.torch.save_file(tensors, staging / WEIGHTS)
+        spec = spec.model_copy(update={"versions": _versions()})
         (staging / SPEC).write_text(spec.model_dump_json(indent=1) + "\n")
         staging.chmod(0o755)
         if folder.exists():
@@ -79,10 +113,11 @@ def load_spec(folder: Path) -> Spec:
     path = folder / SPEC
     try:
         return Spec.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise ArtifactError(f"{path} is missing: {folder} is not a bundle. Rebuild it with `dvc repro`.") from None
-    except (ValidationError, json.JSONDecodeError) as error:
-        raise ArtifactError(f"{path} is not a bundle's spec: {error}. Rebuild it with `dvc repro`.") from None
+    except OSError as error:
+        raise ArtifactError(f"{path} is missing ({error.strerror}): {folder} is not a bundle. {REMEDY}") from None
+    except ValidationError as error:
+        wrong = "; ".join(".".join(map(str, e["loc"])) + f": {e['msg']}" for e in error.errors())
+        raise ArtifactError(f"{path} is not a bundle's spec: {wrong}. {REMEDY}") from None
 
 
 def load_bundle(folder: Path) -> tuple[nn.Module, Spec]:
@@ -95,21 +130,43 @@ def load_bundle(folder: Path) -> tuple[nn.Module, Spec]:
     path = folder / WEIGHTS
     try:
         tensors = safetensors.torch.load_file(path)
-    except FileNotFoundError:
-        raise ArtifactError(f"{path} is missing. Rebuild it with `dvc repro`.") from None
+    except OSError as error:
+        raise ArtifactError(f"{path} is missing ({error.strerror or error}). {REMEDY}") from None
     except Exception as error:  # safetensors' own error type is not a public base class
-        raise ArtifactError(f"{path} is truncated or not safetensors: {error}. Rebuild it with `dvc repro`.") from None
+        raise ArtifactError(f"{path} is truncated or not safetensors: {error}. {REMEDY}") from None
     try:
+        # First, so that a spec which promises huge layers makes nothing be allocated.
+        _check_widths(spec.widths, tensors)
         network: nn.Module = build_network(spec.widths)
         if spec.quantizer is not None:
             # Imported here: a floating-point network must load where ModelOpt is not installed.
             from leanface.networks.quantized import add_quantizers
 
             network = add_quantizers(network, spec.quantizer)
+        _check_types(network, tensors)
         network.load_state_dict(tensors, strict=True)
     except (ValueError, RuntimeError) as error:
-        raise ArtifactError(f"{path} does not match {SPEC}: {error}. Rebuild it with `dvc repro`.") from None
+        raise ArtifactError(f"{path} does not match {SPEC}: {error}. {REMEDY}") from None
+    except ImportError as error:
+        raise ArtifactError(
+            f"{folder} is quantised, and ModelOpt is missing ({error}): `pip install leanface`."
+        ) from None
     return network.eval(), spec
+
+
+def _check_widths(widths: Mapping[str, tuple[int, int]], tensors: Mapping[str, Tensor]) -> None:
+    for name, (inputs, outputs) in widths.items():
+        weight = tensors.get(f"{name}.weight")
+        shape = None if weight is None else tuple(weight.shape[:2])
+        if shape != (outputs, inputs):
+            raise ValueError(f"{name} has {outputs} x {inputs} channels in {SPEC}, its weight is {shape}")
+
+
+def _check_types(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """load_state_dict would convert other types without a word."""
+    for name, expected in network.state_dict().items():
+        if name in tensors and tensors[name].dtype != expected.dtype:
+            raise ValueError(f"{name} is {tensors[name].dtype}, expected {expected.dtype}")
 
 
 def load_network(folder: Path) -> tuple[FaceReconstructionNet, Spec]:
@@ -135,3 +192,12 @@ def digest(folder: Path) -> str:
     for name in (SPEC, WEIGHTS):
         hasher.update((folder / name).read_bytes())
     return hasher.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    """Of Python and of what is installed of `RECORDED`."""
+    found = {"python": platform.python_version()}
+    for name in RECORDED:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             importlib.import_module("leanface.sweep").main(argv[1:])
             return 0
         arguments = _parser().parse_args(argv)
-        arguments.command(arguments)
+        arguments.run(arguments)
     except LeanFaceError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -55,6 +55,26 @@ def _bench(arguments: argparse.Namespace) -> None:
     print_rows(bench_file(arguments.model, settings), Console())
 
 
+def _ablate(arguments: argparse.Namespace) -> None:
+    from leanface.ablation.distill import ablate
+
+    table = arguments.table or paths.CONF / "ablation" / f"{arguments.name}.yaml"
+    ablate(table, paths.ABLATIONS / table.stem, arguments.steps)
+
+
+def _gate(arguments: argparse.Namespace) -> None:
+    from leanface.report.gate import require_gates
+
+    for line in require_gates(paths.SUMMARY):
+        print(line)
+
+
+def _track(arguments: argparse.Namespace) -> None:
+    from leanface import tracking
+
+    print(f"delivered {tracking.deliver()} runs to {tracking.tracking_uri()}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="leanface", description="Compress a 3D-face-reconstruction network, and prove the result."
@@ -64,14 +84,23 @@ def _parser() -> argparse.ArgumentParser:
     stages = (paths.ASSETS.parent / "stages").glob("[!_]*.py")
     stage.add_argument("name", choices=sorted(path.stem for path in stages))
     stage.add_argument("--variant", choices=paths.VARIANTS, help="for stages that run once per variant")
-    stage.set_defaults(command=_stage)
+    stage.set_defaults(run=_stage)
     bench = commands.add_parser("bench", help="measure an exported network in every runtime that can run it here")
     bench.add_argument("model", type=Path, metavar="MODEL.onnx")
     number = functools.partial(bench.add_argument, type=_count, metavar="N")
     number("--batches", nargs="+", default=[8], help="batch sizes beside 1 (default: 8)")
     number("--streams", nargs="+", default=[1], help="batches at once, beside 1 (default: none)")
     number("--threads", default=os.cpu_count(), help="of all streams together (default: all)")
-    bench.set_defaults(command=_bench)
+    bench.set_defaults(run=_bench)
+    gate = commands.add_parser("gate", help="fail if the last report's gates failed, and say which")
+    gate.set_defaults(run=_gate)
+    track = commands.add_parser("track", help="deliver to MLflow what it could not take earlier")
+    track.set_defaults(run=_track)
+    ablate = commands.add_parser("ablate", help="what each part of a stage's method is worth, under equal conditions")
+    ablate.add_argument("name", choices=["distill"])
+    ablate.add_argument("--table", type=Path, help="YAML of variants; conf/ablation/NAME.yaml by default")
+    ablate.add_argument("--steps", type=int, help="of training, in place of the configuration's")
+    ablate.set_defaults(run=_ablate)
     commands.add_parser("sweep", help="run an experiment per combination of parameters", add_help=False)
     return parser
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from leanface.errors import ArtifactError, ConfigError
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
@@ -90,6 +91,16 @@ class Teacher(Section):
     measure: Measure
 
 
+class Analyze(Section):
+    """Stage analyze: the sensitivity of the reconstruction, read in so many faces of the train split.
+
+    A group of coupled channels is pruned at each of `ratios`.
+    """
+
+    face_count: Count
+    ratios: Annotated[tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...], Field(min_length=1)]
+
+
 class Importance(Section):
     """A pruning criterion: its name in leanface.pruning.importance.IMPORTANCES and its keyword arguments."""
 
@@ -97,15 +108,63 @@ class Importance(Section):
     options: dict[str, float | int | str | bool]
 
 
+class Target(Section):
+    """What share of the original a pruned network may cost: of its multiply-accumulates or of its latency here."""
+
+    macs: Share | None = None
+    latency: Share | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "Target":
+        if (self.macs is None) == (self.latency is None):
+            raise ValueError("name one of macs and latency")
+        return self
+
+
 class Prune(Section):
     """Stage prune: which channels go, and how the rest is re-fitted."""
 
     ratio: Annotated[float, Field(ge=0.0, le=0.95)]
+    target: Target | None = None
     importance: Importance
+    scope: Literal["local", "global", "isomorphic"] = "local"
+    residual: bool = True
+    allocation: Literal["uniform", "sensitivity"] = "uniform"
+    max_ratio: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.8
+    gradient_count: Annotated[int, Field(ge=2)] = 64
     round_to: Count
+    steps: Count = 1
     compensate: bool
     calibration_count: Count
     ridge: Positive
+
+    @model_validator(mode="after")
+    def _one_allotment(self) -> "Prune":
+        if self.allocation == "sensitivity" and self.scope != "local":
+            raise ValueError("allocation sensitivity decides what every group loses: it needs scope local")
+        return self
+
+
+class Terms(Section):
+    """Weights of the errors that distillation minimises, against the original and against labels alike."""
+
+    coefficients: NonNegative
+    vertices: NonNegative
+    landmarks: NonNegative
+    photometric: NonNegative
+
+    @model_validator(mode="after")
+    def _some(self) -> "Terms":
+        if not any(self.model_dump().values()):
+            raise ValueError("need at least one weight above 0")
+        return self
+
+
+class Attention(Section):
+    """What else distillation learns: its name in leanface.distillation.attention.ATTENTIONS, and its weight."""
+
+    name: str
+    weight: Fraction
 
 
 class Distill(Section):
@@ -113,19 +172,30 @@ class Distill(Section):
 
     temperature: Positive
     alpha: Fraction
-    coefficient_weight: NonNegative
-    vertex_weight: NonNegative
-    attention_weight: NonNegative
+    terms: Terms
+    attention: Attention
+    streamed: bool
+    image_sizes: Annotated[tuple[ImageSize, ...], Field(min_length=1)]
     freeze_batch_norm: bool
     optimizer: Optimizer
 
 
 class Quantize(Section):
-    """Stage quantize: INT8 quantisation-aware training."""
+    """Stage quantize: 8 bits by calibration alone (ptq), or trained on from there (qat)."""
 
+    scheme: Literal["int8", "fp8"]
+    method: Literal["ptq", "qat"]
+    calibration: Literal["max", "percentile", "mse", "entropy"]
     calibration_count: Count
     quantize_residual: bool
+    keep_fp16: tuple[str, ...] | Literal["auto"]
     optimizer: Optimizer
+
+    @model_validator(mode="after")
+    def _searchable(self) -> "Quantize":
+        if self.scheme == "fp8" and self.calibration in ("mse", "entropy"):
+            raise ValueError("calibration mse and entropy search INT8 ranges: use max or percentile with scheme fp8")
+        return self
 
 
 class Export(Section):
@@ -136,6 +206,7 @@ class Export(Section):
     tolerance_fp32: Positive
     tolerance_fp16: Positive
     tolerance_int8: Positive
+    tolerance_fp8: Positive
 
 
 class Build(Section):
@@ -226,6 +297,7 @@ class Config(Section):
     machine: Machine
     data: Data
     teacher: Teacher
+    analyze: Analyze
     prune: Prune
     distill: Distill
     quantize: Quantize

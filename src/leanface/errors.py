@@ -17,5 +17,13 @@ class ExportError(LeanFaceError):
     """A network could not be exported, or its export does not compute the same function."""
 
 
+class GateError(LeanFaceError):
+    """The compressed network misses a limit that was set for it."""
+
+
+class TrackingError(LeanFaceError):
+    """MLflow cannot be reached."""
+
+
 class BackendError(LeanFaceError):
     """A runtime cannot run here, or was given the wrong name, dtype or shape."""

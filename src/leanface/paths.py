@@ -5,6 +5,9 @@ from pathlib import Path
 VARIANTS = ("original_fp32", "distilled_fp32", "distilled_fp16", "quantized_int8")
 """The networks that are exported, built, evaluated and benchmarked, from the original to the smallest."""
 
+DEPLOYED = "quantized_int8"
+"""The one that the gates are about."""
+
 SPLITS = ("train", "val", "test")
 
 ASSETS = Path(__file__).parent / "assets"
@@ -28,11 +31,20 @@ TEACHER = Path("models/teacher")
 TEACHER_STATE = Path("models/.teacher.ckpt")
 TEACHER_REPORT = REPORTS / "teacher"
 ANALYZE_REPORT = REPORTS / "analyze"
+ANALYZE_METRICS = ANALYZE_REPORT / "metrics.json"
+LAYERS = ANALYZE_REPORT / "layers.json"
+LAYERS_PICTURE = ANALYZE_REPORT / "layers.png"
+SENSITIVITY = ANALYZE_REPORT / "sensitivity.json"
+"""Apart from what stage analyze measures in time, so that stages which read it need not run again with it."""
+SENSITIVITY_PICTURE = ANALYZE_REPORT / "sensitivity.png"
 PRUNED = Path("models/pruned")
 PRUNE_REPORT = REPORTS / "prune"
 DISTILLED = Path("models/distilled")
 DISTILL_STATE = Path("models/.distilled.ckpt")
 DISTILL_REPORT = REPORTS / "distill"
+ABLATIONS = REPORTS / "ablations"
+"""A folder per table of variants, see conf/ablation/."""
+
 QUANTIZED = Path("models/quantized")
 QUANTIZE_STATE = Path("models/.quantized.ckpt")
 QUANTIZE_REPORT = REPORTS / "quantize"

@@ -60,7 +60,7 @@ def run_stage(name: str, variant: str | None = None) -> None:
     if name == "report":
         summary = json.loads(paths.SUMMARY.read_text())
         pages = [paths.CONFIG, paths.SUMMARY, paths.REPORT_HTML, paths.REPORT_MD, paths.FIGURES]
-        tracking.log_summary(summary, config.model_dump(), pages, {})
+        tracking.log_summary(summary, config.model_dump(), pages, {}, paths.onnx_path(paths.DEPLOYED))
 
 
 def _discard(metrics: Mapping[str, float], step: int) -> None: ...

@@ -7,6 +7,7 @@ delivers it. Nor does a missing or locked store stop a stage: its record stays i
 """
 
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from leanface import paths
+from leanface.errors import TrackingError
+from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +32,11 @@ METRICS_PER_REQUEST = 1000
 PARAMS_PER_REQUEST = 100
 
 EXPERIMENT_TAG = "dvc_experiment"
+MODEL = "leanface"
+"""Name in MLflow's model registry."""
+CHAMPION = "champion"
+"""Alias of the registered version that passed its gates last."""
+
 SUMMARY_TAG = "gates"
 """Only summary runs have it: whether the gates passed."""
 
@@ -40,6 +48,8 @@ class Record:
     Attributes:
         metrics: (name, value, time, step), those that were not delivered yet.
         artifacts: files and folders to attach, by absolute path.
+        model: an ONNX file to log as a model, by absolute path.
+        champion: whether that model is registered, as the one to deploy.
         run_id: MLflow's, once it knows of the run.
     """
 
@@ -51,6 +61,8 @@ class Record:
     status: str = "RUNNING"
     metrics: list[tuple[str, float, int, int]] = field(default_factory=list[tuple[str, float, int, int]])
     artifacts: list[str] = field(default_factory=list[str])
+    model: str | None = None
+    champion: bool = False
     run_id: str | None = None
 
 
@@ -80,26 +92,54 @@ def stage_run(
 
 
 def log_summary(
-    summary: Mapping[str, Any], params: Mapping[str, Any], artifacts: Sequence[Path], tags: Mapping[str, str]
+    summary: Mapping[str, Any],
+    params: Mapping[str, Any],
+    artifacts: Sequence[Path],
+    tags: Mapping[str, str],
+    model: Path | None = None,
 ) -> None:
     """Record a finished pipeline as a run of its own, and deliver what waits in the outbox.
+
+    If the gates passed, its model becomes the registered `MODEL`'s `CHAMPION`; an experiment's does not, since an
+    experiment is applied before it counts.
 
     Args:
         summary: contents of summary.json; each variant's numbers are recorded as VARIANT/METRIC.
         params: the configuration.
         artifacts: files and folders to attach.
         tags: in addition to those that say where the run comes from.
+        model: the ONNX file that the summary's gates are about.
     """
     passed = all(gate["passed"] for gate in summary["gates"].values())
     tags = {**_origin(), **tags, SUMMARY_TAG: "passed" if passed else "failed"}
     record = Record(tags.get(EXPERIMENT_TAG, "pipeline"), _flat(params), tags, _now(), _now(), "FINISHED")
     record.artifacts = [str(path.resolve()) for path in artifacts]
+    record.model = str(model.resolve()) if model else None
+    record.champion = passed and EXPERIMENT_TAG not in tags
     run = Run(record)
     for variant, row in summary["variants"].items():
         numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
         run.log({f"{variant}/{name}": value for name, value in numbers.items()}, 0)
     run.open()
     run.close()
+
+
+def deliver() -> int:
+    """Send what waits in the outbox to MLflow; returns how many runs that were.
+
+    Raises:
+        TrackingError: MLflow is out of reach; what was not delivered still waits.
+    """
+    waiting = len(list(_outbox().glob("*.json")))
+    if waiting:
+        try:
+            _deliver_outbox(_Store())
+        except Exception as error:
+            raise TrackingError(
+                f"MLflow at {tracking_uri()} is out of reach ({_first_line(error)}); the runs still wait in "
+                f"{_outbox()}. Start its server, or set MLFLOW_TRACKING_URI, then run `leanface track` again."
+            ) from error
+    return waiting
 
 
 def has_summary(experiment: str) -> bool:
@@ -159,8 +199,12 @@ class Run:
             yield
         except Exception as error:
             self.failed = True
-            reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-            logger.warning("MLflow is out of reach (%s); run %r waits in %s", reason[0], self.record.name, _outbox())
+            logger.warning(
+                "MLflow is out of reach (%s); run %r waits in %s until `leanface track` or a later stage delivers it",
+                _first_line(error),
+                self.record.name,
+                _outbox(),
+            )
 
 
 class _Store:
@@ -209,8 +253,36 @@ class _Store:
             elif path.exists():
                 self.client.log_artifact(record.run_id, str(path))
             del record.artifacts[0]
+        if record.model is not None:
+            if Path(record.model).exists():
+                self._log_model(record.run_id, Path(record.model), record.champion)
+            record.model = None
         if record.ended is not None:
             self.client.set_terminated(record.run_id, record.status, record.ended)
+
+    def _log_model(self, run_id: str, file: Path, champion: bool) -> None:
+        import mlflow
+        import numpy as np
+        import onnx
+        from mlflow.models import ModelSignature
+        from mlflow.types import Schema, TensorSpec
+
+        from leanface.face.coefficients import COUNT  # with PyTorch, which nothing else here needs
+
+        tensors = {INPUT_NAME: (-1, 3, -1, -1), OUTPUT_NAME: (-1, COUNT)}
+        log_model: Any = importlib.import_module("mlflow.onnx").log_model  # its own types leave everything open
+        inputs, outputs = (Schema([TensorSpec(np.dtype("float32"), shape, name)]) for name, shape in tensors.items())
+        mlflow.set_tracking_uri(tracking_uri())  # logging a model knows no client
+        with mlflow.start_run(run_id=run_id):
+            logged = log_model(
+                onnx.load(file),
+                name=file.stem,
+                signature=ModelSignature(inputs, outputs),
+                pip_requirements=["onnxruntime"],  # MLflow would find out by importing in another process
+                registered_model_name=MODEL if champion else None,
+            )
+        if champion:
+            self.client.set_registered_model_alias(MODEL, CHAMPION, str(logged.registered_model_version))
 
 
 def tracking_uri() -> str:
@@ -253,6 +325,10 @@ def _deliver_outbox(store: _Store) -> None:
             raise
         finally:
             claimed.unlink()
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _origin() -> dict[str, str]:

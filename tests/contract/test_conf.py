@@ -7,6 +7,7 @@ import yaml
 
 from leanface import paths
 from leanface.config import Config, load_config
+from leanface.distillation.attention import ATTENTIONS
 from leanface.pruning.importance import IMPORTANCES
 from leanface.stages import configure
 
@@ -14,7 +15,7 @@ CONF = Path(__file__).parents[2] / "conf"
 CHOICES = sorted(
     (file.parent.relative_to(CONF).as_posix(), file.stem)
     for file in CONF.rglob("*.yaml")
-    if file.parent not in (CONF, CONF / "sweep")
+    if file.parent not in (CONF, CONF / "sweep", CONF / "ablation")
 )
 
 
@@ -59,3 +60,7 @@ def test_params_lists_only_choices_that_conf_has_as_its_comments_say() -> None:
 
 def test_importances_have_a_file_each() -> None:
     assert {name for group, name in CHOICES if group == "prune/importance"} == set(IMPORTANCES)
+
+
+def test_attentions_have_a_file_each() -> None:
+    assert {name for group, name in CHOICES if group == "distill/attention"} == set(ATTENTIONS)

@@ -10,11 +10,14 @@ import yaml
 from torch import Tensor
 
 from leanface import paths
-from leanface.config import Importance, Prune
+from leanface.config import Importance
 from leanface.errors import ConfigError
+from leanface.face.morphable_model import MorphableModel
 from leanface.networks.resnet import FaceReconstructionNet, widths_of
+from leanface.pruning.gradients import Calibration
+from leanface.pruning.groups import coupled_groups
 from leanface.pruning.importance import IMPORTANCES, build_importance
-from leanface.pruning.prune import prune
+from leanface.pruning.prune import PruneResult, Scorer, prune_channels
 
 SmoothImages = Callable[[int, int], Tensor]
 
@@ -26,8 +29,14 @@ def shipped(name: str) -> Importance:
     return Importance.model_validate(yaml.safe_load((FOLDER / f"{name}.yaml").read_text()))
 
 
-def settings(importance: Importance) -> Prune:
-    return Prune(ratio=0.5, importance=importance, round_to=4, compensate=False, calibration_count=1, ridge=1e-3)
+@pytest.fixture
+def calibration(model: MorphableModel, smooth_images: SmoothImages) -> Calibration:
+    return Calibration(smooth_images(2, 4), model)
+
+
+def halved(network: FaceReconstructionNet, name: str, calibration: Calibration, seed: int) -> PruneResult:
+    ratios, criterion = dict.fromkeys(coupled_groups(network), 0.5), build_importance(shipped(name))
+    return prune_channels(network, ratios, criterion, round_to=4, seed=seed, calibration=calibration)
 
 
 def test_table_and_files_name_the_same_criteria() -> None:
@@ -42,9 +51,9 @@ def test_file_configures_the_criterion_that_it_is_named_after(name: str) -> None
 
 @pytest.mark.parametrize("name", IMPORTANCES)
 def test_prunes_the_share_that_was_asked_for(
-    smooth_images: SmoothImages, name: str, small_network: FaceReconstructionNet
+    smooth_images: SmoothImages, calibration: Calibration, name: str, small_network: FaceReconstructionNet
 ) -> None:
-    network, kept = prune(small_network, settings(shipped(name)), seed=0)
+    network, kept = halved(small_network, name, calibration, seed=0)
     for conv, (_, outputs) in widths_of(small_network).items():
         assert len(kept[conv]) == (outputs // 2 // 4 * 4 if conv.startswith("backbone.") else outputs)
         assert kept[conv] == sorted(set(kept[conv]))
@@ -53,9 +62,33 @@ def test_prunes_the_share_that_was_asked_for(
 
 
 @pytest.mark.parametrize("name", IMPORTANCES)
-def test_same_seed_same_choice(name: str, small_network: FaceReconstructionNet) -> None:
-    first, second = (prune(small_network, settings(shipped(name)), seed=7).kept for _ in range(2))
+def test_same_seed_same_choice(calibration: Calibration, name: str, small_network: FaceReconstructionNet) -> None:
+    first, second = (halved(small_network, name, calibration, seed=7).kept for _ in range(2))
     assert first == second
+
+
+@pytest.mark.parametrize("name", IMPORTANCES)
+def test_scores_are_finite_and_not_negative(
+    calibration: Calibration, name: str, small_network: FaceReconstructionNet
+) -> None:
+    scorer = Scorer(small_network, build_importance(shipped(name)), 0, calibration)
+    assert {group: len(score) for group, score in scorer.scores.items()} == scorer.channels
+    assert all(bool((score >= 0).all() and score.isfinite().all()) for score in scorer.scores.values())
+
+
+@pytest.mark.parametrize("name", sorted(set(IMPORTANCES) - {"random"}))
+def test_a_dead_channel_is_worth_least(
+    calibration: Calibration, name: str, small_network: FaceReconstructionNet
+) -> None:
+    """Dead: its filter, its batch norm and what reads it are zero. There are two, as FPGM keeps what is unlike all."""
+    group, dead = "backbone.layer2.1.conv1", [2, 5]
+    with torch.no_grad():
+        for layer in (group, "backbone.layer2.1.bn1"):
+            for parameter in small_network.get_submodule(layer).parameters():
+                parameter[dead] = 0.0
+        small_network.get_submodule("backbone.layer2.1.conv2").get_parameter("weight")[:, dead] = 0.0
+    scorer = Scorer(small_network, build_importance(shipped(name)), 0, calibration)
+    assert set(scorer.scores[group].argsort()[:2].tolist()) == set(dead)
 
 
 @pytest.mark.parametrize("name", IMPORTANCES)

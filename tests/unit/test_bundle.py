@@ -1,10 +1,13 @@
 """A bundle gives back the network that was saved, bit for bit, or says what is wrong with it."""
 
+import importlib.metadata
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -48,10 +51,13 @@ def test_a_network_with_other_widths_comes_back_bitwise(small_network: FaceRecon
 
 
 def test_the_spec_comes_back(small_network: FaceReconstructionNet, tmp_path: Path) -> None:
-    kept = {"backbone.conv1": [0, 2, 5]}
+    kept = {"backbone.conv1": list(range(0, 48, 3))}
     spec = bundle.new_spec(small_network, 96, kept=kept, provenance={"seed": 3, "parent": "abc"})
     bundle.save_bundle(small_network, spec, tmp_path / "network")
-    assert bundle.load_spec(tmp_path / "network") == spec
+    loaded = bundle.load_spec(tmp_path / "network")
+    assert loaded.model_copy(update={"versions": {}}) == spec
+    assert loaded.versions["torch"] == importlib.metadata.version("torch")
+    assert loaded.coefficients["identity"] == (0, 80)
 
 
 def test_saving_again_replaces_the_folder_and_its_digest(small_network: FaceReconstructionNet, saved: Path) -> None:
@@ -80,11 +86,47 @@ def test_weights_of_another_network_are_refused(saved: Path) -> None:
         bundle.load_bundle(saved)
 
 
-def test_widths_of_an_unknown_layer_are_refused(saved: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "name", "value", "says"),
+    [
+        ("widths", "backbone.layer9.0.conv1", [8, 8], "layer9"),
+        # 4 TiB, if it were believed.
+        ("widths", "backbone.layer1.0.conv2", [2**19, 2**19], r"layer1.0.conv2 has 524288 x 524288 channels"),
+        ("kept", "backbone.conv1", [0, 1, 2], "must list 16 different channels"),
+        ("kept", "backbone.conv1", [0] * 16, "must list 16 different channels"),
+        ("kept", "backbone.layer9.0.conv1", [0], "layer9"),
+        ("coefficients", "identity", [0, 79], "lie otherwise"),
+    ],
+)
+def test_a_spec_that_does_not_describe_the_weights_is_refused(
+    saved: Path, key: str, name: str, value: list[int], says: str
+) -> None:
     spec = json.loads((saved / bundle.SPEC).read_text())
-    spec["widths"]["backbone.layer9.0.conv1"] = [8, 8]
+    spec[key] = {**(spec[key] or {}), name: value}
     (saved / bundle.SPEC).write_text(json.dumps(spec))
-    with pytest.raises(ArtifactError, match="layer9"):
+    with pytest.raises(ArtifactError, match=rf"{says}.*`dvc repro`"):
+        bundle.load_bundle(saved)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda tensors: tensors.pop("backbone.bn1.bias"), "backbone.bn1.bias"),
+        (lambda tensors: tensors.update(extra=torch.zeros(1)), "extra"),
+        (
+            lambda tensors: tensors.update({"backbone.bn1.bias": torch.zeros(16).double()}),
+            "float64, expected .*float32",
+        ),
+        (lambda tensors: tensors.update({"backbone.bn1.bias": torch.zeros(17)}), "size mismatch"),
+    ],
+)
+def test_weights_that_the_spec_does_not_describe_are_refused(
+    saved: Path, change: Callable[[dict[str, torch.Tensor]], object], says: str
+) -> None:
+    tensors = safetensors.torch.load_file(saved / bundle.WEIGHTS)
+    change(tensors)
+    safetensors.torch.save_file(tensors, saved / bundle.WEIGHTS)
+    with pytest.raises(ArtifactError, match=rf"(?s)does not match spec\.json.*{says}.*`dvc repro`"):
         bundle.load_bundle(saved)
 
 
@@ -98,18 +140,38 @@ class Malicious:
         return Path.touch, (self.target,)
 
 
-def test_a_pickle_is_refused_and_not_run(saved: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", [bundle.SPEC, bundle.WEIGHTS])
+@pytest.mark.parametrize("save", [lambda what, path: path.write_bytes(pickle.dumps(what)), torch.save])
+def test_a_pickle_is_refused_and_not_run(
+    saved: Path, tmp_path: Path, file: str, save: Callable[[object, Path], object]
+) -> None:
     proof = tmp_path / "executed"
-    (saved / bundle.WEIGHTS).write_bytes(pickle.dumps(Malicious(proof)))
-    with pytest.raises(ArtifactError, match="not safetensors"):
+    save(Malicious(proof), saved / file)
+    with pytest.raises(ArtifactError, match=r"not safetensors|not a bundle's spec"):
         bundle.load_bundle(saved)
     assert not proof.exists()
+
+
+def test_the_proof_would_show_an_unpickling(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(Malicious(tmp_path / "executed")))
+    assert (tmp_path / "executed").exists()
 
 
 @pytest.mark.parametrize("missing", [bundle.SPEC, bundle.WEIGHTS])
 def test_a_missing_file_is_named(saved: Path, missing: str) -> None:
     (saved / missing).unlink()
     with pytest.raises(ArtifactError, match=f"{missing} is missing"):
+        bundle.load_bundle(saved)
+    (saved / missing).mkdir()
+    with pytest.raises(ArtifactError, match=missing):
+        bundle.load_bundle(saved)
+
+
+@pytest.mark.parametrize("length", [0, 4, 1000])
+def test_weights_cut_off_anywhere_are_refused(saved: Path, length: int) -> None:
+    weights = saved / bundle.WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:length])
+    with pytest.raises(ArtifactError, match="truncated"):
         bundle.load_bundle(saved)
 
 

@@ -49,6 +49,7 @@ def test_what_was_written_reads_back_the_same(tree: dict[str, Any]) -> None:
         ("distill.temperature", 0.0, "greater than 0"),
         ("build.batch_opt", 1000, "batch_min <= batch_opt <= batch_max"),
         ("distill.warmth", 1.0, "distill.warmth"),
+        ("quantize.keep_fp16", "all", "auto"),
         ("colour", "red", "colour"),
     ],
 )
@@ -97,7 +98,7 @@ def test_params_win_over_the_scale_and_the_scale_over_the_groups(project: Path) 
     configure.run()
     config = load_config(paths.CONFIG)
     scale = yaml.safe_load((paths.CONF / "scale/tiny.yaml").read_text())
-    group = yaml.safe_load((paths.CONF / "distill/attention.yaml").read_text())
+    group = yaml.safe_load((paths.CONF / "distill/terms.yaml").read_text())
     assert config.distill.optimizer.steps == 3
     assert config.distill.optimizer.batch_size == scale["distill"]["optimizer"]["batch_size"]
     assert config.distill.alpha == group["alpha"]
@@ -130,7 +131,7 @@ def test_a_file_of_conf_that_is_not_yaml_is_named(project: Path) -> None:
         target.write_text(file.read_text())
     paths.CONF.unlink()
     conf.rename(paths.CONF)
-    (paths.CONF / "distill/attention.yaml").write_text("temperature: [\n")
+    (paths.CONF / "distill/terms.yaml").write_text("temperature: [\n")
     with pytest.raises(ConfigError, match="does not compose"):
         configure.run()
 
@@ -147,9 +148,10 @@ FOLDER = {"path": "photos", "faces": "largest", "val_share": 0.1, "test_share": 
         ({"teacher.source": "trained", "data.folder": FOLDER}, "needs labels"),
         ({"data.folder": FOLDER | {"test_share": 0.9}}, "less than or equal to 0.4"),
         ({"data.folder": FOLDER | {"depth": 2}}, "data.folder.depth"),
+        ({"quantize.scheme": "fp8", "quantize.calibration": "entropy"}, "use max or percentile with scheme fp8"),
     ],
 )
-def test_sources_that_do_not_belong_together_are_refused(
+def test_choices_that_do_not_belong_together_are_refused(
     tree: dict[str, Any], changes: dict[str, Any], says: str
 ) -> None:
     for key, value in changes.items():

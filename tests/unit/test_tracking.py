@@ -4,11 +4,13 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from leanface import tracking
+from leanface.errors import TrackingError
 
 Runs = Callable[[], dict[str, Run]]
 
@@ -114,6 +116,44 @@ def test_the_summary_has_numbers_parameters_gates_and_files(
     assert project in files.parents, "artifacts lie in the project, wherever the process runs"
     assert tracking.has_summary("trial-1")
     assert not tracking.has_summary("trial-2")
+
+
+@pytest.mark.parametrize(("experiment", "passed", "champions"), [("", True, 1), ("", False, 0), ("trial-1", True, 0)])
+def test_a_model_that_passes_its_gates_is_the_champion(
+    project: Path, runs: Runs, monkeypatch: pytest.MonkeyPatch, experiment: str, passed: bool, champions: int
+) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", experiment)
+    file = project / "quantized_int8.onnx"
+    images = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, [1, 3, 64, 64])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["image"], ["x"])], "g", [images], [])
+    onnx.save(onnx.helper.make_model(graph), file)
+    gates = {"mse": SUMMARY["gates"]["mse"] | {"passed": passed}}
+    tracking.log_summary(SUMMARY | {"gates": gates}, {}, [], {}, file)
+    recorded = runs()[experiment or "pipeline"]
+    assert recorded.info.status == "FINISHED"
+    client = MlflowClient(tracking.tracking_uri())
+    models = client.search_logged_models([recorded.info.experiment_id])
+    assert [model.name for model in models] == ["quantized_int8"]
+    registered = client.search_registered_models()
+    assert len(registered) == champions
+    if champions:
+        version = client.get_model_version_by_alias(tracking.MODEL, tracking.CHAMPION)
+        assert version.run_id == recorded.info.run_id
+
+
+def test_what_waits_can_be_delivered_later(project: Path, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tracking.stage_run("prune", {}, {}):
+        pass
+    healthy = (project / "mlflow.db").read_bytes()
+    (project / "mlflow.db").write_bytes(b"this is no database")
+    with pytest.raises(TrackingError, match="leanface track"):
+        tracking.deliver()
+    assert waiting(project) == 1
+    (project / "mlflow.db").write_bytes(healthy)
+    assert tracking.deliver() == 1
+    assert waiting(project) == 0
+    assert set(runs()) == {"prune"}
+    assert tracking.deliver() == 0
 
 
 def test_a_failing_stage_is_recorded_as_failed_and_still_fails(runs: Runs) -> None:

@@ -1,7 +1,8 @@
 """Prepared faces on disk: one folder per split, memory-mapped: images; if they are labelled, coefficients and landmarks."""
 
 import copy
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -24,11 +25,13 @@ LANDMARKS = "landmarks.npy"
 class FaceBatch(NamedTuple):
     """Images are float32 RGB in [0,1], (B,3,H,W); coefficients float32 (B,257). A single sample lacks B.
 
-    Photos have no labels: their `coefficients` are None.
+    Photos have no labels: their `coefficients` are None. `keys` (B,) int64 tell stored images apart by their contents, so
+    that what a network makes of an image can be remembered; None says that the images will not come again.
     """
 
     images: Tensor
     coefficients: Tensor | None
+    keys: Tensor | None = None
 
 
 class FaceDataset(Dataset[FaceBatch]):
@@ -71,8 +74,10 @@ class FaceDataset(Dataset[FaceBatch]):
         return int(self.images.shape[1])
 
     def __getitem__(self, index: int) -> FaceBatch:
-        image = torch.from_numpy(to_input(np.array(self.images[index])))
-        return FaceBatch(image, None if self.coefficients is None else torch.from_numpy(self.coefficients[index]))
+        image = np.array(self.images[index])
+        key = int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=8).digest(), "big", signed=True)
+        labels = None if self.coefficients is None else torch.from_numpy(self.coefficients[index])
+        return FaceBatch(torch.from_numpy(to_input(image)), labels, torch.tensor(key))
 
     def truth(self) -> dict[str, Float[Tensor, "count 257"]]:
         """The labels as {"truth": labels}; without labels {}."""
@@ -103,9 +108,14 @@ class FaceDataset(Dataset[FaceBatch]):
 
 
 def collate(samples: list[FaceBatch]) -> FaceBatch:
-    """One batch of single samples, all of them labelled or none."""
-    labels = [sample.coefficients for sample in samples if sample.coefficients is not None]
-    return FaceBatch(torch.stack([sample.images for sample in samples]), torch.stack(labels) if labels else None)
+    """One batch of single samples, each part of which all of them have or none."""
+    images, labels, keys = zip(*samples, strict=True)
+    return FaceBatch(torch.stack(images), _stacked(labels), _stacked(keys))
+
+
+def _stacked(parts: Iterable[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return torch.stack(present) if present else None
 
 
 def load_photos(folder: Path = PHOTOS) -> dict[str, Float[Tensor, "3 size size"]]:

@@ -1,18 +1,18 @@
-"""What of the original the small network is held to, beside the coefficients."""
+"""What of a reading the small network is held to: errors per face, each of which is 1 for the population's mean."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from leanface.data.synthesis import population
-from leanface.face.camera import camera_from_model
+from leanface.data.synthesis import population, sample_coefficients
+from leanface.face.camera import REFERENCE_SIZE_PX, camera_from_model
 from leanface.face.coefficients import EXPRESSION, IDENTITY, split
+from leanface.face.landmarks import landmarks_image
 from leanface.face.morphable_model import MorphableModel
 from leanface.metrics.geometry import MM_PER_DM
+from leanface.training.criterion import CoefficientLoss, PhotometricLoss
 
 
 class VertexLoss(nn.Module):
@@ -41,11 +41,13 @@ class VertexLoss(nn.Module):
         self.register_buffer("mean", model.mean_vertices[index] * MM_PER_DM, persistent=False)
         self.register_buffer("basis", basis.contiguous(), persistent=False)
 
-    def forward(self, predicted: Float[Tensor, "batch 257"], target: Float[Tensor, "batch 257"]) -> Float[Tensor, ""]:
+    def per_face(
+        self, predicted: Float[Tensor, "batch 257"], target: Float[Tensor, "batch 257"]
+    ) -> Float[Tensor, " batch"]:
         # In full precision: a millimetre of a decimetre is below bf16's resolution.
         with torch.autocast(predicted.device.type, enabled=False):
             difference = self._posed_mm(predicted.float()) - self._posed_mm(target.float())
-            return difference.square().sum(-1).mean() / self.variance_mm2
+            return difference.square().sum(-1).mean(1) / self.variance_mm2
 
     def _posed_mm(self, coefficients: Tensor) -> Float[Tensor, "batch samples 3"]:
         parts = split(coefficients)
@@ -54,36 +56,48 @@ class VertexLoss(nn.Module):
         return camera_from_model(vertices_mm, parts.angles_rad, torch.zeros_like(parts.translation))
 
 
-class AttentionLoss(nn.Module):
-    """Where each surviving channel looks, against the channel of the original that it came from.
+class LandmarkLoss(nn.Module):
+    """Mean squared distance in the image of the five landmarks, relative to the population's variance of them.
 
-    Per image and channel, softmax(activation / T) over positions is a distribution; the loss is the KL
-    divergence from the original's to the student's, averaged over images, channels and stages, times T^2,
-    which keeps the gradient's size independent of T.
-
-    Source: Shu et al., channel-wise distillation, ICCV 2021 (arXiv:2011.13256); T^2 as in Hinton et al., 2015
-    (arXiv:1503.02531).
+    Pose, translation and shape must agree for a landmark to be in its place. Alignment brings every face's
+    landmarks nearly to the same places, so the population's variance is small and the loss is strict.
     """
 
-    def __init__(self, temperature: float) -> None:
+    SAMPLES = 1024
+
+    def __init__(self, model: MorphableModel) -> None:
         super().__init__()
-        self.temperature = temperature
+        # Five vertices of the model, so that all of it need not be kept.
+        columns = (3 * model.landmarks[:, None] + torch.arange(3, device=model.landmarks.device)).flatten()
+        self.model = MorphableModel(
+            mean_vertices=model.mean_vertices[model.landmarks],
+            identity_basis=model.identity_basis[:, columns],
+            expression_basis=model.expression_basis[:, columns],
+            mean_albedo=model.mean_albedo[model.landmarks],
+            albedo_basis=model.albedo_basis[:, columns],
+            triangles=model.triangles[:0],
+            uv=model.uv[:5],
+            face_mask=model.face_mask[model.landmarks],
+            landmarks=torch.arange(5, device=model.landmarks.device),
+        )
+        generator = torch.Generator(model.mean_vertices.device).manual_seed(0)
+        points = landmarks_image(model, sample_coefficients(model, self.SAMPLES, generator), REFERENCE_SIZE_PX)
+        self.variance_px2 = float((points - points.mean(0)).square().sum(-1).mean())
 
-    def forward(
-        self,
-        student: Sequence[Float[Tensor, "batch few height width"]],
-        teacher: Sequence[Float[Tensor, "batch many height width"]],
-        channels: Sequence[Int[Tensor, " few"]],
-    ) -> Float[Tensor, ""]:
-        """One feature map per stage; `channels` are the original's channels that the student's came from."""
-        stages = [
-            self._divergence(ours, theirs[:, kept])
-            for ours, theirs, kept in zip(student, teacher, channels, strict=True)
-        ]
-        return torch.stack(stages).mean()
+    def per_face(
+        self, predicted: Float[Tensor, "batch 257"], target: Float[Tensor, "batch 257"]
+    ) -> Float[Tensor, " batch"]:
+        with torch.autocast(predicted.device.type, enabled=False):
+            ours, theirs = (
+                landmarks_image(self.model, each.float(), REFERENCE_SIZE_PX) for each in (predicted, target)
+            )
+            return (ours - theirs).square().sum(-1).mean(1) / self.variance_px2
 
-    def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
-        ours = F.log_softmax(student.flatten(2).float() / self.temperature, dim=-1)
-        theirs = F.log_softmax(teacher.flatten(2).float() / self.temperature, dim=-1)
-        summed = F.kl_div(ours, theirs, reduction="sum", log_target=True)
-        return summed * self.temperature**2 / math.prod(student.shape[:2])
+
+TERMS: dict[str, Callable[[MorphableModel], nn.Module]] = {
+    "coefficients": CoefficientLoss,
+    "vertices": VertexLoss,
+    "landmarks": LandmarkLoss,
+    "photometric": PhotometricLoss,
+}
+"""Errors by name; each has `per_face(predicted, target)`, from two readings (B,257) to (B,)."""

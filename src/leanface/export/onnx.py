@@ -14,9 +14,9 @@ from torch import nn
 
 from leanface.bundle import Spec
 from leanface.errors import ExportError
-from leanface.export.precision import PRECISIONS
+from leanface.export.precision import EIGHT_BIT, PRECISIONS
 from leanface.export.tidy import tidy
-from leanface.export.wrapper import inference_form
+from leanface.export.wrapper import inference_form, traced_as_int8
 from leanface.networks.interface import INPUT_NAME, METADATA_PREFIX, OUTPUT_NAME
 
 DYNAMIC_AXES = {INPUT_NAME: {0: "batch", 2: "height", 3: "width"}, OUTPUT_NAME: {0: "batch"}}
@@ -36,10 +36,10 @@ def export_network(network: nn.Module, spec: Spec, precision: str, opset: int) -
     """
     if precision not in PRECISIONS:
         raise ExportError(f"unknown precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
-    if (precision == "int8") != (spec.quantizer is not None):
-        kind = "a fake-quantised" if spec.quantizer is not None else "a floating-point"
+    if spec.scheme != (precision if precision in EIGHT_BIT else None):
+        kind = "a floating-point" if spec.scheme is None else f"an {spec.scheme} fake-quantised"
         raise ExportError(f"{kind} network cannot be exported in {precision}; see leanface.paths.BUNDLES.")
-    model = PRECISIONS[precision](_trace(inference_form(network), spec.input.size, opset))
+    model = PRECISIONS[precision](_trace(traced_as_int8(inference_form(network)), spec.input.size, opset))
     model.producer_name = "leanface"
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, _metadata(spec, precision))

@@ -1,6 +1,11 @@
 """The precision of an ONNX file: what TensorRT and OpenVINO compute in is what the file's types say.
 
 Inputs and outputs stay float32 in each. A new precision is one function here and one line in `PRECISIONS`.
+
+A fake-quantised network is traced as INT8, whatever its scheme: the exporter writes a weight as float32 ->
+QuantizeLinear -> DequantizeLinear -> Conv and gives each reader of a feature map quantisers of its own; a scale is
+the range / 127. What is left is 8 bits -> DequantizeLinear -> Conv, with a float32 scale per channel, and one Q/DQ
+pair per feature map and scale. A convolution that was kept from quantisation computes in float16.
 """
 
 import logging
@@ -10,9 +15,13 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+from ml_dtypes import float8_e4m3fn
 
 from leanface.errors import ExportError
 from leanface.export.tidy import Graph, Node, Tensor, replace_tensor
+
+INT8_MAX, FP8_MAX = 127.0, 448.0
+"""What a quantiser's range becomes."""
 
 
 def to_float32(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -33,11 +42,7 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Fold each QuantizeLinear of a weight: the file holds int8 weights and a float32 scale per channel.
-
-    The exporter writes a fake-quantised weight as float32 -> QuantizeLinear -> DequantizeLinear -> Conv and
-    gives each reader of a feature map quantisers of its own. What is left is int8 -> DequantizeLinear -> Conv
-    and one Q/DQ pair per feature map and scale.
+    """Int8 weights and feature maps.
 
     A feature map that cannot be negative is quantised to uint8, with the same scale: TensorRT, which has no
     uint8, imports it as int8, and a processor without VNNI multiplies it exactly (see
@@ -45,7 +50,7 @@ def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
     clipped at twice the range.
 
     Raises:
-        ExportError: a convolution's weight is not quantised.
+        ExportError: no convolution's weight is quantised.
     """
     graph: Graph = gs.import_onnx(model)
     _share_quantizers(graph)
@@ -53,8 +58,29 @@ def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
     for quantize in [node for node in graph.nodes if node.op == "QuantizeLinear"]:
         if _non_negative(quantize.inputs[0]):
             quantize.inputs[2] = quantize.outputs[0].outputs[0].inputs[2] = zero
-    for conv in [node for node in graph.nodes if node.op == "Conv"]:
-        _fold_weight(conv)
+    _convert_weights(graph, lambda levels: np.rint(levels).clip(-128, 127).astype(np.int8), "int8")
+    return _finished(graph)
+
+
+def to_fp8(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Weights and feature maps in float8 (E4M3), whose largest number, 448, is the calibrated range.
+
+    Raises:
+        ExportError: no convolution's weight is quantised.
+    """
+    graph: Graph = gs.import_onnx(model)
+    _share_quantizers(graph)
+    zero = gs.Constant("zero_float8", np.zeros((), float8_e4m3fn))
+    for quantize in [node for node in graph.nodes if node.op == "QuantizeLinear"]:
+        values = np.asarray(quantize.inputs[1].values * (INT8_MAX / FP8_MAX), np.float32)
+        scale = gs.Constant(f"{quantize.outputs[0].name}.scale", values)
+        for node in (quantize, quantize.outputs[0].outputs[0]):
+            node.inputs = [node.inputs[0], scale, zero]
+    _convert_weights(graph, lambda levels: levels.clip(-FP8_MAX, FP8_MAX).astype(float8_e4m3fn), "float8")
+    return _finished(graph)
+
+
+def _finished(graph: Graph) -> onnx.ModelProto:
     graph.cleanup().toposort()
     return gs.export_onnx(graph)
 
@@ -79,27 +105,45 @@ def _non_negative(tensor: Tensor) -> bool:
     return producer.op == "Relu"
 
 
-def _fold_weight(conv: Node) -> None:
-    dequantize = conv.inputs[1].inputs[0] if conv.inputs[1].inputs else None
-    if dequantize is None or dequantize.op != "DequantizeLinear":
+def _convert_weights(graph: Graph, to_number: Callable[[np.ndarray], np.ndarray], suffix: str) -> None:
+    """Fold each QuantizeLinear of a weight; `to_number` rounds what its scale divides to what the file holds."""
+    convs = [node for node in graph.nodes if node.op == "Conv"]
+    quantized = [conv for conv in convs if conv.inputs[1].inputs]
+    if not quantized:
         raise ExportError(
-            f"{conv.name} has a floating-point weight; an INT8 file needs a quantised network. "
+            "no weight is quantised; an 8-bit file needs a quantised network. "
             "Export a bundle whose spec has a quantizer (variant quantized_int8)."
         )
-    quantize = dequantize.inputs[0].inputs[0]
-    weight = quantize.inputs[0].values
-    # One range per output channel; a single channel's is a scalar.
-    scale = np.broadcast_to(quantize.inputs[1].values.reshape(-1), len(weight)).astype(np.float32)
-    levels = np.rint(weight / scale[:, None, None, None]).clip(-128, 127).astype(np.int8)
-    name = quantize.inputs[0].name
-    # Without a zero point it is 0: the scheme is symmetric.
-    dequantize.inputs = [gs.Constant(f"{name}.int8", levels), gs.Constant(f"{name}.scale", scale)]
-    dequantize.attrs["axis"] = 0
+    for conv in quantized:
+        dequantize = conv.inputs[1].inputs[0]
+        weight, scale = (tensor.values for tensor in dequantize.inputs[0].inputs[0].inputs[:2])
+        name = dequantize.inputs[0].inputs[0].inputs[0].name
+        # One range per output channel; a single channel's is a scalar.
+        scale = np.broadcast_to(scale.reshape(-1), len(weight)).astype(np.float32)
+        levels = to_number(weight / scale[:, None, None, None])
+        # Without a zero point it is 0: the scheme is symmetric.
+        dequantize.inputs = [gs.Constant(f"{name}.{suffix}", levels), gs.Constant(f"{name}.scale", scale)]
+        dequantize.attrs["axis"] = 0
+    for conv in convs:
+        if conv not in quantized:
+            _compute_in_float16(graph, conv)
+
+
+def _compute_in_float16(graph: Graph, conv: Node) -> None:
+    image, *parameters = conv.inputs
+    narrow, wide = gs.Variable(f"{conv.name}.input", np.float16), conv.outputs[0]
+    result = gs.Variable(f"{conv.name}.output", np.float16)
+    graph.nodes.append(gs.Node("Cast", attrs={"to": onnx.TensorProto.FLOAT16}, inputs=[image], outputs=[narrow]))
+    graph.nodes.append(gs.Node("Cast", attrs={"to": onnx.TensorProto.FLOAT}, inputs=[result], outputs=[wide]))
+    conv.inputs = [narrow, *(gs.Constant(tensor.name, tensor.values.astype(np.float16)) for tensor in parameters)]
+    conv.outputs = [result]
 
 
 PRECISIONS: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
     "fp32": to_float32,
     "fp16": to_float16,
     "int8": to_int8,
+    "fp8": to_fp8,
 }
-"""By the last part of a variant's name: `distilled_fp16` is exported in fp16."""
+EIGHT_BIT = ("int8", "fp8")
+"""Those of a network that is fake-quantised by the scheme of that name."""

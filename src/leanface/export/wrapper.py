@@ -1,7 +1,7 @@
-"""What is exported: the network as inference needs it, batch norms folded into the convolutions."""
+"""What is exported: the network as inference and the tracer need it, batch norms folded into the convolutions."""
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ def inference_form(network: nn.Module) -> nn.Module:
     """A copy in eval mode that computes the same function without batch norms.
 
     With k the batch norm's weight over its standard deviation, per output channel, a convolution's weights W
-    become W k. A quantised one's range becomes amax |k|, so that the 8-bit integers round(127 W / amax) stay
+    become W k. A quantised one's range becomes amax |k|, so that the 8-bit numbers, round(127 W / amax) in INT8, stay
     what they were, up to their sign.
     """
     folded = copy.deepcopy(network).cpu().eval()
@@ -29,10 +29,21 @@ def inference_form(network: nn.Module) -> nn.Module:
         conv.weight.mul_(gain[:, None, None, None])
         conv.bias = nn.Parameter(shift if conv.bias is None else conv.bias * gain + shift)
         quantizer: Any = getattr(conv, "weight_quantizer", None)
-        if quantizer is not None:
+        if quantizer is not None and quantizer.is_enabled:
             quantizer.amax = quantizer.amax * gain.abs()[:, None, None, None]
         folded.set_submodule(norm_name, nn.Identity())
     return folded
+
+
+def traced_as_int8(network: nn.Module) -> nn.Module:
+    """Let the quantisers of a network, in place, be written as INT8; they keep their ranges.
+
+    FP8 ones ModelOpt writes as nodes of TensorRT's own, and not per channel.
+    """
+    for module in network.modules():
+        if isinstance(getattr(module, "num_bits", None), tuple):
+            cast(Any, module).num_bits = 8
+    return network
 
 
 def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from leanface.face.render import Renderer
 from leanface.face.texture import UvMap
 from leanface.metrics.estimate import Samples, means
 from leanface.metrics.fidelity import render_likeness, uv_likeness
-from leanface.metrics.geometry import geometry_errors
+from leanface.metrics.geometry import geometry_errors, vertex_errors_mm
 
 Run = Callable[[Float32[np.ndarray, "batch 3 H W"]], Float32[np.ndarray, "batch 257"]]
 """A network in any runtime."""
@@ -63,6 +63,13 @@ class Judge:
         if truth is None:
             return {}
         return _prefixed("truth_", geometry_errors(self.model, compressed, truth))
+
+    def error_fields_mm(
+        self, compared: Comparison, truth: Float[Tensor, "batch 257"] | None
+    ) -> dict[str, Float[Tensor, " vertices"]]:
+        """Each vertex's mean distance to the original's reading, and to the truth where it is known."""
+        references = {"To the original": compared.original} | ({} if truth is None else {"To the truth": truth})
+        return {name: vertex_errors_mm(self.model, compared.compressed, each) for name, each in references.items()}
 
     def mean_face(
         self, original: Float[Tensor, "batch 257"], truth: Float[Tensor, "batch 257"] | None

@@ -13,7 +13,8 @@ Each measure is per sample. The second answer (the reference, the original's) sa
     mse_position    MSE of the UV position map over the face's texels, in units of position_range_dm squared
 
 SSIM of UV maps counts the texels whose whole window lies on the face: the maps are void beyond it. Where the
-reference shows no face at all (it looks away, or stands outside the frame), ssim_face and mse_face are NaN.
+reference shows no face at all (it looks away, or stands outside the frame), ssim_face and mse_face are NaN; where
+neither answer shows anything, so that two black frames would count as alike, ssim_render and mse are NaN too.
 """
 
 import math
@@ -86,12 +87,12 @@ def render_likeness(
         images = _channel_last(renderer(ours).image), _channel_last(renderer(theirs).image)
         faces = renderer.face_alpha(theirs)[:, 0].numpy().astype(bool)
         for pair, face in zip(zip(*images, strict=True), faces, strict=True):
-            shown = bool(face.any())
+            drawn, shown = any(image.any() for image in pair), bool(face.any())
             rows.append(
                 {
-                    "ssim_render": ssim(*pair, data_range=1.0),
+                    "ssim_render": ssim(*pair, data_range=1.0) if drawn else math.nan,
                     "ssim_face": ssim(*pair, data_range=1.0, mask=face) if shown else math.nan,
-                    "mse": mse(*pair),
+                    "mse": mse(*pair) if drawn else math.nan,
                     "mse_face": mse(*pair, mask=face) if shown else math.nan,
                 }
             )

@@ -85,6 +85,19 @@ def _vertex_distances(model: MorphableModel, predicted: Tensor, truth: Tensor) -
     return vertex * MM_PER_DM, posed * MM_PER_DM, 100 * vertex / between_eyes
 
 
+@torch.no_grad()
+def vertex_errors_mm(
+    model: MorphableModel, predicted: Float[Tensor, "batch 257"], truth: Float[Tensor, "batch 257"]
+) -> Float[Tensor, " vertices"]:
+    """Mean over samples of every vertex's distance, shape only, in the model's frame."""
+    total = torch.zeros(model.vertex_count, device=predicted.device)
+    for start in range(0, len(predicted), _CHUNK):
+        a, b = split(predicted[start : start + _CHUNK]), split(truth[start : start + _CHUNK])
+        offsets = model.vertices(a.identity, a.expression) - model.vertices(b.identity, b.expression)
+        total += offsets.square().sum(-1).sqrt().sum(0)
+    return total / len(predicted) * MM_PER_DM
+
+
 def mean_errors(
     model: MorphableModel, predicted: Float[Tensor, "batch 257"], truth: Float[Tensor, "batch 257"]
 ) -> dict[str, float]:
@@ -106,5 +119,6 @@ def reference_errors(
 
 @torch.inference_mode()
 def predict(network: nn.Module, dataset: FaceDataset, batch_size: int = 32) -> Float[Tensor, "count 257"]:
-    """A network's coefficients for every face of a split, in order."""
-    return torch.cat([network(batch.images) for batch in dataset.batches(batch_size)]).clone()
+    """A network's coefficients for every face of a split, in order, on the CPU; computed where the network lies."""
+    device = next(network.parameters()).device
+    return torch.cat([network(batch.images.to(device)).cpu() for batch in dataset.batches(batch_size)]).clone()

@@ -1,4 +1,4 @@
-"""Fake-quantised networks: INT8 weights per output channel, INT8 activations per tensor, by NVIDIA ModelOpt.
+"""Fake-quantised networks: 8-bit weights per output channel, 8-bit activations per tensor, by NVIDIA ModelOpt.
 
 A `Quantizer` says all that is needed to rebuild one: where the quantisers sit follows from it, and their
 ranges are buffers (`_amax`) of the state dict, so that a bundle holds them like any other weight.
@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from leanface.networks.resnet import ResidualAdd
+from leanface.networks.resnet import ResidualAdd, widths_of
 
 with warnings.catch_warnings():  # at import ModelOpt warns of optional packages that it does not find
     warnings.simplefilter("ignore")
@@ -22,16 +22,22 @@ with warnings.catch_warnings():  # at import ModelOpt warns of optional packages
     from modelopt.torch.quantization.nn import QuantInputBase, QuantModuleRegistry, TensorQuantizer
 
 
-class Quantizer(BaseModel):
-    """What is quantised: the inputs and weights of all convolutions.
+NUMBER_FORMATS: dict[str, int | tuple[int, int]] = {"int8": 8, "fp8": (4, 3)}
+"""By scheme, in ModelOpt's terms: bits of an integer, or bits of a float's exponent and mantissa (E4M3)."""
 
-    With `residual` also the identity branch of each residual addition: then feature maps stay in INT8.
+
+class Quantizer(BaseModel):
+    """What is quantised, and to what: the inputs and weights of all convolutions but the `kept` ones.
+
+    With `residual` also the identity branch of each residual addition: then feature maps stay in 8 bits.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    scheme: Literal["int8"] = "int8"
+    scheme: Literal["int8", "fp8"] = "int8"
     residual: bool
+    kept: tuple[str, ...] = ()
+    """Convolutions that stay in floating point, by module name."""
 
 
 @QuantModuleRegistry.register({ResidualAdd: "ResidualAdd"})
@@ -49,11 +55,15 @@ def add_quantizers(network: nn.Module, quantizer: dict[str, Any]) -> nn.Module:
         quantizer: a `Quantizer` as plain JSON (`Spec.quantizer`).
 
     Raises:
-        ValueError: `quantizer` is not a description that this version knows.
+        ValueError: `quantizer` is not a description that this version knows, or keeps layers that there are not.
     """
     description = Quantizer.model_validate(quantizer)
-    per_channel = {"num_bits": 8, "axis": 0}
-    per_tensor = {"num_bits": 8, "axis": None}
+    unknown = sorted(set(description.kept) - set(widths_of(network)))
+    if unknown:
+        raise ValueError(f"the quantiser keeps layers that the network does not have: {', '.join(unknown)}")
+    number_format = NUMBER_FORMATS[description.scheme]
+    per_channel = {"num_bits": number_format, "axis": 0}
+    per_tensor = {"num_bits": number_format, "axis": None}
     entries: list[dict[str, Any]] = [
         {"quantizer_name": "*", "enable": False},
         {"quantizer_name": "*weight_quantizer", "parent_class": "nn.Conv2d", "cfg": per_channel},
@@ -62,6 +72,7 @@ def add_quantizers(network: nn.Module, quantizer: dict[str, Any]) -> nn.Module:
     if description.residual:
         entry = {"quantizer_name": "*input_quantizer", "parent_class": "ResidualAdd", "cfg": per_tensor}
         entries.append(entry)
+    entries += [{"quantizer_name": f"{name}.*", "enable": False} for name in description.kept]
     with contextlib.redirect_stdout(io.StringIO()):  # ModelOpt prints how many quantisers it inserted
         mtq.quantize(network, {"quant_cfg": entries, "algorithm": None})
     for name, module in quantizers_of(network):

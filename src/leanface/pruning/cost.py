@@ -86,4 +86,4 @@ def _convolutions(network: nn.Module) -> dict[str, nn.Module]:
 def _run(network: nn.Module, size: int) -> None:
     """One blank image through the network."""
     assert not network.training, "batch norms would learn from a blank image"
-    network(torch.zeros(1, 3, size, size))
+    network(torch.zeros(1, 3, size, size, device=next(network.parameters()).device))

@@ -1,24 +1,20 @@
-"""Removes whole channels from a network, and everything that depends on them.
-
-Source: dependency groups as in Fang et al., DepGraph, CVPR 2023 (arXiv:2301.12900).
-"""
+"""Removes whole channels from a network, and everything that depends on them."""
 
 import copy
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple, cast
 
 import torch
-from torch_pruning.pruner import BasePruner, function
 
-from leanface.config import Prune
 from leanface.errors import ConfigError
 from leanface.networks.resnet import FaceReconstructionNet, widths_of
-from leanface.pruning.importance import build_importance
+from leanface.pruning.gradients import Calibration, observe_gradients
+from leanface.pruning.groups import ChannelGraph
+from leanface.pruning.importance import GradientImportance, Importance
+from leanface.pruning.scopes import Counts, Scores, local_counts
 
 Kept = dict[str, list[int]]
 """The pruning record: which of the original's output channels each convolution kept, in its own order."""
-
-TRACING_SIZE = 64
-"""Image size for tracing the dependencies, which do not depend on it."""
 
 
 class PruneResult(NamedTuple):
@@ -28,47 +24,66 @@ class PruneResult(NamedTuple):
     kept: Kept
 
 
-def prune(network: FaceReconstructionNet, config: Prune, seed: int) -> PruneResult:
-    """Remove the least important channels of every group of coupled convolutions.
+def prune_channels(
+    network: FaceReconstructionNet,
+    ratios: Mapping[str, float],
+    importance: Importance,
+    *,
+    round_to: int = 1,
+    seed: int = 0,
+    calibration: Calibration | None = None,
+) -> PruneResult:
+    """A copy of `network` without the least important channels of the groups that `ratios` names.
 
-    The same share goes from every group, the residual streams included; what is left is rounded down to a
-    multiple of `config.round_to`. The heads keep all their outputs. `network` itself is left as it is.
+    Args:
+        network: in eval mode.
+        ratios: share of its channels that a group loses, by its name in `coupled_groups`; other groups stay whole.
+        importance: scores the channels of a group.
+        round_to: what is left of a group is rounded down to a multiple of it.
+        seed: of criteria that leave it to chance.
+        calibration: what gradient-based criteria look at; others need none.
 
     Raises:
-        ConfigError: the ratio would empty a convolution, or the criterion is wrong.
+        ConfigError: a ratio would empty a convolution, or the criterion needs `calibration`.
     """
-    pruned = copy.deepcopy(network).eval()
-    widths = widths_of(pruned)
-    names = {pruned.get_submodule(name): name for name in widths}
-    kept = {name: list(range(outputs)) for name, (_, outputs) in widths.items()}
-    _check_ratio(config, min(outputs for name, (_, outputs) in widths.items() if name.startswith("backbone.")))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        pruner: Any = BasePruner(
-            pruned,
-            torch.zeros(1, 3, TRACING_SIZE, TRACING_SIZE),
-            importance=build_importance(config.importance),
-            pruning_ratio=config.ratio,
-            round_to=config.round_to,
-            ignored_layers=list(pruned.final_layers),
-        )
-        for group in pruner.step(interactive=True):
-            # The record is taken from the very indices that are removed, so it is exact by construction.
-            for dependency, indices in group:
-                if dependency.handler == function.prune_conv_out_channels:
-                    name, gone = names[dependency.target.module], set(indices)
-                    kept[name] = [channel for place, channel in enumerate(kept[name]) if place not in gone]
-            group.prune()
-    pruned.zero_grad()  # tracing left gradients of the old shapes
-    return PruneResult(pruned, kept)
+    scorer = Scorer(network, importance, seed, calibration)
+    return scorer.keep(local_counts(scorer.channels, ratios, round_to))
 
 
-def _check_ratio(config: Prune, smallest: int) -> None:
-    """Refuse what torch-pruning would skip in silence, leaving that group whole."""
-    left = int(smallest * (1 - config.ratio))
-    if config.ratio > 0 and left < config.round_to:
-        raise ConfigError(
-            f"prune.ratio {config.ratio} leaves {left} of the smallest convolution's {smallest} channels, "
-            f"which prune.round_to {config.round_to} rounds down to none; use a ratio of at most "
-            f"{1 - config.round_to / smallest:.3g} or a smaller round_to."
-        )
+class Scorer:
+    """A copy of a network, its channels scored, from which the least important may be taken once.
+
+    Attributes:
+        groups: the coupled groups of the network.
+        channels: how many each has.
+        scores: of every channel, by group; groups that the criterion cannot judge are left out.
+    """
+
+    def __init__(
+        self, network: FaceReconstructionNet, importance: Importance, seed: int, calibration: Calibration | None
+    ) -> None:
+        self._network = copy.deepcopy(network).eval()
+        self._graph = ChannelGraph(self._network)
+        self.groups = self._graph.groups()
+        self.channels = {name: group.channels for name, group in self.groups.items()}
+        if isinstance(importance, GradientImportance):
+            if calibration is None:
+                raise ConfigError(f"{type(importance).__name__} looks at gradients: it needs calibration images.")
+            observe_gradients(self._network, calibration, importance.observe, seed)
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(seed)
+            scores = {name: importance(group.dependencies) for name, group in self.groups.items()}
+        self._network.zero_grad()
+        self.scores: Scores = {name: score.cpu() for name, score in scores.items() if score is not None}
+
+    def keep(self, counts: Counts) -> PruneResult:
+        """The network with this many channels left in each group; groups without a count stay whole."""
+        kept = {name: list(range(outputs)) for name, (_, outputs) in widths_of(self._network).items()}
+        for name, score in self.scores.items():
+            order = cast(list[int], torch.argsort(score, stable=True).tolist())
+            gone = sorted(order[: len(order) - counts.get(name, len(order))])
+            if gone:
+                self._graph.remove(name, gone)
+            for convolution in self.groups[name].convolutions:
+                kept[convolution] = sorted(set(kept[convolution]) - set(gone))
+        return PruneResult(self._network, kept)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import nn
 
 from leanface.networks.resnet import Widths
 from leanface.pruning.compensate import LayerFit
-from leanface.pruning.cost import LayerCost
+from leanface.pruning.cost import LayerCost, macs_and_parameters
 
 ORIGINAL, PRUNED = "#9aa4b0", "#0969da"
 
@@ -29,23 +30,25 @@ def plot_widths(original: Widths, pruned: Widths, path: Path) -> None:
     _save(figure, path)
 
 
-def plot_layers(costs: Mapping[str, LayerCost], latencies_ms: Mapping[str, float], path: Path) -> None:
-    """Parameters, MACs, activation memory and time of every convolution."""
-    rows = {
-        "parameters (million)": [cost.parameters / 1e6 for cost in costs.values()],
-        "MACs (million)": [cost.macs / 1e6 for cost in costs.values()],
-        "activation (MiB, FP32)": [cost.activation_bytes / 2**20 for cost in costs.values()],
-        "latency (ms)": [latencies_ms[name] for name in costs],
+def size_metrics(original: nn.Module, pruned: nn.Module, size: int) -> dict[str, float]:
+    """Multiply-accumulates, for an image of `size` pixels, and parameters of both, and the share that is left."""
+    macs, parameters = macs_and_parameters(original, size)
+    macs_left, parameters_left = macs_and_parameters(pruned, size)
+    return {
+        "original/macs": macs,
+        "original/parameters": parameters,
+        "pruned/macs": macs_left,
+        "pruned/parameters": parameters_left,
+        "macs_share": macs_left / macs,
+        "parameters_share": parameters_left / parameters,
     }
-    figure = Figure(figsize=(12, 9), layout="constrained")
-    panels = figure.subplots(len(rows), sharex=True)
-    for axes, (label, values) in zip(panels, rows.items(), strict=True):
-        axes.bar(range(len(values)), values, color=PRUNED, width=0.8)
-        axes.set_ylabel(label)
-        axes.set_title(f"total {sum(values):.3g}", loc="right", fontsize=9)
-        axes.grid(axis="y", alpha=0.3)
-    _name_layers(panels[-1], list(costs))
-    _save(figure, path)
+
+
+def recovered(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Share of the error against the original that compensation took back; {} if there was none to take."""
+    error = "vertex_mm"
+    before, after = (metrics.get(f"{state}/teacher/{error}") for state in ("pruned", "compensated"))
+    return {} if not before or after is None else {f"recovered/{error}": 1 - after / before}
 
 
 def write_layers(

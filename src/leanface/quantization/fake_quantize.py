@@ -9,28 +9,34 @@ from torch import Tensor, nn
 
 from leanface.networks.quantized import Quantizer, add_quantizers, quantizers_of
 from leanface.networks.resnet import FaceReconstructionNet
+from leanface.quantization.ranges import FROM_HISTOGRAM
 
 with warnings.catch_warnings():  # at import ModelOpt warns of optional packages that it does not find
     warnings.simplefilter("ignore")
     from modelopt.torch.quantization.calib import HistogramCalibrator
 
-PERCENTILE = 99.999
-"""Of an activation's magnitudes. A few outliers would take the levels of all others: INT8 moved the vertices
-of a half-width student by 0.243 mm with the largest magnitude, 0.196 with 99.999, 0.220 with 99.99 and 0.500
-with 99.9."""
+CALIBRATIONS = ("max", *FROM_HISTOGRAM)
+"""How an activation's range follows from its magnitudes: the largest, or what `leanface.quantization.ranges` finds."""
 
 
 def fake_quantize(
     network: FaceReconstructionNet,
     images: Float[Tensor, "count 3 height width"],
     quantizer: Quantizer,
-    percentile: float = PERCENTILE,
+    calibration: str = "percentile",
     batch_size: int = 16,
 ) -> nn.Module:
     """Insert quantisers, in place, and calibrate their ranges; what comes back is in eval mode.
 
-    A weight's range is the largest magnitude of its output channel; an activation's is a percentile of the
-    magnitudes over all images and places. Quantisation-aware training goes on from here, ranges fixed.
+    A weight's range is the largest magnitude of its output channel; an activation's follows from its magnitudes
+    over all images and places. Quantisation-aware training goes on from here, ranges fixed.
+
+    Args:
+        network: in floating point.
+        images: faces of the train split.
+        quantizer: what is quantised.
+        calibration: a name in `CALIBRATIONS`.
+        batch_size: of the passes over the images.
 
     Raises:
         ValueError: there is no image, or one is not finite.
@@ -44,16 +50,24 @@ def fake_quantize(
         (weights if name.endswith("weight_quantizer") else activations).append(module)
         module.disable_quant()  # each layer is calibrated on what it sees in floating point
         module.enable_calib()
-    for module in activations:
-        module._calibrator = HistogramCalibrator(num_bits=8, axis=None, unsigned=False)
+    if calibration != "max":
+        for module in activations:
+            module._calibrator = HistogramCalibrator(axis=None)
     with torch.no_grad():
         for start in range(0, len(images), batch_size):
             quantized(images[start : start + batch_size])
     for module in weights:
         _set_range(module, module._calibrator.compute_amax())
     for module in activations:
-        _set_range(module, module._calibrator.compute_amax("percentile", percentile=percentile))
+        _set_range(module, _activation_range(module._calibrator, calibration))
     return quantized
+
+
+def _activation_range(calibrator: Any, calibration: str) -> Tensor:
+    if calibration == "max":
+        return calibrator.compute_amax()
+    counts, edges = (part.double().cpu().numpy() for part in (calibrator._calib_hist, calibrator._calib_bin_edges))
+    return torch.tensor(FROM_HISTOGRAM[calibration](counts, edges))
 
 
 def _set_range(quantizer: Any, amax: Tensor) -> None:

@@ -13,7 +13,7 @@ from leanface.report.figures import save_pareto
 from leanface.report.files import Json, write_json, write_text
 from leanface.report.pictures import DIFFERENCE_GAIN
 from leanface.report.sources import PICTURES, Sources
-from leanface.report.summary import GATED, summarize
+from leanface.report.summary import summarize
 
 
 def write_report(sources: Sources, gates: Gates) -> Json:
@@ -27,7 +27,7 @@ def write_report(sources: Sources, gates: Gates) -> Json:
     save_pareto(summary["variants"], pareto)
     pictures = {**sources.pictures, "pareto": pareto}
     for name in paths.VARIANTS:
-        for sheet in ("faces", "photos"):
+        for sheet in ("faces", "photos", "worst", "heatmap"):
             pictures[f"{name}_{sheet}"] = paths.evaluation_dir(name) / f"{sheet}.png"
     context = _context(sources, summary)
     write_text(paths.REPORT_HTML, _render("template.html.j2", pictures=_inlined(pictures), **context))
@@ -46,9 +46,9 @@ def _context(sources: Sources, summary: Json) -> dict[str, Any]:
             for name, gate in summary["gates"].items()
         ],
         "passed": all(gate["passed"] for gate in summary["gates"].values()),
-        "gated": GATED,
+        "gated": paths.DEPLOYED,
         "ladder": tables.ladder(sources, summary),
-        "ladder_mark": tables.VARIANT_NAMES[GATED],
+        "ladder_mark": tables.VARIANT_NAMES[paths.DEPLOYED],
         "batches": sources.benchmark["settings"]["batches"],
         "settings": sources.benchmark["settings"],
         "image_size": sources.evaluations[original]["image_size"],

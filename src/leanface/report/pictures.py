@@ -1,6 +1,6 @@
 """Faces side by side: what the networks saw, what each of the two reads in it, and where these differ."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,9 @@ from leanface.report.sheet import Cell, Row, save_sheet
 
 DIFFERENCE_GAIN = 5.0
 """Differences are shown this many times as large: a fifth of the colour range gives the darkest shade."""
+
+WORST_COUNT = 8
+"""How many of the faces least like the original's are shown."""
 
 BACKING = 0.88
 """Grey behind reconstructions: bright skin stands out from it, and so does dark hair."""
@@ -34,23 +37,34 @@ class FaceRow:
     difference: Float[np.ndarray, "H W"]
 
 
-def save_comparison(renderer: Renderer, names: Sequence[str], compared: Comparison, path: Path) -> None:
-    """Render the first faces compared, one for each name, as a labelled sheet."""
-    count = len(names)
-    photos = compared.images[:count].permute(0, 2, 3, 1).numpy()
-    pictures = [_on_grey(renderer, answer[:count]) for answer in (compared.original, compared.compressed)]
+def save_comparison(renderer: Renderer, names: Mapping[int, str], compared: Comparison, path: Path) -> None:
+    """Render some of the faces compared as a labelled sheet.
+
+    Args:
+        names: of the faces to show, by their index.
+    """
+    chosen = list(names)
+    photos = compared.images[chosen].permute(0, 2, 3, 1).numpy()
+    pictures = [_on_grey(renderer, answer[chosen]) for answer in (compared.original, compared.compressed)]
     ssim, error_mm = compared.likeness["ssim"], compared.likeness["original_posed_mm"]
     rows = [
         FaceRow(
-            f"{names[index].replace('_', ' ')}\nUV SSIM {ssim[index]:.3f}\n{error_mm[index]:.2f} mm",
-            photos[index],
+            f"{name.replace('_', ' ')}\nUV SSIM {ssim[index]:.3f}\n{error_mm[index]:.2f} mm",
+            photo,
             original,
             compressed,
             np.abs(original - compressed).mean(axis=-1),
         )
-        for index, (original, compressed) in enumerate(zip(*pictures, strict=True))
+        for (index, name), photo, original, compressed in zip(names.items(), photos, *pictures, strict=True)
     ]
     save_face_sheet(rows, path)
+
+
+def save_comparisons(renderer: Renderer, compared: Comparison, count: int, folder: Path) -> None:
+    """The first test faces as faces.png, and those that are least like the original's as worst.png."""
+    least_alike = np.argsort(compared.likeness["ssim"])[:WORST_COUNT]
+    for name, indices in (("faces", range(min(count, len(compared.images)))), ("worst", map(int, least_alike))):
+        save_comparison(renderer, {index: f"test face {index}" for index in indices}, compared, folder / f"{name}.png")
 
 
 def save_face_sheet(rows: Sequence[FaceRow], path: Path) -> None:

@@ -15,8 +15,6 @@ BASELINE = "original_fp32"
 BASELINE_RUNTIMES = ("torch_cuda", "torch")
 """The original runs in PyTorch: where there is a GPU on it, for a GPU is not to be compared with a processor."""
 
-GATED = "quantized_int8"
-
 
 def summarize(sources: Sources, gates: Gates) -> Json:
     """The contents of summary.json.
@@ -42,7 +40,7 @@ def summarize(sources: Sources, gates: Gates) -> Json:
 
 def check_gates(gates: Gates, variants: dict[str, Json]) -> dict[str, Json]:
     """Each gate's limit, the INT8 network's value, and whether it passes; a value that is undefined fails."""
-    ours, original = variants[GATED], variants[BASELINE]
+    ours, original = variants[paths.DEPLOYED], variants[BASELINE]
     return {
         "ssim": _gate(gates.uv_ssim_min, ours["ssim"], at_least=True),
         "mse": _gate(gates.mse_max, ours["mse"], at_least=False),

@@ -7,7 +7,7 @@ from typing import Any, cast
 from leanface import paths
 from leanface.report.files import Json
 from leanface.report.sources import Sources
-from leanface.report.summary import BASELINE, BASELINE_RUNTIMES, GATED, baseline, measured
+from leanface.report.summary import BASELINE, BASELINE_RUNTIMES, baseline, measured
 
 DASH = "\N{EN DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -71,8 +71,8 @@ STEPS = (
     ("Pruned", "prune", "pruned/"),
     ("Re-fitted in closed form", "prune", "compensated/"),
     ("Distilled", "distill", "distilled/"),
-    ("INT8, calibrated", "quantize", "calibrated/"),
-    ("INT8, trained on", "quantize", "trained/"),
+    ("8 bits, calibrated (PTQ)", "quantize", "calibrated/"),
+    ("8 bits, trained on (QAT)", "quantize", "trained/"),
 )
 """What is done to the network, the stage that does it, and that state's prefix in the stage's metrics."""
 
@@ -119,7 +119,7 @@ def ladder(sources: Sources, summary: Json) -> list[Rung]:
     tensorrt = [
         row
         for row in rows
-        if (row["runtime"], row["variant"], row["batch"], row["streams"]) == ("tensorrt", GATED, 1, 1)
+        if (row["runtime"], row["variant"], row["batch"], row["streams"]) == ("tensorrt", paths.DEPLOYED, 1, 1)
     ]
     steps: list[tuple[str, Json]] = [("Original", torch_row)]
     steps += [("Original, exported", row) for row in best[BASELINE][:1]]

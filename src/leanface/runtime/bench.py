@@ -35,9 +35,8 @@ def bench_file(path: Path, settings: Benchmark) -> list[Row]:
     Raises:
         ArtifactError: it is missing, damaged, or was not exported by LeanFace.
     """
-    _, image_size = read_onnx(path)
     entries = [Entry(path.stem, runtime, path, settings.streams) for runtime in ONNX_READERS]
-    return benchmark_networks(entries, settings, image_size)
+    return benchmark_networks(entries, settings, read_onnx(path).image_size)
 
 
 def print_rows(rows: Sequence[Row], console: Console) -> None:

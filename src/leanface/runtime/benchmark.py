@@ -27,7 +27,7 @@ from leanface.metrics.counters import energy_counters, energy_per_call_j, gpu_me
 from leanface.metrics.latency import Timing, measure_latency
 from leanface.runtime import RUNTIMES, Pool, Runtime, files_of, open_runtime
 
-DEPLOYED = ("distilled_fp16", "quantized_int8")
+CONCURRENT = ("distilled_fp16", paths.DEPLOYED)
 """Variants that are measured with more than one stream too."""
 
 END_TO_END = (("original_fp32", "torch"), ("quantized_int8", "openvino"))
@@ -99,7 +99,7 @@ class Footprint(NamedTuple):
 def plan(settings: Benchmark) -> list[Entry]:
     """Every variant in every runtime that reads it, the deployed ones with all of `settings.streams`."""
     return [
-        Entry(variant, runtime, files_of(variant)[runtime], settings.streams if variant in DEPLOYED else (1,))
+        Entry(variant, runtime, files_of(variant)[runtime], settings.streams if variant in CONCURRENT else (1,))
         for runtime in RUNTIMES
         for variant in paths.VARIANTS
         if runtime in files_of(variant)

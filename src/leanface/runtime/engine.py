@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -27,6 +27,18 @@ TIMING_CACHE = ".timing.cache"
 
 WEIGHTS_FLAGS = {"fixed": (), "refittable": ("REFIT",), "stripped": ("STRIP_PLAN", "REFIT_IDENTICAL")}
 """Names in trt.BuilderFlag."""
+
+FIRST_WITH_FP8 = 89
+"""Compute capability, Ada's 8.9."""
+
+
+class ExportedNetwork(NamedTuple):
+    """An ONNX file's bytes, and of its metadata the height and width (px) of its images and its precision."""
+
+    path: Path
+    content: bytes
+    image_size: int
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -116,13 +128,14 @@ def build_engine(onnx_path: Path, plan_path: Path, build: Build) -> EngineDescri
         BackendError: no TensorRT library is installed, or it cannot build here.
     """
     library, trt = load_tensorrt()
-    content, size = read_onnx(onnx_path)
+    exported = read_onnx(onnx_path)
+    size = exported.image_size
     profile: dict[str, Shape] = {
         kind: (batch, 3, size, size)
         for kind, batch in (("min", build.batch_min), ("opt", build.batch_opt), ("max", build.batch_max))
     }
     start = time.perf_counter()
-    plan, targets, layers = _build(library, trt, content, onnx_path, profile, build, plan_path.with_name(TIMING_CACHE))
+    plan, targets, layers = _build(library, trt, exported, profile, build, plan_path.with_name(TIMING_CACHE))
     description = EngineDescription(
         status="built",
         library=library,
@@ -133,7 +146,7 @@ def build_engine(onnx_path: Path, plan_path: Path, build: Build) -> EngineDescri
         options=build.model_dump(exclude={"batch_min", "batch_opt", "batch_max"}),
         size_bytes=len(plan),
         build_seconds=round(time.perf_counter() - start, 3),
-        onnx_sha256=hashlib.sha256(content).hexdigest(),
+        onnx_sha256=hashlib.sha256(exported.content).hexdigest(),
     )
     text = json.dumps(asdict(description), indent=1) + "\n"
     for target, data in ((plan_path, plan), (plan_path.with_suffix(".json"), text.encode())):
@@ -154,8 +167,8 @@ def load_description(plan_path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path} does not describe an engine ({error}); run `leanface stage build`.") from None
 
 
-def read_onnx(path: Path) -> tuple[bytes, int]:
-    """The file's bytes, and the height and width (px) of its images.
+def read_onnx(path: Path) -> ExportedNetwork:
+    """Read a file that stage export wrote.
 
     Raises:
         ArtifactError: it is missing, damaged, or was not exported by LeanFace.
@@ -169,19 +182,19 @@ def read_onnx(path: Path) -> tuple[bytes, int]:
         raise ArtifactError(f"{path} is not an ONNX file ({error}); run `leanface stage export`.") from None
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     try:
-        return content, int(json.loads(metadata[METADATA_PREFIX + "input"])["size"])
+        size = int(json.loads(metadata[METADATA_PREFIX + "input"])["size"])
+        return ExportedNetwork(path, content, size, metadata[METADATA_PREFIX + "precision"])
     except (KeyError, ValueError, TypeError):
         raise ArtifactError(
-            f"{path} does not say its image size; export it with `leanface stage export`, which writes it "
-            f"to the metadata key {METADATA_PREFIX}input."
+            f"{path} does not say its image size and precision; export it with `leanface stage export`, which writes "
+            f"them to the metadata keys {METADATA_PREFIX}input and {METADATA_PREFIX}precision."
         ) from None
 
 
 def _build(
     library: str,
     trt: Any,
-    content: bytes,
-    onnx_path: Path,
+    exported: ExportedNetwork,
     shapes: dict[str, Shape],
     build: Build,
     timing_cache: Path,
@@ -193,7 +206,7 @@ def _build(
     except (TypeError, RuntimeError) as error:
         raise BackendError(f"{library} cannot build engines here: {'; '.join(logger.errors) or error}") from error
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    _parse(library, trt.OnnxParser(network, logger), content, onnx_path)
+    _parse(library, trt.OnnxParser(network, logger), exported)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, build.workspace_mib << 20)
     config.builder_optimization_level = build.builder_level
@@ -206,7 +219,7 @@ def _build(
     profile = builder.create_optimization_profile()
     profile.set_shape(INPUT_NAME, shapes["min"], shapes["opt"], shapes["max"])
     config.add_optimization_profile(profile)
-    targets = _set_targets(library, trt, config)
+    targets = _set_targets(library, trt, config, FIRST_WITH_FP8 if exported.precision == "fp8" else 0)
     times_kernels = library == "tensorrt" and build.timing_cache
     if times_kernels:
         known = timing_cache.read_bytes() if timing_cache.exists() else b""
@@ -214,23 +227,23 @@ def _build(
             config.set_timing_cache(config.create_timing_cache(b""), False)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise BackendError(f"{library} could not build an engine from {onnx_path}: {'; '.join(logger.errors)}")
+        raise BackendError(f"{library} could not build an engine from {exported.path}: {'; '.join(logger.errors)}")
     if times_kernels:
         _write(timing_cache, bytes(config.get_timing_cache().serialize()))
     return bytes(plan), targets, _layers(network)
 
 
-def _parse(library: str, parser: Any, content: bytes, onnx_path: Path) -> None:
+def _parse(library: str, parser: Any, exported: ExportedNetwork) -> None:
     """Fill the parser's network.
 
     Raises:
         ExportError: with what the parser itself says of each node that it does not accept.
     """
-    if parser.parse(content):
+    if parser.parse(exported.content):
         return
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     lines = [f"  node {error.node_name() or '?'} ({error.node_operator() or '?'}): {error.desc()}" for error in errors]
-    raise ExportError(f"{library} cannot parse {onnx_path}:\n" + "\n".join(lines))
+    raise ExportError(f"{library} cannot parse {exported.path}:\n" + "\n".join(lines))
 
 
 def _layers(network: Any) -> dict[str, dict[str, int]]:
@@ -242,12 +255,12 @@ def _layers(network: Any) -> dict[str, dict[str, int]]:
     return {kind: dict(types) for kind, types in sorted(counts.items())}
 
 
-def _set_targets(library: str, trt: Any, config: Any) -> list[str]:
-    """TensorRT-RTX builds for GPUs that are not there: for all that it knows, so the engine is portable."""
+def _set_targets(library: str, trt: Any, config: Any, first: int) -> list[str]:
+    """TensorRT-RTX builds for GPUs that are not there: for all from `first` on, so the engine is portable."""
     if library != "tensorrt_rtx":
         return ["current"]
     members = trt.ComputeCapability.__members__
-    targets = [name for name in members if name.startswith("SM")]
+    targets = [name for name in members if name.startswith("SM") and int(name[2:]) >= first]
     config.num_compute_capabilities = len(targets)
     for index, name in enumerate(targets):
         config.set_compute_capability(members[name], index)

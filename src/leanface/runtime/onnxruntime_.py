@@ -107,6 +107,7 @@ def _session(path: Path, threads: int, providers: list[Any]) -> Any:
 
     Raises:
         ArtifactError: the file cannot be loaded, or was not exported by LeanFace.
+        BackendError: it computes in float8.
     """
     options = ORT.SessionOptions()
     options.intra_op_num_threads = threads
@@ -117,6 +118,10 @@ def _session(path: Path, threads: int, providers: list[Any]) -> Any:
     try:
         session = ORT.InferenceSession(str(path), options, providers=providers, disabled_optimizers=WRONG_OPTIMIZERS)
     except Exception as error:  # its exceptions have no common public base
+        if "float8" in str(error):
+            raise BackendError(
+                "onnxruntime 1.31 fails to optimise networks in float8; use openvino, or an engine of TensorRT."
+            ) from error
         raise ArtifactError(f"onnxruntime cannot load {path}: {error}\nExport it again.") from error
     check_names(path, [i.name for i in session.get_inputs()], [o.name for o in session.get_outputs()])
     return session

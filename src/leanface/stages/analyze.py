@@ -1,26 +1,45 @@
-"""Stage analyze: where the original spends its parameters, computation, memory and time."""
+"""Stage analyze: what each layer of the original costs, and how much of the face each carries."""
 
-import json
+from dataclasses import asdict
 
 from leanface import bundle, paths
-from leanface.config import Data
+from leanface.config import Analyze, Data
+from leanface.data.dataset import FaceDataset
+from leanface.face.morphable_model import load_morphable_model
 from leanface.pruning.cost import layer_costs, layer_latencies_ms, macs_and_parameters
-from leanface.pruning.report import plot_layers
+from leanface.pruning.sensitivity import pruning_sensitivity
+from leanface.quantization.sensitivity import quantization_sensitivity
+from leanface.report.analysis import headline, save_layers, save_sensitivity
+from leanface.report.files import write_json
 
 WARMUP, RUNS = 3, 15
 
 
-def run(*, data: Data) -> dict[str, float]:
+def run(*, analyze: Analyze, data: Data) -> dict[str, float]:
     network, _ = bundle.load_network(paths.TEACHER)
     costs = layer_costs(network, data.image_size)
     latencies_ms, whole_ms = layer_latencies_ms(network, data.image_size, warmup=WARMUP, runs=RUNS)
-    macs, parameters = macs_and_parameters(network, data.image_size)
     layers = {
         name: {**cost._asdict(), "latency_ms": latency_ms, "latency_share": latency_ms / whole_ms}
         for (name, cost), latency_ms in zip(costs.items(), latencies_ms.values(), strict=True)
     }
-    metrics = {"macs": float(macs), "parameters": float(parameters), "latency_ms": whole_ms}
-    report = metrics | {"image_size": data.image_size, "layers": layers}
-    plot_layers(costs, latencies_ms, paths.ANALYZE_REPORT / "layers.png")
-    (paths.ANALYZE_REPORT / "metrics.json").write_text(json.dumps(report, indent=1) + "\n")
+    write_json(paths.LAYERS, layers)
+    save_layers(layers, paths.LAYERS_PICTURE)
+
+    model = load_morphable_model(paths.MORPHABLE_MODEL)
+    images = FaceDataset(paths.FACES / "train").head(analyze.face_count).images
+    groups = pruning_sensitivity(network, images, model, analyze.ratios)
+    quantized = quantization_sensitivity(network, images, model)
+    sensitivity = {
+        "image_size": data.image_size,
+        "faces": len(images),
+        "groups": {name: asdict(group) for name, group in groups.items()},
+        "quantize": {name: asdict(deviation) for name, deviation in quantized.items()},
+    }
+    write_json(paths.SENSITIVITY, sensitivity)
+    save_sensitivity(sensitivity, paths.SENSITIVITY_PICTURE)
+
+    macs, parameters = macs_and_parameters(network, data.image_size)
+    metrics = {"macs": float(macs), "parameters": float(parameters), "latency_ms": whole_ms} | headline(sensitivity)
+    write_json(paths.ANALYZE_METRICS, metrics)
     return metrics

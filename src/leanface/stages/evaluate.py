@@ -9,7 +9,8 @@ from leanface.face.morphable_model import load_morphable_model
 from leanface.metrics.estimate import means, summarize
 from leanface.metrics.evaluation import Judge, write_samples
 from leanface.report.files import write_json
-from leanface.report.pictures import save_comparison
+from leanface.report.heatmap import save_heatmaps
+from leanface.report.pictures import save_comparison, save_comparisons
 from leanface.runtime import open_runtime
 
 RUNTIMES = {name: "openvino" if name == "quantized_int8" else "onnxruntime" for name in paths.VARIANTS}
@@ -39,7 +40,7 @@ def run(*, variant: str, evaluate: Evaluate, data: Data) -> dict[str, float]:
     }
     write_json(folder / "metrics.json", contents)
     write_samples(samples, folder / "samples.csv")
-    faces_shown = [f"test face {index}" for index in range(min(evaluate.picture_count, len(test.images)))]
-    save_comparison(judge.renderer, faces_shown, faces, folder / "faces.png")
-    save_comparison(judge.renderer, list(photos), shots, folder / "photos.png")
+    save_comparisons(judge.renderer, faces, evaluate.picture_count, folder)
+    save_comparison(judge.renderer, dict(enumerate(photos)), shots, folder / "photos.png")
+    save_heatmaps(judge.model, judge.error_fields_mm(faces, test.coefficients), folder / "heatmap.png")
     return means(samples)

@@ -10,8 +10,10 @@ from leanface.export.parity import check_parity
 
 
 def run(*, variant: str, export: Export) -> dict[str, float]:
-    folder, precision = paths.BUNDLES[variant], variant.rpartition("_")[2]
+    folder = paths.BUNDLES[variant]
     network, spec = bundle.load_bundle(folder)
+    # The quantised network may be one of another scheme than the variant's name says.
+    precision = spec.scheme or variant.rpartition("_")[2]
     model = export_network(network, spec, precision, export.opset)
     images = FaceDataset(paths.FACES / "val").head(export.parity_count).images
     parity = check_parity(network, model, images, getattr(export, f"tolerance_{precision}"))

@@ -1,6 +1,7 @@
-"""The state of an unfinished training on disk: a killed one goes on from there, a long one runs in pieces."""
+"""What is kept of a training: its state on disk, to go on after a kill or run in pieces, and its best weights."""
 
 import hashlib
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -9,9 +10,10 @@ from typing import Any
 
 import pytorch_lightning as L
 from pytorch_lightning.callbacks import Callback
-from torch import nn
+from torch import Tensor, nn
 
 from leanface.errors import LeanFaceError
+from leanface.training.average import WeightAverage
 
 
 class Unfinished(LeanFaceError):
@@ -75,3 +77,37 @@ class Checkpoint(Callback):
         if self._seconds is not None and trainer.global_step % self.EVERY == 0:
             over = time.monotonic() - self._start > self._seconds
             trainer.should_stop |= trainer.strategy.reduce_boolean_decision(over, all=False)
+
+
+class Best(Callback):
+    """Keeps the averaged weights of the validation with the least error; of equals, the first.
+
+    Attributes:
+        error_mm: the least error.
+        step: where it was met.
+    """
+
+    MEASURE = "val/posed_mm"
+    """Shape and pose, both in millimetres."""
+
+    def __init__(self, average: WeightAverage) -> None:
+        self.error_mm, self.step = math.inf, 0
+        self._average = average
+        self._kept: list[Tensor] = []
+
+    def restore(self) -> None:
+        """Make the kept weights the average again."""
+        if self._kept:
+            self._average.tensors = self._kept
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        error_mm = float(trainer.callback_metrics[self.MEASURE])
+        if error_mm < self.error_mm:
+            self.error_mm, self.step = error_mm, trainer.global_step
+            self._kept = [tensor.clone() for tensor in self._average.tensors]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"error_mm": self.error_mm, "step": self.step, "kept": self._kept}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.error_mm, self.step, self._kept = (state_dict[name] for name in ("error_mm", "step", "kept"))

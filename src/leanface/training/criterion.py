@@ -36,27 +36,37 @@ class CoefficientLoss(nn.Module):
     """Fraction of variance unexplained per group of coefficients, and their weighted sum as "loss"."""
 
     weights: Float[Tensor, "257"]
+    group_weights: Float[Tensor, "257"]
 
     def __init__(self, model: MorphableModel) -> None:
         super().__init__()
         weights = torch.zeros(COUNT, device=model.mean_vertices.device)
+        group_weights = torch.zeros_like(weights)
         _, deviation = population(model)
         bases = face_bases(model)
         for name, part in LAYOUT.items():
+            group_weights[part] = GROUP_WEIGHTS[name]
             if name in bases:
                 # Variance that one sigma causes, over the group's total; the population's own sigma is close to 1.
                 weights[part] = bases[name].square().sum(1) / (bases[name].square().sum(1) * deviation[part] ** 2).sum()
             else:
                 weights[part] = 1.0 / deviation[part].square() / (part.stop - part.start)
         self.register_buffer("weights", weights, persistent=False)
+        self.register_buffer("group_weights", group_weights, persistent=False)
 
     def forward(
         self, predicted: Float[Tensor, "batch 257"], target: Float[Tensor, "batch 257"]
     ) -> dict[str, Float[Tensor, ""]]:
         squared = (predicted.float() - target.float()).square().mean(0) * self.weights
         terms = {name: squared[part].sum() for name, part in LAYOUT.items()}
-        terms["loss"] = torch.stack([GROUP_WEIGHTS[name] * value for name, value in terms.items()]).sum()
+        terms["loss"] = (squared * self.group_weights).sum()
         return terms
+
+    def per_face(
+        self, predicted: Float[Tensor, "batch 257"], target: Float[Tensor, "batch 257"]
+    ) -> Float[Tensor, " batch"]:
+        """ "loss" of each face."""
+        return ((predicted.float() - target.float()).square() * self.weights) @ self.group_weights
 
 
 class PhotometricLoss(nn.Module):
@@ -86,10 +96,16 @@ class PhotometricLoss(nn.Module):
         return shade(albedo, self.normals @ rotation.transpose(1, 2), parts.lighting)
 
     def forward(self, predicted: Float[Tensor, "batch 257"], target: Float[Tensor, "batch 257"]) -> Float[Tensor, ""]:
+        return self.per_face(predicted, target).mean()
+
+    def per_face(
+        self, predicted: Float[Tensor, "batch 257"], target: Float[Tensor, "batch 257"]
+    ) -> Float[Tensor, " batch"]:
+        """The loss of each face."""
         rotation = rotation_from_angles(split(target).angles_rad)
         truth = self._colours(target, rotation)
         difference = self._colours(predicted.float(), rotation) - truth
-        return difference.square().mean() / truth.var().clamp_min(1e-4)
+        return difference.square().mean((1, 2)) / truth.var().clamp_min(1e-4)
 
 
 class SupervisedCriterion(nn.Module):

@@ -18,10 +18,12 @@ from leanface.data.datamodule import FaceDataModule
 from leanface.data.synthesis import population
 from leanface.face.coefficients import HEAD_SIZES
 from leanface.face.morphable_model import MorphableModel
-from leanface.training.checkpoint import Checkpoint, Unfinished, fingerprint
+from leanface.training.checkpoint import Best, Checkpoint, Unfinished, fingerprint
 from leanface.training.criterion import Criterion
 from leanface.training.curves import plot_curves
 from leanface.training.module import TrainingModule
+
+logger = logging.getLogger(__name__)
 
 MetricLog = Callable[[Mapping[str, float], int], None]
 """(metrics, step): where live curves go."""
@@ -32,9 +34,13 @@ POINTS = 8
 
 @dataclass(frozen=True)
 class FitResult:
-    """`history` holds one row per validation: step, seconds of training, train/... (that step's) and val/..."""
+    """`history` holds one row per validation: step, seconds of training, train/... (that step's) and val/...
+
+    `best_step` is the one whose weights the network ended with.
+    """
 
     history: list[dict[str, float]]
+    best_step: int
     seconds: float
     images_per_second: float
 
@@ -112,7 +118,7 @@ def fit(
     purpose: Sequence[object] = (),
     piece_seconds: float | None = None,
 ) -> FitResult:
-    """Train `network` in place; it ends on the CPU, in eval mode, with the averaged weights.
+    """Train `network` in place; it ends on the CPU, in eval mode, with the averaged weights that validated best.
 
     Args:
         criterion: an nn.Module is moved to the training device.
@@ -148,6 +154,7 @@ def fit(
     every = max(1, optimizer.steps // POINTS)
     timer = Timer()
     history = _History(log, timer)
+    best = Best(module.average)
     trainer = L.Trainer(
         accelerator=accelerator,
         devices=machine.devices,
@@ -159,7 +166,7 @@ def fit(
         num_sanity_val_steps=0,
         log_every_n_steps=10,
         gradient_clip_val=optimizer.gradient_clip,
-        callbacks=[history, timer, *states, TQDMProgressBar(refresh_rate=max(1, every // 5))],
+        callbacks=[history, timer, best, *states, TQDMProgressBar(refresh_rate=max(1, every // 5))],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
@@ -176,6 +183,8 @@ def fit(
     if not finished:
         progress = f"{trainer.global_step} of {optimizer.steps} steps are done"
         raise Unfinished(f"{progress}; run the stage again to go on.")
+    best.restore()
+    logger.info("step %d of %d was the best: %s = %.3f", best.step, optimizer.steps, best.MEASURE, best.error_mm)
     module.average.swap(network)
     network.to("cpu").eval()
     model.to("cpu")
@@ -183,7 +192,7 @@ def fit(
     seconds = timer.time_elapsed("train")
     if state is not None:
         state.remove()
-    return FitResult(history.rows, seconds, optimizer.steps * data.batch_size / max(seconds, 1e-9))
+    return FitResult(history.rows, best.step, seconds, optimizer.steps * data.batch_size / max(seconds, 1e-9))
 
 
 def _write_history(rows: list[dict[str, float]], path: Path) -> None:

@@ -65,7 +65,9 @@ class TrainingModule(LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         loss = self.trainer.callback_metrics.get("train/loss")
-        if self.global_step % 20 == 0 and loss is not None and not bool(torch.isfinite(loss)):
+        # Not at every step, because reading the loss waits for the device; the last one is for short trainings.
+        due = self.global_step % 20 == 0 or self.global_step == self.settings.steps - 1
+        if due and loss is not None and not bool(torch.isfinite(loss)):
             raise LeanFaceError(
                 f"the loss is {float(loss)} at step {self.global_step}; lower optimizer.learning_rate "
                 "or optimizer.gradient_clip of this stage."

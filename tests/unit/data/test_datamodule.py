@@ -35,7 +35,8 @@ def test_streamed_and_stored_faces_are_the_same(faces: Path) -> None:
     stream = iter(StreamedFaces(Stream(DATA, (64,), CPU), BATCH, seed=0))
     assert equal(next(stream), stored.slice(0, BATCH))
     rest = len(stored) - BATCH
-    assert equal(FaceBatch(*(part[:rest] for part in next(stream))), stored.slice(BATCH, len(stored)))
+    images, coefficients, _ = next(stream)
+    assert equal(FaceBatch(images[:rest], coefficients[:rest]), stored.slice(BATCH, len(stored)))
 
 
 def test_streamed_batches_depend_on_seed_and_number_alone() -> None:
@@ -66,3 +67,13 @@ def test_training_batches_are_shuffled_the_same_way_for_a_seed(faces: Path) -> N
 def test_validation_batches_are_the_val_split_in_order(faces: Path) -> None:
     batches = list(FaceDataModule(faces, 4, 0).val_dataloader())
     assert torch.equal(torch.cat([batch.images for batch in batches]), FaceDataset(faces / "val").head(6).images)
+
+
+def test_keys_name_stored_images_by_their_contents(faces: Path, tmp_path: Path) -> None:
+    train, val = (FaceDataset(faces / split) for split in ("train", "val"))
+    keys = [int(train[index].keys) for index in range(len(train))] + [int(val[index].keys) for index in range(len(val))]
+    assert len(set(keys)) == len(train) + len(val)
+    assert keys[: len(train)] == [int(FaceDataset(faces / "train")[index].keys) for index in range(len(train))]
+    (batch, *_) = FaceDataModule(faces, 8, 0).train_dataloader()
+    assert set(batch.keys.tolist()) <= set(keys[: len(train)])
+    assert streamed()[0].keys is None

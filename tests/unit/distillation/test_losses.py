@@ -1,12 +1,12 @@
-import math
-
 import pytest
 import torch
 from torch import Tensor
 
-from leanface.data.synthesis import sample_coefficients
-from leanface.distillation.losses import AttentionLoss, VertexLoss
+from leanface.data.synthesis import population, sample_coefficients
+from leanface.distillation.losses import TERMS, LandmarkLoss, VertexLoss
+from leanface.face.camera import DISTANCE_DM, FOCAL_PX
 from leanface.face.coefficients import ALBEDO, EXPRESSION, IDENTITY, LIGHTING, TRANSLATION
+from leanface.face.landmarks import landmarks_image
 from leanface.face.morphable_model import MorphableModel
 
 
@@ -15,79 +15,82 @@ def faces(model: MorphableModel) -> Tensor:
     return sample_coefficients(model, 48, torch.Generator().manual_seed(3))
 
 
-def test_same_face_has_the_same_vertices(model: MorphableModel, faces: Tensor) -> None:
-    assert float(VertexLoss(model)(faces, faces)) == 0.0
+@pytest.mark.parametrize("name", TERMS)
+def test_terms_are_zero_at_identity_finite_and_of_one_value_per_face(
+    name: str, model: MorphableModel, faces: Tensor
+) -> None:
+    error = TERMS[name](model)
+    assert torch.equal(error.per_face(faces, faces), torch.zeros(len(faces)))
+    apart = error.per_face(faces.roll(1, dims=0), faces)
+    assert apart.shape == (len(faces),)
+    assert bool(torch.isfinite(apart).all())
+    assert bool((apart > 0).all())
+    # A face's error does not depend on how the others are read.
+    other = faces.roll(1, dims=0)
+    other[1:] += 0.1
+    torch.testing.assert_close(error.per_face(other, faces)[0], apart[0])
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_terms_lead_downhill_to_the_target(name: str, model: MorphableModel, faces: Tensor) -> None:
+    error, target = TERMS[name](model), faces[:4]
+    predicted = faces[4:8].clone().requires_grad_()
+    before = error.per_face(predicted, target)
+    (gradient,) = torch.autograd.grad(before.sum(), predicted)
+    assert bool(torch.isfinite(gradient).all())
+    with torch.no_grad():
+        step = 1e-4 / gradient.norm(dim=1, keepdim=True)
+        assert bool((error.per_face(predicted - step * gradient, target) < before).all())
 
 
 def test_mean_face_in_the_right_pose_costs_one(model: MorphableModel, faces: Tensor) -> None:
     mean_shape = faces.clone()
     mean_shape[:, IDENTITY] = 0.0
     mean_shape[:, EXPRESSION] = 0.0
-    assert float(VertexLoss(model)(mean_shape, faces)) == pytest.approx(1.0, rel=0.25)
+    assert float(VertexLoss(model).per_face(mean_shape, faces).mean()) == pytest.approx(1.0, rel=0.25)
 
 
-def test_only_shape_and_pose_count(model: MorphableModel, faces: Tensor) -> None:
+def test_only_shape_and_pose_count_for_vertices(model: MorphableModel, faces: Tensor) -> None:
     other = faces.clone()
     for part in (ALBEDO, LIGHTING, TRANSLATION):
         other[:, part] += 1.0
-    assert float(VertexLoss(model)(other, faces)) == 0.0
+    assert float(VertexLoss(model).per_face(other, faces).max()) == 0.0
 
 
 def test_few_vertices_stand_for_all(model: MorphableModel, faces: Tensor) -> None:
-    few, every = VertexLoss(model), VertexLoss(model, samples=model.vertex_count)
-    other = faces.roll(1, dims=0)
-    assert float(few(other, faces)) == pytest.approx(float(every(other, faces)), rel=0.05)
+    few, every = (
+        float(VertexLoss(model, samples).per_face(faces.roll(1, dims=0), faces).mean())
+        for samples in (512, model.vertex_count)
+    )
+    assert few == pytest.approx(every, rel=0.05)
 
 
 def test_autocast_does_not_blur_millimetres(model: MorphableModel, faces: Tensor) -> None:
-    loss, other = VertexLoss(model), faces + 1e-3
-    with torch.autocast("cpu", torch.bfloat16):
-        inside = float(loss(other, faces))
-    assert inside == pytest.approx(float(loss(other, faces)), rel=1e-6)
+    for loss in (VertexLoss(model), LandmarkLoss(model)):
+        with torch.autocast("cpu", torch.bfloat16):
+            inside = loss.per_face(faces + 1e-3, faces)
+        torch.testing.assert_close(inside, loss.per_face(faces + 1e-3, faces))
 
 
-def maps(channels: int, seed: int) -> Tensor:
-    return 3 * torch.randn(2, channels, 5, 4, generator=torch.Generator().manual_seed(seed))
+def test_landmarks_cost_their_squared_distance_over_the_populations_variance(
+    model: MorphableModel, faces: Tensor
+) -> None:
+    loss = LandmarkLoss(model)
+    points = landmarks_image(model, faces, 224)
+    distance_px2 = (points - points.roll(1, dims=0)).square().sum(-1).mean(1)
+    torch.testing.assert_close(
+        loss.per_face(faces, faces.roll(1, dims=0)), distance_px2 / loss.variance_px2, rtol=1e-3, atol=1e-5
+    )
+    # Two draws differ by twice the variance.
+    assert float(loss.per_face(faces, faces.roll(1, dims=0)).mean()) == pytest.approx(2.0, rel=0.4)
 
 
-def test_each_channel_is_compared_with_the_one_it_came_from() -> None:
-    teacher, kept = maps(8, 0), torch.tensor([1, 4, 6])
-    loss = AttentionLoss(temperature=2.0)
-    assert float(loss([teacher[:, kept]], [teacher], [kept])) == 0.0
-    assert float(loss([teacher[:, kept]], [teacher], [kept.roll(1)])) > 0.1
-
-
-def test_attention_ignores_a_channels_offset_but_not_its_scale() -> None:
-    teacher, kept = maps(4, 0), torch.arange(4)
-    loss = AttentionLoss(temperature=2.0)
-    assert float(loss([teacher + 5.0], [teacher], [kept])) == pytest.approx(0.0, abs=1e-5)
-    assert float(loss([teacher * 2.0], [teacher], [kept])) > 0.1
-
-
-def test_attention_is_the_mean_kl_divergence_over_images_channels_and_stages() -> None:
-    temperature, kept = 3.0, torch.arange(4)
-    student, teacher = [maps(4, 1), maps(4, 2)], [maps(4, 3), maps(4, 4)]
-    total, count = 0.0, 0
-    for ours, theirs in zip(student, teacher, strict=True):
-        for p_map, q_map in zip(theirs.flatten(0, 1).tolist(), ours.flatten(0, 1).tolist(), strict=True):
-            p, q = (softmax([v / temperature for row in each for v in row]) for each in (p_map, q_map))
-            total += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
-            count += 1
-    loss = AttentionLoss(temperature)(student, teacher, [kept, kept])
-    assert float(loss) == pytest.approx(temperature**2 * total / count, rel=1e-4)
-
-
-def softmax(values: list[float]) -> list[float]:
-    exponentials = [math.exp(value) for value in values]
-    return [value / sum(exponentials) for value in exponentials]
-
-
-def test_temperature_does_not_shrink_the_gradient() -> None:
-    teacher, kept = maps(4, 0), torch.arange(4)
-    norms = []
-    for temperature in (20.0, 200.0):
-        student = maps(4, 1).requires_grad_()
-        AttentionLoss(temperature)([student], [teacher], [kept]).backward()
-        assert student.grad is not None
-        norms.append(float(student.grad.norm()))
-    assert norms[1] == pytest.approx(norms[0], rel=0.2)
+def test_a_shift_along_the_image_moves_landmarks_by_what_the_camera_says(model: MorphableModel) -> None:
+    mean, _ = population(model)
+    face = mean[None].clone()
+    face[:, TRANSLATION] = 0.0
+    moved = face.clone()
+    moved[:, TRANSLATION.start] += 0.01
+    loss = LandmarkLoss(model)
+    shift_px = float(loss.per_face(moved, face).sqrt()) * loss.variance_px2**0.5
+    assert shift_px == pytest.approx(0.01 * FOCAL_PX / DISTANCE_DM, rel=0.15)

@@ -2,7 +2,9 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,13 +15,16 @@ from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 
 from leanface import bundle
-from leanface.errors import ExportError
+from leanface.errors import BackendError, ExportError
 from leanface.export.onnx import describe, export_network, save_model
 from leanface.export.parity import check_parity
-from leanface.export.precision import PRECISIONS
 from leanface.export.wrapper import inference_form
+from leanface.networks.quantized import Quantizer
 from leanface.networks.resnet import FaceReconstructionNet
+from leanface.quantization.fake_quantize import fake_quantize
+from leanface.runtime import open_runtime
 
+SIZE = 64
 TOLERANCES = {"fp32": 1e-5, "fp16": 1e-2, "int8": 3e-2}
 
 
@@ -36,7 +41,7 @@ def parameter_count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", TOLERANCES)
 def test_the_file_computes_what_pytorch_computes(exported, precision: str, images: Tensor) -> None:
     network, model = load(exported, precision)
     parity = check_parity(network, model, images, TOLERANCES[precision])
@@ -44,7 +49,7 @@ def test_the_file_computes_what_pytorch_computes(exported, precision: str, image
     assert parity.relative_l2 <= parity.worst_relative_l2 <= 2 * TOLERANCES[precision]
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", TOLERANCES)
 def test_the_file_says_what_it_is(exported, precision: str) -> None:
     _, model = load(exported, precision)
     onnx.checker.check_model(model, full_check=True)
@@ -59,7 +64,7 @@ def test_the_file_says_what_it_is(exported, precision: str) -> None:
     assert {"leanface.version", "leanface.licence"} <= set(metadata)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", TOLERANCES)
 def test_batch_height_and_width_are_dynamic(exported, precision: str) -> None:
     network, model = load(exported, precision)
     pictures = torch.rand(3, 3, 96, 80, generator=torch.Generator().manual_seed(1)) * 0.5
@@ -136,6 +141,81 @@ def test_int8_feature_maps_are_unsigned_where_they_cannot_be_negative(exported) 
             assert kinds[node.input[2]] == (TensorProto.INT8 if signed else TensorProto.UINT8)
 
 
+def quantised(
+    network: FaceReconstructionNet, images: Tensor, **options: Any
+) -> tuple[nn.Module, bundle.Spec, onnx.ModelProto]:
+    """A network quantised by `Quantizer(residual=True, **options)`, and its ONNX model."""
+    quantizer = Quantizer(residual=True, **options)
+    spec = bundle.new_spec(network, SIZE, quantizer=quantizer.model_dump(mode="json"))
+    fake = fake_quantize(network, images, quantizer, "max")
+    return fake, spec, export_network(fake, spec, quantizer.scheme, 19)
+
+
+KEPT = ("backbone.conv1", "backbone.layer2.0.downsample.0", "backbone.layer3.1.conv2", "final_layers.3")
+
+
+def test_layers_that_are_kept_from_int8_compute_in_float16(
+    small_network: FaceReconstructionNet, images: Tensor, exported, tmp_path: Path
+) -> None:
+    network, _, model = quantised(small_network, images, kept=KEPT)
+    kernels = {tensor.name: tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) == 4}
+    assert {name for name, kind in kernels.items() if kind == TensorProto.FLOAT16} == {
+        f"{name}.weight" for name in KEPT
+    }
+    assert sum(kind == TensorProto.INT8 for kind in kernels.values()) == 60 - len(KEPT)
+    producers = {name: node for node in model.graph.node for name in node.output}
+    for node in model.graph.node:
+        if node.op_type == "Conv" and node.input[1] in {f"{name}.weight" for name in KEPT}:
+            cast = producers[node.input[0]]
+            assert cast.op_type == "Cast"
+            assert cast.input[0] == "images" or producers[cast.input[0]].op_type != "DequantizeLinear"
+    assert model.ByteSize() > onnx.load(exported.int8).ByteSize()
+    assert check_parity(network, model, images, TOLERANCES["int8"]).samples == len(images)
+
+    save_model(model, tmp_path / "kept.onnx", {})
+    expected = network(images).detach().numpy()
+    for name in ("onnxruntime", "openvino"):
+        with open_runtime(name, tmp_path / "kept.onnx") as runtime:
+            difference = np.linalg.norm(runtime.run(images.numpy()) - expected) / np.linalg.norm(expected)
+        assert difference < TOLERANCES["int8"], name
+
+
+@pytest.fixture(scope="module")
+def fp8(exported, smooth_images: Callable[[int, int], Tensor]) -> tuple[nn.Module, bundle.Spec, onnx.ModelProto]:
+    network, _ = bundle.load_network(exported.float_bundle)
+    return quantised(network, smooth_images(4, 7), scheme="fp8", kept=KEPT[:1])
+
+
+def test_fp8_is_standard_onnx_in_float8(fp8, images: Tensor, tmp_path: Path) -> None:
+    network, spec, model = fp8
+    assert {node.domain for node in model.graph.node} == {""}
+    kinds = Counter(tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) == 4)
+    assert kinds == {TensorProto.FLOAT8E4M3FN: 59, TensorProto.FLOAT16: 1}
+    assert {entry.key: entry.value for entry in model.metadata_props}["leanface.precision"] == "fp8"
+    assert check_parity(network, model, images, 0.1).samples == len(images)
+    with pytest.raises(ExportError, match="an fp8 fake-quantised network cannot be exported in int8"):
+        export_network(network, spec, "int8", 19)
+
+    save_model(model, tmp_path / "fp8.onnx", {})
+    expected = network(images).detach().numpy()
+    with open_runtime("openvino", tmp_path / "fp8.onnx") as runtime:
+        assert np.linalg.norm(runtime.run(images.numpy()) - expected) < 0.1 * np.linalg.norm(expected)
+    with pytest.raises(BackendError, match="float8; use openvino"):
+        open_runtime("onnxruntime", tmp_path / "fp8.onnx")
+
+
+def test_fp8_levels_are_those_of_the_fake_quantised_network(fp8) -> None:
+    network, _, model = fp8
+    initializers = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    for name, conv in network.named_modules():
+        if isinstance(conv, nn.Conv2d) and name not in KEPT[:1]:
+            levels = (448 * conv.weight_quantizer(conv.weight) / conv.weight_quantizer.amax).detach().numpy()
+            # Folding the batch norm may turn a channel's sign, and a tie to the other side.
+            off = np.abs(np.abs(initializers[f"{name}.weight.float8"].astype(np.float32)) - np.abs(levels))
+            assert off.max() <= 32  # the distance of the largest levels
+            assert (off > 1e-3 * np.abs(levels)).mean() < 1e-3, name
+
+
 @pytest.mark.parametrize("weight", [-1.5, 0.0, 1e-20])
 def test_folding_bears_any_batch_norm(small_network: FaceReconstructionNet, images: Tensor, weight: float) -> None:
     with torch.no_grad():
@@ -171,7 +251,7 @@ def test_a_precision_that_does_not_fit_is_refused(exported) -> None:
         with pytest.raises(ExportError, match=precision):
             export_network(network, spec, precision, 19)
     network, spec = bundle.load_bundle(exported.float_bundle)
-    with pytest.raises(ExportError, match="fp32, fp16, int8"):
+    with pytest.raises(ExportError, match="fp32, fp16, int8, fp8"):
         export_network(network, spec, "int4", 19)
 
 

@@ -91,6 +91,12 @@ def test_a_face_out_of_sight_leaves_the_face_region_undefined(renderer, faces):
     assert (likeness["mse"] > 0).all()
 
 
+def test_two_empty_frames_prove_nothing(renderer, faces):
+    gone = faces.clone()
+    gone[:, TRANSLATION] = torch.tensor([50.0, 0.0, 0.0])
+    assert all(np.isnan(values).all() for values in render_likeness(renderer, gone, gone).values())
+
+
 def test_the_position_range_is_that_of_a_face(model):
     assert 1.0 < position_range_dm(model) < 3.0
 

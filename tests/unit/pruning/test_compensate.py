@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from leanface.config import Importance, Prune
 from leanface.errors import ConfigError
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.pruning.compensate import _Moments, compensate
-from leanface.pruning.prune import PruneResult, prune
+from leanface.pruning.groups import coupled_groups
+from leanface.pruning.importance.magnitude import Magnitude
+from leanface.pruning.prune import PruneResult, prune_channels
 
 SmoothImages = Callable[[int, int], Tensor]
 
@@ -24,9 +25,7 @@ def pruned(small_network: FaceReconstructionNet) -> PruneResult:
 
 
 def pruned_by(network: FaceReconstructionNet, ratio: float) -> PruneResult:
-    importance = Importance(name="magnitude", options={})
-    config = Prune(ratio=ratio, importance=importance, round_to=4, compensate=True, calibration_count=1, ridge=RIDGE)
-    return prune(network, config, seed=0)
+    return prune_channels(network, dict.fromkeys(coupled_groups(network), ratio), Magnitude(), round_to=4)
 
 
 def test_unpruned_network_stays_bitwise_the_same(

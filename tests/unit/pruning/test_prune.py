@@ -7,43 +7,39 @@ import torch
 from torch import Tensor, nn
 
 from leanface.bundle import load_network, new_spec, save_bundle
-from leanface.config import Importance, Prune
 from leanface.errors import ConfigError
 from leanface.networks.resnet import FaceReconstructionNet, batch_norm_of, widths_of
 from leanface.pruning.cost import macs_and_parameters
-from leanface.pruning.prune import prune
+from leanface.pruning.groups import coupled_groups
+from leanface.pruning.importance import Importance
+from leanface.pruning.importance.magnitude import Magnitude
+from leanface.pruning.importance.random import Random
+from leanface.pruning.prune import PruneResult, prune_channels
 
 SmoothImages = Callable[[int, int], Tensor]
 
-MAGNITUDE = Importance(name="magnitude", options={})
-RANDOM = Importance(name="random", options={})
 
-
-def settings(ratio: float, importance: Importance = MAGNITUDE, round_to: int = 4) -> Prune:
-    return Prune(
-        ratio=ratio,
-        importance=importance,
-        round_to=round_to,
-        compensate=False,
-        calibration_count=1,
-        ridge=1e-3,
-    )
+def prune(
+    network: FaceReconstructionNet, ratio: float, importance: Importance | None = None, round_to: int = 4, seed: int = 0
+) -> PruneResult:
+    ratios = dict.fromkeys(coupled_groups(network), ratio)
+    return prune_channels(network, ratios, importance or Magnitude(), round_to=round_to, seed=seed)
 
 
 def test_pruning_nothing_changes_nothing(smooth_images: SmoothImages, small_network: FaceReconstructionNet) -> None:
-    result = prune(small_network, settings(0.0), seed=0)
+    result = prune(small_network, 0.0)
     images = smooth_images(2, 9)
     assert torch.equal(result.network(images), small_network(images))
     assert result.kept == {name: list(range(outputs)) for name, (_, outputs) in widths_of(small_network).items()}
 
 
-@pytest.mark.parametrize("importance", [MAGNITUDE, RANDOM])
+@pytest.mark.parametrize("importance", [Magnitude(), Random()])
 def test_record_is_exact(small_network: FaceReconstructionNet, importance: Importance) -> None:
     # Running means play no part in the choice, so that they can carry each channel's index through it.
     for module in small_network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean = torch.arange(module.num_features, dtype=torch.float32)
-    network, kept = prune(small_network, settings(0.5, importance), seed=3)
+    network, kept = prune(small_network, 0.5, importance, seed=3)
     for name, (_, outputs) in widths_of(network).items():
         norm = batch_norm_of(name)
         if norm is None:
@@ -53,20 +49,20 @@ def test_record_is_exact(small_network: FaceReconstructionNet, importance: Impor
 
 
 def test_weights_are_the_kept_rows(small_network: FaceReconstructionNet) -> None:
-    network, kept = prune(small_network, settings(0.5), seed=0)
+    network, kept = prune(small_network, 0.5)
     inputs, outputs = kept["backbone.layer2.1.conv1"], kept["backbone.layer2.1.conv2"]
     whole = small_network.get_submodule("backbone.layer2.1.conv2").weight
     assert torch.equal(network.get_submodule("backbone.layer2.1.conv2").weight, whole[outputs][:, inputs])
 
 
 def test_convolutions_that_are_added_keep_the_same_channels(small_network: FaceReconstructionNet) -> None:
-    kept = prune(small_network, settings(0.5), seed=0).kept
+    kept = prune(small_network, 0.5).kept
     stream = [value for name, value in kept.items() if name.startswith("backbone.layer3.") and "conv3" in name]
     assert all(value == kept["backbone.layer3.0.downsample.0"] for value in stream)
 
 
 def test_widths_are_multiples_and_costs_fall(small_network: FaceReconstructionNet) -> None:
-    network = prune(small_network, settings(0.4, round_to=8), seed=0).network
+    network = prune(small_network, 0.4, round_to=8).network
     assert all(outputs % 8 == 0 for name, (_, outputs) in widths_of(network).items() if "final" not in name)
     assert all(
         few < many
@@ -76,7 +72,7 @@ def test_widths_are_multiples_and_costs_fall(small_network: FaceReconstructionNe
 
 def test_original_is_left_alone(small_network: FaceReconstructionNet) -> None:
     before = copy.deepcopy(small_network.state_dict())
-    prune(small_network, settings(0.5), seed=0)
+    prune(small_network, 0.5)
     after = small_network.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert all(parameter.grad is None for parameter in small_network.parameters())
@@ -85,7 +81,7 @@ def test_original_is_left_alone(small_network: FaceReconstructionNet) -> None:
 def test_rebuilds_from_its_widths(
     smooth_images: SmoothImages, small_network: FaceReconstructionNet, tmp_path: Path
 ) -> None:
-    network, kept = prune(small_network, settings(0.5), seed=0)
+    network, kept = prune(small_network, 0.5)
     save_bundle(network, new_spec(network, 64, kept=kept), tmp_path / "pruned")
     loaded, spec = load_network(tmp_path / "pruned")
     images = smooth_images(2, 9)
@@ -94,7 +90,7 @@ def test_rebuilds_from_its_widths(
 
 
 def test_result_can_be_trained(smooth_images: SmoothImages, small_network: FaceReconstructionNet) -> None:
-    network = prune(small_network, settings(0.5), seed=0).network
+    network = prune(small_network, 0.5).network
     assert not any(module.training for module in network.modules())
     assert all(parameter.grad is None for parameter in network.parameters())
     network.train()
@@ -106,7 +102,7 @@ def test_result_can_be_trained(smooth_images: SmoothImages, small_network: FaceR
 
 def test_chance_follows_the_seed(small_network: FaceReconstructionNet) -> None:
     state = torch.random.get_rng_state()
-    first, again, other = (prune(small_network, settings(0.5, RANDOM), seed=seed).kept for seed in (1, 1, 2))
+    first, again, other = (prune(small_network, 0.5, Random(), seed=seed).kept for seed in (1, 1, 2))
     assert first == again
     assert first != other
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -114,5 +110,5 @@ def test_chance_follows_the_seed(small_network: FaceReconstructionNet) -> None:
 
 def test_ratio_that_would_empty_a_layer_is_refused(small_network: FaceReconstructionNet) -> None:
     with pytest.raises(ConfigError, match=r"at most 0\.5"):
-        prune(small_network, settings(0.6, round_to=8), seed=0)
-    assert prune(small_network, settings(0.5, round_to=8), seed=0).kept["backbone.conv1"]
+        prune(small_network, 0.6, round_to=8)
+    assert prune(small_network, 0.5, round_to=8).kept["backbone.conv1"]

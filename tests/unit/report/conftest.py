@@ -105,8 +105,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )  # fmt: skip
     for variant in paths.VARIANTS:
         write_json(paths.evaluation_dir(variant) / "metrics.json", evaluation(variant))
-        write_picture(paths.evaluation_dir(variant) / "faces.png")
-        write_picture(paths.evaluation_dir(variant) / "photos.png")
+        for sheet in ("faces", "photos", "worst", "heatmap"):
+            write_picture(paths.evaluation_dir(variant) / f"{sheet}.png")
         write_json(paths.onnx_path(variant).with_suffix(".json"), {"opset": 19, "parity": {"torch": 1e-6}})
         write_json(paths.engine_path(variant).with_suffix(".json"), {"library": "imaginary", "status": "built"})
     for picture in PICTURES:

@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from leanface.face.morphable_model import load_morphable_model
+from leanface.report.heatmap import save_heatmaps
 from leanface.report.pictures import DIFFERENCE_GAIN, FaceRow, save_face_sheet
 
 
@@ -26,6 +29,20 @@ def test_no_difference_is_white_and_a_large_one_dark(tmp_path):
     none, some, large = (last_cell(tmp_path / f"{name}.png").sum() for name in ("none", "some", "large"))
     assert none == 3 * 255 > some > large
     assert large < 255
+
+
+def test_errors_show_where_they_are(tmp_path):
+    model = load_morphable_model()
+    nowhere = torch.zeros(model.vertex_count)
+    on_the_left = (model.mean_vertices[:, 0] < 0).float()
+    save_heatmaps(model, {"right": 1 - on_the_left, "left": on_the_left, "none": nowhere}, tmp_path / "map.png")
+    right, left, none = (redness(panel) for panel in np.array_split(pixels_of(tmp_path / "map.png")[:, :-110], 3, 1))
+    assert min(right, left) > 10 * max(none, 1)
+
+
+def redness(pixels: np.ndarray) -> int:
+    """How many pixels have the colours of large errors."""
+    return int((pixels[..., 0] - pixels[..., 1] > 80).sum())
 
 
 @pytest.mark.parametrize("count", [1, 3])

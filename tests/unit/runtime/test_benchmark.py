@@ -16,7 +16,7 @@ from leanface.networks.resnet import build_network, widths_of
 from leanface.runtime import ONNX_READERS, RUNTIMES, files_of
 from leanface.runtime.bench import bench_file, print_rows
 from leanface.runtime.benchmark import (
-    DEPLOYED,
+    CONCURRENT,
     END_TO_END,
     LANDMARKS,
     Entry,
@@ -75,7 +75,7 @@ def test_every_network_is_to_be_measured_in_every_runtime_that_reads_it():
     assert found == {(variant, runtime) for variant in paths.VARIANTS for runtime in files_of(variant)}
     for entry in entries:
         assert entry.path == files_of(entry.variant)[entry.runtime]
-        assert entry.streams == ((1, 2) if entry.variant in DEPLOYED else (1,))
+        assert entry.streams == ((1, 2) if entry.variant in CONCURRENT else (1,))
 
 
 def test_what_runs_has_all_its_numbers_and_what_does_not_has_its_reason(project, monkeypatch):

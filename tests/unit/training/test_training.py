@@ -14,13 +14,13 @@ from torch import nn
 
 from leanface.config import Machine, Optimizer
 from leanface.data.datamodule import FaceDataModule
-from leanface.data.dataset import FaceBatch
+from leanface.data.dataset import FaceBatch, FaceDataset
 from leanface.data.prepare import prepare_faces
 from leanface.data.synthesis import population, sample_coefficients
 from leanface.errors import LeanFaceError
 from leanface.face.coefficients import ALBEDO, IDENTITY
 from leanface.face.morphable_model import MorphableModel
-from leanface.metrics.geometry import face_bases, geometry_errors
+from leanface.metrics.geometry import face_bases, geometry_errors, mean_errors, predict
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.training.average import WeightAverage
 from leanface.training.checkpoint import Checkpoint, Unfinished
@@ -58,6 +58,14 @@ def test_no_error_costs_nothing_and_the_mean_face_costs_one_per_group(model: Mor
     terms = loss(mean.expand_as(truth), truth)
     for name in ("identity", "expression", "albedo", "angles", "lighting", "translation"):
         assert 0.85 < float(terms[name]) < 1.15, name
+
+
+def test_the_faces_losses_average_to_the_batchs(model: MorphableModel) -> None:
+    truth, other = some(model, 8), some(model, 9)[1:]
+    for loss in (CoefficientLoss(model), PhotometricLoss(model)):
+        total = loss(other, truth)
+        total = total["loss"] if isinstance(total, dict) else total
+        torch.testing.assert_close(loss.per_face(other, truth).mean(), total)
 
 
 def test_a_coefficient_costs_what_it_moves(model: MorphableModel) -> None:
@@ -143,6 +151,23 @@ def test_fit_trains_in_place_and_reports(
     assert {"train/loss", "val/identity_mm", "learning_rate"} <= set(result.history[-1])
     assert (tmp_path / "history.csv").read_text().startswith("step,")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_best_weights_are_kept_not_the_last(
+    small_network: FaceReconstructionNet, faces: Path, model: MorphableModel, tmp_path: Path
+) -> None:
+    class Unlearning(SupervisedCriterion):
+        def forward(self, network: nn.Module, batch: FaceBatch) -> dict[str, torch.Tensor]:
+            return {"loss": -super().forward(network, batch)["loss"]}
+
+    data = FaceDataModule(faces, OPTIMIZER.batch_size, 0)
+    result = fit(small_network, Unlearning(model, 0.0), data, OPTIMIZER, MACHINE, model=model, seed=0, report=tmp_path)
+    curve = [row["val/posed_mm"] for row in result.history]
+    assert curve[0] < curve[-1]
+    assert result.history[curve.index(min(curve))]["step"] == result.best_step
+    val = FaceDataset(faces / "val")
+    ours = mean_errors(model, predict(small_network, val), torch.from_numpy(val.coefficients))
+    assert ours["posed_mm"] == pytest.approx(min(curve), rel=1e-3)
 
 
 def test_frozen_batch_norm_keeps_its_statistics(

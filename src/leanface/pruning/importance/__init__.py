@@ -6,23 +6,47 @@ docs/adding-a-method.md.
 
 import inspect
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch_pruning.dependency import Group
 
 from leanface import config
 from leanface.errors import ConfigError
+from leanface.pruning.importance.batch_norm_scale import BatchNormScale
+from leanface.pruning.importance.fpgm import FPGM
+from leanface.pruning.importance.hessian import HessianDiagonal
 from leanface.pruning.importance.magnitude import Magnitude
 from leanface.pruning.importance.random import Random
+from leanface.pruning.importance.taylor import Taylor
 
-Importance = Callable[[Group], Tensor | None]
-"""Scores the channels that coupled layers share, higher is more important: shape (channels,).
 
-None says that the group holds nothing that the criterion can judge; it then stays whole.
-"""
+class Importance(Protocol):
+    """A pruning criterion."""
+
+    def __call__(self, group: Group) -> Tensor | None:
+        """Score the channels that coupled layers share, higher is more important: shape (channels,).
+
+        None says that the group holds nothing that the criterion can judge; it then stays whole.
+        """
+        ...
+
+
+@runtime_checkable
+class GradientImportance(Importance, Protocol):
+    """A criterion that looks at gradients first; only such a one makes pruning pay for them."""
+
+    def observe(self, network: nn.Module) -> None:
+        """Called before any scoring, once per calibration image, with its gradient (see `gradients`) in `.grad`."""
+        ...
+
 
 IMPORTANCES: dict[str, Callable[..., Importance]] = {
     "magnitude": Magnitude,
+    "batch_norm_scale": BatchNormScale,
+    "fpgm": FPGM,
+    "taylor": Taylor,
+    "hessian": HessianDiagonal,
     "random": Random,
 }
 """Pruning criteria by name; the keys of `prune.importance.options` are the criterion's keyword arguments."""

@@ -1,0 +1,98 @@
+"""The table of an ablation as CSV, Markdown and a picture."""
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from leanface.report.files import Json, write_text
+from leanface.report.sheet import save_figure
+
+COLUMNS = {
+    "truth/vertex_mm": ("vertices to truth (mm)", "{:.3f}"),
+    "teacher/vertex_mm": ("vertices to original (mm)", "{:.3f}"),
+    "truth/posed_mm": ("posed to truth (mm)", "{:.3f}"),
+    "teacher/posed_mm": ("posed to original (mm)", "{:.3f}"),
+    "teacher/rotation_deg": ("rotation to original (deg)", "{:.2f}"),
+    "teacher/albedo_levels": ("albedo to original (levels)", "{:.2f}"),
+    "ssim": ("UV SSIM", "{:.4f}"),
+    "ssim_face": ("rendered SSIM, face", "{:.4f}"),
+    "mse": ("rendered MSE", "{:.5f}"),
+    "seconds": ("seconds", "{:.0f}"),
+}
+"""Of the Markdown: a metric, its title and its format; the CSV has every metric. Without labels, none is to truth."""
+
+DOTS = ("teacher/vertex_mm", "truth/vertex_mm", "mse")
+CURVE = "val/posed_mm"
+
+
+def save_table(results: Mapping[str, Json], folder: Path) -> None:
+    """Write table.csv, table.md and curves.png of the finished variants, each whole or not at all.
+
+    Args:
+        results: by variant: "variant", "metrics" and "history".
+        folder: where they go.
+    """
+    rows = {name: result["metrics"] for name, result in results.items()}
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["variant", "start", "seed", "steps", *names])
+    for name, result in results.items():
+        writer.writerow([name, *_conditions(result), *(rows[name].get(metric) for metric in names)])
+    write_text(folder / "table.csv", text.getvalue())
+    write_text(folder / "table.md", _markdown(results))
+    _plot(results, folder / "curves.png")
+
+
+def _conditions(result: Json) -> list[Any]:
+    variant = result["variant"]
+    return [variant["start"], variant["seed"], variant["distill"]["optimizer"]["steps"]]
+
+
+def _markdown(results: Mapping[str, Json]) -> str:
+    shown = {name: title for name, (title, _) in COLUMNS.items() if any(name in r["metrics"] for r in results.values())}
+    head = ["variant", "from", *shown.values()]
+    lines = [head, ["---", "---", *["---:"] * len(shown)]]
+    for name, result in results.items():
+        metrics = result["metrics"]
+        values = [COLUMNS[column][1].format(metrics[column]) if column in metrics else "" for column in shown]
+        lines.append([name, result["variant"]["start"], *values])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _plot(results: Mapping[str, Json], path: Path) -> None:
+    """Left, the validation error as training went; right, where each variant ended."""
+    figure = Figure(figsize=(15, 1.8 + 0.3 * len(results)), dpi=110, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    curves, *dots = figure.subplots(1, 1 + len(DOTS), width_ratios=[1.6, *[1] * len(DOTS)])
+    colours = {name: f"C{index % 10}" for index, name in enumerate(results)}
+    for index, (name, result) in enumerate(results.items()):
+        points = [(row["step"], row[CURVE]) for row in result["history"]]
+        style = "-" if index < 10 else "--"
+        curves.plot(*zip(*points, strict=True), style, color=colours[name], label=name, linewidth=1.3)
+    curves.set_xlabel("step")
+    curves.set_ylabel("validation error, posed vertices (mm)")
+    curves.grid(alpha=0.3)
+    curves.legend(fontsize=7, ncols=2)
+    for place, (axes, metric) in enumerate(zip(dots, DOTS, strict=True)):
+        _dots(axes, metric, results, colours, named=place == 0)
+    save_figure(figure, path)
+
+
+def _dots(axes: Axes, metric: str, results: Mapping[str, Json], colours: Mapping[str, str], named: bool) -> None:
+    """A dot per variant, the first one on top."""
+    for place, (name, result) in enumerate(results.items()):
+        if metric in result["metrics"]:
+            axes.plot(result["metrics"][metric], place, "o", color=colours[name])
+    axes.set_yticks(range(len(results)), list(results) if named else [""] * len(results), fontsize=8)
+    axes.set_ylim(len(results) - 0.5, -0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.set_title(COLUMNS[metric][0], fontsize=10)
+    axes.grid(alpha=0.3)

@@ -1,0 +1,59 @@
+"""Which convolutions stay in floating point: those that are named, or those that sensitivity shows to be fragile."""
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from leanface.errors import ArtifactError, ConfigError
+
+AUTO = "auto"
+OUTLIER, MOST = 3.0, 4
+"""`auto` keeps layers that cost more than OUTLIER times what the median layer costs, but at most the MOST worst."""
+
+
+def layers_to_keep(choice: Collection[str], layers: Collection[str], sensitivity: Path) -> tuple[str, ...]:
+    """The convolutions to keep, in the order of `layers`.
+
+    Args:
+        choice: names, or `AUTO`.
+        layers: the network's convolutions, as `widths_of` names them.
+        sensitivity: stage analyze's sensitivity.json; read for `AUTO` only.
+
+    Raises:
+        ConfigError: a name is not a layer's, or all layers are named.
+        ArtifactError: the sensitivity is missing or of other layers.
+    """
+    kept = _fragile(_errors_mm(sensitivity, layers)) if choice == AUTO else set(choice)
+    unknown = sorted(kept - set(layers))
+    if unknown:
+        raise ConfigError(
+            f"quantize.keep_fp16 names layers that the network does not have: {', '.join(unknown)}. "
+            f"Its convolutions are {', '.join(layers)}."
+        )
+    if kept == set(layers):
+        raise ConfigError("quantize.keep_fp16 names every layer: nothing would be quantised. Name a few.")
+    return tuple(name for name in layers if name in kept)
+
+
+def _fragile(errors_mm: Mapping[str, float]) -> set[str]:
+    limit = OUTLIER * median(errors_mm.values())
+    worst = sorted(errors_mm, key=lambda name: -errors_mm[name])[:MOST]
+    return {name for name in worst if errors_mm[name] > limit}
+
+
+def _errors_mm(path: Path, layers: Collection[str]) -> dict[str, float]:
+    """How far quantising each layer alone moves the vertices."""
+    advice = "run stage analyze (`dvc repro analyze`), or name the layers in quantize.keep_fp16."
+    try:
+        entries: dict[str, Any] = json.loads(path.read_bytes())["quantize"]
+        errors_mm = {name: float(entry["vertex_mm"]) for name, entry in entries.items()}
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is missing, which quantize.keep_fp16=auto reads: {advice}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{path} does not hold an error in mm per layer ({error!r}): {advice}") from None
+    if set(errors_mm) != set(layers):
+        odd = sorted(set(errors_mm) ^ set(layers))[:5]
+        raise ArtifactError(f"{path} is not about this network's layers; they differ at {', '.join(odd)}: {advice}")
+    return errors_mm

@@ -1,0 +1,47 @@
+"""What INT8 costs the reconstruction layer by layer: one convolution quantised, all others in floating point."""
+
+import copy
+from collections import defaultdict
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, cast
+
+from jaxtyping import Float
+from torch import Tensor
+
+from leanface.face.morphable_model import MorphableModel
+from leanface.metrics.sensitivity import Change, Deviation, deviations
+from leanface.networks.quantized import Quantizer, quantizers_of
+from leanface.networks.resnet import FaceReconstructionNet
+from leanface.quantization.fake_quantize import fake_quantize
+
+
+def quantization_sensitivity(
+    network: FaceReconstructionNet, images: Float[Tensor, "batch 3 height width"], model: MorphableModel
+) -> dict[str, Deviation]:
+    """The deviation with one convolution's weights and inputs in INT8, by its name, without training.
+
+    Args:
+        network: left as it is.
+        images: faces, for calibrating the ranges and for reading; no labels are needed.
+        model: what the network's coefficients mean.
+    """
+    quantized = fake_quantize(copy.deepcopy(network), images, Quantizer(residual=False))
+    layers: defaultdict[str, list[Any]] = defaultdict(list)
+    for name, quantizer in list(quantizers_of(quantized)):
+        layers[name.rpartition(".")[0]].append(quantizer)
+        quantizer.disable()
+    changes = {name: Change(name, partial(_enabled, quantizers)) for name, quantizers in layers.items()}
+    return deviations(cast(FaceReconstructionNet, quantized), images, model, changes)
+
+
+@contextmanager
+def _enabled(quantizers: Sequence[Any]) -> Generator[None]:
+    for quantizer in quantizers:
+        quantizer.enable()
+    try:
+        yield
+    finally:
+        for quantizer in quantizers:
+            quantizer.disable()

@@ -1,0 +1,140 @@
+"""Ablations: variants, what they start from, and results that survive a kill."""
+
+import csv
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from tests.unit.data.test_prepare import DATA
+from torch import Tensor
+
+from leanface import bundle, paths
+from leanface.ablation.distill import RESULT
+from leanface.ablation.start import cut, starting_network
+from leanface.ablation.variants import read_variants
+from leanface.cli import main
+from leanface.config import Config, Importance, Prune, load_config
+from leanface.data.prepare import prepare_faces
+from leanface.errors import ConfigError
+from leanface.face.morphable_model import MorphableModel
+from leanface.networks.resnet import FaceReconstructionNet, widths_of
+from leanface.pruning.prune import PruneResult, prune
+from leanface.report.files import read_json
+from leanface.stages import configure
+
+SmoothImages = Callable[[int, int], Tensor]
+
+
+@pytest.fixture
+def pruned(small_network: FaceReconstructionNet) -> PruneResult:
+    importance = Importance(name="magnitude", options={})
+    config = Prune(ratio=0.5, importance=importance, round_to=4, compensate=False, calibration_count=1, ridge=1e-3)
+    return prune(small_network, config, seed=0)
+
+
+@pytest.fixture
+def config(project: Path) -> Config:
+    paths.PARAMS.write_text("scale: tiny\n")
+    configure.run()
+    return load_config(paths.CONFIG)
+
+
+@pytest.mark.parametrize("table", sorted((Path(__file__).parents[3] / paths.CONF / "ablation").glob("*.yaml")))
+def test_every_shipped_table_is_valid_and_its_variants_differ(table: Path, config: Config) -> None:
+    variants = list(read_variants(table, config.distill, config.seed).values())
+    assert len(variants) == len({variant.model_dump_json() for variant in variants})
+
+
+def test_a_variant_changes_the_common_settings_which_change_the_configuration(config: Config, tmp_path: Path) -> None:
+    table = tmp_path / "table.yaml"
+    table.write_text("common: {alpha: 0.5, temperature: 2}\nvariants: {a: {}, b: {alpha: 1, from: scratch, seed: 7}}\n")
+    first, second = read_variants(table, config.distill, seed=3).values()
+    assert (first.start, first.seed) == ("pruned", 3)
+    assert (second.start, second.seed) == ("scratch", 7)
+    assert first.distill == config.distill.model_copy(update={"alpha": 0.5, "temperature": 2.0})
+    assert second.distill == first.distill.model_copy(update={"alpha": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("variants: {a: {alpha: 2}}", "variant 'a'.*alpha"),
+        ("variants: {a: {from: nothing}}", "variant 'a'.*start"),
+        ("variants: {a: {temper: 1}}", "variant 'a'.*temper"),
+        ("variants: {}", "no table"),
+        ("variants: {a/b: {}}", "no table"),
+        ("variant: {a: {}}", "no table"),
+        ("a: [", "no table"),
+    ],
+)
+def test_a_wrong_table_says_what_is_wrong(text: str, says: str, config: Config, tmp_path: Path) -> None:
+    (tmp_path / "table.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=f"(?s){says}"):
+        read_variants(tmp_path / "table.yaml", config.distill, 0)
+
+
+def test_cutting_by_the_record_is_pruning(small_network: FaceReconstructionNet, pruned: PruneResult) -> None:
+    network = cut(small_network, pruned.kept)
+    expected = pruned.network.state_dict()
+    assert network.state_dict().keys() == expected.keys()
+    assert all(torch.equal(value, expected[key]) for key, value in network.state_dict().items())
+
+
+def test_students_start_alike_and_leave_their_model_alone(
+    small_network: FaceReconstructionNet, pruned: PruneResult, model: MorphableModel, smooth_images: SmoothImages
+) -> None:
+    network, kept = pruned
+    images = smooth_images(2, 0)
+    for start in ("pruned", "uncompensated", "scratch"):
+        first, second = (starting_network(start, small_network, network, kept, model, seed=1) for _ in range(2))
+        assert widths_of(first) == widths_of(network)
+        assert first is not network
+        with torch.no_grad():
+            assert torch.equal(first(images), second(images))
+
+
+@pytest.fixture
+def prepared(
+    config: Config, model: MorphableModel, small_network: FaceReconstructionNet, pruned: PruneResult
+) -> Config:
+    """A project with faces, an original and a pruned network."""
+    paths.MORPHABLE_MODEL.parent.mkdir()
+    paths.MORPHABLE_MODEL.write_bytes(paths.PACKAGED_MORPHABLE_MODEL.read_bytes())
+    prepare_faces(model, DATA.model_copy(update={"train_count": 8, "val_count": 4, "test_count": 4}), 0, paths.FACES)
+    bundle.save_bundle(small_network, bundle.new_spec(small_network, 64), paths.TEACHER)
+    bundle.save_bundle(pruned.network, bundle.new_spec(pruned.network, 64, kept=pruned.kept), paths.PRUNED)
+    return config
+
+
+def ablate(variants: dict[str, Any]) -> dict[str, int]:
+    """Run a table; when each variant's result was written (in nanoseconds)."""
+    common = {"streamed": False, "alpha": 0.5, "optimizer": {"batch_size": 4}}
+    Path("table.yaml").write_text(yaml.safe_dump({"common": common, "variants": variants}, sort_keys=False))
+    assert main(["ablate", "distill", "--table", "table.yaml", "--steps", "2"]) == 0
+    return {file.parent.name: file.stat().st_mtime_ns for file in (paths.ABLATIONS / "table").glob(f"*/{RESULT}")}
+
+
+def test_what_is_done_is_not_done_again_and_the_table_grows(prepared: Config) -> None:
+    folder, others = paths.ABLATIONS / "table", {"labels_scratch": {"alpha": 1.0, "from": "scratch", "seed": 1}}
+    first = ablate({"mixed": {}})
+    second = ablate({"mixed": {}, **others})
+    assert first == {"mixed": second["mixed"]}
+
+    rows = {row["variant"]: row for row in csv.DictReader((folder / "table.csv").read_text().splitlines())}
+    assert list(rows) == ["mixed", "labels_scratch"]
+    assert (rows["labels_scratch"]["start"], rows["labels_scratch"]["seed"]) == ("scratch", "1")
+    for row in rows.values():
+        assert row["steps"] == "2"
+        assert all(math.isfinite(float(row[name])) for name in ("teacher/vertex_mm", "truth/vertex_mm", "mse", "ssim"))
+    assert (folder / "table.md").read_text().count("\n| ") == 3
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert len(read_json(folder / "mixed" / RESULT)["history"]) == 2
+
+    # Other conditions are another training.
+    third = ablate({"mixed": {"alpha": 0.25}, **others})
+    assert third["mixed"] > second["mixed"]
+    assert third["labels_scratch"] == second["labels_scratch"]

@@ -1,0 +1,91 @@
+"""Distillation as a whole: from disk, streamed, and on photos without labels."""
+
+import copy
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tests.unit.data.test_prepare import DATA
+from tests.unit.training.test_training import MACHINE, OPTIMIZER
+
+from leanface import paths
+from leanface.config import Distill
+from leanface.data.dataset import COEFFICIENTS, LANDMARKS, FaceDataset
+from leanface.data.prepare import prepare_faces
+from leanface.distillation.distill import distill
+from leanface.face.morphable_model import MorphableModel
+from leanface.metrics.geometry import predict
+from leanface.networks.resnet import FaceReconstructionNet
+from leanface.training.fit import FitResult
+
+
+@pytest.fixture
+def faces(project: Path, model: MorphableModel) -> Path:
+    """A project with a few faces."""
+    paths.MORPHABLE_MODEL.parent.mkdir()
+    paths.MORPHABLE_MODEL.symlink_to(paths.PACKAGED_MORPHABLE_MODEL)
+    prepare_faces(model, DATA.model_copy(update={"train_count": 8, "val_count": 4, "test_count": 4}), 0, paths.FACES)
+    return paths.FACES
+
+
+def train(network: FaceReconstructionNet, model: MorphableModel, val: FaceDataset, **changes: object) -> FitResult:
+    """Distil a copy of the network from the network; the copy starts off the mark."""
+    student = copy.deepcopy(network)
+    with torch.no_grad():
+        student.backbone.bn1.weight.mul_(1.1)  # type: ignore[union-attr]
+    terms = yaml.safe_load((paths.CONF / "distill/terms.yaml").read_text())
+    attention = {"attention": {"name": "maps", "weight": 0.1}}
+    settings = Distill.model_validate(terms | attention | {"optimizer": OPTIMIZER} | changes)
+    return distill(
+        student,
+        network,
+        None,
+        settings,
+        data=DATA,
+        machine=MACHINE,
+        model=model,
+        val=val.labelled(predict(network, val)),
+        seed=0,
+        report=Path("reports/distill"),
+    )
+
+
+def test_streamed_faces_need_no_stored_ones(
+    small_network: FaceReconstructionNet, model: MorphableModel, faces: Path
+) -> None:
+    shutil.rmtree(faces / "train")
+    result = train(small_network, model, FaceDataset(faces / "val"), streamed=True, image_sizes=(64, 80))
+    assert [row["step"] for row in result.history] == [1, 2, 3, 4]
+    assert {"train/labels", "train/attention"} <= set(result.history[-1])
+
+
+def test_photos_have_no_labels_and_need_none(
+    small_network: FaceReconstructionNet, model: MorphableModel, faces: Path
+) -> None:
+    for split in ("train", "val"):
+        (faces / split / COEFFICIENTS).unlink()
+        (faces / split / LANDMARKS).unlink()
+    histories = [train(small_network, model, FaceDataset(faces / "val"), alpha=alpha).history for alpha in (0.0, 0.6)]
+    assert all("train/labels" not in row for row in histories[0])
+    for without, ignored in zip(*histories, strict=True):  # alpha acts as 0
+        assert ignored["train/loss"] == pytest.approx(without["train/loss"], rel=1e-4)
+        assert ignored["val/posed_mm"] == pytest.approx(without["val/posed_mm"], rel=1e-4)
+
+
+def test_learning_from_the_original_comes_closer_to_it(
+    small_network: FaceReconstructionNet, model: MorphableModel, faces: Path
+) -> None:
+    val = FaceDataset(faces / "val")
+    other = copy.copy(val)
+    other.coefficients = predict(small_network, val).numpy()  # validated against the original
+    history = train(
+        small_network,
+        model,
+        other,
+        alpha=0.0,
+        freeze_batch_norm=True,
+        optimizer=OPTIMIZER.model_copy(update={"steps": 16, "learning_rate": 3e-4, "ema_decay": 0.0}),
+    ).history
+    assert history[-1]["val/posed_mm"] < history[0]["val/posed_mm"]

@@ -1,0 +1,78 @@
+"""Quantisation-aware training through the project's one trainer."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.unit.data.test_prepare import DATA
+from torch import nn
+
+from leanface.config import Machine, Optimizer
+from leanface.data.datamodule import FaceDataModule
+from leanface.data.dataset import FaceDataset
+from leanface.data.prepare import prepare_faces
+from leanface.errors import LeanFaceError
+from leanface.face.morphable_model import MorphableModel
+from leanface.networks.quantized import Quantizer
+from leanface.networks.resnet import FaceReconstructionNet
+from leanface.quantization.fake_quantize import fake_quantize
+from leanface.training.criterion import SupervisedCriterion
+from leanface.training.fit import fit
+
+OPTIMIZER = Optimizer(
+    steps=3,
+    batch_size=4,
+    learning_rate=1e-4,
+    warmup_fraction=0.1,
+    weight_decay=0.0,
+    ema_decay=0.0,
+    gradient_clip=1.0,
+)
+MACHINE = Machine(accelerator="cpu", devices=1, precision="32-true", threads=2, compile=False)
+
+
+@pytest.fixture(scope="module")
+def faces(model: MorphableModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("qat") / "faces"
+    prepare_faces(model, DATA.model_copy(update={"train_count": 8, "val_count": 4, "test_count": 4}), 0, folder)
+    return folder
+
+
+def train(network: nn.Module, faces: Path, model: MorphableModel, report: Path, optimizer: Optimizer) -> None:
+    fit(
+        network,
+        SupervisedCriterion(model, 1.0),
+        FaceDataModule(faces, optimizer.batch_size, 0),
+        optimizer,
+        MACHINE,
+        model=model,
+        seed=0,
+        report=report,
+        freeze_batch_norm=True,
+    )
+
+
+@pytest.fixture
+def quantized(small_network: FaceReconstructionNet, faces: Path) -> nn.Module:
+    return fake_quantize(small_network, FaceDataset(faces / "train").head(8).images, Quantizer(residual=True))
+
+
+def test_training_moves_weights_but_neither_ranges_nor_statistics(
+    quantized: nn.Module, faces: Path, model: MorphableModel, tmp_path: Path
+) -> None:
+    before = {name: tensor.clone() for name, tensor in quantized.state_dict().items()}
+    train(quantized, faces, model, tmp_path, OPTIMIZER)
+    after = quantized.state_dict()
+    for name, tensor in before.items():
+        if name.endswith(("_amax", "running_mean", "running_var")):
+            torch.testing.assert_close(after[name], tensor)
+    assert not torch.equal(after["backbone.conv1.weight"], before["backbone.conv1.weight"])
+
+
+@pytest.mark.parametrize("steps", [3, 40])
+def test_an_absurd_learning_rate_stops_the_run_and_is_named(
+    quantized: nn.Module, faces: Path, model: MorphableModel, tmp_path: Path, steps: int
+) -> None:
+    absurd = OPTIMIZER.model_copy(update={"learning_rate": 1e25, "steps": steps})
+    with pytest.raises(LeanFaceError, match=r"at step (2|20); lower optimizer\.learning_rate"):
+        train(quantized, faces, model, tmp_path, absurd)

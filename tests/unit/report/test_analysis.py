@@ -1,0 +1,64 @@
+"""The pictures of stage analyze."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from leanface.networks.resnet import FaceReconstructionNet, widths_of
+from leanface.pruning.cost import layer_costs
+from leanface.pruning.groups import coupled_groups
+from leanface.report.analysis import COSTS, headline, save_layers, save_sensitivity
+
+RATIOS = ("0.25", "0.5")
+
+
+@pytest.fixture
+def sensitivity(small_network: FaceReconstructionNet) -> dict[str, Any]:
+    """A network that nothing can harm."""
+    groups = coupled_groups(small_network)
+    return {
+        "groups": {
+            name: {"convolutions": convs, "errors": {ratio: {"vertex_mm": 0.0, "ssim": 1.0} for ratio in RATIOS}}
+            for name, convs in groups.items()
+        },
+        "quantize": {name: {"vertex_mm": 0.0, "ssim": 1.0} for name in widths_of(small_network)},
+    }
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def test_the_headline_is_the_worst_of_all(sensitivity: dict[str, Any]) -> None:
+    assert set(headline(sensitivity).values()) == {0.0, 1.0}
+    sensitivity["groups"]["backbone.conv1"]["errors"]["0.5"] = {"vertex_mm": 3.0, "ssim": 0.4}
+    sensitivity["quantize"]["final_layers.3"] = {"vertex_mm": 0.0, "ssim": 0.9}
+    assert headline(sensitivity) == {
+        "pruned_worst_mm": 3.0,
+        "pruned_worst_ssim": 0.4,
+        "int8_worst_mm": 0.0,
+        "int8_worst_ssim": 0.9,
+    }
+
+
+def test_damage_shows_and_the_same_damage_gives_the_same_file(sensitivity: dict[str, Any], tmp_path: Path) -> None:
+    harmless, harmed, again = (tmp_path / name for name in ("harmless.png", "harmed.png", "again.png"))
+    save_sensitivity(sensitivity, harmless)
+    sensitivity["quantize"]["backbone.conv1"] = {"vertex_mm": 0.1, "ssim": 0.9}
+    sensitivity["groups"]["backbone.conv1"]["errors"]["0.5"] = {"vertex_mm": 1.0, "ssim": 0.5}
+    save_sensitivity(sensitivity, harmed)
+    save_sensitivity(sensitivity, again)
+    assert (pixels(harmless) != pixels(harmed)).any()
+    assert harmed.read_bytes() == again.read_bytes()
+
+
+def test_costs_show(small_network: FaceReconstructionNet, tmp_path: Path) -> None:
+    layers = {name: {**cost._asdict(), "latency_ms": 1.0} for name, cost in layer_costs(small_network, 64).items()}
+    assert set(COSTS) <= set(layers["backbone.conv1"])
+    save_layers(layers, tmp_path / "layers.png")
+    layers["backbone.conv1"]["latency_ms"] = 5.0
+    save_layers(layers, tmp_path / "slower.png")
+    assert (pixels(tmp_path / "layers.png") != pixels(tmp_path / "slower.png")).any()
