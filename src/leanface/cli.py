@@ -1,8 +1,10 @@
 """The command line. Heavy imports wait until a command needs them."""
 
 import argparse
+import functools
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +34,25 @@ def _stage(arguments: argparse.Namespace) -> None:
     from leanface.runner import run_stage
 
     run_stage(arguments.name, arguments.variant)
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from leanface.config import Benchmark
+    from leanface.runtime.bench import bench_file, print_rows
+
+    settings = Benchmark(
+        batches=tuple(sorted({1, *arguments.batches})),
+        streams=tuple(sorted({1, *arguments.streams})),
+        threads=arguments.threads,
+        warmup=10,
+        window=15,
+        windows_max=10,
+        stability=0.05,
+        energy_seconds=1.0,
+    )
+    print_rows(bench_file(arguments.model, settings), Console())
 
 
 def _ablate(arguments: argparse.Namespace) -> None:
@@ -64,6 +85,13 @@ def _parser() -> argparse.ArgumentParser:
     stage.add_argument("name", choices=sorted(path.stem for path in stages))
     stage.add_argument("--variant", choices=paths.VARIANTS, help="for stages that run once per variant")
     stage.set_defaults(run=_stage)
+    bench = commands.add_parser("bench", help="measure an exported network in every runtime that can run it here")
+    bench.add_argument("model", type=Path, metavar="MODEL.onnx")
+    number = functools.partial(bench.add_argument, type=_count, metavar="N")
+    number("--batches", nargs="+", default=[8], help="batch sizes beside 1 (default: 8)")
+    number("--streams", nargs="+", default=[1], help="batches at once, beside 1 (default: none)")
+    number("--threads", default=os.cpu_count(), help="of all streams together (default: all)")
+    bench.set_defaults(run=_bench)
     gate = commands.add_parser("gate", help="fail if the last report's gates failed, and say which")
     gate.set_defaults(run=_gate)
     track = commands.add_parser("track", help="deliver to MLflow what it could not take earlier")
@@ -75,3 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     ablate.set_defaults(run=_ablate)
     commands.add_parser("sweep", help="run an experiment per combination of parameters", add_help=False)
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)

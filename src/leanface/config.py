@@ -210,13 +210,25 @@ class Export(Section):
 
 
 class Build(Section):
-    """Stage build: TensorRT engines and their optimisation profile."""
+    """Stage build: TensorRT engines, their optimisation profile, and where else they may run.
+
+    Attributes:
+        hardware_compatible: "ampere_plus" or "same_compute_capability" give up speed to run on other GPUs too; full
+            TensorRT only, for TensorRT-RTX's engines run on every GPU that it knows.
+        version_compatible: a later TensorRT may load the engine; needs TensorRT's lean runtime.
+        weights: "refittable" weights can be replaced in the engine; "stripped" ones must be, from the ONNX file.
+        timing_cache: remember kernels' times from build to build; full TensorRT only, TensorRT-RTX times none.
+    """
 
     batch_min: Count
     batch_opt: Count
     batch_max: Count
     workspace_mib: Count
     builder_level: Annotated[int, Field(ge=0, le=5)]
+    hardware_compatible: Literal["none", "ampere_plus", "same_compute_capability"]
+    version_compatible: bool
+    weights: Literal["fixed", "refittable", "stripped"]
+    timing_cache: bool
 
     @model_validator(mode="after")
     def _ordered(self) -> "Build":
@@ -244,19 +256,26 @@ class Evaluate(Section):
 
 
 class Benchmark(Section):
-    """Stage benchmark: latency, throughput and memory on this machine."""
+    """Stage benchmark: latency, throughput, memory and energy on this machine.
+
+    Attributes:
+        streams: how many batches run at the same time; more than 1 for the networks that are deployed.
+        energy_seconds: how long each network runs for its energy to be counted, where there is a counter.
+    """
 
     batches: tuple[Count, ...]
+    streams: tuple[Count, ...]
     warmup: Count
     window: Count
     windows_max: Count
     stability: Fraction
     threads: Count
+    energy_seconds: Positive
 
     @model_validator(mode="after")
     def _single(self) -> "Benchmark":
-        if 1 not in self.batches:
-            raise ValueError("need batch 1, which every speed-up is measured at")
+        if 1 not in self.batches or 1 not in self.streams:
+            raise ValueError("need batch 1 and 1 stream, which every speed-up is measured at")
         return self
 
 

@@ -9,7 +9,15 @@ from typing import Any
 import psutil
 import pynvml
 
-RUNTIMES = ("torch", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx-cu13-bindings")
+RUNTIMES = (
+    "torch",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tensorrt",
+    "tensorrt-rtx-cu13-bindings",
+    "cuda-bindings",
+)
 """Distributions whose version decides what an engine or a latency is."""
 
 

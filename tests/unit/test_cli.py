@@ -29,12 +29,26 @@ def test_an_error_that_nobody_foresaw_is_not_hidden(project) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["stage"], ["stage", "nothing"], ["stage", "export", "--variant", "nothing"]]
+    "arguments",
+    [
+        [],
+        ["stage"],
+        ["stage", "nothing"],
+        ["stage", "export", "--variant", "nothing"],
+        ["bench"],
+        ["bench", "network.onnx", "--batches", "0"],
+        ["bench", "network.onnx", "--streams", "two"],
+    ],
 )
 def test_a_wrong_command_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
     assert "usage: leanface" in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_there_cannot_be_measured(project, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "network.onnx"]) == 1
+    assert capsys.readouterr().err.startswith("ArtifactError: network.onnx is missing")
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -5,10 +5,12 @@ Turns matter: a processor that slows down meanwhile would otherwise flatter what
 
 import time
 from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
+from jaxtyping import Float
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -26,6 +28,7 @@ class Timing:
         status: "stable" if these windows' medians agree, else "unstable".
         windows: how many were measured.
         spread: the largest of these medians over the smallest, less 1.
+        calls_per_second: of all clients together; the median of these windows.
         reason: what to change if it is unstable.
     """
 
@@ -36,7 +39,15 @@ class Timing:
     p90_ms: float
     p95_ms: float
     p99_ms: float
+    calls_per_second: float
     reason: str | None = None
+
+
+class Window(NamedTuple):
+    """Every run of a call in one window, and how many there were per second."""
+
+    times_ms: Float[np.ndarray, " runs"]
+    calls_per_second: float
 
 
 def measure_latency(
@@ -46,6 +57,7 @@ def measure_latency(
     window: int,
     windows_max: int,
     stability: float,
+    clients: Mapping[Key, int] | None = None,
 ) -> dict[Key, Timing]:
     """Time every call: rounds of one window each, until a call's last three windows agree.
 
@@ -55,17 +67,18 @@ def measure_latency(
         window: timed runs per window.
         windows_max: windows after which a call is given up as unstable; its numbers are kept.
         stability: how far the medians of the last three windows may lie apart, relative to the smallest.
+        clients: threads that make a call at the same time, each `window` times and without a pause; 1 if not given.
     """
-    windows: dict[Key, list[np.ndarray]] = {key: [] for key in calls}
+    windows: dict[Key, list[Window]] = {key: [] for key in calls}
     timings: dict[Key, Timing] = {}
     while pending := [key for key in calls if key not in timings]:
         for key in pending:
             call, measured = calls[key], windows[key]
             for _ in range(SETTLE_RUNS if measured else warmup):
                 call()
-            measured.append(_window(call, window))
+            measured.append(_window(call, window, (clients or {}).get(key, 1)))
             last = measured[-AGREEING_WINDOWS:]
-            medians = [float(np.median(runs)) for runs in last]
+            medians = [float(np.median(window.times_ms)) for window in last]
             spread = max(medians) / min(medians) - 1
             stable = len(measured) >= AGREEING_WINDOWS and spread <= stability
             if stable or len(measured) >= windows_max:
@@ -73,8 +86,17 @@ def measure_latency(
     return {key: timings[key] for key in calls}
 
 
-def _window(call: Callable[[], object], runs: int) -> np.ndarray:
-    """Latency of each run (ms)."""
+def _window(call: Callable[[], object], runs: int, clients: int) -> Window:
+    start_ns = time.perf_counter_ns()
+    if clients == 1:
+        times_ms = _times_ms(call, runs)
+    else:
+        with ThreadPoolExecutor(clients) as threads:
+            times_ms = np.concatenate(list(threads.map(_times_ms, [call] * clients, [runs] * clients)))
+    return Window(times_ms, 1e9 * len(times_ms) / (time.perf_counter_ns() - start_ns))
+
+
+def _times_ms(call: Callable[[], object], runs: int) -> Float[np.ndarray, " runs"]:
     times_ns = np.empty(runs, dtype=np.int64)
     for index in range(runs):
         start_ns = time.perf_counter_ns()
@@ -83,8 +105,10 @@ def _window(call: Callable[[], object], runs: int) -> np.ndarray:
     return times_ns / 1e6
 
 
-def _timing(last: list[np.ndarray], count: int, spread: float, stable: bool, stability: float) -> Timing:
-    p50, p90, p95, p99 = (float(value) for value in np.percentile(np.concatenate(last), (50, 90, 95, 99)))
+def _timing(last: list[Window], count: int, spread: float, stable: bool, stability: float) -> Timing:
+    times_ms = np.concatenate([window.times_ms for window in last])
+    p50, p90, p95, p99 = (float(value) for value in np.percentile(times_ms, (50, 90, 95, 99)))
+    rate = float(np.median([window.calls_per_second for window in last]))
     reason = None
     if not stable:
         reason = (
@@ -92,4 +116,4 @@ def _timing(last: list[np.ndarray], count: int, spread: float, stable: bool, sta
             f"(benchmark.stability allows {stability:.1%}): leave the machine idle, or raise "
             "benchmark.window, benchmark.windows_max or benchmark.stability"
         )
-    return Timing("stable" if stable else "unstable", count, spread, p50, p90, p95, p99, reason)
+    return Timing("stable" if stable else "unstable", count, spread, p50, p90, p95, p99, rate, reason)

@@ -9,12 +9,11 @@ from leanface.errors import ArtifactError
 from leanface.report.files import Json
 from leanface.report.sources import Sources
 
-BASELINE = ("original_fp32", "torch")
-"""Variant and runtime that every speed-up is relative to, measured in the same interleaved run."""
+BASELINE = "original_fp32"
+"""The variant that everything is relative to, measured in the same interleaved run."""
 
-NOT_MEASURED = {
-    "energy_ratio": "no energy counter is read: NVML needs an NVIDIA GPU, RAPL a readable /sys/class/powercap"
-}
+BASELINE_RUNTIMES = ("torch_cuda", "torch")
+"""The original runs in PyTorch: where there is a GPU on it, for a GPU is not to be compared with a processor."""
 
 
 def summarize(sources: Sources, gates: Gates) -> Json:
@@ -23,7 +22,8 @@ def summarize(sources: Sources, gates: Gates) -> Json:
     Per variant: ssim, ssim_render, ssim_face and mse against the original (see leanface.metrics.fidelity);
     vertex_error_mm against ground truth, and vertex_to_original_mm; size_mb of the ONNX file (10^6 bytes);
     latency_ms_p50 at batch 1 in its fastest `runtime`; speedup, throughput_ratio (at the largest batch) and
-    memory_mb likewise, the ratios against the original in PyTorch FP32.
+    memory_mb likewise, the ratios against the original in PyTorch FP32. energy_ratio: the original's energy per image
+    over this variant's, at batch 1; null, with the reason in not_measured, where nothing counts it.
 
     Raises:
         ArtifactError: the baseline was not measured.
@@ -33,14 +33,14 @@ def summarize(sources: Sources, gates: Gates) -> Json:
         "device": sources.device,
         "variants": variants,
         "gates": check_gates(gates, variants),
-        "not_measured": NOT_MEASURED,
+        "not_measured": not_measured(sources),
         "not_run": not_run(sources),
     }
 
 
 def check_gates(gates: Gates, variants: dict[str, Json]) -> dict[str, Json]:
     """Each gate's limit, the INT8 network's value, and whether it passes; a value that is undefined fails."""
-    ours, original = variants[paths.DEPLOYED], variants[BASELINE[0]]
+    ours, original = variants[paths.DEPLOYED], variants[BASELINE]
     return {
         "ssim": _gate(gates.uv_ssim_min, ours["ssim"], at_least=True),
         "mse": _gate(gates.mse_max, ours["mse"], at_least=False),
@@ -63,24 +63,31 @@ def baseline(benchmark: Json, batch: int) -> Json:
     Raises:
         ArtifactError: it is not there.
     """
-    variant, runtime = BASELINE
-    rows = measured(benchmark["rows"], variant=variant, runtime=runtime, batch=batch)
-    if not rows:
-        raise ArtifactError(
-            f"{paths.BENCHMARK} has no row of {variant} in {runtime} at batch {batch}, to which speeds are "
-            "relative; put 1 into benchmark.batches and run `dvc repro`."
-        )
-    return rows[0]
+    for runtime in BASELINE_RUNTIMES:
+        if rows := measured(benchmark["rows"], variant=BASELINE, runtime=runtime, batch=batch, streams=1):
+            return rows[0]
+    raise ArtifactError(
+        f"{paths.BENCHMARK} has no row of {BASELINE} in PyTorch at batch {batch}, to which speeds are "
+        "relative; put 1 into benchmark.batches and run `dvc repro`."
+    )
 
 
 def not_run(sources: Sources) -> list[Json]:
     """What was planned but could not be measured on this machine, with the reason of each."""
-    reasons = {
-        f"{row['variant']} in {row['runtime']}": row["reason"]
-        for row in sources.benchmark["rows"] + sources.benchmark["end_to_end"]
-        if row["status"] == "not_run"
-    }
-    return [{"what": what, "reason": reason} for what, reason in reasons.items()]
+    variants: dict[tuple[str, str], list[str]] = {}  # by runtime and reason: most are the same for all
+    for row in sources.benchmark["rows"] + sources.benchmark["end_to_end"]:
+        if row["status"] == "not_run":
+            known = variants.setdefault((row["runtime"], row["reason"]), [])
+            known += [row["variant"]] if row["variant"] not in known else []
+    return [
+        {"what": f"{', '.join(names)} in {runtime}", "reason": reason} for (runtime, reason), names in variants.items()
+    ]
+
+
+def not_measured(sources: Sources) -> dict[str, str]:
+    """Why a value of summary.json is null for all variants."""
+    reason = baseline(sources.benchmark, 1)["energy_reason"]
+    return {} if reason is None else {"energy_ratio": reason}
 
 
 def mean(evaluation: Json, measure: str) -> float | None:
@@ -92,7 +99,7 @@ def mean(evaluation: Json, measure: str) -> float | None:
 def _variant(name: str, sources: Sources) -> Json:
     rows, evaluation = sources.benchmark["rows"], sources.evaluations[name]
     largest = max(row["batch"] for row in rows)
-    best = measured(rows, variant=name, batch=1)
+    best = measured(rows, variant=name, batch=1, streams=1)
     if not best:
         raise ArtifactError(f"{paths.BENCHMARK} has no row of {name} at batch 1 that ran; run `dvc repro benchmark`.")
     bulk = measured(rows, variant=name, batch=largest)
@@ -110,9 +117,16 @@ def _variant(name: str, sources: Sources) -> Json:
         "speedup": baseline(sources.benchmark, 1)["p50_ms"] / best[0]["p50_ms"],
         "throughput_ratio": throughput and throughput / baseline(sources.benchmark, largest)["images_per_second"],
         "memory_mb": best[0]["memory_mb"],
-        "energy_ratio": None,
+        "energy_ratio": _energy_ratio(baseline(sources.benchmark, 1), best[0]),
         "runtime": best[0]["runtime"],
     }
+
+
+def _energy_ratio(original: Json, ours: Json) -> float | None:
+    """None if either was not counted, or by another counter: a GPU's joules are not a processor's."""
+    if original["energy_mj"] is None or ours["energy_source"] != original["energy_source"]:
+        return None
+    return original["energy_mj"] / ours["energy_mj"]
 
 
 def _gate(limit: float, value: float | None, *, at_least: bool) -> Json:

@@ -7,7 +7,7 @@ from typing import Any, cast
 from leanface import paths
 from leanface.report.files import Json
 from leanface.report.sources import Sources
-from leanface.report.summary import BASELINE, baseline, measured
+from leanface.report.summary import BASELINE, BASELINE_RUNTIMES, baseline, measured
 
 DASH = "\N{EN DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -22,7 +22,9 @@ VARIANT_NAMES = {
 
 RUNTIME_NAMES = {
     "torch": "PyTorch",
+    "torch_cuda": "PyTorch, CUDA",
     "onnxruntime": "ONNX Runtime",
+    "onnxruntime_cuda": "ONNX Runtime, CUDA",
     "openvino": "OpenVINO",
     "mtcnn": "MTCNN",
     "tensorrt": "TensorRT",
@@ -106,14 +108,21 @@ def ladder(sources: Sources, summary: Json) -> list[Rung]:
     rows = sources.benchmark["rows"]
     torch_row = baseline(sources.benchmark, 1)
     best = {
-        name: measured((row for row in rows if row["runtime"] not in ("torch", "tensorrt")), variant=name, batch=1)
+        name: measured(
+            (row for row in rows if row["runtime"] not in (*BASELINE_RUNTIMES, "tensorrt")),
+            variant=name,
+            batch=1,
+            streams=1,
+        )
         for name in paths.VARIANTS
     }
     tensorrt = [
-        row for row in rows if row["runtime"] == "tensorrt" and row["variant"] == paths.DEPLOYED and row["batch"] == 1
+        row
+        for row in rows
+        if (row["runtime"], row["variant"], row["batch"], row["streams"]) == ("tensorrt", paths.DEPLOYED, 1, 1)
     ]
     steps: list[tuple[str, Json]] = [("Original", torch_row)]
-    steps += [("Original, exported", row) for row in best[BASELINE[0]][:1]]
+    steps += [("Original, exported", row) for row in best[BASELINE][:1]]
     steps += [(VARIANT_NAMES[name], row) for name in paths.VARIANTS[1:] for row in best[name][:1]]
     steps += [("TensorRT INT8", row) for row in tensorrt]
     slowest = max(row["p50_ms"] for _, row in steps if row["status"] != "not_run")
@@ -138,12 +147,12 @@ def _rung(name: str, row: Json, slowest_ms: float, sources: Sources, summary: Js
         bar=latency_ms / slowest_ms if latency_ms else 0.0,
         speedup=baseline(sources.benchmark, 1)["p50_ms"] / latency_ms if latency_ms else None,
         size_mb=size_mb,
-        size_ratio=summary["variants"][BASELINE[0]]["size_mb"] / size_mb if size_mb else None,
+        size_ratio=summary["variants"][BASELINE]["size_mb"] / size_mb if size_mb else None,
         memory_mb=row["memory_mb"],
-        images_per_second=bulk[0]["images_per_second"] if bulk else None,
+        images_per_second=max((other["images_per_second"] for other in bulk), default=None),
         # An engine that did not run was not evaluated either, whatever its ONNX file scores elsewhere; and
         # the original in PyTorch is what the others are compared with.
-        ssim=variant["ssim"] if ran and (row["variant"], row["runtime"]) != BASELINE else None,
+        ssim=variant["ssim"] if ran and row["runtime"] not in BASELINE_RUNTIMES else None,
         vertex_mm=variant["vertex_error_mm"] if ran else None,
     )
 

@@ -1,24 +1,62 @@
-"""Everything that runs an exported network, behind one contract: `open_runtime(name, path, threads)`."""
+"""Everything that runs an exported network, behind one contract: opened by name, or the best that can run."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-from leanface.errors import BackendError
+from leanface import paths
+from leanface.errors import ArtifactError, BackendError
 from leanface.runtime.base import Coefficients, Images, InputSpec, Runtime
-from leanface.runtime.onnxruntime_ import OnnxRuntime
+from leanface.runtime.onnxruntime_ import OnnxRuntime, OnnxRuntimeCuda
 from leanface.runtime.openvino_ import OpenVinoRuntime
+from leanface.runtime.pool import Pool
 from leanface.runtime.tensorrt_ import TensorRtRuntime
-from leanface.runtime.torch_ import TorchRuntime
+from leanface.runtime.torch_ import TorchCudaRuntime, TorchRuntime
 
 RUNTIMES: dict[str, type[Runtime]] = {
-    runtime.name: runtime for runtime in (TorchRuntime, OnnxRuntime, OpenVinoRuntime, TensorRtRuntime)
+    runtime.name: runtime
+    for runtime in (TorchRuntime, TorchCudaRuntime, OnnxRuntime, OnnxRuntimeCuda, OpenVinoRuntime, TensorRtRuntime)
 }
-"""By name. torch reads a bundle, onnxruntime and openvino an ONNX file, tensorrt an engine."""
+"""By name. torch reads a bundle, those of `ONNX_READERS` an ONNX file, tensorrt an engine."""
 
-__all__ = ["RUNTIMES", "Coefficients", "Images", "InputSpec", "Runtime", "open_runtime"]
+BEST_FIRST = ("tensorrt", "onnxruntime_cuda", "openvino", "onnxruntime", "torch_cuda", "torch")
+"""A GPU before the CPU; on the CPU OpenVINO first, which alone computes the INT8 file in INT8."""
+
+ONNX_READERS = ("onnxruntime", "onnxruntime_cuda", "openvino")
+
+FLOAT_BUNDLES = ("original_fp32", "distilled_fp32")
+"""Variants that PyTorch runs as they are deployed; it would only simulate INT8 and FP16."""
+
+__all__ = [
+    "BEST_FIRST",
+    "FLOAT_BUNDLES",
+    "ONNX_READERS",
+    "RUNTIMES",
+    "Choice",
+    "Coefficients",
+    "Images",
+    "InputSpec",
+    "Pool",
+    "Runtime",
+    "files_of",
+    "open_best",
+    "open_runtime",
+]
 
 
-def open_runtime(name: str, path: Path, threads: int = 0) -> Runtime:
+class Choice(NamedTuple):
+    """The runtime that `auto` chose, and why each better one was not."""
+
+    runtime: Runtime
+    skipped: dict[str, str]
+
+
+def open_runtime(name: str, path: Path, threads: int = 0, streams: int = 1) -> Runtime:
     """Load what lies at `path`; use the result in a `with` statement, or `close` it.
+
+    Args:
+        threads: on the CPU, divided among the streams; 0 leaves the choice to the runtime.
+        streams: how many batches can run at the same time, see `Pool`.
 
     Raises:
         ArtifactError: the file is missing, damaged, or not what this runtime reads.
@@ -26,4 +64,31 @@ def open_runtime(name: str, path: Path, threads: int = 0) -> Runtime:
     """
     if name not in RUNTIMES:
         raise BackendError(f"unknown runtime {name!r}; expected one of {', '.join(RUNTIMES)}")
-    return RUNTIMES[name](path, threads)
+    return RUNTIMES[name](path, threads, streams)
+
+
+def open_best(files: Mapping[str, Path], threads: int = 0, streams: int = 1) -> Choice:
+    """Open the first runtime of `BEST_FIRST` that can run one of these files here.
+
+    Args:
+        files: what each runtime would read, by its name, as `files_of` returns it.
+
+    Raises:
+        BackendError: none can; the message has the reason of each.
+    """
+    skipped: dict[str, str] = {}
+    for name in (name for name in BEST_FIRST if name in files):
+        try:
+            return Choice(open_runtime(name, files[name], threads, streams), skipped)
+        except (ArtifactError, BackendError) as error:
+            skipped[name] = str(error)
+    reasons = "".join(f"\n  {name}: {reason}" for name, reason in skipped.items())
+    raise BackendError(f"no runtime can run any of {', '.join(map(str, files.values())) or 'no files'}:{reasons}")
+
+
+def files_of(variant: str) -> dict[str, Path]:
+    """What each runtime reads of a variant (`leanface.paths.VARIANTS`), by the runtime's name."""
+    onnx, bundle = paths.onnx_path(variant), paths.BUNDLES[variant]
+    files = {"torch": bundle, "torch_cuda": bundle} if variant in FLOAT_BUNDLES else {}
+    files |= dict.fromkeys(ONNX_READERS, onnx)
+    return files | {"tensorrt": paths.engine_path(variant)}

@@ -1,5 +1,6 @@
 """One contract for everything that can run an exported network."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,20 +64,25 @@ class InputSpec:
 class Runtime(ABC):
     """A network that is ready to run, and all that it holds on the device, until `close`.
 
-    It never pads, casts or guesses: an input that does not fit is refused. Subclasses implement `_open`,
-    `_infer` and `_close`; the lifecycle and the checks are here, the same for all.
+    It never pads, casts or guesses: an input that does not fit is refused. Each of its streams runs one batch at a
+    time and has its own threads or device buffers; different streams run at the same time, each in its caller's
+    thread (`leanface.runtime.pool`). Subclasses implement `_open`, `_infer` and `_close`; the lifecycle and the checks
+    are here, the same for all.
     """
 
     name: ClassVar[str]
     """The runtime's name in `leanface.runtime.RUNTIMES`."""
 
+    on_gpu: ClassVar[bool] = False
+
     @final
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int = 0, streams: int = 1) -> None:
         """Load what lies at `path`.
 
         Args:
             path: a bundle, an ONNX file or an engine, as the runtime needs.
-            threads: on the CPU; 0 leaves the choice to the runtime.
+            threads: on the CPU, divided among the streams; 0 leaves the choice to the runtime.
+            streams: how many batches can run at the same time.
 
         Raises:
             ArtifactError: the file is missing, damaged, or not what this runtime reads.
@@ -85,7 +91,8 @@ class Runtime(ABC):
         self._closed = True
         if not path.exists():
             raise ArtifactError(f"{path} is missing; run `dvc repro` to make it.")
-        self._input_spec = self._open(path, threads)
+        self._streams = streams
+        self._input_spec = self._open(path, threads, streams)
         self._closed = False
 
     @property
@@ -93,17 +100,28 @@ class Runtime(ABC):
         """What `run` accepts."""
         return self._input_spec
 
+    @property
+    def streams(self) -> int:
+        """How many batches can run at the same time."""
+        return self._streams
+
     @final
-    def run(self, images: Images) -> Coefficients:
+    def run(self, images: Images, stream: int = 0) -> Coefficients:
         """Coefficients of a batch of faces; the result is the caller's own.
 
+        Args:
+            stream: 0 to `streams` - 1; one that is running must not be used again before it has returned.
+
         Raises:
-            BackendError: the images do not fit `input_spec`, or the runtime is closed or failed.
+            BackendError: the images do not fit `input_spec`, there is no such stream, or the runtime is closed or
+                failed.
         """
         if self._closed:
             raise BackendError(f"this {self.name} runtime is closed; open a new one.")
+        if not 0 <= stream < self._streams:
+            raise BackendError(f"this {self.name} runtime has {self._streams} streams, counted from 0; got {stream}.")
         self._input_spec.check(images)
-        coefficients = self._infer(images)
+        coefficients = self._infer(images, stream)
         if coefficients.shape != (len(images), COUNT) or coefficients.dtype != np.float32:
             raise BackendError(
                 f"{self.name} returned {coefficients.dtype} {coefficients.shape}; "
@@ -127,13 +145,20 @@ class Runtime(ABC):
         self.close()
 
     @abstractmethod
-    def _open(self, path: Path, threads: int) -> InputSpec: ...
+    def _open(self, path: Path, threads: int, streams: int) -> InputSpec: ...
 
     @abstractmethod
-    def _infer(self, images: Images) -> Coefficients: ...
+    def _infer(self, images: Images, stream: int) -> Coefficients: ...
 
     @abstractmethod
     def _close(self) -> None: ...
+
+
+def threads_per_stream(threads: int, streams: int) -> int:
+    """Each stream's share of `threads`, at least 1; 0 (the runtime's choice) only for a single stream."""
+    if threads == 0 and streams > 1:
+        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, threads // streams) if threads else 0
 
 
 def check_names(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> None:

@@ -1,7 +1,8 @@
-"""Every network in every runtime on this machine: latency, throughput, memory, size; and end to end."""
+"""Every network in every runtime on this machine: latency, throughput, memory, energy, size; and end to end."""
 
 import contextlib
 import gc
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -22,19 +23,12 @@ from leanface.errors import ArtifactError, BackendError
 from leanface.face.camera import camera_from_model
 from leanface.face.coefficients import split
 from leanface.face.morphable_model import MorphableModel
+from leanface.metrics.counters import energy_counters, energy_per_call_j, gpu_memory_bytes
 from leanface.metrics.latency import Timing, measure_latency
-from leanface.runtime import Runtime, open_runtime
+from leanface.runtime import RUNTIMES, Pool, Runtime, files_of, open_runtime
 
-FLOAT_BUNDLES = ("original_fp32", "distilled_fp32")
-"""Variants that PyTorch runs as they are deployed; it would only simulate INT8 and FP16."""
-
-PLAN: tuple[tuple[str, str, Path], ...] = (
-    *((name, "torch", paths.BUNDLES[name]) for name in FLOAT_BUNDLES),
-    *((name, "onnxruntime", paths.onnx_path(name)) for name in paths.VARIANTS),
-    *((name, "openvino", paths.onnx_path(name)) for name in paths.VARIANTS),
-    *((name, "tensorrt", paths.engine_path(name)) for name in paths.VARIANTS),
-)
-"""(variant, runtime, file) of everything to measure."""
+CONCURRENT = ("distilled_fp16", paths.DEPLOYED)
+"""Variants that are measured with more than one stream too."""
 
 END_TO_END = (("original_fp32", "torch"), ("quantized_int8", "openvino"))
 
@@ -42,13 +36,33 @@ LANDMARKS = ("landmarks", "mtcnn")
 """Stands for a variant and a runtime in the row of the face detector, which is the same for all networks."""
 
 
+class Entry(NamedTuple):
+    """What to measure: a file in a runtime, with each of these numbers of streams."""
+
+    variant: str
+    runtime: str
+    path: Path
+    streams: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Row:
-    """One measurement; what could not be run has a reason and no numbers."""
+    """One measurement; what could not be run has a reason and no numbers.
+
+    Attributes:
+        streams: batches at the same time, through a `Pool` with as many callers; latencies are then a caller's.
+        images_per_second: of all streams together.
+        cold_start_ms: from opening the file to its first answer, in a fresh process that has the libraries loaded;
+            at the first batch size only.
+        memory_mb: see `measure_fresh`; device_memory_mb likewise, of the GPU.
+        energy_mj: per image, of the whole GPU or processor package; energy_source: its `EnergyCounter`'s.
+        energy_reason: why it was not measured.
+    """
 
     variant: str
     runtime: str
     batch: int
+    streams: int
     status: Literal["stable", "unstable", "not_run"]
     reason: str | None
     p50_ms: float | None = None
@@ -58,7 +72,12 @@ class Row:
     windows: int = 0
     spread: float | None = None
     images_per_second: float | None = None
+    cold_start_ms: float | None = None
     memory_mb: float | None = None
+    device_memory_mb: float | None = None
+    energy_mj: float | None = None
+    energy_source: str | None = None
+    energy_reason: str | None = None
     size_bytes: int | None = None
 
 
@@ -66,28 +85,57 @@ class Key(NamedTuple):
     variant: str
     runtime: str
     batch: int
+    streams: int = 1
 
 
-def benchmark_networks(settings: Benchmark, image_size: int) -> list[Row]:
-    """Measure `PLAN` at every batch size, in turns; network only, host memory to host memory."""
+class Footprint(NamedTuple):
+    """What a fresh process needs to get a network ready and run it; see `Row`."""
+
+    cold_start_ms: float | None
+    memory_mb: float
+    device_memory_mb: float | None
+
+
+def plan(settings: Benchmark) -> list[Entry]:
+    """Every variant in every runtime that reads it, the deployed ones with all of `settings.streams`."""
+    return [
+        Entry(variant, runtime, files_of(variant)[runtime], settings.streams if variant in CONCURRENT else (1,))
+        for runtime in RUNTIMES
+        for variant in paths.VARIANTS
+        if runtime in files_of(variant)
+    ]
+
+
+def benchmark_networks(entries: Sequence[Entry], settings: Benchmark, image_size: int) -> list[Row]:
+    """Measure `entries` at every batch size, in turns; network only, host memory to host memory."""
     rows: dict[Key, Row] = {}
     calls: dict[Key, Callable[[], object]] = {}
-    files = {(variant, runtime): path for variant, runtime, path in PLAN}
     with contextlib.ExitStack() as stack:
-        for (variant, runtime), path in files.items():
-            keys = [Key(variant, runtime, batch) for batch in settings.batches]
+        for entry, streams in _each(entries):
+            keys = _keys(entry, streams, settings)
             try:
-                opened = stack.enter_context(open_runtime(runtime, path, settings.threads))
+                opened = stack.enter_context(open_runtime(entry.runtime, entry.path, settings.threads, streams))
             except BackendError as error:
-                rows |= {key: Row(*key, "not_run", str(error), size_bytes=_size_bytes(path)) for key in keys}
+                rows |= {key: _not_run(key, entry, error) for key in keys}
                 continue
-            calls |= {key: _call(opened, key.batch, image_size) for key in keys}
+            pool = stack.enter_context(Pool(opened)) if streams > 1 else None
+            for key in keys:
+                call = _call(opened, pool, key.batch, image_size)
+                try:
+                    call()
+                except BackendError as error:  # an engine's profile or a GPU's memory may be too small for it
+                    rows[key] = _not_run(key, entry, error)
+                else:
+                    calls[key] = call
         timings = _measure(calls, settings)
-    for (variant, runtime), path in files.items():
-        keys = [key for key in timings if (key.variant, key.runtime) == (variant, runtime)]
-        memory = measure_memory(runtime, path, settings, image_size) if keys else {}
-        rows |= {key: _row(key, timings[key], memory.get(key.batch), _size_bytes(path)) for key in keys}
-    return [rows[Key(variant, runtime, batch)] for variant, runtime in files for batch in settings.batches]
+        energies = {key: _energy(key, call, settings) for key, call in calls.items()}
+    for entry, streams in _each(entries):
+        keys = [key for key in _keys(entry, streams, settings) if key in timings]
+        footprints = measure_fresh(entry, streams, [key.batch for key in keys], settings, image_size) if keys else {}
+        for key in keys:
+            measured = {**_numbers(key, timings[key]), **footprints[key.batch]._asdict(), **energies[key]}
+            rows[key] = Row(**key._asdict(), **measured, size_bytes=_size_bytes(entry.path))
+    return [rows[key] for entry, streams in _each(entries) for key in _keys(entry, streams, settings)]
 
 
 def benchmark_end_to_end(
@@ -110,36 +158,50 @@ def benchmark_end_to_end(
         vertices = model.vertices(parts.identity, parts.expression)
         return camera_from_model(vertices, parts.angles_rad, parts.translation)
 
-    files = {(variant, runtime): path for variant, runtime, path in PLAN}
     with contextlib.ExitStack() as stack:
         calls: dict[Key, Callable[[], object]] = {Key(*LANDMARKS, 1): lambda: detector.detect(photo)}
-        for name in END_TO_END:
-            opened = stack.enter_context(open_runtime(name[1], files[name], settings.threads))
-            calls[Key(*name, 1)] = lambda opened=opened: reconstruct(opened)
+        for variant, runtime in END_TO_END:
+            opened = stack.enter_context(open_runtime(runtime, files_of(variant)[runtime], settings.threads))
+            calls[Key(variant, runtime, 1)] = lambda opened=opened: reconstruct(opened)
         timings = _measure(calls, settings)
-    return [_row(key, timing, None, None) for key, timing in timings.items()]
+    return [Row(**key._asdict(), **_numbers(key, timing)) for key, timing in timings.items()]
 
 
-def measure_memory(runtime: str, path: Path, settings: Benchmark, image_size: int) -> dict[int, float]:
-    """Memory (10^6 bytes) that a fresh process needs to hold a network ready, having run it, by batch size.
+def measure_fresh(
+    entry: Entry, streams: int, batches: Sequence[int], settings: Benchmark, image_size: int
+) -> dict[int, Footprint]:
+    """What a fresh process needs to hold a network ready, having run it in every stream, by batch size.
 
-    Counted is the growth of its private memory from just before the network is opened: weights, activations
-    and whatever the runtime makes of them, but not the libraries' code, which all processes share.
+    Memory (10^6 bytes) is the growth of its private memory from just before the network is opened: weights,
+    activations and whatever the runtime makes of them, but not the libraries' code, which all processes share.
+    Batches run from the smallest to the largest, so each one's memory includes the smaller ones'.
     """
     # Forked from a server that has imported the libraries, a process starts at once and has run nothing yet.
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_memory_growth, runtime, path, settings, image_size).result()
+    with ProcessPoolExecutor(1, mp_context=context) as process:
+        return process.submit(_footprints, entry, streams, batches, settings.threads, image_size).result()
 
 
-def _memory_growth(runtime: str, path: Path, settings: Benchmark, image_size: int) -> dict[int, float]:
-    before = _private_bytes()
-    grown: dict[int, float] = {}
-    with open_runtime(runtime, path, settings.threads) as network:
-        for batch in sorted(settings.batches):
-            network.run(_images(batch, image_size))
-            grown[batch] = (_private_bytes() - before) / 1e6
+def _footprints(
+    entry: Entry, streams: int, batches: Sequence[int], threads: int, image_size: int
+) -> dict[int, Footprint]:
+    grown: dict[int, Footprint] = {}
+    inputs = {batch: _images(batch, image_size) for batch in sorted(batches)}
+    before, device_before = _private_bytes(), gpu_memory_bytes() if RUNTIMES[entry.runtime].on_gpu else None
+    start = time.perf_counter()
+    with open_runtime(entry.runtime, entry.path, threads, streams) as network:
+        for batch, images in inputs.items():
+            network.run(images)
+            cold_start_ms = None if grown else 1e3 * (time.perf_counter() - start)
+            for stream in range(1, streams):
+                network.run(images, stream)
+            device = gpu_memory_bytes() if device_before is not None else None
+            grown[batch] = Footprint(
+                cold_start_ms,
+                (_private_bytes() - before) / 1e6,
+                None if device is None or device_before is None else (device - device_before) / 1e6,
+            )
     return grown
 
 
@@ -149,6 +211,14 @@ def _private_bytes() -> int:
     return memory.rss - getattr(memory, "shared", 0)  # told on Linux only
 
 
+def _each(entries: Sequence[Entry]) -> list[tuple[Entry, int]]:
+    return [(entry, streams) for entry in entries for streams in entry.streams]
+
+
+def _keys(entry: Entry, streams: int, settings: Benchmark) -> list[Key]:
+    return [Key(entry.variant, entry.runtime, batch, streams) for batch in settings.batches]
+
+
 def _measure(calls: dict[Key, Callable[[], object]], settings: Benchmark) -> dict[Key, Timing]:
     return measure_latency(
         calls,
@@ -156,12 +226,25 @@ def _measure(calls: dict[Key, Callable[[], object]], settings: Benchmark) -> dic
         window=settings.window,
         windows_max=settings.windows_max,
         stability=settings.stability,
+        clients={key: key.streams for key in calls},
     )
 
 
-def _call(network: Runtime, batch: int, image_size: int) -> Callable[[], object]:
+def _energy(key: Key, call: Callable[[], object], settings: Benchmark) -> dict[str, Any]:
+    """The fields of `Row` about energy."""
+    if key.streams > 1:
+        return {"energy_reason": "energy is counted with a single stream."}
+    try:
+        counters = energy_counters(gpu=RUNTIMES[key.runtime].on_gpu)
+    except BackendError as error:
+        return {"energy_reason": str(error)}
+    energy_j = energy_per_call_j(counters, call, settings.energy_seconds)
+    return {"energy_mj": 1e3 * energy_j / key.batch, "energy_source": counters[0].source}
+
+
+def _call(network: Runtime, pool: Pool | None, batch: int, image_size: int) -> Callable[[], object]:
     images = _images(batch, image_size)
-    return lambda: network.run(images)
+    return (lambda: network.run(images)) if pool is None else (lambda: pool.submit(images).result())
 
 
 def _images(batch: int, image_size: int) -> Float32[np.ndarray, "batch 3 H W"]:
@@ -169,14 +252,13 @@ def _images(batch: int, image_size: int) -> Float32[np.ndarray, "batch 3 H W"]:
     return np.random.default_rng(0).random((batch, 3, image_size, image_size), dtype=np.float32)
 
 
-def _row(key: Key, timing: Timing, memory_mb: float | None, size_bytes: int | None) -> Row:
-    return Row(
-        **key._asdict(),
-        **asdict(timing),
-        images_per_second=1e3 * key.batch / timing.p50_ms,
-        memory_mb=memory_mb,
-        size_bytes=size_bytes,
-    )
+def _numbers(key: Key, timing: Timing) -> dict[str, Any]:
+    numbers = asdict(timing)
+    return numbers | {"images_per_second": key.batch * numbers.pop("calls_per_second")}
+
+
+def _not_run(key: Key, entry: Entry, error: BackendError) -> Row:
+    return Row(*key, "not_run", str(error), size_bytes=_size_bytes(entry.path))
 
 
 def _size_bytes(path: Path) -> int | None:
@@ -187,8 +269,12 @@ def _size_bytes(path: Path) -> int | None:
 
 
 def headline(rows: Sequence[Row]) -> dict[str, float]:
-    """Median latency of what ran, as `VARIANT/RUNTIME/batch_N_ms`."""
-    return {f"{row.variant}/{row.runtime}/batch_{row.batch}_ms": row.p50_ms for row in rows if row.p50_ms is not None}
+    """Median latency of what ran on a single stream, as `VARIANT/RUNTIME/batch_N_ms`."""
+    return {
+        f"{row.variant}/{row.runtime}/batch_{row.batch}_ms": row.p50_ms
+        for row in rows
+        if row.p50_ms is not None and row.streams == 1
+    }
 
 
 def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
-"""CUDA memory for the TensorRT runtime, by NVIDIA's cuda-python."""
+"""CUDA memory, streams and graphs for the TensorRT runtime, by NVIDIA's cuda-python."""
 
 import ctypes
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -11,7 +12,9 @@ from leanface.errors import BackendError
 
 
 class Cuda:
-    """CUDA's runtime API on the first GPU, with one stream; all that it hands out is given back by `close`.
+    """One stream on the first GPU with its buffers and one graph; `close` gives all of it back.
+
+    Several of them run at the same time, each used by one thread at a time.
 
     Raises:
         BackendError: cuda-python is not installed, there is no driver or no GPU, or a call fails.
@@ -27,10 +30,20 @@ class Cuda:
             ) from None
         self._api: Any = api  # pyright: ignore[reportUnknownMemberType]
         self._resources = ExitStack()
-        if self._call("cudaGetDeviceCount") == 0:
-            raise BackendError("this machine has no CUDA GPU; a TensorRT engine runs on one.")
-        self.stream: Any = self._call("cudaStreamCreate")
-        self._resources.callback(self._call, "cudaStreamDestroy", self.stream)
+        try:
+            count = self._call("cudaGetDeviceCount")
+        except BackendError as error:
+            raise BackendError(f"an engine runs on an NVIDIA GPU; here is none, or no driver for it: {error}") from None
+        if count == 0:
+            raise BackendError("an engine runs on an NVIDIA GPU; here is none.")
+        self._graph: Any = None
+        self._stream: Any = self._call("cudaStreamCreate")
+        self._resources.callback(self._call, "cudaStreamDestroy", self._stream)
+
+    @property
+    def stream(self) -> int:
+        """The stream's handle, for other libraries."""
+        return int(self._stream)
 
     def allocate(self, count: int) -> "Buffer":
         """Room for `count` float32 values in page-locked host memory and on the device."""
@@ -44,19 +57,52 @@ class Cuda:
     def to_device(self, buffer: "Buffer", count: int) -> None:
         """Queue a copy of the first `count` values to the device."""
         kind = self._api.cudaMemcpyKind.cudaMemcpyHostToDevice
-        self._call("cudaMemcpyAsync", buffer.device, buffer.host.ctypes.data, 4 * count, kind, self.stream)
+        self._call("cudaMemcpyAsync", buffer.device, buffer.host.ctypes.data, 4 * count, kind, self._stream)
 
     def to_host(self, buffer: "Buffer", count: int) -> None:
         """Queue a copy of the first `count` values to the host; they are there after `synchronize`."""
         kind = self._api.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        self._call("cudaMemcpyAsync", buffer.host.ctypes.data, buffer.device, 4 * count, kind, self.stream)
+        self._call("cudaMemcpyAsync", buffer.host.ctypes.data, buffer.device, 4 * count, kind, self._stream)
 
     def synchronize(self) -> None:
         """Wait for all that was queued."""
-        self._call("cudaStreamSynchronize", self.stream)
+        self._call("cudaStreamSynchronize", self._stream)
+
+    def capture(self, queue: Callable[[], None]) -> None:
+        """Keep what `queue` would put into the stream as this stream's graph, in place of an earlier one.
+
+        It is not executed, and a graph replays it with the very addresses and sizes that it was captured with.
+        """
+        self.forget_graph()
+        self.synchronize()
+        mode = self._api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal  # other threads' streams go on
+        self._call("cudaStreamBeginCapture", self._stream, mode)
+        try:
+            queue()
+        finally:
+            captured = self._call("cudaStreamEndCapture", self._stream)
+        try:
+            self._graph = self._call("cudaGraphInstantiate", captured, 0)
+        finally:
+            self._call("cudaGraphDestroy", captured)
+
+    @property
+    def has_graph(self) -> bool:
+        return self._graph is not None
+
+    def launch_graph(self) -> None:
+        """Queue the captured graph."""
+        self._call("cudaGraphLaunch", self._graph, self._stream)
+
+    def forget_graph(self) -> None:
+        """Free the graph, if there is one."""
+        if self._graph is not None:
+            graph, self._graph = self._graph, None
+            self._call("cudaGraphExecDestroy", graph)
 
     def close(self) -> None:
-        """Free the stream and every buffer."""
+        """Free the graph, the stream and every buffer."""
+        self.forget_graph()
         self._resources.close()
 
     def _call(self, function: str, *arguments: Any) -> Any:

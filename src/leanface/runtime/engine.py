@@ -7,10 +7,11 @@ import hashlib
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -21,8 +22,23 @@ from leanface.networks.interface import INPUT_NAME, METADATA_PREFIX
 
 Shape = tuple[int, int, int, int]
 
+TIMING_CACHE = ".timing.cache"
+"""Beside the engines, which share it: what full TensorRT learned about its kernels' times."""
+
+WEIGHTS_FLAGS = {"fixed": (), "refittable": ("REFIT",), "stripped": ("STRIP_PLAN", "REFIT_IDENTICAL")}
+"""Names in trt.BuilderFlag."""
+
 FIRST_WITH_FP8 = 89
 """Compute capability, Ada's 8.9."""
+
+
+class ExportedNetwork(NamedTuple):
+    """An ONNX file's bytes, and of its metadata the height and width (px) of its images and its precision."""
+
+    path: Path
+    content: bytes
+    image_size: int
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -34,6 +50,9 @@ class EngineDescription:
         library: a name in `LIBRARIES`; it built the engine and alone can load it.
         targets: compute capabilities it was built for; "current": of the GPU in the machine that built it.
         profile: smallest, best and largest input shape.
+        layers: how many layers of each kind compute each type, as the library parsed the file and before it fuses
+            them: {"CONVOLUTION": {"FLOAT": 53}}. A convolution between QUANTIZE and DEQUANTIZE becomes an INT8 one.
+        options: those of the configuration that the engine was built with.
         onnx_sha256: of the file it was built from.
     """
 
@@ -42,6 +61,8 @@ class EngineDescription:
     version: str
     targets: list[str]
     profile: dict[str, Shape]
+    layers: dict[str, dict[str, int]]
+    options: dict[str, Any]
     size_bytes: int
     build_seconds: float
     onnx_sha256: str
@@ -107,29 +128,29 @@ def build_engine(onnx_path: Path, plan_path: Path, build: Build) -> EngineDescri
         BackendError: no TensorRT library is installed, or it cannot build here.
     """
     library, trt = load_tensorrt()
-    content, size, precision = _read_onnx(onnx_path)
+    exported = read_onnx(onnx_path)
+    size = exported.image_size
     profile: dict[str, Shape] = {
         kind: (batch, 3, size, size)
         for kind, batch in (("min", build.batch_min), ("opt", build.batch_opt), ("max", build.batch_max))
     }
     start = time.perf_counter()
-    plan, targets = _build(library, trt, content, precision, onnx_path, profile, build)
+    plan, targets, layers = _build(library, trt, exported, profile, build, plan_path.with_name(TIMING_CACHE))
     description = EngineDescription(
         status="built",
         library=library,
         version=str(trt.__version__),
         targets=targets,
         profile=profile,
+        layers=layers,
+        options=build.model_dump(exclude={"batch_min", "batch_opt", "batch_max"}),
         size_bytes=len(plan),
         build_seconds=round(time.perf_counter() - start, 3),
-        onnx_sha256=hashlib.sha256(content).hexdigest(),
+        onnx_sha256=hashlib.sha256(exported.content).hexdigest(),
     )
-    plan_path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(asdict(description), indent=1) + "\n"
     for target, data in ((plan_path, plan), (plan_path.with_suffix(".json"), text.encode())):
-        staging = target.with_name(f".{target.name}.partial")
-        staging.write_bytes(data)
-        os.replace(staging, target)
+        _write(target, data)
     return description
 
 
@@ -146,8 +167,12 @@ def load_description(plan_path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path} does not describe an engine ({error}); run `leanface stage build`.") from None
 
 
-def _read_onnx(path: Path) -> tuple[bytes, int, str]:
-    """The file's bytes, the height and width (px) of its images, and its precision."""
+def read_onnx(path: Path) -> ExportedNetwork:
+    """Read a file that stage export wrote.
+
+    Raises:
+        ArtifactError: it is missing, damaged, or was not exported by LeanFace.
+    """
     try:
         content = path.read_bytes()
         model = onnx.load_model_from_string(content)
@@ -158,7 +183,7 @@ def _read_onnx(path: Path) -> tuple[bytes, int, str]:
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     try:
         size = int(json.loads(metadata[METADATA_PREFIX + "input"])["size"])
-        return content, size, metadata[METADATA_PREFIX + "precision"]
+        return ExportedNetwork(path, content, size, metadata[METADATA_PREFIX + "precision"])
     except (KeyError, ValueError, TypeError):
         raise ArtifactError(
             f"{path} does not say its image size and precision; export it with `leanface stage export`, which writes "
@@ -167,33 +192,67 @@ def _read_onnx(path: Path) -> tuple[bytes, int, str]:
 
 
 def _build(
-    library: str, trt: Any, content: bytes, precision: str, onnx_path: Path, shapes: dict[str, Shape], build: Build
-) -> tuple[bytes, list[str]]:
+    library: str,
+    trt: Any,
+    exported: ExportedNetwork,
+    shapes: dict[str, Shape],
+    build: Build,
+    timing_cache: Path,
+) -> tuple[bytes, list[str], dict[str, dict[str, int]]]:
+    """The plan, the compute capabilities that it was built for, and the network's layers by kind and type."""
     logger = new_logger(trt)
     try:
         builder = trt.Builder(logger)
     except (TypeError, RuntimeError) as error:
         raise BackendError(f"{library} cannot build engines here: {'; '.join(logger.errors) or error}") from error
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse(content):
-        errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        lines = [
-            f"  node {error.node_name() or '?'} ({error.node_operator() or '?'}): {error.desc()}" for error in errors
-        ]
-        raise ExportError(f"{library} cannot parse {onnx_path}:\n" + "\n".join(lines))
+    _parse(library, trt.OnnxParser(network, logger), exported)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, build.workspace_mib << 20)
     config.builder_optimization_level = build.builder_level
+    config.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, build.hardware_compatible.upper())
     config.clear_flag(trt.BuilderFlag.TF32)  # float32 in the file means float32
+    for flag in WEIGHTS_FLAGS[build.weights]:
+        config.set_flag(getattr(trt.BuilderFlag, flag))
+    if build.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     profile = builder.create_optimization_profile()
     profile.set_shape(INPUT_NAME, shapes["min"], shapes["opt"], shapes["max"])
     config.add_optimization_profile(profile)
-    targets = _set_targets(library, trt, config, FIRST_WITH_FP8 if precision == "fp8" else 0)
+    targets = _set_targets(library, trt, config, FIRST_WITH_FP8 if exported.precision == "fp8" else 0)
+    times_kernels = library == "tensorrt" and build.timing_cache
+    if times_kernels:
+        known = timing_cache.read_bytes() if timing_cache.exists() else b""
+        if not config.set_timing_cache(config.create_timing_cache(known), False):  # of another GPU or version
+            config.set_timing_cache(config.create_timing_cache(b""), False)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise BackendError(f"{library} could not build an engine from {onnx_path}: {'; '.join(logger.errors)}")
-    return bytes(plan), targets
+        raise BackendError(f"{library} could not build an engine from {exported.path}: {'; '.join(logger.errors)}")
+    if times_kernels:
+        _write(timing_cache, bytes(config.get_timing_cache().serialize()))
+    return bytes(plan), targets, _layers(network)
+
+
+def _parse(library: str, parser: Any, exported: ExportedNetwork) -> None:
+    """Fill the parser's network.
+
+    Raises:
+        ExportError: with what the parser itself says of each node that it does not accept.
+    """
+    if parser.parse(exported.content):
+        return
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    lines = [f"  node {error.node_name() or '?'} ({error.node_operator() or '?'}): {error.desc()}" for error in errors]
+    raise ExportError(f"{library} cannot parse {exported.path}:\n" + "\n".join(lines))
+
+
+def _layers(network: Any) -> dict[str, dict[str, int]]:
+    counts: dict[str, Counter[str]] = {}
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if layer.num_outputs:
+            counts.setdefault(layer.type.name, Counter())[layer.get_output(0).dtype.name] += 1
+    return {kind: dict(types) for kind, types in sorted(counts.items())}
 
 
 def _set_targets(library: str, trt: Any, config: Any, first: int) -> list[str]:
@@ -206,3 +265,10 @@ def _set_targets(library: str, trt: Any, config: Any, first: int) -> list[str]:
     for index, name in enumerate(targets):
         config.set_compute_capability(members[name], index)
     return targets
+
+
+def _write(target: Path, data: bytes) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = target.with_name(f".{target.name}.partial")
+    staging.write_bytes(data)
+    os.replace(staging, target)

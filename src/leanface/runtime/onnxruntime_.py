@@ -1,44 +1,127 @@
-"""onnxruntime on the CPU, from an ONNX file."""
+"""ONNX Runtime from an ONNX file: on the CPU, and on a CUDA GPU with the package `onnxruntime-gpu`."""
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 
 from leanface.errors import ArtifactError, BackendError
+from leanface.face.coefficients import COUNT
 from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
-from leanface.runtime.base import Coefficients, Images, InputSpec, Runtime, check_names
+from leanface.runtime.base import Coefficients, Images, InputSpec, Runtime, check_names, threads_per_stream
+
+ORT: Any = onnxruntime
+"""Its functions and classes have no types."""
 
 WRONG_OPTIMIZERS = ["WeightBiasQuantization"]
 """With it onnxruntime 1.31 computes wrong values where Q/DQ meets float16."""
 
+CUDA_PROVIDER = "CUDAExecutionProvider"
+
+CUDA_OPTIONS = {
+    "device_id": "0",
+    "use_tf32": "0",  # float32 in the file means float32
+    "prefer_nhwc": "1",  # convolutions in the layout that tensor cores read
+    "enable_cuda_graph": "1",
+    "cudnn_conv_algo_search": "EXHAUSTIVE",
+}
+
 
 class OnnxRuntime(Runtime):
+    """On the CPU. Each stream has a session: threads belong to a session, and are divided in no other way."""
+
     name = "onnxruntime"
 
-    def _open(self, path: Path, threads: int) -> InputSpec:
-        options: Any = onnxruntime.SessionOptions()  # pyright: ignore[reportUnknownVariableType]
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # Threads that keep spinning after a run would slow down whatever else runs in turns with this.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        try:
-            self._session: Any = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=WRONG_OPTIMIZERS
-            )
-        except Exception as error:  # its exceptions have no common public base
-            if "float8" in str(error):
-                raise BackendError(
-                    "onnxruntime 1.31 fails to optimise networks in float8; use openvino, or an engine of TensorRT."
-                ) from error
-            raise ArtifactError(f"onnxruntime cannot load {path}: {error}\nExport it again.") from error
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        check_names(path, [i.name for i in inputs], [o.name for o in outputs])
+    def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
+        share = threads_per_stream(threads, streams)
+        self._sessions = [_session(path, share, ["CPUExecutionProvider"]) for _ in range(streams)]
         return InputSpec()
 
-    def _infer(self, images: Images) -> Coefficients:
-        return self._session.run([OUTPUT_NAME], {INPUT_NAME: images})[0]
+    def _infer(self, images: Images, stream: int) -> Coefficients:
+        return self._sessions[stream].run([OUTPUT_NAME], {INPUT_NAME: images})[0]
 
     def _close(self) -> None:
-        del self._session
+        del self._sessions
+
+
+class OnnxRuntimeCuda(Runtime):
+    """On the first GPU, as one CUDA graph per input shape, on buffers that are allocated once per shape.
+
+    Each stream has a session, because a graph's buffers can serve one run at a time. `threads` is not used.
+    """
+
+    name = "onnxruntime_cuda"
+    on_gpu = True
+
+    def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
+        providers = ORT.get_available_providers()
+        if CUDA_PROVIDER not in providers:
+            raise BackendError(
+                f"onnxruntime has no {CUDA_PROVIDER} here (it has {', '.join(providers)}); on a machine with an NVIDIA "
+                "GPU replace it: `pip uninstall onnxruntime && pip install onnxruntime-gpu`."
+            )
+        ORT.preload_dlls()  # CUDA and cuDNN from NVIDIA's Python packages, where they are installed
+        sessions = [_session(path, 0, [(CUDA_PROVIDER, CUDA_OPTIONS)]) for _ in range(streams)]
+        if CUDA_PROVIDER not in sessions[0].get_providers():  # it falls back to the CPU without an error
+            raise BackendError(f"onnxruntime could not start its {CUDA_PROVIDER}: there is no GPU, or no CUDA 13.")
+        self._sessions = [BoundSession(session, "cuda") for session in sessions]
+        return InputSpec()
+
+    def _infer(self, images: Images, stream: int) -> Coefficients:
+        return self._sessions[stream].run(images)
+
+    def _close(self) -> None:
+        del self._sessions
+
+
+class BoundSession:
+    """A session and its buffers on the device, one pair per input shape, which a CUDA graph needs to stay in place."""
+
+    def __init__(self, session: Any, device: str) -> None:
+        self._session, self._device = session, device
+        self._shapes: dict[tuple[int, ...], tuple[Any, Any, Any, Any]] = {}
+
+    def run(self, images: Images) -> Coefficients:
+        if images.shape not in self._shapes:
+            self._shapes[images.shape] = self._allocate(images.shape)
+        binding, options, received, returned = self._shapes[images.shape]
+        received.update_inplace(images)
+        self._session.run_with_iobinding(binding, options)  # captures at the shape's first run, replays from then on
+        return returned.numpy()
+
+    def _allocate(self, shape: tuple[int, ...]) -> tuple[Any, Any, Any, Any]:
+        new = ORT.OrtValue.ortvalue_from_shape_and_type
+        received = new(shape, np.float32, self._device, 0)
+        returned = new((shape[0], COUNT), np.float32, self._device, 0)
+        binding = self._session.io_binding()
+        binding.bind_ortvalue_input(INPUT_NAME, received)
+        binding.bind_ortvalue_output(OUTPUT_NAME, returned)
+        options = ORT.RunOptions()
+        options.add_run_config_entry("gpu_graph_id", str(len(self._shapes) + 1))
+        return binding, options, received, returned
+
+
+def _session(path: Path, threads: int, providers: list[Any]) -> Any:
+    """A session with `threads` threads (0: its own choice).
+
+    Raises:
+        ArtifactError: the file cannot be loaded, or was not exported by LeanFace.
+        BackendError: it computes in float8.
+    """
+    options = ORT.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Threads that keep spinning after a run would slow down whatever else runs in turns with this.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    try:
+        session = ORT.InferenceSession(str(path), options, providers=providers, disabled_optimizers=WRONG_OPTIMIZERS)
+    except Exception as error:  # its exceptions have no common public base
+        if "float8" in str(error):
+            raise BackendError(
+                "onnxruntime 1.31 fails to optimise networks in float8; use openvino, or an engine of TensorRT."
+            ) from error
+        raise ArtifactError(f"onnxruntime cannot load {path}: {error}\nExport it again.") from error
+    check_names(path, [i.name for i in session.get_inputs()], [o.name for o in session.get_outputs()])
+    return session

@@ -13,50 +13,90 @@ from leanface.runtime.engine import LIBRARIES, load_description, load_tensorrt, 
 
 
 class TensorRtRuntime(Runtime):
-    """Buffers are allocated once, for the largest batch of the engine's profile. `threads` is not used."""
+    """One engine, whose weights are shared; each stream has an execution context. `threads` is not used."""
 
     name = "tensorrt"
+    on_gpu = True
 
-    def _open(self, path: Path, threads: int) -> InputSpec:
-        library = str(load_description(path).get("library"))
+    def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
+        description = load_description(path)
+        library = str(description.get("library"))
+        if description.get("options", {}).get("weights") == "stripped":
+            raise BackendError(f"{path} was built without its weights; set build.weights to fixed or refittable.")
         if library not in LIBRARIES:
             raise BackendError(f"{path} was built by {library!r}; expected one of {', '.join(LIBRARIES)}.")
         _, trt = load_tensorrt([library])
         with ExitStack() as resources:
-            self._cuda = Cuda()
-            resources.callback(self._cuda.close)
+            # CUDA first: without a GPU its message says so more clearly than TensorRT's.
+            devices = [Cuda() for _ in range(streams)]
+            for device in devices:
+                resources.callback(device.close)
             engine = _load_engine(library, trt, path)
             spec = _input_spec(trt, engine, path)
-            context = engine.create_execution_context()
-            if context is None:
-                raise BackendError(
-                    f"{library} has not enough GPU memory to run {path}; rebuild it for a smaller batch."
-                )
-            batch, side = int(spec.batch[1] or 1), int(spec.side[1] or 1)
-            self._images = self._cuda.allocate(batch * 3 * side * side)
-            self._coefficients = self._cuda.allocate(batch * COUNT)
-            context.set_tensor_address(INPUT_NAME, self._images.device)
-            context.set_tensor_address(OUTPUT_NAME, self._coefficients.device)
-            self._engine, self._context = engine, context  # the engine must outlive its context
+            self._lanes = [_Lane(device, _new_context(library, trt, engine, path), spec) for device in devices]
+            # TensorRT-RTX captures its own graphs, and swaps kernels that it compiles meanwhile.
+            self._captures = library == "tensorrt"
+            self._engine = engine  # it must outlive its contexts
             self._resources = resources.pop_all()
         return spec
 
-    def _infer(self, images: Images) -> Coefficients:
-        cuda, context = self._cuda, self._context
-        count = len(images) * COUNT
-        self._images.host[: images.size] = images.ravel()
-        cuda.to_device(self._images, images.size)
-        if not context.set_input_shape(INPUT_NAME, images.shape):
-            raise BackendError(f"the engine refuses the shape {images.shape}; rebuild it with `leanface stage build`.")
-        if not context.execute_async_v3(int(cuda.stream)):
-            raise BackendError("the engine failed to run; see TensorRT's own messages.")
-        cuda.to_host(self._coefficients, count)
-        cuda.synchronize()
-        return self._coefficients.host[:count].reshape(len(images), COUNT).copy()
+    def _infer(self, images: Images, stream: int) -> Coefficients:
+        return self._lanes[stream].run(images, self._captures)
 
     def _close(self) -> None:
-        del self._context, self._engine
+        del self._lanes, self._engine
         self._resources.close()
+
+
+class _Lane:
+    """An execution context with its own CUDA stream, and buffers for the largest shape of the engine's profile."""
+
+    def __init__(self, cuda: Cuda, context: Any, spec: InputSpec) -> None:
+        batch, side = int(spec.batch[1] or 1), int(spec.side[1] or 1)
+        self._cuda, self._context = cuda, context
+        self._images = cuda.allocate(batch * 3 * side * side)
+        self._coefficients = cuda.allocate(batch * COUNT)
+        self._shape: tuple[int, ...] | None = None
+        if not context.set_optimization_profile_async(0, cuda.stream):
+            raise BackendError("the engine has no optimization profile; rebuild it with `leanface stage build`.")
+        context.set_tensor_address(INPUT_NAME, self._images.device)
+        context.set_tensor_address(OUTPUT_NAME, self._coefficients.device)
+        cuda.synchronize()
+
+    def run(self, images: Images, captures: bool) -> Coefficients:
+        """Copy in, compute, copy out.
+
+        A new shape is run once without a graph, since its first run also sets the context up; at its second run in
+        a row it is captured, from then on replayed. A shape that follows another one is captured anew: what the context
+        keeps of a shape on the device is overwritten by the next.
+        """
+        cuda = self._cuda
+        self._images.host[: images.size] = images.ravel()
+        if images.shape == self._shape and captures:
+            if not cuda.has_graph:
+                cuda.capture(lambda: self._queue(images))
+            cuda.launch_graph()
+        else:
+            if images.shape != self._shape:
+                self._set_shape(images.shape)
+            self._queue(images)
+        cuda.synchronize()
+        return self._coefficients.host[: len(images) * COUNT].reshape(len(images), COUNT).copy()
+
+    def _set_shape(self, shape: tuple[int, ...]) -> None:
+        context = self._context
+        self._cuda.forget_graph()
+        self._shape = None
+        if not context.set_input_shape(INPUT_NAME, shape):
+            raise BackendError(f"the engine refuses the shape {shape}; rebuild it with `leanface stage build`.")
+        self._shape = shape
+
+    def _queue(self, images: Images) -> None:
+        context = self._context
+        self._cuda.to_device(self._images, images.size)
+        if not context.execute_async_v3(self._cuda.stream):
+            raise BackendError("the engine failed to run; see TensorRT's own messages.")
+        self._cuda.to_host(self._coefficients, len(images) * COUNT)
 
 
 def _load_engine(library: str, trt: Any, path: Path) -> Any:
@@ -70,6 +110,20 @@ def _load_engine(library: str, trt: Any, path: Path) -> Any:
             "run `leanface stage build` on this machine."
         )
     return engine
+
+
+def _new_context(library: str, trt: Any, engine: Any, path: Path) -> Any:
+    if library == "tensorrt_rtx":
+        settings = engine.create_runtime_config()
+        settings.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        context = engine.create_execution_context(settings)
+    else:
+        context = engine.create_execution_context()
+    if context is None:
+        raise BackendError(
+            f"{library} has not enough GPU memory to run {path}; rebuild it for a smaller batch, or open fewer streams."
+        )
+    return context
 
 
 def _input_spec(trt: Any, engine: Any, path: Path) -> InputSpec:

@@ -1,3 +1,4 @@
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -119,3 +120,27 @@ def test_an_error_in_a_call_is_not_swallowed():
 
     with pytest.raises(RuntimeError, match="no such device"):
         measure(broken)
+
+
+def test_the_rate_is_that_of_all_runs_not_of_the_typical_one(clock):
+    every_fifth_is_slow = (6.0 if index % 5 == 4 else 1.0 for index in range(10_000))
+    timing = measure(clock.lasting(every_fifth_is_slow), window=20)
+    assert timing.p50_ms == 1.0
+    assert timing.calls_per_second == pytest.approx(500.0)
+
+
+def test_clients_call_at_the_same_time_and_each_as_often():
+    clients, window = 3, 4
+    together = threading.Barrier(clients, timeout=60)  # breaks unless all of them are in the call at once
+    callers: list[int] = []
+
+    def call() -> None:
+        if threading.current_thread() is not threading.main_thread():
+            callers.append(threading.get_ident())
+            together.wait()
+
+    timing = measure_latency(
+        {"it": call}, warmup=1, window=window, windows_max=AGREEING_WINDOWS, stability=1.0, clients={"it": clients}
+    )["it"]
+    assert len(callers) == clients * window * AGREEING_WINDOWS
+    assert timing.calls_per_second > 0

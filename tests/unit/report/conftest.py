@@ -31,7 +31,12 @@ def row(variant: str, runtime: str, batch: int, p50_ms: float | None, **fields: 
         "variant": variant,
         "runtime": runtime,
         "batch": batch,
+        "streams": 1,
         "windows": 3,
+        "cold_start_ms": None,
+        "energy_mj": None,
+        "energy_source": None,
+        "energy_reason": "an imaginary processor needs none",
         "size_bytes": SIZES.get(variant),
     }
     return known | numbers | status | fields
@@ -90,7 +95,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         {
             "device": DEVICE,
             "settings": {
-                "image_size": 112, "batches": BATCHES, "warmup": 10, "window": 30,
+                "image_size": 112, "batches": BATCHES, "streams": (1,), "warmup": 10, "window": 30,
                 "windows_max": 20, "stability": 0.05, "threads": 2,
             },
             "files": SIZES,

@@ -9,9 +9,10 @@ import pytest
 from leanface import paths
 from leanface.config import Gates
 from leanface.errors import ArtifactError
+from leanface.report.files import write_json
 from leanface.report.page import write_report
 from leanface.report.sources import PICTURES, read_sources
-from leanface.report.summary import NOT_MEASURED, check_gates
+from leanface.report.summary import check_gates
 
 GATES = Gates(uv_ssim_min=0.982, mse_max=0.005, size_ratio_min=15.0, speedup_min=10.0)
 VOID = {"meta", "img", "link", "br", "input", "hr"}
@@ -68,9 +69,42 @@ def test_summary_has_the_agreed_layout(run):
             "speedup", "throughput_ratio", "memory_mb", "energy_ratio", "runtime",
         }  # fmt: skip
         assert variant["energy_ratio"] is None
-    assert "energy_ratio" in NOT_MEASURED
-    assert summary["not_measured"] == NOT_MEASURED
+    assert summary["not_measured"] == {"energy_ratio": "an imaginary processor needs none"}
     assert all(set(gate) >= {"limit", "value", "passed"} for gate in summary["gates"].values())
+
+
+def test_energy_is_compared_where_the_same_counter_measured_it(run):
+    benchmark = json.loads(paths.BENCHMARK.read_text())
+    for row in benchmark["rows"]:
+        if row["status"] != "not_run":
+            source = "nvml" if row["variant"] == "distilled_fp16" else "rapl"
+            row |= {"energy_mj": 10 * row["p50_ms"], "energy_source": source, "energy_reason": None}
+    write_json(paths.BENCHMARK, benchmark)
+    summary = report()
+    assert summary["variants"]["quantized_int8"]["energy_ratio"] == pytest.approx(20.0)
+    assert summary["variants"]["distilled_fp16"]["energy_ratio"] is None
+    assert summary["not_measured"] == {}
+
+
+def test_on_a_gpu_speed_is_relative_to_pytorch_on_it(run):
+    benchmark = json.loads(paths.BENCHMARK.read_text())
+    gpu = [row | {"runtime": "torch_cuda", "p50_ms": 4.0} for row in benchmark["rows"] if row["runtime"] == "torch"]
+    write_json(paths.BENCHMARK, benchmark | {"rows": benchmark["rows"] + gpu})
+    assert report()["variants"]["quantized_int8"]["speedup"] == 2.0
+
+
+def test_more_streams_count_for_throughput_but_not_for_latency(run):
+    before = report()["variants"]["quantized_int8"]
+    benchmark = json.loads(paths.BENCHMARK.read_text())
+    more = [
+        row | {"streams": 2, "p50_ms": row["p50_ms"] / 2, "images_per_second": 4 * row["images_per_second"]}
+        for row in benchmark["rows"]
+        if row["status"] != "not_run"
+    ]
+    write_json(paths.BENCHMARK, benchmark | {"rows": benchmark["rows"] + more})
+    after = report()["variants"]["quantized_int8"]
+    assert after["latency_ms_p50"] == before["latency_ms_p50"]
+    assert after["throughput_ratio"] == pytest.approx(4 * before["throughput_ratio"])
 
 
 def test_speed_is_relative_to_the_original_in_pytorch(run):
@@ -127,7 +161,8 @@ def test_the_page_tells_a_failed_gate_from_a_passed_one(run):
 
 def test_what_was_not_run_is_named_with_its_reason_and_has_no_number(run):
     summary = report()
-    assert {"what": "quantized_int8 in tensorrt", "reason": "no supported GPU"} in summary["not_run"]
+    what = f"{', '.join(paths.VARIANTS)} in tensorrt"
+    assert {"what": what, "reason": "no supported GPU"} in summary["not_run"]
     for text in (Page(paths.REPORT_HTML.read_text()).text, paths.REPORT_MD.read_text()):
         assert "TensorRT INT8" in text
         assert "not run" in text
@@ -169,7 +204,7 @@ def test_a_missing_or_broken_report_is_named(run, path, contents):
 
 def test_without_the_original_in_pytorch_there_is_nothing_to_compare_with(run):
     edit(paths.BENCHMARK, lambda it: it.update(rows=[row for row in it["rows"] if row["runtime"] != "torch"]))
-    with pytest.raises(ArtifactError, match="original_fp32 in torch"):
+    with pytest.raises(ArtifactError, match="no row of original_fp32 in PyTorch"):
         report()
 
 

@@ -1,25 +1,44 @@
+import io
 import json
+import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from leanface import paths
 from leanface.bundle import new_spec, save_bundle
 from leanface.config import Benchmark
 from leanface.data.photos import load_photo
+from leanface.errors import ArtifactError
 from leanface.face.morphable_model import load_morphable_model
 from leanface.networks.resnet import build_network, widths_of
+from leanface.runtime import ONNX_READERS, RUNTIMES, files_of
+from leanface.runtime.bench import bench_file, print_rows
 from leanface.runtime.benchmark import (
+    CONCURRENT,
     END_TO_END,
     LANDMARKS,
+    Entry,
     benchmark_end_to_end,
     benchmark_networks,
     headline,
-    measure_memory,
+    measure_fresh,
+    plan,
 )
 
 SIZE = 64
-SETTINGS = Benchmark(batches=(1, 2), warmup=1, window=2, windows_max=3, stability=1.0, threads=1)
+SETTINGS = Benchmark(
+    batches=(1, 2),
+    streams=(1, 2),
+    warmup=1,
+    window=2,
+    windows_max=3,
+    stability=1.0,
+    threads=2,
+    energy_seconds=0.01,
+)
+ON_GPU = {name for name, runtime in RUNTIMES.items() if runtime.on_gpu}
 
 
 def narrow(width: int, inputs: int, outputs: int, name: str) -> tuple[int, int]:
@@ -49,34 +68,84 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_every_network_is_measured_in_every_runtime(project, monkeypatch):
+def test_every_network_is_to_be_measured_in_every_runtime_that_reads_it():
+    entries = plan(SETTINGS)
+    found = {(entry.variant, entry.runtime) for entry in entries}
+    assert len(found) == len(entries)
+    assert found == {(variant, runtime) for variant in paths.VARIANTS for runtime in files_of(variant)}
+    for entry in entries:
+        assert entry.path == files_of(entry.variant)[entry.runtime]
+        assert entry.streams == ((1, 2) if entry.variant in CONCURRENT else (1,))
+
+
+def test_what_runs_has_all_its_numbers_and_what_does_not_has_its_reason(project, monkeypatch):
     monkeypatch.chdir(project)
-    rows = benchmark_networks(SETTINGS, SIZE)
-    assert len({(row.variant, row.runtime, row.batch) for row in rows}) == len(rows) == 28
+    entries = [entry for entry in plan(SETTINGS) if entry.variant in ("original_fp32", "quantized_int8")]
+    rows = benchmark_networks(entries, SETTINGS, SIZE)
+    found = [(row.variant, row.runtime, row.batch, row.streams) for row in rows]
+    assert len(found) == len(set(found)) == sum(len(entry.streams) * len(SETTINGS.batches) for entry in entries)
     for row in rows:
-        if row.runtime == "tensorrt":
-            assert row.status == "not_run"
-            assert row.p50_ms is None
-            assert row.memory_mb is None
+        if row.status == "not_run":
+            assert row.runtime in ON_GPU
+            assert row.p50_ms is row.memory_mb is row.images_per_second is row.cold_start_ms is row.energy_mj is None
             assert row.reason
-            assert row.size_bytes == len(b"engine")
         else:
-            assert row.status in ("stable", "unstable")
             assert row.p50_ms is not None
-            assert row.images_per_second == pytest.approx(1e3 * row.batch / row.p50_ms)
+            assert row.images_per_second is not None
+            assert row.images_per_second > 0
             assert row.memory_mb is not None
             assert 0 < row.memory_mb < 500
-    assert len(headline(rows)) == 20
+            assert (row.cold_start_ms is not None) == (row.batch == 1)
+            assert (row.energy_mj is None) == (row.energy_reason is not None)
+        if row.runtime == "tensorrt":
+            assert row.status == "not_run"
+            assert row.size_bytes == len(b"engine")
+    ran = [row for row in rows if row.status != "not_run" and row.streams == 1]
+    assert len(headline(rows)) == len(ran) >= 10
+
+
+def test_a_batch_that_a_runtime_refuses_is_not_run_and_stops_no_other(project, monkeypatch):
+    monkeypatch.chdir(project)
+    entry = Entry("original_fp32", "onnxruntime", paths.onnx_path("original_fp32"), (1,))
+    refused = benchmark_networks([entry], SETTINGS, SIZE + 8)  # no multiple of 16
+    assert [row.status for row in refused] == ["not_run"] * 2
+    assert all(row.reason is not None and "multiples of 16" in row.reason for row in refused)
 
 
 def test_a_network_with_more_weights_needs_more_memory(project, tmp_path, monkeypatch):
     monkeypatch.chdir(project)
     network = build_network().eval()
     save_bundle(network, new_spec(network, SIZE), tmp_path / "wide")
-    little = measure_memory("torch", paths.TEACHER, SETTINGS, SIZE)
-    much = measure_memory("torch", tmp_path / "wide", SETTINGS, SIZE)
+    little, much = (
+        measure_fresh(Entry("any", "torch", path, (1,)), 1, (2, 1), SETTINGS, SIZE)
+        for path in (paths.TEACHER, tmp_path / "wide")
+    )
     assert set(little) == set(much) == {1, 2}
-    assert much[1] - little[1] > 30
+    assert much[1].memory_mb - little[1].memory_mb > 30
+    assert little[1].cold_start_ms is not None
+    assert little[1].cold_start_ms > 0
+    assert little[2].cold_start_ms is None
+
+
+def test_one_file_is_measured_and_shown_as_a_table(project, monkeypatch):
+    monkeypatch.chdir(project)
+    rows = bench_file(paths.onnx_path("distilled_fp32"), SETTINGS)
+    assert {row.runtime for row in rows} == set(ONNX_READERS)
+    console = Console(record=True, width=120, quiet=False, file=io.StringIO())
+    print_rows(rows, console)
+    text = console.export_text()
+    ran = [row for row in rows if row.status != "not_run"]
+    for row in ran:
+        assert re.search(rf"{row.runtime}\s+{row.batch}\s+{row.streams}\s+{row.p50_ms:.2f}", text)
+    for row in rows:
+        assert row.status != "not_run" or f"{row.runtime} not run: {row.reason}" in text
+    assert ran
+
+
+def test_a_file_that_is_not_ours_is_refused(tmp_path):
+    (tmp_path / "odd.onnx").write_bytes(b"odd")
+    with pytest.raises(ArtifactError, match=r"odd\.onnx"):
+        bench_file(tmp_path / "odd.onnx", SETTINGS)
 
 
 def test_the_way_from_photo_to_vertices_is_timed_for_both_networks(project, monkeypatch):

@@ -10,9 +10,19 @@ import pytest
 from leanface.config import Build
 from leanface.errors import ArtifactError, BackendError, ExportError
 from leanface.runtime import open_runtime
-from leanface.runtime.engine import build_engine, load_description, load_tensorrt
+from leanface.runtime.engine import TIMING_CACHE, build_engine, load_description, load_tensorrt
 
-BUILD = Build(batch_min=1, batch_opt=2, batch_max=4, workspace_mib=256, builder_level=3)
+BUILD = Build(
+    batch_min=1,
+    batch_opt=2,
+    batch_max=4,
+    workspace_mib=256,
+    builder_level=3,
+    hardware_compatible="none",
+    version_compatible=False,
+    weights="fixed",
+    timing_cache=True,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +37,7 @@ def _library() -> None:
 def test_an_engine_is_built_and_described(exported, precision: str, tmp_path: Path) -> None:
     source, plan = getattr(exported, precision), tmp_path / "engines" / "network.plan"
     description = build_engine(source, plan, BUILD)
-    assert sorted(path.name for path in plan.parent.iterdir()) == ["network.json", "network.plan"]
+    assert {path.name for path in plan.parent.iterdir()} - {TIMING_CACHE} == {"network.json", "network.plan"}
     assert description.size_bytes == plan.stat().st_size > 100_000
     assert description.onnx_sha256 == hashlib.sha256(source.read_bytes()).hexdigest()
     assert description.profile == {"min": (1, 3, 64, 64), "opt": (2, 3, 64, 64), "max": (4, 3, 64, 64)}
@@ -35,6 +45,52 @@ def test_an_engine_is_built_and_described(exported, precision: str, tmp_path: Pa
     written = load_description(plan)
     assert written["status"] == "built"
     assert written["targets"] == description.targets
+    assert written["options"] == BUILD.model_dump(exclude={"batch_min", "batch_opt", "batch_max"})
+
+
+@pytest.mark.parametrize(
+    ("precision", "kind", "types"),
+    [("fp32", "CONVOLUTION", {"FLOAT"}), ("fp16", "CONVOLUTION", {"HALF"}), ("int8", "QUANTIZE", {"INT8"})],
+)
+def test_the_description_tells_the_layers_precisions(
+    exported, precision: str, kind: str, types: set[str], tmp_path: Path
+) -> None:
+    source = getattr(exported, precision)
+    layers = build_engine(source, tmp_path / "network.plan", BUILD).layers
+    graph = onnx.load(source).graph
+    convolutions = sum(node.op_type == "Conv" for node in graph.node)
+    assert sum(layers["CONVOLUTION"].values()) == convolutions > 0
+    assert set(layers[kind]) == types
+
+
+def test_a_finished_engine_is_opened_where_there_is_a_gpu(exported, tmp_path: Path) -> None:
+    build_engine(exported.fp32, tmp_path / "network.plan", BUILD)
+    try:
+        runtime = open_runtime("tensorrt", tmp_path / "network.plan")
+    except BackendError as error:
+        pytest.skip(str(error))
+    with runtime:
+        assert runtime.input_spec.batch == (1, 4)
+        assert runtime.input_spec.side == (64, 64)
+
+
+def test_what_the_library_cannot_build_here_is_told_in_its_own_words(exported, tmp_path: Path) -> None:
+    """TensorRT-RTX has no lean runtime; the full library has one."""
+    plan, build = tmp_path / "network.plan", BUILD.model_copy(update={"version_compatible": True})
+    if load_tensorrt()[0] == "tensorrt_rtx":
+        with pytest.raises(BackendError, match="nvinfer_lean"):
+            build_engine(exported.fp32, plan, build)
+        assert not plan.exists()
+    else:
+        assert build_engine(exported.fp32, plan, build).options["version_compatible"]
+
+
+def test_an_engine_without_weights_is_not_run(tmp_path: Path) -> None:
+    plan = tmp_path / "network.plan"
+    plan.write_bytes(b"")
+    plan.with_suffix(".json").write_text(json.dumps({"library": "tensorrt", "options": {"weights": "stripped"}}))
+    with pytest.raises(BackendError, match="without its weights"):
+        open_runtime("tensorrt", plan)
 
 
 def test_a_graph_that_cannot_be_parsed_names_the_node(exported, tmp_path: Path) -> None:
@@ -45,6 +101,16 @@ def test_a_graph_that_cannot_be_parsed_names_the_node(exported, tmp_path: Path) 
         build_engine(tmp_path / "odd.onnx", tmp_path / "odd.plan", BUILD)
     assert model.graph.node[5].name in str(caught.value)
     assert not list(tmp_path.glob("*.plan")) + list(tmp_path.glob("*.json"))
+
+
+def test_a_convolution_that_does_not_fit_names_the_node(exported, tmp_path: Path) -> None:
+    model = onnx.load(exported.fp32)
+    node = [node for node in model.graph.node if node.op_type == "Conv"][3]
+    del node.input[1:]
+    onnx.save(model, tmp_path / "broken.onnx")
+    with pytest.raises(ExportError, match=r"broken\.onnx") as caught:
+        build_engine(tmp_path / "broken.onnx", tmp_path / "broken.plan", BUILD)
+    assert f"node {node.name} (Conv): " in str(caught.value)
 
 
 def test_a_damaged_file_is_refused(exported, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Of the TensorRT runtime: without a GPU that the names it calls exist; with one also its memory."""
 
 import ast
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from leanface.errors import BackendError
-from leanface.runtime import engine, tensorrt_
+from leanface.runtime import cuda, engine, tensorrt_
 from leanface.runtime.cuda import Cuda
 from leanface.runtime.engine import load_tensorrt
 
@@ -22,6 +23,8 @@ CLASSES = {
     "runtime": "Runtime",
     "engine": "ICudaEngine",
     "context": "IExecutionContext",
+    "settings": "IRuntimeConfig",
+    "layer": "ILayer",
 }
 """What the variables of these names hold, in the functions that take or make `trt`."""
 
@@ -59,21 +62,97 @@ def test_every_name_it_uses_exists_in_the_bindings(trt: Any, module: Any) -> Non
 
 def test_the_calls_of_inference_are_those_of_the_present_api(trt: Any) -> None:
     called = {attribute for variable, attribute in used_names(tensorrt_) if variable == "context"}
-    assert called == {"set_tensor_address", "set_input_shape", "execute_async_v3"}
+    assert called == {
+        "set_optimization_profile_async",
+        "set_tensor_address",
+        "set_input_shape",
+        "execute_async_v3",
+    }
+
+
+@pytest.mark.parametrize(
+    ("owner", "call", "parameters"),
+    [
+        ("IExecutionContext", "set_optimization_profile_async", ["profile_index", "stream_handle"]),
+        ("IExecutionContext", "set_input_shape", ["name", "shape"]),
+        ("IExecutionContext", "set_tensor_address", ["name", "memory"]),
+        ("IExecutionContext", "execute_async_v3", ["stream_handle"]),
+        ("ICudaEngine", "create_execution_context", ["runtime_config"]),
+        ("ICudaEngine", "get_tensor_profile_shape", ["name", "profile_index"]),
+        ("Runtime", "deserialize_cuda_engine", ["serialized_engine"]),
+        ("IBuilderConfig", "set_timing_cache", ["cache", "ignore_mismatch"]),
+        ("IBuilderConfig", "create_timing_cache", ["serialized_timing_cache"]),
+    ],
+)
+def test_the_calls_take_what_they_are_given(trt: Any, owner: str, call: str, parameters: list[str]) -> None:
+    if call == "create_execution_context" and not hasattr(trt, "CudaGraphStrategy"):
+        pytest.skip("full TensorRT leaves CUDA graphs to its caller")
+    signatures = re.findall(rf"{call}\(self: [\w.]+((?:, \w+: [^,)]+)*)\)", getattr(getattr(trt, owner), call).__doc__)
+    assert parameters in [re.findall(r", (\w+):", signature) for signature in signatures]
+
+
+def test_cuda_graphs_are_left_to_tensorrt_rtx_by_a_name_that_it_has(trt: Any) -> None:
+    if not hasattr(trt, "CudaGraphStrategy"):
+        pytest.skip("full TensorRT leaves CUDA graphs to its caller")
+    assert "WHOLE_GRAPH_CAPTURE" in trt.CudaGraphStrategy.__members__
+
+
+def test_every_cuda_function_it_calls_exists_with_as_many_arguments() -> None:
+    api = pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
+    calls = {
+        (node.args[0].value, len(node.args) - 1)
+        for node in ast.walk(ast.parse(Path(cuda.__file__).read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "_call"
+        if isinstance(node.args[0], ast.Constant)
+    }
+    assert len(calls) > 10
+    for name, count in calls:
+        parameters = re.match(rf"{name}\((.*)\)", getattr(api, name).__doc__)
+        assert parameters is not None
+        assert len([text for text in parameters[1].split(",") if text]) == count, name
+
+
+def test_a_graph_replays_what_was_captured(request: pytest.FixtureRequest) -> None:
+    try:
+        device = Cuda()
+    except BackendError as error:
+        pytest.skip(f"no CUDA here: {error}")
+    request.addfinalizer(device.close)
+    buffer = device.allocate(8)
+    sent, back = buffer.host.copy(), device.allocate(8)
+    sent[:] = np.arange(8)
+    back.device = buffer.device
+
+    def queue() -> None:
+        device.to_device(buffer, 8)
+        device.to_host(back, 8)
+
+    back.host[:] = -1
+    buffer.host[:] = sent
+    device.capture(queue)
+    device.synchronize()
+    assert (back.host == -1).all()
+    for factor in (1, 2):
+        buffer.host[:] = factor * sent
+        device.launch_graph()
+        device.synchronize()
+        assert np.array_equal(back.host, factor * sent)
+    device.forget_graph()
+    assert not device.has_graph
 
 
 def test_device_memory_holds_what_was_sent(request: pytest.FixtureRequest) -> None:
     try:
-        cuda = Cuda()
+        device = Cuda()
     except BackendError as error:
         pytest.skip(f"no CUDA here: {error}")
-    request.addfinalizer(cuda.close)
-    sent, received = cuda.allocate(1000), cuda.allocate(1000)
+    request.addfinalizer(device.close)
+    sent, received = device.allocate(1000), device.allocate(1000)
     sent.host[:] = np.arange(1000)
     received.host[:] = -1
-    cuda.to_device(sent, 1000)
+    device.to_device(sent, 1000)
     received.device = sent.device
-    cuda.to_host(received, 600)
-    cuda.synchronize()
+    device.to_host(received, 600)
+    device.synchronize()
     assert np.array_equal(received.host[:600], np.arange(600, dtype=np.float32))
     assert (received.host[600:] == -1).all()

@@ -1,0 +1,48 @@
+"""`auto`: the best runtime that can run here, and why the better ones were not taken."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from leanface import paths
+from leanface.errors import BackendError
+from leanface.runtime import BEST_FIRST, RUNTIMES, files_of, open_best
+
+
+def test_every_runtime_has_a_rank() -> None:
+    assert sorted(BEST_FIRST) == sorted(RUNTIMES)
+
+
+def test_what_cannot_run_is_skipped_with_its_reason(exported, tmp_path: Path) -> None:
+    files = {"torch": exported.float_bundle, "onnxruntime": exported.fp32, "openvino": tmp_path / "gone.onnx"}
+    runtime, skipped = open_best(files)
+    with runtime:
+        assert runtime.name == "onnxruntime"
+        assert runtime.run(np.zeros((1, 3, 64, 64), np.float32)).shape == (1, 257)
+    assert list(skipped) == ["openvino"]
+    assert "gone.onnx is missing" in skipped["openvino"]
+
+
+def test_the_int8_file_goes_to_the_runtime_that_computes_int8(exported) -> None:
+    files = dict.fromkeys(("onnxruntime", "onnxruntime_cuda", "openvino"), exported.int8)
+    runtime, skipped = open_best(files | {"tensorrt": exported.int8.with_suffix(".plan")}, threads=1, streams=2)
+    with runtime:
+        assert runtime.streams == 2
+        assert set(skipped) == set(BEST_FIRST[: BEST_FIRST.index(runtime.name)])
+        if "onnxruntime_cuda" in skipped:
+            assert runtime.name == "openvino"
+            assert "onnxruntime-gpu" in skipped["onnxruntime_cuda"] or "GPU" in skipped["onnxruntime_cuda"]
+
+
+def test_when_nothing_can_run_every_reason_is_told(tmp_path: Path) -> None:
+    files = {"torch": tmp_path / "bundle", "openvino": tmp_path / "file.onnx"}
+    with pytest.raises(BackendError, match=r"(?s)openvino: .*file\.onnx is missing.*torch: .*bundle is missing"):
+        open_best(files)
+
+
+def test_pytorch_runs_only_what_it_does_not_have_to_simulate() -> None:
+    readers = {variant: set(files_of(variant)) for variant in paths.VARIANTS}
+    assert readers["original_fp32"] == set(RUNTIMES)
+    assert readers["quantized_int8"] == set(RUNTIMES) - {"torch", "torch_cuda"}
+    assert files_of("distilled_fp32")["torch"] == paths.DISTILLED
