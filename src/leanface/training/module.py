@@ -49,7 +49,8 @@ class TrainingModule(LightningModule):
         self._frozen = (criterion, model)
         self._trained = (cast(nn.Module, torch.compile(network, dynamic=False)) if compiled else network,)
 
-    def on_train_epoch_start(self) -> None:
+    def on_train_start(self) -> None:
+        # Not when an epoch starts: a training that resumes within one would miss it.
         self.network.train()
         if self.freeze_batch_norm:
             for module in self.network.modules():

@@ -13,7 +13,7 @@ from tests.unit.data.test_prepare import DATA
 from torch import nn
 
 from leanface.config import Machine, Optimizer
-from leanface.data.datamodule import FaceDataModule
+from leanface.data.datamodule import FaceDataModule, Stream
 from leanface.data.dataset import FaceBatch, FaceDataset
 from leanface.data.prepare import prepare_faces
 from leanface.data.synthesis import population, sample_coefficients
@@ -201,6 +201,42 @@ def test_a_training_in_pieces_ends_where_an_unbroken_one_does(
     assert [row["step"] for row in result.history] == [1, 2, 3, 4]
     assert not list(tmp_path.glob("state-*"))
     assert int(network.backbone.bn1.num_batches_tracked) == int(unbroken.backbone.bn1.num_batches_tracked)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("freeze_batch_norm", [True, False])
+def test_a_training_that_was_cut_off_ends_where_an_unbroken_one_does(
+    small_network: FaceReconstructionNet, model: MorphableModel, faces: Path, tmp_path: Path, freeze_batch_norm: bool
+) -> None:
+    """Streamed, so that both see the same faces in the same order."""
+
+    def train(network: FaceReconstructionNet, cut_off_at: int | None, checkpoint: Path | None) -> None:
+        def log(_: object, step: int) -> None:
+            if step == cut_off_at:
+                raise KeyboardInterrupt("like a kill: after this validation's state is saved, or before")
+
+        stream = Stream(DATA, (64,), torch.device("cpu"))
+        fit(
+            network,
+            SupervisedCriterion(model, 1.0),
+            FaceDataModule(faces, OPTIMIZER.batch_size, 0, stream),
+            OPTIMIZER,
+            MACHINE,
+            model=model,
+            seed=0,
+            report=tmp_path,
+            freeze_batch_norm=freeze_batch_norm,
+            log=log,
+            checkpoint=checkpoint,
+        )
+
+    unbroken, resumed, checkpoint = copy.deepcopy(small_network), copy.deepcopy(small_network), tmp_path / "state.ckpt"
+    train(unbroken, None, None)
+    with pytest.raises(BaseException):  # noqa: B017, PT011
+        train(copy.deepcopy(small_network), 3, checkpoint)
+    assert list(tmp_path.glob("state-*.ckpt")), "nothing to resume from"
+    train(resumed, None, checkpoint)
+    for name, weights in unbroken.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], weights, msg=lambda text, name=name: f"{name}: {text}")
 
 
 SCRIPT = """
