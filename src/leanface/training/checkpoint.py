@@ -68,7 +68,7 @@ class Checkpoint(Callback):
             path.unlink()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.global_step < trainer.max_steps:
+        if 0 < trainer.global_step < trainer.max_steps:
             self.save(trainer)
 
     def on_train_batch_end(
@@ -80,7 +80,7 @@ class Checkpoint(Callback):
 
 
 class Best(Callback):
-    """Keeps the averaged weights of the validation with the least error; of equals, the first.
+    """Keeps the averaged weights of the validation with the least error, the first before training included.
 
     Attributes:
         error_mm: the least error.

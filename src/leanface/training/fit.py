@@ -36,6 +36,7 @@ POINTS = 8
 class FitResult:
     """`history` holds one row per validation: step, seconds of training, train/... (that step's) and val/...
 
+    The first row is from before the training, so its result is never worse on the val split than its start.
     `best_step` is the one whose weights the network ended with.
     """
 
@@ -54,8 +55,6 @@ class _History(Callback):
         self._timer = timer
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.sanity_checking:
-            return
         names = ("train/", "val/")
         row = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(names)}
         row["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
@@ -163,7 +162,7 @@ def fit(
         max_epochs=-1,
         val_check_interval=every,
         check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
+        num_sanity_val_steps=-1,  # all of it: where the training starts from
         log_every_n_steps=10,
         gradient_clip_val=optimizer.gradient_clip,
         callbacks=[history, timer, best, *states, TQDMProgressBar(refresh_rate=max(1, every // 5))],

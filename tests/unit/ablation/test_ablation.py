@@ -17,12 +17,14 @@ from leanface.ablation.distill import RESULT
 from leanface.ablation.start import cut, starting_network
 from leanface.ablation.variants import read_variants
 from leanface.cli import main
-from leanface.config import Config, Importance, Prune, load_config
+from leanface.config import Config, load_config
 from leanface.data.prepare import prepare_faces
 from leanface.errors import ConfigError
 from leanface.face.morphable_model import MorphableModel
 from leanface.networks.resnet import FaceReconstructionNet, widths_of
-from leanface.pruning.prune import PruneResult, prune
+from leanface.pruning.groups import coupled_groups
+from leanface.pruning.importance.magnitude import Magnitude
+from leanface.pruning.prune import PruneResult, prune_channels
 from leanface.report.files import read_json
 from leanface.stages import configure
 
@@ -31,9 +33,7 @@ SmoothImages = Callable[[int, int], Tensor]
 
 @pytest.fixture
 def pruned(small_network: FaceReconstructionNet) -> PruneResult:
-    importance = Importance(name="magnitude", options={})
-    config = Prune(ratio=0.5, importance=importance, round_to=4, compensate=False, calibration_count=1, ridge=1e-3)
-    return prune(small_network, config, seed=0)
+    return prune_channels(small_network, dict.fromkeys(coupled_groups(small_network), 0.5), Magnitude(), round_to=4)
 
 
 @pytest.fixture

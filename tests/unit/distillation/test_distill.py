@@ -57,7 +57,7 @@ def test_streamed_faces_need_no_stored_ones(
 ) -> None:
     shutil.rmtree(faces / "train")
     result = train(small_network, model, FaceDataset(faces / "val"), streamed=True, image_sizes=(64, 80))
-    assert [row["step"] for row in result.history] == [1, 2, 3, 4]
+    assert [row["step"] for row in result.history] == [0, 1, 2, 3, 4]
     assert {"train/labels", "train/attention"} <= set(result.history[-1])
 
 
