@@ -56,6 +56,8 @@ class Spec(BaseModel):
     widths: dict[str, tuple[int, int]]
     kept: dict[str, list[int]] | None = None
     """Output channels of the teacher that each convolution kept; None for a network that was never pruned."""
+    sparsity: str | float | None = None
+    """Which weights are zero and have to stay so (see leanface.networks.sparsity); None for dense ones."""
     quantizer: dict[str, Any] | None = None
     """The quantiser's configuration (see leanface.quantization); None for a floating-point network."""
     coefficients: Layout = {name: (part.start, part.stop) for name, part in LAYOUT.items()}

@@ -134,6 +134,7 @@ class Prune(Section):
     gradient_count: Annotated[int, Field(ge=2)] = 64
     round_to: Count
     steps: Count = 1
+    sparsity: Literal["2of4"] | Share | None = None
     compensate: bool
     calibration_count: Count
     ridge: Positive

@@ -8,6 +8,7 @@ from torch import Tensor
 from leanface.config import Prune
 from leanface.face.morphable_model import MorphableModel
 from leanface.networks.resnet import FaceReconstructionNet, widths_of
+from leanface.networks.sparsity import sparsify
 from leanface.pruning.allocation import Errors
 from leanface.pruning.compensate import LayerFit, compensate
 from leanface.pruning.gradients import Calibration
@@ -22,7 +23,8 @@ class Pruned(NamedTuple):
     Attributes:
         network: the result.
         kept: its pruning record.
-        states: the network before the last re-fit ("pruned") and after it ("compensated"), if there is one.
+        states: the network before the last re-fit ("pruned"), after it ("compensated"), with zeros ("sparse"), as far
+            as these are asked for.
         fits: of the last re-fit.
     """
 
@@ -74,6 +76,8 @@ def prune(
         if config.compensate:
             network, fits = compensate(network, teacher, kept, images, config.ridge)
             states["compensated"] = network
+    if config.sparsity is not None:
+        network = states["sparse"] = sparsify(network, config.sparsity)
     return Pruned(network, kept, states, fits)
 
 

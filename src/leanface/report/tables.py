@@ -70,6 +70,7 @@ AGAINST_TRUTH = {
 STEPS = (
     ("Pruned", "prune", "pruned/"),
     ("Re-fitted in closed form", "prune", "compensated/"),
+    ("Small weights set to zero", "prune", "sparse/"),
     ("Distilled", "distill", "distilled/"),
     ("8 bits, calibrated (PTQ)", "quantize", "calibrated/"),
     ("8 bits, trained on (QAT)", "quantize", "trained/"),

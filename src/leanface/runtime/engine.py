@@ -212,6 +212,7 @@ def _build(
     config.builder_optimization_level = build.builder_level
     config.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, build.hardware_compatible.upper())
     config.clear_flag(trt.BuilderFlag.TF32)  # float32 in the file means float32
+    config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)  # sparse tensor cores, where weights have the 2:4 pattern
     for flag in WEIGHTS_FLAGS[build.weights]:
         config.set_flag(getattr(trt.BuilderFlag, flag))
     if build.version_compatible:

@@ -8,6 +8,7 @@ from leanface.data.dataset import FaceDataset
 from leanface.distillation.distill import distill as distill_network
 from leanface.face.morphable_model import load_morphable_model
 from leanface.metrics.geometry import predict, reference_errors
+from leanface.networks.sparsity import keep_zeros
 from leanface.training.fit import MetricLog
 
 
@@ -15,6 +16,8 @@ def run(*, distill: Distill, data: Data, machine: Machine, seed: int, log: Metri
     model, val = load_morphable_model(paths.MORPHABLE_MODEL), FaceDataset(paths.FACES / "val")
     teacher, _ = bundle.load_network(paths.TEACHER)
     student, parent = bundle.load_network(paths.PRUNED)
+    if parent.sparsity is not None:
+        keep_zeros(student)
     parents = {"parent": bundle.digest(paths.PRUNED), "teacher": bundle.digest(paths.TEACHER)}
     answers = predict(teacher, val)
     result = distill_network(

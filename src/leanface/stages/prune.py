@@ -21,7 +21,9 @@ def run(*, prune: Prune, seed: int) -> dict[str, float]:
     images, errors = train.head(prune.calibration_count).images, read_errors(paths.SENSITIVITY)
     pruned = prune_network(teacher, prune, images, model, errors, seed)
     provenance = {"parent": bundle.digest(paths.TEACHER), "prune": prune.model_dump(), "seed": seed}
-    spec = bundle.new_spec(pruned.network, parent.input.size, kept=pruned.kept, provenance=provenance)
+    spec = bundle.new_spec(
+        pruned.network, parent.input.size, kept=pruned.kept, sparsity=prune.sparsity, provenance=provenance
+    )
     bundle.save_bundle(pruned.network, spec, paths.PRUNED)
 
     references = {"teacher": predict(teacher, val), **val.truth()}

@@ -8,6 +8,7 @@ from leanface.distillation.criterion import DistillationCriterion
 from leanface.face.morphable_model import load_morphable_model
 from leanface.metrics.geometry import predict, reference_errors
 from leanface.networks.quantized import Quantizer
+from leanface.networks.sparsity import keep_zeros
 from leanface.quantization.fake_quantize import fake_quantize
 from leanface.quantization.keep import layers_to_keep
 from leanface.report.files import write_json
@@ -26,6 +27,8 @@ def run(*, quantize: Quantize, distill: Distill, machine: Machine, seed: int, lo
     predictions["calibrated"] = predict(network, val)
     parents = {"parent": bundle.digest(paths.DISTILLED), "teacher": bundle.digest(paths.TEACHER)}
     metrics: dict[str, float] = {}
+    if parent.sparsity is not None:
+        keep_zeros(network)
     if quantize.method == "qat":
         result = fit(
             network,
