@@ -143,7 +143,7 @@ def test_a_second_run_has_nothing_to_do_but_probe(copy: Path, repro: str, run: R
     [
         ("prune.ratio=1.5", "prune.ratio: Input should be less than or equal to 0.95"),
         ("scale=huge", "Valid in conf/scale/: gpu, laptop, tiny"),
-        ("prune.importance=guess", "Valid in conf/prune/importance/: magnitude, random"),
+        ("prune.importance=guess", "Valid in conf/prune/importance/: batch_norm_scale, fpgm"),
         ("+prune.ratoi=0.3", "Did you mean ratio"),
     ],
 )

@@ -49,8 +49,8 @@ def size_metrics(original: nn.Module, pruned: nn.Module, size: int) -> dict[str,
 
 def recovered(metrics: Mapping[str, float]) -> dict[str, float]:
     """Share of the error against the original that compensation took back; {} if there was none to take."""
-    error = "vertex_mm"
-    before, after = (metrics.get(f"{state}/teacher/{error}") for state in ("pruned", "compensated"))
+    error = "teacher/vertex_mm"
+    before, after = (metrics.get(f"{state}/{error}") for state in ("pruned", "compensated"))
     return {} if not before or after is None else {f"recovered/{error}": 1 - after / before}
 
 
