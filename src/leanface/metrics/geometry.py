@@ -120,5 +120,5 @@ def reference_errors(
 @torch.inference_mode()
 def predict(network: nn.Module, dataset: FaceDataset, batch_size: int = 32) -> Float[Tensor, "count 257"]:
     """A network's coefficients for every face of a split, in order, on the CPU; computed where the network lies."""
-    device = next(network.parameters()).device
-    return torch.cat([network(batch.images.to(device)).cpu() for batch in dataset.batches(batch_size)]).clone()
+    first = next(network.parameters(), torch.empty(0))
+    return torch.cat([network(batch.images.to(first.device)).cpu() for batch in dataset.batches(batch_size)]).clone()

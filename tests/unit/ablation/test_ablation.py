@@ -132,7 +132,7 @@ def test_what_is_done_is_not_done_again_and_the_table_grows(prepared: Config) ->
         assert all(math.isfinite(float(row[name])) for name in ("teacher/vertex_mm", "truth/vertex_mm", "mse", "ssim"))
     assert (folder / "table.md").read_text().count("\n| ") == 3
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert len(read_json(folder / "mixed" / RESULT)["history"]) == 2
+    assert len(read_json(folder / "mixed" / RESULT)["history"]) == 3
 
     # Other conditions are another training.
     third = ablate({"mixed": {"alpha": 0.25}, **others})
