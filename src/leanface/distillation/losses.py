@@ -10,7 +10,7 @@ from leanface.data.synthesis import population, sample_coefficients
 from leanface.face.camera import REFERENCE_SIZE_PX, camera_from_model
 from leanface.face.coefficients import EXPRESSION, IDENTITY, split
 from leanface.face.landmarks import landmarks_image
-from leanface.face.morphable_model import MorphableModel
+from leanface.face.morphable_model import MorphableModel, columns_of
 from leanface.metrics.geometry import MM_PER_DM
 from leanface.training.criterion import CoefficientLoss, PhotometricLoss
 
@@ -68,7 +68,7 @@ class LandmarkLoss(nn.Module):
     def __init__(self, model: MorphableModel) -> None:
         super().__init__()
         # Five vertices of the model, so that all of it need not be kept.
-        columns = (3 * model.landmarks[:, None] + torch.arange(3, device=model.landmarks.device)).flatten()
+        columns = columns_of(model.landmarks)
         self.model = MorphableModel(
             mean_vertices=model.mean_vertices[model.landmarks],
             identity_basis=model.identity_basis[:, columns],

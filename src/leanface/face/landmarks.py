@@ -1,20 +1,18 @@
 """Where the five landmarks of a posed face are seen."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from leanface.face.camera import camera_from_model, image_from_camera
 from leanface.face.coefficients import split
-from leanface.face.morphable_model import MorphableModel
+from leanface.face.morphable_model import MorphableModel, columns_of
 
 
 def landmark_vertices(
     model: MorphableModel, identity: Float[Tensor, "batch 80"], expression: Float[Tensor, "batch 64"]
 ) -> Float[Tensor, "batch 5 3"]:
     """The five vertices in the model's frame, in decimetres: `model.vertices` of these alone."""
-    # Three of a basis' columns belong to a vertex.
-    columns = (3 * model.landmarks[:, None] + torch.arange(3, device=model.landmarks.device)).flatten()
+    columns = columns_of(model.landmarks)
     offsets = identity @ model.identity_basis[:, columns] + expression @ model.expression_basis[:, columns]
     return model.mean_vertices[model.landmarks] + offsets.view(-1, 5, 3)
 

@@ -83,6 +83,11 @@ class MorphableModel(nn.Module):
         return (self.mean_albedo + (albedo @ self.albedo_basis).view(len(albedo), -1, 3)).clamp(0.0, 1.0)
 
 
+def columns_of(vertices: Int[Tensor, " count"]) -> Int[Tensor, " count*3"]:
+    """The columns of a basis that belong to these vertices, three to each."""
+    return (3 * vertices[:, None] + torch.arange(3, device=vertices.device)).flatten()
+
+
 def per_model(measure: Callable[[MorphableModel], T]) -> Callable[[MorphableModel], T]:
     """Remember what a function says of a model, for as long as the model lives and stays on its device."""
     known: WeakKeyDictionary[MorphableModel, tuple[torch.device, T]] = WeakKeyDictionary()

@@ -16,7 +16,7 @@ from leanface.data.synthesis import population
 from leanface.face.camera import rotation_from_angles
 from leanface.face.coefficients import COUNT, LAYOUT, split
 from leanface.face.lighting import shade, vertex_normals
-from leanface.face.morphable_model import MorphableModel
+from leanface.face.morphable_model import MorphableModel, columns_of
 from leanface.metrics.geometry import face_bases
 
 Criterion = Callable[[nn.Module, FaceBatch], dict[str, Tensor]]
@@ -80,11 +80,10 @@ class PhotometricLoss(nn.Module):
         super().__init__()
         index = model.face_mask.nonzero()[:, 0]
         index = index[torch.linspace(0, len(index) - 1, samples, device=index.device).long()]
-        columns = (index[:, None] * 3 + torch.arange(3, device=index.device)).flatten()
         normals = vertex_normals(model.mean_vertices[None], model.triangles)[:, index]
         self.register_buffer("normals", normals, persistent=False)
         self.register_buffer("mean", model.mean_albedo[index], persistent=False)
-        self.register_buffer("basis", model.albedo_basis[:, columns].contiguous(), persistent=False)
+        self.register_buffer("basis", model.albedo_basis[:, columns_of(index)].contiguous(), persistent=False)
 
     normals: Tensor
     mean: Tensor
