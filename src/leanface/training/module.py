@@ -102,9 +102,7 @@ class TrainingModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         groups = parameter_groups(self.network, self.settings, self.head_scales)
-        # One kernel in place of many; under a gradient scaler Lightning could not clip.
-        fused = self.device.type == "cuda" and self.trainer.precision != "16-mixed"
-        optimizer = torch.optim.AdamW(groups, fused=fused)
+        optimizer = torch.optim.AdamW(groups)
         settings = self.settings
         warmup = max(1, int(settings.warmup_fraction * settings.steps))
 
