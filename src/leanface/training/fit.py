@@ -29,7 +29,10 @@ MetricLog = Callable[[Mapping[str, float], int], None]
 """(metrics, step): where live curves go."""
 
 POINTS = 8
-"""How many times a training is validated and written to its curves."""
+"""How many times a training is validated and written to its curves, beside its start."""
+
+STEPS_PER_POINT = 4
+"""At least, or a short training would spend more time on validation than on its steps."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ def fit(
     if checkpoint is not None:
         state = Checkpoint(checkpoint, fingerprint(network, [optimizer, seed, *purpose]), piece_seconds)
     states = [] if state is None else [state]
-    every = max(1, optimizer.steps // POINTS)
+    every = min(optimizer.steps, max(STEPS_PER_POINT, optimizer.steps // POINTS))
     timer = Timer()
     history = _History(log, timer)
     best = Best(module.average)
