@@ -75,7 +75,7 @@ def summarize(samples: Samples) -> dict[str, dict[str, Any] | None]:
 
 
 def undefined(samples: Samples) -> dict[str, int]:
-    """How many samples each mean leaves out because the measure is undefined for them; only those that leave out some."""
+    """How many samples each mean leaves out, the measure being undefined for them; only means that leave out some."""
     counts = {name: int(np.isnan(values).sum()) for name, values in samples.items()}
     return {name: count for name, count in counts.items() if count}
 
