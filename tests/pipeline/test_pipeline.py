@@ -16,7 +16,7 @@ from leanface import paths, tracking
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENT_STAGES = {"configure", "probe", "distill", "quantize", "report"}
-"""Export to benchmark follow if the network came out another: the best weights of so short a training may be its first."""
+"""Export to benchmark follow if another network comes out: the best weights of so short a training may be its first."""
 
 BEFORE_DISTILL = {"prepare", "teacher", "analyze", "prune", "export@original_fp32", "build@original_fp32"}
 

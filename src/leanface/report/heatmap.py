@@ -24,11 +24,11 @@ VIEWS = ((0.0, 0.0), (0.7, 0.35))
 
 _STEP_BACK_DM = 1.0
 
-_COLOURS = colormaps["viridis"]
-_BANDS = 8
+_COLOURS = colormaps["RdYlBu_r"]
+_BANDS = 10
 """At most so many colours: an eye tells bands apart on a shaded face, but not the shades of a continuous scale."""
 
-_SHOWN = 0.99
+_SHOWN = 0.95
 """Share of the face's vertices whose errors the scale spans; the few beyond share its last colour."""
 
 _BEYOND = 0.82

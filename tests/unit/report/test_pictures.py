@@ -36,13 +36,13 @@ def test_errors_show_where_they_are(tmp_path):
     nowhere = torch.zeros(model.vertex_count)
     on_the_left = (model.mean_vertices[:, 0] < 0).float()
     save_heatmaps(model, {"right": 1 - on_the_left, "left": on_the_left, "none": nowhere}, tmp_path / "map.png")
-    right, left, none = (yellowness(panel) for panel in np.array_split(pixels_of(tmp_path / "map.png")[:, :-110], 3, 1))
+    right, left, none = (redness(panel) for panel in np.array_split(pixels_of(tmp_path / "map.png")[:, :-110], 3, 1))
     assert min(right, left) > 10 * max(none, 1)
 
 
-def yellowness(pixels: np.ndarray) -> int:
+def redness(pixels: np.ndarray) -> int:
     """How many pixels have the colours of large errors."""
-    return int((pixels[..., 1] - pixels[..., 2] > 80).sum())
+    return int((pixels[..., 0] - pixels[..., 1] > 80).sum())
 
 
 @pytest.mark.parametrize("count", [1, 3])
