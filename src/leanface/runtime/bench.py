@@ -45,7 +45,7 @@ def bench_file(
 
     Args:
         original: the bundle that it came from, to be measured in PyTorch as well.
-        image_size: other than the one that the file was exported for (px); time does not depend on what weights are for.
+        image_size: other than the one that the file was exported for (px).
 
     Raises:
         ArtifactError: a file is missing, damaged, or was not exported by LeanFace.
