@@ -195,9 +195,11 @@ def test_the_input_on_which_a_file_is_farthest_off_is_shown(run):
 def test_it_says_where_each_network_was_evaluated_and_why_not_elsewhere(run):
     edit(paths.evaluation_dir("quantized_int8") / "metrics.json", lambda it: it.update(runtime="openvino"))
     report()
-    for text in texts():
-        assert "Original, Light, Light FP16: " in text
-        assert re.search(r"Light INT8: (evaluated in )?OpenVINO; not TensorRT.*no supported GPU", text)
+    page, text = texts()
+    assert "ONNX Runtime (Original, Light, Light FP16); OpenVINO (Light INT8)." in page
+    assert "TensorRT (Light INT8): no supported GPU" in page
+    assert "Light INT8: evaluated in OpenVINO" in text
+    assert text.count("- Not in TensorRT: no supported GPU") == 2
 
 
 def test_a_mean_says_what_it_leaves_out(run):
