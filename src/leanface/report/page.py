@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from leanface import paths
 from leanface.config import Gates
 from leanface.report import tables
+from leanface.report.card import card
 from leanface.report.figures import save_pareto
 from leanface.report.files import Json, write_json, write_text
 from leanface.report.pictures import DIFFERENCE_GAIN
@@ -72,7 +73,7 @@ def _context(sources: Sources, summary: Json) -> dict[str, Any]:
         "step_measures": list(tables.STEP_MEASURES.values()),
         "device": list(tables.flatten(sources.device)),
         "config": sources.config,
-        "card": tables.card(sources),
+        "card": card(sources),
         "captions": {picture.name: picture.caption for picture in PICTURES},
         "absent": [picture for picture in PICTURES if picture.name not in sources.pictures],
         "gain": DIFFERENCE_GAIN,

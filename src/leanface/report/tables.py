@@ -1,14 +1,10 @@
 """The report's tables as rows of text: numbers are rounded and named here, and laid out in the templates."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-import yaml
-
 from leanface import paths
-from leanface.networks.interface import METADATA_PREFIX
 from leanface.report.files import Json
 from leanface.report.sources import Sources
 from leanface.report.summary import BASELINE, BASELINE_RUNTIMES, baseline, measured
@@ -213,27 +209,6 @@ def evaluated(evaluations: Mapping[str, Json]) -> list[tuple[str, str, dict[str,
         reasons = tuple((RUNTIME_NAMES[name], why) for name, why in evaluation["better_runtimes"].items())
         names.setdefault((RUNTIME_NAMES[evaluation["runtime"]], reasons), []).append(VARIANT_NAMES[variant])
     return [(", ".join(group), runtime, dict(reasons)) for (runtime, reasons), group in names.items()]
-
-
-def card(sources: Sources) -> Json:
-    """What the model card says beside the measurements: of the deployed file, its description and metadata."""
-    description = sources.exports[paths.DEPLOYED]
-    metadata = {key.removeprefix(METADATA_PREFIX): value for key, value in description["metadata"].items()}
-    layout: dict[str, list[int]] = json.loads(metadata["coefficients"])
-    return {
-        "file": paths.onnx_path(paths.DEPLOYED).name,
-        "version": metadata["version"],
-        "precision": metadata["precision"],
-        "licence": metadata["licence"],
-        "input": json.loads(metadata["input"]),
-        "layout": {name: f"{start} to {stop - 1}" for name, (start, stop) in layout.items()},
-        "dynamic_size": isinstance(description["inputs"][0]["shape"][2], str),
-        "bundle": description["bundle_sha256"],
-        "settings": yaml.safe_load(sources.config),
-        "device": sources.device,
-        "photos": sources.evaluations[paths.DEPLOYED]["photos"],
-        "engine": sources.engines[paths.DEPLOYED],
-    }
 
 
 @dataclass(frozen=True)
