@@ -86,7 +86,8 @@ def open_best(files: Mapping[str, Path], threads: int = 0, streams: int = 1) -> 
         except (ArtifactError, BackendError) as error:
             skipped[name] = str(error)
     reasons = "".join(f"\n  {name}: {reason}" for name, reason in skipped.items())
-    raise BackendError(f"no runtime can run any of {', '.join(map(str, files.values())) or 'no files'}:{reasons}")
+    named = ", ".join(dict.fromkeys(map(str, files.values()))) or "no files"  # most runtimes read the same one
+    raise BackendError(f"no runtime can run any of {named}:{reasons}")
 
 
 @contextlib.contextmanager

@@ -52,6 +52,11 @@ def test_when_nothing_can_run_every_reason_is_told(tmp_path: Path) -> None:
     files = {"torch": tmp_path / "bundle", "openvino": tmp_path / "file.onnx"}
     with pytest.raises(BackendError, match=r"(?s)openvino: .*file\.onnx is missing.*torch: .*bundle is missing"):
         open_best(files)
+    (tmp_path / "file.onnx").write_bytes(b"no network")
+    with pytest.raises(
+        BackendError, match=r"can run any of \S+file\.onnx:\n.*openvino: OpenVINO cannot load \S+file\.onnx"
+    ):
+        open_best(dict.fromkeys(("openvino", "onnxruntime"), tmp_path / "file.onnx"))
 
 
 def test_pytorch_runs_only_what_it_does_not_have_to_simulate() -> None:
