@@ -23,8 +23,11 @@ help:  ## Show this list
 repro: $(STAMP)  ## Run every stage that is due, from faces to reports/report.html
 	$(BIN)/dvc repro
 
+# A worker per core, with a thread each. A module's tests stay in one worker, which makes its fixtures once; modules start in
+# their order, in which the longest, the pipeline's, come early.
+test: export OMP_NUM_THREADS = 1
 test: lint  ## Check style, types and import layers, then run the tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 lint: $(STAMP)  ## Style, types and import layers only
 	$(BIN)/ruff check

@@ -52,7 +52,8 @@ def _bench(arguments: argparse.Namespace) -> None:
         stability=0.05,
         energy_seconds=1.0,
     )
-    print_rows(bench_file(arguments.model, settings), Console())
+    rows = bench_file(arguments.model, settings, original=arguments.original, image_size=arguments.size)
+    print_rows(rows, Console(width=None if sys.stdout.isatty() else 140))  # a file has no width
 
 
 def _ablate(arguments: argparse.Namespace) -> None:
@@ -91,6 +92,13 @@ def _parser() -> argparse.ArgumentParser:
     number("--batches", nargs="+", default=[8], help="batch sizes beside 1 (default: 8)")
     number("--streams", nargs="+", default=[1], help="batches at once, beside 1 (default: none)")
     number("--threads", default=os.cpu_count(), help="of all streams together (default: all)")
+    number("--size", help="height and width of the images (px) other than those that the file was exported for")
+    bench.add_argument(
+        "--original",
+        type=Path,
+        metavar="BUNDLE",
+        help="a bundle that PyTorch runs in the same run, to be compared with",
+    )
     bench.set_defaults(run=_bench)
     gate = commands.add_parser("gate", help="fail if the last report's gates failed, and say which")
     gate.set_defaults(run=_gate)

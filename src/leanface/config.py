@@ -200,9 +200,14 @@ class Quantize(Section):
 
 
 class Export(Section):
-    """Stage export: ONNX files and how closely they must agree with PyTorch (relative L2 norm of the output)."""
+    """Stage export: ONNX files and how closely they must agree with PyTorch (relative L2 norm of the output).
+
+    Attributes:
+        dynamic_size: whether a file takes images of any size, or of the size alone that its network was made for.
+    """
 
     opset: Annotated[int, Field(ge=17, le=23)]
+    dynamic_size: bool
     parity_count: Count
     tolerance_fp32: Positive
     tolerance_fp16: Positive
@@ -214,6 +219,8 @@ class Build(Section):
     """Stage build: TensorRT engines, their optimisation profile, and where else they may run.
 
     Attributes:
+        image_size_min: of the optimisation profile (px), and image_size_max likewise; None: only the size that the
+            network was made for, which is what the engine is optimised for anyway.
         hardware_compatible: "ampere_plus" or "same_compute_capability" give up speed to run on other GPUs too; full
             TensorRT only, for TensorRT-RTX's engines run on every GPU that it knows.
         version_compatible: a later TensorRT may load the engine; needs TensorRT's lean runtime.
@@ -224,6 +231,8 @@ class Build(Section):
     batch_min: Count
     batch_opt: Count
     batch_max: Count
+    image_size_min: ImageSize | None = None
+    image_size_max: ImageSize | None = None
     workspace_mib: Count
     builder_level: Annotated[int, Field(ge=0, le=5)]
     hardware_compatible: Literal["none", "ampere_plus", "same_compute_capability"]
@@ -314,6 +323,8 @@ class Config(Section):
             raise ValueError("teacher modelscope reads the Basel Face Model: set data.morphable_model to modelscope")
         if source == "pretrained" and not packaged:
             raise ValueError("teacher pretrained reads the packaged model: set data.morphable_model to packaged")
+        if not self.export.dynamic_size and (self.build.image_size_min or self.build.image_size_max):
+            raise ValueError("engines for several image sizes (build.image_size_*) need export.dynamic_size")
         if source == "checkpoint" and self.teacher.path is None:
             raise ValueError("teacher checkpoint needs teacher.path")
         if source == "trained" and self.data.folder is not None and not self.teacher.streamed:

@@ -53,6 +53,7 @@ BENCHMARK = REPORTS / "benchmark.json"
 SUMMARY = REPORTS / "summary.json"
 REPORT_HTML = REPORTS / "report.html"
 REPORT_MD = REPORTS / "report.md"
+MODEL_CARD = REPORTS / "model_card.md"
 FIGURES = REPORTS / "figures"
 
 BUNDLES = {

@@ -59,7 +59,7 @@ def run_stage(name: str, variant: str | None = None) -> None:
         record.log(run(**arguments), 0)
     if name == "report":
         summary = json.loads(paths.SUMMARY.read_text())
-        pages = [paths.CONFIG, paths.SUMMARY, paths.REPORT_HTML, paths.REPORT_MD, paths.FIGURES]
+        pages = [paths.CONFIG, paths.SUMMARY, paths.REPORT_HTML, paths.REPORT_MD, paths.MODEL_CARD, paths.FIGURES]
         tracking.log_summary(summary, config.model_dump(), pages, {}, paths.onnx_path(paths.DEPLOYED))
 
 

@@ -203,7 +203,7 @@ def test_temperature_changes_the_loss(
     with torch.no_grad():  # an original that is right about some faces, less so about others
         batch = batch._replace(coefficients=small_network(batch.images) + doubt)
     for temperature in (1.0, 100.0):
-        chosen = settings(name, terms=dict.fromkeys(TERMS, 1e-3), temperature=temperature)
+        chosen = settings(name, terms=dict.fromkeys(TERMS, 1e-6), temperature=temperature)
         criterion = DistillationCriterion(small_network, model, chosen, pruned.kept)
         with torch.no_grad():
             losses.append(float(criterion(pruned.network, batch)["loss"]))

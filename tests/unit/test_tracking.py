@@ -1,6 +1,7 @@
 """What was measured reaches MLflow, sooner or later, and never stops a stage."""
 
 import logging
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -116,6 +117,40 @@ def test_the_summary_has_numbers_parameters_gates_and_files(
     assert project in files.parents, "artifacts lie in the project, wherever the process runs"
     assert tracking.has_summary("trial-1")
     assert not tracking.has_summary("trial-2")
+
+
+def test_the_metric_that_pages_plot_first_tells_runs_apart(project: Path, runs: Runs) -> None:
+    variants = {
+        "original_fp32": {"ssim": 1.0, "vertex_error_mm": 1.4},
+        "quantized_int8": {"ssim": 0.98, "speedup": 12.0, "vertex_error_mm": 1.9},
+    }
+    tracking.log_summary(SUMMARY | {"variants": variants}, {}, [], {})
+    names = list(runs()["pipeline"].data.metrics)
+    assert names[:2] == ["quantized_int8/vertex_error_mm", "quantized_int8/speedup"]
+    assert names.index("quantized_int8/ssim") < names.index("original_fp32/ssim")
+
+
+def test_a_locked_store_stops_nothing_and_loses_nothing(
+    project: Path, runs: Runs, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/mlflow.db?timeout=0.1")  # seconds; 5 otherwise
+    other = sqlite3.connect(project / "mlflow.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with (
+        caplog.at_level(logging.WARNING, "leanface"),
+        tracking.stage_run("distill", {}, {}, live_after_s=0) as run,
+    ):
+        run.log_live({"loss": 1.0}, 0)
+    (message,) = [record.getMessage() for record in caplog.records if record.name == tracking.__name__]
+    assert "locked" in message
+    assert "leanface track" in message
+    assert waiting(project) == 1
+    with pytest.raises(TrackingError, match=r"(?s)locked.*the runs still wait.*leanface track"):
+        tracking.deliver()
+    other.execute("ROLLBACK")
+    other.close()
+    assert tracking.deliver() == 1
+    assert runs()["distill"].data.metrics == {"loss": 1.0}
 
 
 @pytest.mark.parametrize(("experiment", "passed", "champions"), [("", True, 1), ("", False, 0), ("trial-1", True, 0)])

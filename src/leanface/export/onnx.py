@@ -19,17 +19,21 @@ from leanface.export.tidy import tidy
 from leanface.export.wrapper import inference_form, traced_as_int8
 from leanface.networks.interface import INPUT_NAME, METADATA_PREFIX, OUTPUT_NAME
 
-DYNAMIC_AXES = {INPUT_NAME: {0: "batch", 2: "height", 3: "width"}, OUTPUT_NAME: {0: "batch"}}
+BATCH, SIZE = {0: "batch"}, {2: "height", 3: "width"}
+"""Names of the dynamic dimensions, by their index."""
 
 
-def export_network(network: nn.Module, spec: Spec, precision: str, opset: int) -> onnx.ModelProto:
-    """A checked ONNX model of a bundle's network; batch, height and width are dynamic.
+def export_network(
+    network: nn.Module, spec: Spec, precision: str, opset: int, *, dynamic_size: bool = True
+) -> onnx.ModelProto:
+    """A checked ONNX model of a bundle's network, for batches of any size.
 
     Args:
         network: as `load_bundle` returns it; it is not changed.
         spec: its spec, which goes into the model's metadata.
         precision: a name in `PRECISIONS`.
         opset: of the default ONNX domain.
+        dynamic_size: height and width are dynamic too; otherwise they are the spec's.
 
     Raises:
         ExportError: the precision is unknown or does not fit the network, or the model is not valid ONNX.
@@ -39,7 +43,7 @@ def export_network(network: nn.Module, spec: Spec, precision: str, opset: int) -
     if spec.scheme != (precision if precision in EIGHT_BIT else None):
         kind = "a floating-point" if spec.scheme is None else f"an {spec.scheme} fake-quantised"
         raise ExportError(f"{kind} network cannot be exported in {precision}; see leanface.paths.BUNDLES.")
-    model = PRECISIONS[precision](_trace(traced_as_int8(inference_form(network)), spec.input.size, opset))
+    model = PRECISIONS[precision](_trace(traced_as_int8(inference_form(network)), spec.input.size, opset, dynamic_size))
     model.producer_name = "leanface"
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, _metadata(spec, precision))
@@ -50,7 +54,7 @@ def export_network(network: nn.Module, spec: Spec, precision: str, opset: int) -
     return model
 
 
-def _trace(network: nn.Module, size: int, opset: int) -> onnx.ModelProto:
+def _trace(network: nn.Module, size: int, opset: int, dynamic_size: bool) -> onnx.ModelProto:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # ModelOpt's quantisers export only by tracing (dynamo=False), which warns that it is the older way
@@ -62,7 +66,7 @@ def _trace(network: nn.Module, size: int, opset: int) -> onnx.ModelProto:
             buffer,  # pyright: ignore[reportArgumentType]  # any file will do without dynamo
             input_names=[INPUT_NAME],
             output_names=[OUTPUT_NAME],
-            dynamic_axes=DYNAMIC_AXES,
+            dynamic_axes={INPUT_NAME: BATCH | (SIZE if dynamic_size else {}), OUTPUT_NAME: BATCH},
             opset_version=opset,
             dynamo=False,
         )

@@ -74,6 +74,12 @@ def summarize(samples: Samples) -> dict[str, dict[str, Any] | None]:
     return {name: None if found is None else asdict(found) for name, found in estimates.items()}
 
 
+def undefined(samples: Samples) -> dict[str, int]:
+    """How many samples each mean leaves out, the measure being undefined for them; only means that leave out some."""
+    counts = {name: int(np.isnan(values).sum()) for name, values in samples.items()}
+    return {name: count for name, count in counts.items() if count}
+
+
 def means(samples: Samples) -> dict[str, float]:
     """Mean of each measure over the samples that it is defined for; without those defined for none."""
     defined = {name: values[~np.isnan(values)] for name, values in samples.items()}

@@ -22,8 +22,6 @@ from leanface.metrics.geometry import geometry_errors, vertex_errors_mm
 Run = Callable[[Float32[np.ndarray, "batch 3 H W"]], Float32[np.ndarray, "batch 257"]]
 """A network in any runtime."""
 
-BATCH_SIZE = 32
-
 
 class Comparison(NamedTuple):
     """What two networks read in the same images, and how alike that is, per image."""
@@ -48,9 +46,11 @@ class Judge:
         self.renderer = Renderer(model, image_size, supersample)
         self.uv_map = UvMap(model, uv_size)
 
-    def compare(self, original: Run, compressed: Run, images: Float[Tensor, "batch 3 H W"]) -> Comparison:
+    def compare(
+        self, original: Run, compressed: Run, images: Float[Tensor, "batch 3 H W"], batch_size: int = 32
+    ) -> Comparison:
         """Run both; measures as in `leanface.metrics.fidelity`, and original_ with `geometry_errors`."""
-        theirs, ours = _answers(original, images), _answers(compressed, images)
+        theirs, ours = (_answers(run, images, batch_size) for run in (original, compressed))
         likeness = {
             **uv_likeness(self.model, self.uv_map, ours, theirs),
             **render_likeness(self.renderer, ours, theirs),
@@ -92,9 +92,9 @@ def write_samples(samples: Samples, path: Path) -> None:
     os.replace(staging, path)
 
 
-def _answers(run: Run, images: Float[Tensor, "batch 3 H W"]) -> Float[Tensor, "batch 257"]:
-    starts = range(0, len(images), BATCH_SIZE)
-    return torch.cat([torch.from_numpy(run(images[start : start + BATCH_SIZE].numpy())) for start in starts])
+def _answers(run: Run, images: Float[Tensor, "batch 3 H W"], batch_size: int) -> Float[Tensor, "batch 257"]:
+    starts = range(0, len(images), batch_size)
+    return torch.cat([torch.from_numpy(run(images[start : start + batch_size].numpy())) for start in starts])
 
 
 def _prefixed(prefix: str, errors: Mapping[str, Tensor]) -> Samples:

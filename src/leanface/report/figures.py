@@ -18,15 +18,21 @@ COLOURS = {
 }
 
 
-def save_pareto(variants: dict[str, Json], path: Path) -> None:
-    """Error over latency and over size, against ground truth, or of photos against the original: lower left is best."""
-    figure = Figure(figsize=(9, 3.2), dpi=140, layout="constrained", facecolor="white")
+def save_pareto(variants: dict[str, Json], path: Path, *, narrow: bool = False) -> None:
+    """Error over latency and over size, against ground truth, or of photos against the original: lower left is best.
+
+    Args:
+        narrow: one panel below the other, for a phone.
+    """
+    figure = Figure(figsize=(4.2, 6.4) if narrow else (9, 3.2), dpi=140, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     labelled = any(variant["vertex_error_mm"] is not None for variant in variants.values())
     error = "vertex_error_mm" if labelled else "vertex_to_original_mm"
     known = {name: variant for name, variant in variants.items() if variant[error] is not None}
     panels = {"latency_ms_p50": "latency at batch 1, fastest runtime (ms)", "size_mb": "ONNX file (MB)"}
-    for axes, (key, axis) in zip(figure.subplots(1, 2, sharey=True), panels.items(), strict=True):
+    for axes, (key, axis) in zip(
+        figure.subplots(*((2, 1) if narrow else (1, 2)), sharey=True), panels.items(), strict=True
+    ):
         for name, variant in known.items():
             label = f"{VARIANT_NAMES[name]}, {RUNTIME_NAMES[variant['runtime']]}"
             axes.scatter(variant[key], variant[error], s=90, color=COLOURS[name], zorder=3, label=label)
@@ -39,7 +45,9 @@ def save_pareto(variants: dict[str, Json], path: Path) -> None:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     first = figure.axes[0]
-    first.set_ylabel("vertex error (mm)" if labelled else "to the original (mm)")
+    for axes in figure.axes if narrow else [first]:
+        axes.set_ylabel("vertex error (mm)" if labelled else "to the original (mm)")
     first.set_ylim(0, 1.25 * max((variant[error] for variant in known.values()), default=1.0))
-    figure.legend(*first.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
+    place = "outside upper center" if narrow else "outside right center"
+    figure.legend(*first.get_legend_handles_labels(), loc=place, frameon=False, fontsize=9)
     save_figure(figure, path)

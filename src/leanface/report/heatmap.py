@@ -8,8 +8,9 @@ from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from leanface.face.camera import camera_from_model
@@ -23,7 +24,13 @@ VIEWS = ((0.0, 0.0), (0.7, 0.35))
 
 _STEP_BACK_DM = 1.0
 
-_COLOURS = colormaps["YlOrRd"]
+_COLOURS = colormaps["RdYlBu_r"]
+_BANDS = 10
+"""At most so many colours: an eye tells bands apart on a shaded face, but not the shades of a continuous scale."""
+
+_SHOWN = 0.95
+"""Share of the face's vertices whose errors the scale spans; the few beyond share its last colour."""
+
 _BEYOND = 0.82
 """Grey of what is not the face region."""
 
@@ -35,8 +42,9 @@ def save_heatmaps(model: MorphableModel, errors_mm: Mapping[str, Float[Tensor, "
         errors_mm: per vertex; only the face region's are shown.
     """
     face = model.face_mask
-    largest = max(float(field[face].max()) for field in errors_mm.values())
-    scale = Normalize(0.0, largest or 1.0)
+    largest = max(float(field[face].quantile(_SHOWN)) for field in errors_mm.values())
+    bounds = MaxNLocator(_BANDS, steps=[1, 2, 5, 10]).tick_values(0.0, largest or 1.0)
+    scale = BoundaryNorm(bounds, _COLOURS.N, extend="max")
     figure = Figure(figsize=(4.2 * len(errors_mm) + 0.8, 2.9), dpi=130, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(errors_mm), squeeze=False)[0]
@@ -48,7 +56,7 @@ def save_heatmaps(model: MorphableModel, errors_mm: Mapping[str, Float[Tensor, "
     save_figure(figure, path)
 
 
-def _views(model: MorphableModel, field: Tensor, scale: Normalize) -> list[Float[Tensor, "H W 3"]]:
+def _views(model: MorphableModel, field: Tensor, scale: BoundaryNorm) -> list[Float[Tensor, "H W 3"]]:
     colours = torch.from_numpy(_COLOURS(scale(field.numpy()))[:, :3]).float()
     colours[~model.face_mask] = _BEYOND
     renderer = Renderer(model, SIZE_PX, supersample=2)

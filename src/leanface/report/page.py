@@ -1,4 +1,4 @@
-"""Writes the report: summary.json, report.html (self-contained), report.md and figures/."""
+"""Writes the report: summary.json, report.html (self-contained), report.md, model_card.md and figures/."""
 
 import base64
 from pathlib import Path
@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from leanface import paths
 from leanface.config import Gates
 from leanface.report import tables
+from leanface.report.card import card
 from leanface.report.figures import save_pareto
 from leanface.report.files import Json, write_json, write_text
 from leanface.report.pictures import DIFFERENCE_GAIN
@@ -23,15 +24,17 @@ def write_report(sources: Sources, gates: Gates) -> Json:
         ArtifactError: a number that the report rests on is missing.
     """
     summary = summarize(sources, gates)
-    pareto = paths.FIGURES / "pareto.png"
-    save_pareto(summary["variants"], pareto)
-    pictures = {**sources.pictures, "pareto": pareto}
+    pareto = {"pareto": paths.FIGURES / "pareto.png", "pareto_narrow": paths.FIGURES / "pareto_narrow.png"}
+    for name, path in pareto.items():
+        save_pareto(summary["variants"], path, narrow=name == "pareto_narrow")
+    pictures = sources.pictures | pareto
     for name in paths.VARIANTS:
         for sheet in ("faces", "photos", "worst", "heatmap"):
             pictures[f"{name}_{sheet}"] = paths.evaluation_dir(name) / f"{sheet}.png"
     context = _context(sources, summary)
     write_text(paths.REPORT_HTML, _render("template.html.j2", pictures=_inlined(pictures), **context))
     write_text(paths.REPORT_MD, _render("template.md.j2", **context))
+    write_text(paths.MODEL_CARD, _render("model_card.md.j2", **context))
     write_json(paths.SUMMARY, summary)
     return summary
 
@@ -61,6 +64,8 @@ def _context(sources: Sources, summary: Json) -> dict[str, Any]:
         "variant_names": tables.VARIANT_NAMES,
         "runtime_names": tables.RUNTIME_NAMES,
         "benchmark": sources.benchmark,
+        "parity": tables.parity(sources.exports),
+        "evaluated": tables.evaluated(sources.evaluations),
         "engines": {name: list(tables.flatten(description)) for name, description in sources.engines.items()},
         "exports": {name: list(tables.flatten(description)) for name, description in sources.exports.items()},
         "stages": {name: list(tables.flatten(_scalars(metrics))) for name, metrics in sources.stages.items()},
@@ -68,6 +73,7 @@ def _context(sources: Sources, summary: Json) -> dict[str, Any]:
         "step_measures": list(tables.STEP_MEASURES.values()),
         "device": list(tables.flatten(sources.device)),
         "config": sources.config,
+        "card": card(sources),
         "captions": {picture.name: picture.caption for picture in PICTURES},
         "absent": [picture for picture in PICTURES if picture.name not in sources.pictures],
         "gain": DIFFERENCE_GAIN,

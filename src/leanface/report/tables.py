@@ -159,8 +159,61 @@ def _rung(name: str, row: Json, slowest_ms: float, sources: Sources, summary: Js
 
 
 @dataclass(frozen=True)
+class ParityLine:
+    """How close one file in one runtime comes to PyTorch: on faces, and on the input on which it is farthest off.
+
+    `reason` says why it was not compared; then there are no numbers.
+    """
+
+    name: str
+    runtime: str
+    faces: float | None = None
+    worst_input: str = DASH
+    worst: float | None = None
+    worst_sample: float | None = None
+    tolerance: float | None = None
+    inputs: int = 0
+    reason: str | None = None
+
+
+def parity(exports: Mapping[str, Json]) -> list[ParityLine]:
+    """A line per exported file and way to run it, then those that could not be compared here."""
+    lines: list[ParityLine] = []
+    for variant, description in exports.items():
+        name, rows = VARIANT_NAMES[variant], description["parity"]["rows"]
+        for runtime in dict.fromkeys(str(row["runtime"]) for row in rows):
+            ours = [row for row in rows if row["runtime"] == runtime]
+            worst = max(ours, key=lambda row: row["relative_l2"])
+            lines.append(
+                ParityLine(
+                    name,
+                    RUNTIME_NAMES.get(runtime, runtime),
+                    ours[0]["relative_l2"],
+                    worst["input"],
+                    worst["relative_l2"],
+                    max(row["worst_relative_l2"] for row in ours),
+                    worst["tolerance"],
+                    len(ours),
+                )
+            )
+        not_run: dict[str, str] = description["parity"]["not_run"]
+        for runtime, reason in not_run.items():
+            lines.append(ParityLine(name, RUNTIME_NAMES.get(runtime, runtime), reason=reason))
+    return lines
+
+
+def evaluated(evaluations: Mapping[str, Json]) -> list[tuple[str, str, dict[str, str]]]:
+    """(networks, runtime, better runtimes and why they were not used), a line per runtime and set of reasons."""
+    names: dict[tuple[str, tuple[tuple[str, str], ...]], list[str]] = {}
+    for variant, evaluation in evaluations.items():
+        reasons = tuple((RUNTIME_NAMES[name], why) for name, why in evaluation["better_runtimes"].items())
+        names.setdefault((RUNTIME_NAMES[evaluation["runtime"]], reasons), []).append(VARIANT_NAMES[variant])
+    return [(", ".join(group), runtime, dict(reasons)) for (runtime, reasons), group in names.items()]
+
+
+@dataclass(frozen=True)
 class Measure:
-    """One line of a quality table: a cell per variant, each (mean, 95 % interval)."""
+    """One line of a quality table: a cell per variant, each (mean, 95 % interval and what the mean leaves out)."""
 
     key: str
     name: str
@@ -170,17 +223,19 @@ class Measure:
 def quality(evaluations: Mapping[str, Json], measures: Mapping[str, str]) -> list[Measure]:
     """Mean and interval of each measure that was taken, a cell per variant in the order given."""
     return [
-        Measure(key, name, [_interval(key, evaluation["measures"][key]) for evaluation in evaluations.values()])
+        Measure(key, name, [_interval(key, evaluation) for evaluation in evaluations.values()])
         for key, name in measures.items()
         if all(key in evaluation["measures"] for evaluation in evaluations.values())
     ]
 
 
-def _interval(measure: str, found: Json | None) -> tuple[str, str]:
+def _interval(measure: str, evaluation: Json) -> tuple[str, str]:
+    found, left_out = evaluation["measures"][measure], evaluation["undefined"].get(measure, 0)
     if found is None:
         return ("undefined", "")
     mean, low, high = (value_of(measure, found[name]) for name in ("mean", "low", "high"))
-    return (mean, f"{low} {DASH} {high}")
+    without = f", without {left_out} of {evaluation['count']}" if left_out else ""
+    return (mean, f"{low} {DASH} {high}{without}")
 
 
 def value_of(measure: str, value: float | None) -> str:

@@ -1,6 +1,7 @@
 """Everything that runs an exported network, behind one contract: opened by name, or the best that can run."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,7 +39,9 @@ __all__ = [
     "InputSpec",
     "Pool",
     "Runtime",
+    "exported_files_of",
     "files_of",
+    "open_all",
     "open_best",
     "open_runtime",
 ]
@@ -83,12 +86,35 @@ def open_best(files: Mapping[str, Path], threads: int = 0, streams: int = 1) -> 
         except (ArtifactError, BackendError) as error:
             skipped[name] = str(error)
     reasons = "".join(f"\n  {name}: {reason}" for name, reason in skipped.items())
-    raise BackendError(f"no runtime can run any of {', '.join(map(str, files.values())) or 'no files'}:{reasons}")
+    named = ", ".join(dict.fromkeys(map(str, files.values()))) or "no files"  # most runtimes read the same one
+    raise BackendError(f"no runtime can run any of {named}:{reasons}")
+
+
+@contextlib.contextmanager
+def open_all(files: Mapping[str, Path]) -> Generator[tuple[list[Runtime], dict[str, str]]]:
+    """Every runtime that can run its file here, and of each other one the reason why it cannot.
+
+    Raises:
+        ArtifactError: a file is missing, damaged, or not what its runtime reads.
+    """
+    opened: list[Runtime] = []
+    skipped: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        for name, path in files.items():
+            try:
+                opened.append(stack.enter_context(open_runtime(name, path)))
+            except BackendError as error:
+                skipped[name] = str(error)
+        yield opened, skipped
+
+
+def exported_files_of(variant: str) -> dict[str, Path]:
+    """What each runtime reads of a variant as it is deployed: its ONNX file, or its engine."""
+    return dict.fromkeys(ONNX_READERS, paths.onnx_path(variant)) | {"tensorrt": paths.engine_path(variant)}
 
 
 def files_of(variant: str) -> dict[str, Path]:
     """What each runtime reads of a variant (`leanface.paths.VARIANTS`), by the runtime's name."""
-    onnx, bundle = paths.onnx_path(variant), paths.BUNDLES[variant]
+    bundle = paths.BUNDLES[variant]
     files = {"torch": bundle, "torch_cuda": bundle} if variant in FLOAT_BUNDLES else {}
-    files |= dict.fromkeys(ONNX_READERS, onnx)
-    return files | {"tensorrt": paths.engine_path(variant)}
+    return files | exported_files_of(variant)

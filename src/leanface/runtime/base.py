@@ -37,6 +37,18 @@ class InputSpec:
     name: str = INPUT_NAME
     dtype: str = "float32"
 
+    @classmethod
+    def of_shape(cls, shape: Sequence[int | None]) -> Self:
+        """What a file accepts whose input has this shape (batch, 3, height, width); None: a dynamic dimension."""
+        batch, _, height, _ = shape  # faces are square where their size is fixed
+        return cls(
+            batch=cls.batch if batch is None else (batch, batch), side=cls.side if height is None else (height, height)
+        )
+
+    def largest_batch(self, limit: int) -> int:
+        """The largest batch size up to `limit` that is accepted."""
+        return min(limit, self.batch[1] or limit)
+
     def check(self, images: Images) -> None:
         """Refuse what would have to be cast, copied or padded.
 

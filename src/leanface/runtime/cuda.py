@@ -45,6 +45,13 @@ class Cuda:
         """The stream's handle, for other libraries."""
         return int(self._stream)
 
+    @property
+    def compute_capability(self) -> str:
+        """The GPU's, as TensorRT writes it: SM90."""
+        kind = self._api.cudaDeviceAttr
+        major = int(self._call("cudaDeviceGetAttribute", kind.cudaDevAttrComputeCapabilityMajor, 0))
+        return f"SM{major}{int(self._call('cudaDeviceGetAttribute', kind.cudaDevAttrComputeCapabilityMinor, 0))}"
+
     def allocate(self, count: int) -> "Buffer":
         """Room for `count` float32 values in page-locked host memory and on the device."""
         size_bytes = 4 * count

@@ -17,7 +17,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from leanface.config import Build
-from leanface.errors import ArtifactError, BackendError, ExportError
+from leanface.errors import ArtifactError, BackendError, ConfigError, ExportError
 from leanface.networks.interface import INPUT_NAME, METADATA_PREFIX
 
 Shape = tuple[int, int, int, int]
@@ -28,17 +28,24 @@ TIMING_CACHE = ".timing.cache"
 WEIGHTS_FLAGS = {"fixed": (), "refittable": ("REFIT",), "stripped": ("STRIP_PLAN", "REFIT_IDENTICAL")}
 """Names in trt.BuilderFlag."""
 
+IN_PROFILE = {"batch_min", "batch_opt", "batch_max", "image_size_min", "image_size_max"}
+"""Options that an engine's description tells in its profile."""
+
 FIRST_WITH_FP8 = 89
 """Compute capability, Ada's 8.9."""
 
 
 class ExportedNetwork(NamedTuple):
-    """An ONNX file's bytes, and of its metadata the height and width (px) of its images and its precision."""
+    """An ONNX file's bytes, and of its metadata the height and width (px) of its images and its precision.
+
+    `dynamic_size` tells whether it takes images of other sizes too.
+    """
 
     path: Path
     content: bytes
     image_size: int
     precision: str
+    dynamic_size: bool
 
 
 @dataclass(frozen=True)
@@ -120,20 +127,18 @@ def new_logger(trt: Any) -> Any:
 def build_engine(onnx_path: Path, plan_path: Path, build: Build) -> EngineDescription:
     """Build and write an engine and, beside it, its description as .json.
 
-    The batch size is dynamic within `build`; height and width are those in the ONNX file's metadata.
+    The batch size is dynamic within `build`, and so are height and width where it has a range of sizes; otherwise they
+    are those in the ONNX file's metadata.
 
     Raises:
         ArtifactError: the ONNX file is missing, damaged, or was not exported by LeanFace.
+        ConfigError: the range of sizes leaves out the network's own, or the file takes that size alone.
         ExportError: TensorRT does not accept the graph; the message is the parser's own.
         BackendError: no TensorRT library is installed, or it cannot build here.
     """
     library, trt = load_tensorrt()
     exported = read_onnx(onnx_path)
-    size = exported.image_size
-    profile: dict[str, Shape] = {
-        kind: (batch, 3, size, size)
-        for kind, batch in (("min", build.batch_min), ("opt", build.batch_opt), ("max", build.batch_max))
-    }
+    profile = make_profile(exported, build)
     start = time.perf_counter()
     plan, targets, layers = _build(library, trt, exported, profile, build, plan_path.with_name(TIMING_CACHE))
     description = EngineDescription(
@@ -143,7 +148,7 @@ def build_engine(onnx_path: Path, plan_path: Path, build: Build) -> EngineDescri
         targets=targets,
         profile=profile,
         layers=layers,
-        options=build.model_dump(exclude={"batch_min", "batch_opt", "batch_max"}),
+        options=build.model_dump(exclude=IN_PROFILE),
         size_bytes=len(plan),
         build_seconds=round(time.perf_counter() - start, 3),
         onnx_sha256=hashlib.sha256(exported.content).hexdigest(),
@@ -152,6 +157,28 @@ def build_engine(onnx_path: Path, plan_path: Path, build: Build) -> EngineDescri
     for target, data in ((plan_path, plan), (plan_path.with_suffix(".json"), text.encode())):
         _write(target, data)
     return description
+
+
+def make_profile(exported: ExportedNetwork, build: Build) -> dict[str, Shape]:
+    """Smallest ("min"), best ("opt") and largest ("max") input shape of an engine.
+
+    Raises:
+        ConfigError: the range of sizes leaves out the network's own, or the file takes that size alone.
+    """
+    size = exported.image_size
+    smallest, largest = build.image_size_min or size, build.image_size_max or size
+    if not smallest <= size <= largest:
+        raise ConfigError(
+            f"build.image_size_min {smallest} to build.image_size_max {largest} px leave out {size} px, which "
+            f"{exported.path} was made for; widen them, or set them to null."
+        )
+    if smallest < largest and not exported.dynamic_size:
+        raise ConfigError(f"{exported.path} takes {size} px alone; export it with export.dynamic_size: true.")
+    return {
+        "min": (build.batch_min, 3, smallest, smallest),
+        "opt": (build.batch_opt, 3, size, size),
+        "max": (build.batch_max, 3, largest, largest),
+    }
 
 
 def load_description(plan_path: Path) -> dict[str, Any]:
@@ -183,8 +210,9 @@ def read_onnx(path: Path) -> ExportedNetwork:
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     try:
         size = int(json.loads(metadata[METADATA_PREFIX + "input"])["size"])
-        return ExportedNetwork(path, content, size, metadata[METADATA_PREFIX + "precision"])
-    except (KeyError, ValueError, TypeError):
+        height = model.graph.input[0].type.tensor_type.shape.dim[2]
+        return ExportedNetwork(path, content, size, metadata[METADATA_PREFIX + "precision"], bool(height.dim_param))
+    except (KeyError, ValueError, TypeError, IndexError):
         raise ArtifactError(
             f"{path} does not say its image size and precision; export it with `leanface stage export`, which writes "
             f"them to the metadata keys {METADATA_PREFIX}input and {METADATA_PREFIX}precision."

@@ -36,7 +36,7 @@ class OnnxRuntime(Runtime):
     def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
         share = threads_per_stream(threads, streams)
         self._sessions = [_session(path, share, ["CPUExecutionProvider"]) for _ in range(streams)]
-        return InputSpec()
+        return _input_spec(self._sessions[0])
 
     def _infer(self, images: Images, stream: int) -> Coefficients:
         return self._sessions[stream].run([OUTPUT_NAME], {INPUT_NAME: images})[0]
@@ -66,7 +66,7 @@ class OnnxRuntimeCuda(Runtime):
         if CUDA_PROVIDER not in sessions[0].get_providers():  # it falls back to the CPU without an error
             raise BackendError(f"onnxruntime could not start its {CUDA_PROVIDER}: there is no GPU, or no CUDA 13.")
         self._sessions = [BoundSession(session, "cuda") for session in sessions]
-        return InputSpec()
+        return _input_spec(sessions[0])
 
     def _infer(self, images: Images, stream: int) -> Coefficients:
         return self._sessions[stream].run(images)
@@ -100,6 +100,11 @@ class BoundSession:
         options = ORT.RunOptions()
         options.add_run_config_entry("gpu_graph_id", str(len(self._shapes) + 1))
         return binding, options, received, returned
+
+
+def _input_spec(session: Any) -> InputSpec:
+    shape: list[int | str] = session.get_inputs()[0].shape  # a dynamic dimension is given by its name
+    return InputSpec.of_shape([length if isinstance(length, int) else None for length in shape])
 
 
 def _session(path: Path, threads: int, providers: list[Any]) -> Any:

@@ -1,6 +1,7 @@
 """OpenVINO on the CPU, from an ONNX file: the CPU's runtime for INT8."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino
@@ -32,7 +33,8 @@ class OpenVinoRuntime(Runtime):
             self._requests = [compiled.create_infer_request() for _ in range(streams)]
         except RuntimeError as error:
             raise ArtifactError(f"OpenVINO cannot load {path}: {error}\nExport it again.") from error
-        return InputSpec()
+        shape: Any = model.inputs[0].partial_shape
+        return InputSpec.of_shape([None if length.is_dynamic else length.get_length() for length in shape])
 
     def _infer(self, images: Images, stream: int) -> Coefficients:
         result = self._requests[stream].infer({INPUT_NAME: images}, share_inputs=True, share_outputs=True)

@@ -1,5 +1,6 @@
 """TensorRT on a CUDA GPU, from an engine: full TensorRT or TensorRT-RTX, whichever built it."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class TensorRtRuntime(Runtime):
             devices = [Cuda() for _ in range(streams)]
             for device in devices:
                 resources.callback(device.close)
+            require_target(path, description.get("targets", []), devices[0].compute_capability)
             engine = _load_engine(library, trt, path)
             spec = _input_spec(trt, engine, path)
             self._lanes = [_Lane(device, _new_context(library, trt, engine, path), spec) for device in devices]
@@ -97,6 +99,20 @@ class _Lane:
         if not context.execute_async_v3(self._cuda.stream):
             raise BackendError("the engine failed to run; see TensorRT's own messages.")
         self._cuda.to_host(self._coefficients, len(images) * COUNT)
+
+
+def require_target(path: Path, targets: Sequence[str], capability: str) -> None:
+    """Refuse an engine that was built for other GPUs before its library does, which does not say for which.
+
+    Raises:
+        BackendError: `capability` is none of `targets`.
+    """
+    if targets and "current" not in targets and capability not in targets:
+        raise BackendError(
+            f"{path} was built for GPUs of compute capability {', '.join(targets)}; this one is {capability}. "
+            "Run `leanface stage build` on this machine, with a TensorRT that knows this GPU: "
+            "`pip install leanface[tensorrt]`."
+        )
 
 
 def _load_engine(library: str, trt: Any, path: Path) -> Any:

@@ -6,37 +6,37 @@ from leanface import paths
 from leanface.config import Data, Evaluate
 from leanface.data.dataset import FaceDataset, load_photos
 from leanface.face.morphable_model import load_morphable_model
-from leanface.metrics.estimate import means, summarize
+from leanface.metrics.estimate import means, summarize, undefined
 from leanface.metrics.evaluation import Judge, write_samples
 from leanface.report.files import write_json
 from leanface.report.heatmap import save_heatmaps
 from leanface.report.pictures import save_comparison, save_comparisons
-from leanface.runtime import open_runtime
+from leanface.runtime import exported_files_of, open_best, open_runtime
 
-RUNTIMES = {name: "openvino" if name == "quantized_int8" else "onnxruntime" for name in paths.VARIANTS}
-"""On a CPU OpenVINO alone computes the INT8 file in INT8."""
+BATCH_SIZE = 32
 
 
 def run(*, variant: str, evaluate: Evaluate, data: Data) -> dict[str, float]:
-    folder, name = paths.evaluation_dir(variant), RUNTIMES[variant]
+    folder = paths.evaluation_dir(variant)
     judge = Judge(load_morphable_model(paths.MORPHABLE_MODEL), data.image_size, data.supersample, evaluate.uv_size)
     test, photos = FaceDataset(paths.FACES / "test").head(evaluate.count), load_photos()
     portraits = torch.stack(list(photos.values()))
-    with (
-        open_runtime("torch", paths.TEACHER) as original,
-        open_runtime(name, paths.onnx_path(variant)) as ours,
-    ):
-        faces = judge.compare(original.run, ours.run, test.images)
-        shots = judge.compare(original.run, ours.run, portraits)
+    choice = open_best(exported_files_of(variant))
+    with choice.runtime as ours, open_runtime("torch", paths.TEACHER) as original:
+        batch = ours.input_spec.largest_batch(BATCH_SIZE)
+        faces = judge.compare(original.run, ours.run, test.images, batch)
+        shots = judge.compare(original.run, ours.run, portraits, batch)
     samples = faces.likeness | judge.errors(faces.compressed, test.coefficients)
     contents = {
         "variant": variant,
-        "runtime": name,
+        "runtime": choice.runtime.name,
+        "better_runtimes": choice.skipped,
         "count": len(test.images),
         "image_size": data.image_size,
         "measures": summarize(samples),
+        "undefined": undefined(samples),
         "mean_face": judge.mean_face(faces.original, test.coefficients),
-        "photos": {"names": list(photos), "measures": means(shots.likeness)},
+        "photos": {"names": list(photos), "measures": means(shots.likeness), "undefined": undefined(shots.likeness)},
     }
     write_json(folder / "metrics.json", contents)
     write_samples(samples, folder / "samples.csv")

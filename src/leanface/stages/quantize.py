@@ -14,6 +14,9 @@ from leanface.quantization.keep import layers_to_keep
 from leanface.report.files import write_json
 from leanface.training.fit import MetricLog, fit
 
+POINTS = 4
+"""Validations of a training so short that each costs as much as several of its steps."""
+
 
 def run(*, quantize: Quantize, distill: Distill, machine: Machine, seed: int, log: MetricLog) -> dict[str, float]:
     model, val = load_morphable_model(paths.MORPHABLE_MODEL), FaceDataset(paths.FACES / "val")
@@ -43,6 +46,7 @@ def run(*, quantize: Quantize, distill: Distill, machine: Machine, seed: int, lo
             log=log,
             checkpoint=paths.QUANTIZE_STATE,
             purpose=[quantize, distill, parents],
+            points=POINTS,
         )
         predictions["trained"] = predict(network, val)
         metrics = {"seconds": result.seconds, "images_per_second": result.images_per_second}

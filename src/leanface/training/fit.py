@@ -30,7 +30,7 @@ MetricLog = Callable[[Mapping[str, float], int], None]
 """(metrics, step): where live curves go."""
 
 POINTS = 8
-"""How many times a training is validated and written to its curves."""
+"""How many times a training is validated and written to its curves, beside its start."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,7 @@ def fit(
     checkpoint: Path | None = None,
     purpose: Sequence[object] = (),
     piece_seconds: float | None = None,
+    points: int = POINTS,
 ) -> FitResult:
     """Train `network` in place; it ends on the CPU, in eval mode, with the averaged weights that validated best.
 
@@ -130,6 +131,7 @@ def fit(
         checkpoint: keep the state here, named after what is trained; resumed from if it exists, removed at the end.
         purpose: what else than the initial weights and the optimiser distinguishes this training (see `Checkpoint`).
         piece_seconds: stop after this many seconds with the state saved; needs `checkpoint`.
+        points: how many times to validate, beside the start.
 
     Raises:
         Unfinished: `piece_seconds` were over before the last step.
@@ -155,7 +157,7 @@ def fit(
     if checkpoint is not None:
         state = Checkpoint(checkpoint, fingerprint(network, [optimizer, seed, *purpose]), piece_seconds)
     states = [] if state is None else [state]
-    every = max(1, optimizer.steps // POINTS)
+    every = max(1, optimizer.steps // points)
     timer = Timer()
     history = _History(log, timer)
     best = Best(module.average)

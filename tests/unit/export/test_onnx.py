@@ -15,17 +15,30 @@ from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 
 from leanface import bundle
-from leanface.errors import BackendError, ExportError
+from leanface.config import Build
+from leanface.errors import BackendError, ConfigError, ExportError
 from leanface.export.onnx import describe, export_network, save_model
-from leanface.export.parity import check_parity
+from leanface.export.parity import AS_WRITTEN, Parity, as_written, check_parity, headline, parity_inputs
 from leanface.export.wrapper import inference_form
 from leanface.networks.quantized import Quantizer
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.quantization.fake_quantize import fake_quantize
-from leanface.runtime import open_runtime
+from leanface.runtime import ONNX_READERS, open_all, open_runtime
+from leanface.runtime.engine import make_profile, read_onnx
 
 SIZE = 64
 TOLERANCES = {"fp32": 1e-5, "fp16": 1e-2, "int8": 3e-2}
+BUILD = Build(
+    batch_min=1,
+    batch_opt=2,
+    batch_max=4,
+    workspace_mib=256,
+    builder_level=0,
+    hardware_compatible="none",
+    version_compatible=False,
+    weights="fixed",
+    timing_cache=False,
+)
 
 
 def load(exported, precision: str) -> tuple[nn.Module, onnx.ModelProto]:
@@ -37,6 +50,12 @@ def operators(model: onnx.ModelProto) -> Counter[str]:
     return Counter(node.op_type for node in model.graph.node)
 
 
+def parity(network: nn.Module, model: onnx.ModelProto, images: Tensor, tolerance: float) -> Parity:
+    """Of the file as it is written, on these images alone."""
+    (row,) = check_parity(network, {AS_WRITTEN: as_written(model)}, {"pictures": images}, tolerance)
+    return row
+
+
 def parameter_count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
@@ -44,9 +63,9 @@ def parameter_count(network: nn.Module) -> int:
 @pytest.mark.parametrize("precision", TOLERANCES)
 def test_the_file_computes_what_pytorch_computes(exported, precision: str, images: Tensor) -> None:
     network, model = load(exported, precision)
-    parity = check_parity(network, model, images, TOLERANCES[precision])
-    assert parity.samples == len(images)
-    assert parity.relative_l2 <= parity.worst_relative_l2 <= 2 * TOLERANCES[precision]
+    row = parity(network, model, images, TOLERANCES[precision])
+    assert row.shape == tuple(images.shape)
+    assert row.relative_l2 <= row.worst_relative_l2 <= 2 * TOLERANCES[precision]
 
 
 @pytest.mark.parametrize("precision", TOLERANCES)
@@ -68,7 +87,7 @@ def test_the_file_says_what_it_is(exported, precision: str) -> None:
 def test_batch_height_and_width_are_dynamic(exported, precision: str) -> None:
     network, model = load(exported, precision)
     pictures = torch.rand(3, 3, 96, 80, generator=torch.Generator().manual_seed(1)) * 0.5
-    assert check_parity(network, model, pictures, 0.2).samples == 3
+    assert parity(network, model, pictures, 0.2).shape == (3, 3, 96, 80)
 
 
 @pytest.mark.parametrize(("precision", "bytes_per_weight"), [("fp32", 4), ("fp16", 2), ("int8", 1)])
@@ -170,7 +189,7 @@ def test_layers_that_are_kept_from_int8_compute_in_float16(
             assert cast.op_type == "Cast"
             assert cast.input[0] == "images" or producers[cast.input[0]].op_type != "DequantizeLinear"
     assert model.ByteSize() > onnx.load(exported.int8).ByteSize()
-    assert check_parity(network, model, images, TOLERANCES["int8"]).samples == len(images)
+    parity(network, model, images, TOLERANCES["int8"])
 
     save_model(model, tmp_path / "kept.onnx", {})
     expected = network(images).detach().numpy()
@@ -192,7 +211,7 @@ def test_fp8_is_standard_onnx_in_float8(fp8, images: Tensor, tmp_path: Path) -> 
     kinds = Counter(tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) == 4)
     assert kinds == {TensorProto.FLOAT8E4M3FN: 59, TensorProto.FLOAT16: 1}
     assert {entry.key: entry.value for entry in model.metadata_props}["leanface.precision"] == "fp8"
-    assert check_parity(network, model, images, 0.1).samples == len(images)
+    parity(network, model, images, 0.1)
     with pytest.raises(ExportError, match="an fp8 fake-quantised network cannot be exported in int8"):
         export_network(network, spec, "int8", 19)
 
@@ -234,7 +253,58 @@ def test_a_file_that_computes_something_else_is_refused(exported, images: Tensor
     bias = next(tensor for tensor in model.graph.initializer if tensor.dims == [80])
     bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + 1.0, bias.name))
     with pytest.raises(ExportError, match="does not compute what PyTorch computes"):
-        check_parity(network, model, images, 1e-4)
+        parity(network, model, images, 1e-4)
+
+
+@pytest.mark.parametrize("precision", TOLERANCES)
+def test_every_runtime_computes_it_for_odd_inputs_too(exported, precision: str, images: Tensor) -> None:
+    network, model = load(exported, precision)
+    inputs = parity_inputs(images, dynamic_size=True)
+    with open_all(dict.fromkeys(ONNX_READERS, getattr(exported, precision))) as (runtimes, skipped):
+        runs = {AS_WRITTEN: as_written(model)} | {runtime.name: runtime.run for runtime in runtimes}
+        rows = check_parity(network, runs, inputs, 2 * TOLERANCES[precision])
+    assert {(row.runtime, row.input) for row in rows} == {(runtime, name) for runtime in runs for name in inputs}
+    assert set(runs) | set(skipped) == {AS_WRITTEN, *ONNX_READERS}
+    assert headline(rows)["parity_worst_relative_l2"] == max(row.worst_relative_l2 for row in rows)
+
+
+def test_odd_inputs_keep_the_input_contract(images: Tensor) -> None:
+    inputs = parity_inputs(images, dynamic_size=True)
+    assert {len(pictures) for pictures in inputs.values()} >= {1, 7}
+    assert len({pictures.shape[2:] for pictures in inputs.values()}) == 2
+    for name, pictures in inputs.items():
+        assert (pictures.amin(), pictures.amax()) >= (0, 0), name
+        assert pictures.amax() <= 1, name
+    assert inputs["black"].max() == 0
+    assert inputs["white"].min() == 1
+    assert set(inputs["black and white noise"].unique().tolist()) == {0.0, 1.0}
+    assert {pictures.shape[2:] for pictures in parity_inputs(images, dynamic_size=False).values()} == {(64, 64)}
+
+
+def test_a_runtime_that_fails_on_one_input_is_named_with_it(exported, images: Tensor) -> None:
+    network, model = load(exported, "fp32")
+    honest = as_written(model)
+    runs = {AS_WRITTEN: honest, "blind": lambda pictures: honest(pictures) + (pictures.max() == 0)}
+    with pytest.raises(ExportError, match=r"blind, black \(1, 3, 64, 64\)") as caught:
+        check_parity(network, runs, parity_inputs(images, dynamic_size=True), 1e-4)
+    assert str(caught.value).count("sample 0") == 1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_file_of_a_fixed_size_takes_no_other(exported, precision: str, images: Tensor, tmp_path: Path) -> None:
+    network, spec = bundle.load_bundle(exported.int8_bundle if precision == "int8" else exported.float_bundle)
+    model, path = export_network(network, spec, precision, 19, dynamic_size=False), tmp_path / "fixed.onnx"
+    assert describe(model)["inputs"][0]["shape"] == ["batch", 3, 64, 64]
+    parity(network, model, images, TOLERANCES[precision])
+    save_model(model, path, {})
+    for name in ("onnxruntime", "openvino"):
+        with open_runtime(name, path) as runtime:
+            assert runtime.input_spec.side == (64, 64)
+            assert runtime.run(images.numpy()).shape == (4, 257)
+            with pytest.raises(BackendError, match="a height of 64 px"):
+                runtime.run(np.zeros((1, 3, 80, 64), np.float32))
+    with pytest.raises(ConfigError, match=r"takes 64 px alone; export it with export\.dynamic_size"):
+        make_profile(read_onnx(path), BUILD.model_copy(update={"image_size_max": 96}))
 
 
 def test_a_file_that_computes_nan_is_refused(exported, images: Tensor) -> None:
@@ -242,7 +312,7 @@ def test_a_file_that_computes_nan_is_refused(exported, images: Tensor) -> None:
     bias = next(tensor for tensor in model.graph.initializer if tensor.dims == [80])
     bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) * np.float32(np.nan), bias.name))
     with pytest.raises(ExportError, match="nan"):
-        check_parity(network, model, images, 1e-4)
+        parity(network, model, images, 1e-4)
 
 
 def test_a_precision_that_does_not_fit_is_refused(exported) -> None:

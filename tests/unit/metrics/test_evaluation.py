@@ -6,7 +6,7 @@ import torch
 
 from leanface.data.synthesis import population
 from leanface.face.morphable_model import load_morphable_model
-from leanface.metrics.estimate import means, summarize
+from leanface.metrics.estimate import means, summarize, undefined
 from leanface.metrics.evaluation import Judge, write_samples
 
 
@@ -46,6 +46,17 @@ def test_a_network_compared_with_itself_is_equal(judge, answers):
         assert values == pytest.approx(1.0 if name.startswith("ssim") else 0.0, abs=0.05), name
 
 
+def test_images_are_read_in_batches_of_the_size_asked_for(judge, answers):
+    sizes: list[int] = []
+
+    def network(images: np.ndarray) -> np.ndarray:
+        sizes.append(len(images))
+        return answers[: len(images)]
+
+    judge.compare(Oracle(answers), network, torch.zeros(5, 3, 64, 64), 2)
+    assert sizes == [2, 2, 1]
+
+
 def test_a_better_network_scores_better(judge, answers):
     images = torch.zeros(4, 3, 64, 64)
     noise = np.random.default_rng(0).normal(size=answers[:4].shape).astype(np.float32)
@@ -74,6 +85,7 @@ def test_samples_and_summary_agree(tmp_path):
     assert [row["ssim_face"] for row in rows] == ["", "0.5", ""]
     summary = summarize(samples)
     assert means(samples) == {"ssim": 0.75, "ssim_face": 0.5}
+    assert undefined(samples) == {"ssim_face": 2}
     assert {name: found and found["mean"] for name, found in summary.items()} == means(samples)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["samples.csv"]
 

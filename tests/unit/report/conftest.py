@@ -68,10 +68,50 @@ def evaluation(variant: str) -> dict[str, Any]:
         "runtime": "onnxruntime",
         "count": 20,
         "image_size": 112,
+        "better_runtimes": {"tensorrt": "no supported GPU"},
         "measures": summarize(samples),
+        "undefined": {},
         "mean_face": dict.fromkeys(AGAINST_TRUTH, 3.37),
-        "photos": {},
+        "photos": {"names": ["someone"], "measures": dict.fromkeys(AGAINST_ORIGINAL, 0.5), "undefined": {}},
     }
+
+
+def exported(variant: str) -> dict[str, Any]:
+    rows = [
+        {
+            "runtime": runtime, "input": name, "shape": [1, 3, 112, 112],
+            "relative_l2": off, "worst_relative_l2": 2 * off,
+            "worst_sample": 0, "largest_difference": 0.1, "tolerance": 0.2,
+        }
+        for runtime in ("as written", "openvino")
+        for name, off in (("faces", 0.06), ("black", 0.05), ("white", 0.07))
+    ]  # fmt: skip
+    metadata = {
+        "version": "0.1.0",
+        "precision": variant.rpartition("_")[2],
+        "input": json.dumps({"size": 112, "colour": "RGB", "range": [0.0, 1.0], "layout": "NCHW"}),
+        "coefficients": json.dumps({"identity": [0, 80], "rest": [80, 257]}),
+        "licence": "imaginary",
+    }
+    return {
+        "variant": variant,
+        "bundle_sha256": "f00d",
+        "opset": 19,
+        "inputs": [{"name": "images", "dtype": "float32", "shape": ["batch", 3, "height", "width"]}],
+        "metadata": {f"leanface.{name}": value for name, value in metadata.items()},
+        "parity": {"rows": rows, "not_run": {"onnxruntime_cuda": "there is no such GPU"}},
+    }
+
+
+CONFIG = """
+seed: 0
+scale: imaginary
+data: {train_count: 2400, val_count: 160, yaw_max_rad: 1.05}
+teacher: {source: pretrained}
+prune: {importance: {name: hessian}, ratio: 0.5, target: null}
+distill: {optimizer: {steps: 400}}
+quantize: {method: qat, calibration: percentile}
+"""
 
 
 def write_json(path: Path, contents: Any) -> None:
@@ -89,7 +129,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project folder, entered, in which every stage before `report` has left its outputs."""
     monkeypatch.chdir(tmp_path)
     write_json(paths.DEVICE, DEVICE)
-    paths.CONFIG.write_text("seed: 0\nscale: imaginary\n")
+    paths.CONFIG.write_text(CONFIG)
     write_json(
         paths.BENCHMARK,
         {
@@ -107,7 +147,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write_json(paths.evaluation_dir(variant) / "metrics.json", evaluation(variant))
         for sheet in ("faces", "photos", "worst", "heatmap"):
             write_picture(paths.evaluation_dir(variant) / f"{sheet}.png")
-        write_json(paths.onnx_path(variant).with_suffix(".json"), {"opset": 19, "parity": {"torch": 1e-6}})
+        write_json(paths.onnx_path(variant).with_suffix(".json"), exported(variant))
         write_json(paths.engine_path(variant).with_suffix(".json"), {"library": "imaginary", "status": "built"})
     for picture in PICTURES:
         write_picture(picture.path, 400)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from leanface import paths
 from leanface.config import Gates
@@ -15,7 +16,7 @@ from leanface.report.sources import PICTURES, read_sources
 from leanface.report.summary import check_gates
 
 GATES = Gates(uv_ssim_min=0.982, mse_max=0.005, size_ratio_min=15.0, speedup_min=10.0)
-VOID = {"meta", "img", "link", "br", "input", "hr"}
+VOID = {"meta", "source", "img", "link", "br", "input", "hr"}
 
 
 class Page(HTMLParser):
@@ -173,6 +174,64 @@ def test_what_was_not_run_is_named_with_its_reason_and_has_no_number(run):
     assert cells[3] == cells[6] == cells[7] == cells[8] == "\N{EN DASH}"
 
 
+def texts() -> tuple[str, str]:
+    return Page(paths.REPORT_HTML.read_text()).text, paths.REPORT_MD.read_text()
+
+
+def test_the_input_on_which_a_file_is_farthest_off_is_shown(run):
+    def blind(contents: Any) -> None:
+        row = next(row for row in contents["parity"]["rows"] if (row["runtime"], row["input"]) == ("openvino", "black"))
+        row |= {"relative_l2": 0.123, "worst_relative_l2": 0.456}
+
+    edit(paths.onnx_path("quantized_int8").with_suffix(".json"), blind)
+    report()
+    assert "Light INT8 OpenVINO 0.0600 black 0.123 0.456 0.200" in texts()[0]
+    assert "| Light INT8 | OpenVINO | 0.0600 | black | 0.123 | 0.456 | 0.200 |" in texts()[1]
+    assert "at most 0.123 on 3 kinds of input (black); allowed 0.200" in paths.MODEL_CARD.read_text()
+    for text in texts():
+        assert "there is no such GPU" in text
+
+
+def test_it_says_where_each_network_was_evaluated_and_why_not_elsewhere(run):
+    edit(paths.evaluation_dir("quantized_int8") / "metrics.json", lambda it: it.update(runtime="openvino"))
+    report()
+    page, text = texts()
+    assert "ONNX Runtime (Original, Light, Light FP16); OpenVINO (Light INT8)." in page
+    assert "TensorRT (Light INT8): no supported GPU" in page
+    assert "Light INT8: evaluated in OpenVINO" in text
+    assert text.count("- Not in TensorRT: no supported GPU") == 2
+
+
+def test_a_mean_says_what_it_leaves_out(run):
+    edit(paths.evaluation_dir("distilled_fp16") / "metrics.json", lambda it: it.update(undefined={"ssim_face": 3}))
+    report()
+    for text in texts():
+        assert text.count("without 3 of 20") == 1
+    assert "left out" in texts()[0]
+
+
+def test_the_model_card_tells_what_was_measured_and_what_it_is_not_for(run):
+    summary = report()
+    card = paths.MODEL_CARD.read_text()
+    assert card.startswith("# Model card: quantized_int8.onnx\n\n**All gates of its run passed.**")
+    assert "Not for recognising or identifying people" in card
+    assert f"{summary['variants']['quantized_int8']['speedup']:.0f}.0 times faster" in card
+    assert "| Licence of the weights | imaginary |" in card
+    assert "it was not run on this machine: no supported GPU" in card
+    assert "someone" in card
+    edit(paths.BENCHMARK, lambda contents: contents["files"].update(quantized_int8=9_000_000))
+    report()
+    assert "do not deploy it" in paths.MODEL_CARD.read_text()
+
+
+def test_a_phone_gets_the_pareto_picture_upright(run):
+    report()
+    with Image.open(paths.FIGURES / "pareto.png") as wide, Image.open(paths.FIGURES / "pareto_narrow.png") as narrow:
+        assert wide.width > 2 * wide.height
+        assert narrow.width < narrow.height
+    assert re.search(r'<source media="\(max-width: 700px\)" srcset="data:image/png', paths.REPORT_HTML.read_text())
+
+
 def test_a_missing_picture_is_named(run):
     missing = PICTURES[0]
     missing.path.unlink()
@@ -219,6 +278,7 @@ def test_photos_have_no_ground_truth_and_the_report_says_so(run: Path) -> None:
     assert all(variant["vertex_error_mm"] is None for variant in summary["variants"].values())
     page, text = Page(paths.REPORT_HTML.read_text()).text, paths.REPORT_MD.read_text()
     assert "photos without labels" in page
-    assert "Against ground truth" not in page + text
+    assert "Against ground truth" not in page + text + paths.MODEL_CARD.read_text()
+    assert "Nothing was measured against ground truth" in paths.MODEL_CARD.read_text()
     assert "Against the original" in page
     assert "Against the original" in text

@@ -14,7 +14,7 @@ from leanface.errors import ArtifactError
 from leanface.face.morphable_model import load_morphable_model
 from leanface.networks.resnet import build_network, widths_of
 from leanface.runtime import ONNX_READERS, RUNTIMES, files_of
-from leanface.runtime.bench import bench_file, print_rows
+from leanface.runtime.bench import ORIGINAL, bench_file, print_rows, speedups
 from leanface.runtime.benchmark import (
     CONCURRENT,
     END_TO_END,
@@ -140,6 +140,23 @@ def test_one_file_is_measured_and_shown_as_a_table(project, monkeypatch):
     for row in rows:
         assert row.status != "not_run" or f"{row.runtime} not run: {row.reason}" in text
     assert ran
+
+
+def test_a_file_is_compared_with_its_original_at_any_size(exported):
+    rows = bench_file(exported.fp32, SETTINGS, original=exported.float_bundle, image_size=96)
+    assert (rows[0].variant, rows[0].runtime) == (ORIGINAL, "torch")
+    assert rows[0].size_bytes is not None
+    assert rows[0].size_bytes > 1_000_000
+    faster = speedups(rows)
+    assert faster[0] == 1.0
+    ran = {index for index, row in enumerate(rows) if row.p50_ms is not None}
+    assert set(faster) == ran
+    assert len(ran) > len(SETTINGS.batches)
+    console = Console(record=True, width=120, quiet=False, file=io.StringIO())
+    print_rows(rows, console)
+    text = console.export_text()
+    assert re.search(rf"torch \(original\)\s+1\s+1\s+{rows[0].p50_ms:.2f}\s+1\.0x", text)
+    assert f"fp32: {exported.fp32.stat().st_size / 1e6:.2f} MB" in text
 
 
 def test_a_file_that_is_not_ours_is_refused(tmp_path):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from leanface import paths
-from leanface.errors import BackendError
-from leanface.runtime import BEST_FIRST, RUNTIMES, files_of, open_best
+from leanface.errors import ArtifactError, BackendError
+from leanface.runtime import BEST_FIRST, RUNTIMES, exported_files_of, files_of, open_all, open_best
 
 
 def test_every_runtime_has_a_rank() -> None:
@@ -35,10 +35,28 @@ def test_the_int8_file_goes_to_the_runtime_that_computes_int8(exported) -> None:
             assert "onnxruntime-gpu" in skipped["onnxruntime_cuda"] or "GPU" in skipped["onnxruntime_cuda"]
 
 
+def test_all_that_can_run_are_open_until_the_end_and_the_others_have_a_reason(exported, tmp_path: Path) -> None:
+    files = {"onnxruntime": exported.fp32, "openvino": exported.fp32, "onnxruntime_cuda": exported.fp32}
+    with open_all(files) as (runtimes, skipped):
+        assert {runtime.name for runtime in runtimes} | set(skipped) == set(files)
+        assert {runtime.name for runtime in runtimes} >= {"onnxruntime", "openvino"}
+        assert all(skipped.values())
+    with pytest.raises(BackendError, match="closed"):
+        runtimes[0].run(np.zeros((1, 3, 64, 64), np.float32))
+    (tmp_path / "broken.onnx").write_bytes(b"no network")
+    with pytest.raises(ArtifactError, match=r"broken\.onnx"), open_all({"openvino": tmp_path / "broken.onnx"}):
+        pass
+
+
 def test_when_nothing_can_run_every_reason_is_told(tmp_path: Path) -> None:
     files = {"torch": tmp_path / "bundle", "openvino": tmp_path / "file.onnx"}
     with pytest.raises(BackendError, match=r"(?s)openvino: .*file\.onnx is missing.*torch: .*bundle is missing"):
         open_best(files)
+    (tmp_path / "file.onnx").write_bytes(b"no network")
+    with pytest.raises(
+        BackendError, match=r"can run any of \S+file\.onnx:\n.*openvino: OpenVINO cannot load \S+file\.onnx"
+    ):
+        open_best(dict.fromkeys(("openvino", "onnxruntime"), tmp_path / "file.onnx"))
 
 
 def test_pytorch_runs_only_what_it_does_not_have_to_simulate() -> None:
@@ -46,3 +64,4 @@ def test_pytorch_runs_only_what_it_does_not_have_to_simulate() -> None:
     assert readers["original_fp32"] == set(RUNTIMES)
     assert readers["quantized_int8"] == set(RUNTIMES) - {"torch", "torch_cuda"}
     assert files_of("distilled_fp32")["torch"] == paths.DISTILLED
+    assert set(exported_files_of("original_fp32")) == set(files_of("original_fp32")) - {"torch", "torch_cuda"}

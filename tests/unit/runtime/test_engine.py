@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from leanface.config import Build
-from leanface.errors import ArtifactError, BackendError, ExportError
+from leanface.errors import ArtifactError, BackendError, ConfigError, ExportError
 from leanface.runtime import open_runtime
 from leanface.runtime.engine import TIMING_CACHE, build_engine, load_description, load_tensorrt
 
@@ -45,7 +45,21 @@ def test_an_engine_is_built_and_described(exported, precision: str, tmp_path: Pa
     written = load_description(plan)
     assert written["status"] == "built"
     assert written["targets"] == description.targets
-    assert written["options"] == BUILD.model_dump(exclude={"batch_min", "batch_opt", "batch_max"})
+    in_profile = {"batch_min", "batch_opt", "batch_max", "image_size_min", "image_size_max"}
+    assert written["options"] == BUILD.model_dump(exclude=in_profile)
+
+
+def test_an_engine_may_take_a_range_of_sizes(exported, tmp_path: Path) -> None:
+    build = BUILD.model_copy(update={"image_size_max": 128})
+    profile = build_engine(exported.int8, tmp_path / "network.plan", build).profile
+    assert profile == {"min": (1, 3, 64, 64), "opt": (2, 3, 64, 64), "max": (4, 3, 128, 128)}
+
+
+def test_a_range_of_sizes_that_leaves_out_the_network_s_own_is_refused(exported, tmp_path: Path) -> None:
+    build = BUILD.model_copy(update={"image_size_min": 96, "image_size_max": 128})
+    with pytest.raises(ConfigError, match=r"96 .*128 px leave out 64 px"):
+        build_engine(exported.fp32, tmp_path / "network.plan", build)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from leanface.errors import BackendError
 from leanface.runtime import cuda, engine, tensorrt_
 from leanface.runtime.cuda import Cuda
 from leanface.runtime.engine import load_tensorrt
+from leanface.runtime.tensorrt_ import require_target
 
 CLASSES = {
     "builder": "Builder",
@@ -110,6 +111,14 @@ def test_every_cuda_function_it_calls_exists_with_as_many_arguments() -> None:
         parameters = re.match(rf"{name}\((.*)\)", getattr(api, name).__doc__)
         assert parameters is not None
         assert len([text for text in parameters[1].split(",") if text]) == count, name
+
+
+def test_an_engine_for_other_gpus_is_refused_and_says_for_which() -> None:
+    plan = Path("network.plan")
+    with pytest.raises(BackendError, match=r"network\.plan was built for .* SM80, SM89; this one is SM90"):
+        require_target(plan, ["SM80", "SM89"], "SM90")
+    for fitting in (["SM80", "SM90"], ["current"], []):
+        require_target(plan, fitting, "SM90")
 
 
 def test_a_graph_replays_what_was_captured(request: pytest.FixtureRequest) -> None:

@@ -1,0 +1,31 @@
+"""What the model card says of the deployed file beside its measurements."""
+
+import json
+
+import yaml
+
+from leanface import paths
+from leanface.networks.interface import METADATA_PREFIX
+from leanface.report.files import Json
+from leanface.report.sources import Sources
+
+
+def card(sources: Sources) -> Json:
+    """The file's own description and metadata, and how, on what and where it was made."""
+    description = sources.exports[paths.DEPLOYED]
+    metadata = {key.removeprefix(METADATA_PREFIX): value for key, value in description["metadata"].items()}
+    layout: dict[str, list[int]] = json.loads(metadata["coefficients"])
+    return {
+        "file": paths.onnx_path(paths.DEPLOYED).name,
+        "version": metadata["version"],
+        "precision": metadata["precision"],
+        "licence": metadata["licence"],
+        "input": json.loads(metadata["input"]),
+        "layout": {name: f"{start} to {stop - 1}" for name, (start, stop) in layout.items()},
+        "dynamic_size": isinstance(description["inputs"][0]["shape"][2], str),
+        "bundle": description["bundle_sha256"],
+        "settings": yaml.safe_load(sources.config),
+        "device": sources.device,
+        "photos": sources.evaluations[paths.DEPLOYED]["photos"],
+        "engine": sources.engines[paths.DEPLOYED],
+    }
