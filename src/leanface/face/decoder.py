@@ -106,9 +106,7 @@ def _pose(vertices: Any, rotation: Any, translation: Any, out: Any) -> None:
     for row in range(out.shape[0]):
         x, y, z = vertices[row, 0], vertices[row, 1], vertices[row, 2]
         for axis in range(3):
-            out[row, axis] = (
-                rotation[axis, 0] * x + rotation[axis, 1] * y + rotation[axis, 2] * z + translation[axis]
-            )
+            out[row, axis] = rotation[axis, 0] * x + rotation[axis, 1] * y + rotation[axis, 2] * z + translation[axis]
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"contract"})  # pyright: ignore[reportUntypedFunctionDecorator]

@@ -207,7 +207,10 @@ def _bilinear(image: UInt8[np.ndarray, "H W 3"], at: Float[np.ndarray, "N 2"]) -
     """Colours in [0,1] at places (x, y); beyond the image its edge."""
     height, width = image.shape[:2]
     x, y = at[:, 0].clip(0, width - 1), at[:, 1].clip(0, height - 1)
-    left, top = np.floor(x).astype(int).clip(max=max(width - 2, 0)), np.floor(y).astype(int).clip(max=max(height - 2, 0))
+    left, top = (
+        np.floor(x).astype(int).clip(max=max(width - 2, 0)),
+        np.floor(y).astype(int).clip(max=max(height - 2, 0)),
+    )
     right, bottom = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
     u, v = (x - left)[:, None], (y - top)[:, None]
     upper = image[top, left] * (1 - u) + image[top, right] * u

@@ -98,9 +98,7 @@ class Reconstruction:
         }
 
 
-def project(
-    vertices_camera: Float[np.ndarray, "vertices 3"], alignment: Alignment
-) -> Float[np.ndarray, "vertices 3"]:
+def project(vertices_camera: Float[np.ndarray, "vertices 3"], alignment: Alignment) -> Float[np.ndarray, "vertices 3"]:
     """To photo pixels and 1 / depth."""
     projected = image_from_camera(torch.from_numpy(vertices_camera[None]), alignment.size)[0].numpy()
     projected[:, :2] = alignment.photo_from_crop(projected[:, :2])
