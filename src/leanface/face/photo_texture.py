@@ -6,6 +6,7 @@ there, so that there is no seam. The rest takes the model's albedo under the est
 photo to model, which is carried on over the surface from where it is known (a screened Poisson equation on the mesh).
 """
 
+import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ RIM = 0.03
 """Share of the head's size over which the photo fades out towards its own edges."""
 
 SMOOTHNESS, DECAY = 2.0, 0.004
-"""Of the ratio of photo to model: how far noise is averaged, and how fast it goes to its mean where nothing is known."""
+"""Of the ratio of photo to model: how far it is averaged, and how fast it goes to its mean where nothing is known."""
 
 RATIO_LOG_MAX = 0.7
 """The photo may be twice as bright as the model, or half: beyond that it shows something that is not the head."""
@@ -126,7 +127,7 @@ class PhotoTexture:
         workers = os.cpu_count() or 1
         edges = np.linspace(0, uv_map.size, 4 * workers + 1).astype(int).tolist()
         with ThreadPoolExecutor(workers) as threads:
-            list(threads.map(band, zip(edges[:-1], edges[1:], strict=True)))
+            list(threads.map(band, itertools.pairwise(edges)))
         return spread(texture, covered)
 
     def weights(

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -108,8 +109,11 @@ def run(
         LeanFaceError: of the inputs, the network, or pictures that failed.
     """
     sources = find_sources(inputs)
-    if sum(source.label == STDIN for source in sources) and out != STDOUT and len(sources) > 1:
+    if len(sources) > 1 and any(source.label == STDIN for source in sources):
         raise ConfigError("a photo from standard input comes alone; give it no other inputs.")
+    if len(sources) > 1 or sources[0].kind != "photo":
+        # Pictures are searched side by side: threads within each search would only get in each other's way.
+        torch.set_num_threads(1)
     with ExitStack() as stack:
         lean_face = stack.enter_context(LeanFace.load(model, runtime, threads, min_face_px=min_face_px))
         if out == STDOUT:

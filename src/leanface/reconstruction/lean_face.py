@@ -124,15 +124,16 @@ class LeanFace:
         """
         found = self.detect(image) or [self._detector.largest(image)]
         crops: list[FaceCrop] = []
+        refusals: list[ArtifactError] = []
         for detection in found if faces == "all" else found[:1]:
             try:
                 crop, alignment = self.align(image, detection)
             except ArtifactError as error:
-                askew = error
+                refusals.append(error)
             else:
                 crops.append(FaceCrop(crop, alignment, detection))
         if not crops:
-            raise askew  # pyright: ignore[reportPossiblyUnbound]  # there is a face, and none could be aligned
+            raise refusals[0]
         return crops
 
     def align(

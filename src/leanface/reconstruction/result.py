@@ -73,7 +73,7 @@ class Reconstruction:
         save_mesh(path, self.surface.uv_map(size), torch.from_numpy(self.coefficients), self.texture)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the mesh and the texture, for `json.dumps`: coefficients by group, pose, places in the photo."""
+        """All but mesh and texture, for `json.dumps`: coefficients by group, pose, places in the photo."""
         detection = None
         if self.detection is not None:
             detection = {

@@ -32,8 +32,8 @@ PATIENCE_SECONDS = 0.5
 """After so long a face that was not seen is forgotten."""
 
 SCALES: Float[np.ndarray, "260"] = np.ones(COUNT + 3)
-"""What counts as one unit of motion: a standard deviation of a coefficient, 0.05 rad, 0.05 dm; of the framing, 5 % of the
-scale and of the crop's side."""
+"""What counts as one unit of motion: a standard deviation of a coefficient, 0.05 rad, 0.05 dm; of the framing, 5 % of
+the scale and of the crop's side."""
 SCALES[ANGLES] = SCALES[TRANSLATION] = 0.05
 SCALES[COUNT:] = 0.05
 
@@ -52,9 +52,8 @@ class OneEuro:
             return value
         speed = (value - self.value) / elapsed
         self.speed = self.speed + _share(SPEED_CUTOFF_HZ, elapsed) * (speed - self.speed)
-        self.value = self.value + _share(MIN_CUTOFF_HZ + SPEED_GAIN * np.abs(self.speed), elapsed) * (
-            value - self.value
-        )
+        cutoff_hz = MIN_CUTOFF_HZ + SPEED_GAIN * np.abs(self.speed)
+        self.value = self.value + _share(cutoff_hz, elapsed) * (value - self.value)
         return self.value
 
 

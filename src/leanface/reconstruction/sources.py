@@ -121,12 +121,11 @@ def _files(text: str) -> list[tuple[Path, Path]]:
     # A file that is not there is reported with the others that cannot be read.
     if path.exists() or not glob.has_magic(text):
         return [(path.parent, path)]
-    matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]
-    files = [match for match in matches if _wanted(match)]
-    if not files:
-        raise ArtifactError(f"no photo or video matches {text!r}.")
     magic = next(index for index, part in enumerate(path.parts) if glob.has_magic(part))
     root = Path(*path.parts[:magic])
+    files = [match for match in sorted(root.glob("/".join(path.parts[magic:]))) if _wanted(match)]
+    if not files:
+        raise ArtifactError(f"no photo or video matches {text!r}.")
     return [(root, file) for file in files]
 
 
