@@ -51,6 +51,9 @@ RATIO_LOG_MAX = 0.7
 DARK = 0.05
 """Added to both colours before their ratio is taken: dark ones say little."""
 
+LIGHT_STEPS = 12
+"""Rings of vertices over which the light is averaged before it is taken out."""
+
 LIGHT_MIN = 0.4
 """Taking the light out multiplies a colour by at most the inverse of this."""
 
@@ -108,7 +111,7 @@ class PhotoTexture:
             photo = np.asarray(Image.fromarray(photo).reduce(factor))
         at = (vertices_photo[:, :2] + 0.5) / factor - 0.5
         fill = self._fill(_bilinear(photo, at), weights, lighting)
-        gain = 1 / np.maximum(lighting.irradiance, LIGHT_MIN) if delight else np.ones_like(fill)
+        gain = 1 / np.maximum(self._smooth(lighting.irradiance), LIGHT_MIN) if delight else np.ones_like(fill)
         attributes = np.concatenate([at, weights[:, None], 255 * fill, gain], 1, dtype=np.float32)
         vertex = uv_map.vertex.numpy()
         # Only the teeth overlap on the map, front and back: the front comes last, and so stays.
@@ -149,6 +152,12 @@ class PhotoTexture:
         for _ in range(FEATHER_STEPS):
             weights = np.minimum(weights, self._mean_of_neighbours @ weights)
         return weights.astype(np.float32)
+
+    def _smooth(self, values: Float[np.ndarray, "vertices 3"]) -> Float[np.ndarray, "vertices 3"]:
+        """Without what folds of the mesh add: they never lie just where the photo's do."""
+        for _ in range(LIGHT_STEPS):
+            values = self._mean_of_neighbours @ values
+        return values
 
     def _seen(self, vertices_photo: Float[np.ndarray, "vertices 3"]) -> np.ndarray:
         """Which vertices nothing lies in front of."""

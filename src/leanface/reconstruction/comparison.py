@@ -143,10 +143,8 @@ def _row(number: int, photo: UInt8[np.ndarray, "H W 3"], pair: _Pair, timings: d
     assert detection is not None
     crop, _ = align(photo, detection.landmarks, pair.compressed.surface.template, PICTURE_PX)
     first, second = (_on_grey(face) for face in pair)
-    label = (
-        f"face {number}\n{_distance_mm(pair):.2f} mm apart\n"
-        f"{timings['original'].p50_ms:.1f} ms and {timings['compressed'].p50_ms:.2f} ms"
-    )
+    times = [f"{timings[name].p50_ms:.3g}" for name in ("original", "compressed")]
+    label = f"face {number}\n{_distance_mm(pair):.2f} mm apart\n{' / '.join(times)} ms"
     return FaceRow(label, crop / np.float32(255), first, second, np.abs(first - second).mean(-1))
 
 
