@@ -5,7 +5,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,7 +46,9 @@ def reconstruct_to(
     faces = done = skipped = 0
     countable = all(source.kind == "photo" for source in sources)
     bar = tqdm(total=len(sources) if countable else None, unit="picture", disable=None, file=sys.stderr)
-    with logging_redirect_tqdm(), bar:
+    # Ctrl-C is how a camera is stopped; what it showed is written.
+    stops = [KeyboardInterrupt] if any(source.kind == "webcam" for source in sources) else []
+    with suppress(*stops), logging_redirect_tqdm(), bar:
         for outcome in reconstruct_all(lean_face, sources, folder, settings, every=every, limit=limit, redo=redo):
             if outcome.error is not None:
                 failed.append(outcome.name)
