@@ -69,6 +69,22 @@ def _gate(arguments: argparse.Namespace) -> None:
         print(line)
 
 
+def _export_bundle(arguments: argparse.Namespace) -> None:
+    from leanface.deployment.bundle import export_bundle
+
+    export_bundle(arguments.model, arguments.morphable_model, arguments.folder)
+    print(f"{arguments.folder}: run `python reconstruct.py --check` there")
+
+
+def _export_triton(arguments: argparse.Namespace) -> None:
+    from leanface.deployment.triton import export_triton
+
+    written = export_triton(arguments.model, arguments.plan, arguments.folder, arguments.batch)
+    print(f"{arguments.folder}: {', '.join(written.models)}")
+    if written.reason:
+        print(f"leanface_tensorrt has no plan, TensorRT will build its engine: {written.reason}")
+
+
 def _track(arguments: argparse.Namespace) -> None:
     from leanface import tracking
 
@@ -94,6 +110,18 @@ def _parser() -> argparse.ArgumentParser:
     bench.set_defaults(run=_bench)
     gate = commands.add_parser("gate", help="fail if the last report's gates failed, and say which")
     gate.set_defaults(run=_gate)
+    export = commands.add_parser("export", help="the network for other software: without PyTorch, or in Triton")
+    forms = export.add_subparsers(required=True, metavar="FORM")
+    bundle = forms.add_parser("bundle", help="a folder that needs only numpy and OpenVINO or ONNX Runtime")
+    bundle.add_argument("--morphable-model", type=Path, default=paths.MORPHABLE_MODEL, metavar="FILE.npz")
+    bundle.set_defaults(run=_export_bundle)
+    triton = forms.add_parser("triton", help="a model repository for Triton Inference Server")
+    triton.add_argument("--plan", type=Path, default=paths.engine_path(paths.DEPLOYED), help="engine of full TensorRT")
+    triton.add_argument("--batch", type=_count, default=32, metavar="N", help="largest batch (default: 32)")
+    triton.set_defaults(run=_export_triton)
+    for form in (bundle, triton):
+        form.add_argument("folder", type=Path, metavar="DIR")
+        form.add_argument("--model", type=Path, default=paths.onnx_path(paths.DEPLOYED), metavar="FILE.onnx")
     track = commands.add_parser("track", help="deliver to MLflow what it could not take earlier")
     track.set_defaults(run=_track)
     ablate = commands.add_parser("ablate", help="what each part of a stage's method is worth, under equal conditions")
