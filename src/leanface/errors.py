@@ -13,6 +13,10 @@ class ArtifactError(LeanFaceError):
     """A file that a stage reads is missing, truncated or not what it claims to be."""
 
 
+class NoFaceError(ArtifactError):
+    """A photo shows no face that can be read."""
+
+
 class ExportError(LeanFaceError):
     """A network could not be exported, or its export does not compute the same function."""
 

@@ -13,6 +13,8 @@ SPLITS = ("train", "val", "test")
 ASSETS = Path(__file__).parent / "assets"
 PACKAGED_MORPHABLE_MODEL = ASSETS / "morphable_model.npz"
 PRETRAINED_TEACHER = ASSETS / "teacher.npz"
+PACKAGED_MODEL = ASSETS / "leanface_int8.onnx"
+"""The compressed network that `leanface reconstruct` uses unless told otherwise."""
 
 PARAMS = Path("params.yaml")
 CONF = Path("conf")

@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from leanface import paths
 from leanface.data.photos import require_rgb
-from leanface.errors import ArtifactError, ConfigError
+from leanface.errors import ArtifactError, ConfigError, NoFaceError
 
 WEIGHTS = paths.ASSETS / "mtcnn.safetensors"
 
@@ -117,7 +117,7 @@ class FaceDetector:
         """The largest face in an RGB photo.
 
         Raises:
-            ArtifactError: there is no face in it, or only smaller ones than `min_face_px`.
+            NoFaceError: there is no face in it, or only smaller ones than `min_face_px`.
             ValueError: the image is not uint8 (H, W, 3).
         """
         faces = self.detect(image)
@@ -127,11 +127,11 @@ class FaceDetector:
         # What is smaller still takes long to look for, and is seldom a face.
         smaller = self._detect(image, max(self._min_face_px / 2, PROPOSAL_PX))
         if smaller:
-            raise ArtifactError(
+            raise NoFaceError(
                 f"the largest face in {photo} is about {_side(smaller[0].box):.0f} pixels tall, too small to be read; "
                 f"expected at least {self._min_face_px}. Use a larger picture of it, or lower min_face_px."
             )
-        raise ArtifactError(
+        raise NoFaceError(
             f"no face found in {photo}. Use an upright photo in which both eyes and the mouth show and the face is at "
             f"least {self._min_face_px} pixels tall, or lower min_face_px."
         )

@@ -8,7 +8,7 @@ import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -105,12 +105,55 @@ def per_model(measure: Callable[[MorphableModel], T]) -> Callable[[MorphableMode
     return remembered
 
 
+class ShapeBasis(NamedTuple):
+    """Identity and expression as packed: components of a coarse mesh, and the sparse matrix that subdivides it."""
+
+    mean: Float[np.ndarray, "coarse 3"]
+    components: Float[np.ndarray, "144 coarse*3"]
+    subdivision: Any
+    """SciPy's CSR matrix, float32 (vertices, coarse); its rows sum to 1."""
+
+
 def load_morphable_model(path: Path = PACKAGED_MORPHABLE_MODEL) -> MorphableModel:
     """Read a packed model and subdivide its shape components once (subdivision is linear, so it commutes).
 
     Raises:
         ArtifactError: the file is missing, truncated or of another format.
     """
+    arrays = _read(path)
+    subdivide = _subdivision(arrays)
+    coarse_count = subdivide.shape[1]
+
+    def subdivided(basis: np.ndarray) -> Tensor:
+        per_vertex = basis.reshape(len(basis), coarse_count, 3).transpose(1, 0, 2).reshape(coarse_count, -1)
+        dense = np.asarray(subdivide @ per_vertex, np.float32).reshape(-1, len(basis), 3)
+        return torch.from_numpy(np.ascontiguousarray(dense.transpose(1, 0, 2)).reshape(len(basis), -1))
+
+    return MorphableModel(
+        mean_vertices=torch.from_numpy(subdivide @ arrays["mean_vertices"].astype(np.float32)),
+        identity_basis=subdivided(_components(arrays, "identity")),
+        expression_basis=subdivided(_components(arrays, "expression")),
+        mean_albedo=torch.from_numpy(arrays["albedo_mean"].astype(np.float32)),
+        albedo_basis=torch.from_numpy(_components(arrays, "albedo")),
+        triangles=torch.from_numpy(arrays["triangles"].astype(np.int64)),
+        uv=torch.from_numpy(arrays["uv"].astype(np.float32)),
+        face_mask=torch.from_numpy(arrays["face_mask"].astype(bool)),
+        landmarks=torch.from_numpy(arrays["landmarks"].astype(np.int64)),
+    )
+
+
+def load_shape_basis(path: Path = PACKAGED_MORPHABLE_MODEL) -> ShapeBasis:
+    """The shape components of a packed model as they are: a quarter of what `load_morphable_model` makes of them.
+
+    Raises:
+        ArtifactError: as for `load_morphable_model`.
+    """
+    arrays = _read(path)
+    components = np.concatenate([_components(arrays, "identity"), _components(arrays, "expression")])
+    return ShapeBasis(arrays["mean_vertices"].astype(np.float32), components, _subdivision(arrays))
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as packed:
             arrays = {name: packed[name] for name in packed.files}
@@ -121,33 +164,19 @@ def load_morphable_model(path: Path = PACKAGED_MORPHABLE_MODEL) -> MorphableMode
     version = int(arrays.get("format_version", -1))
     if version != FORMAT_VERSION:
         raise ArtifactError(f"{path} has format {version}, expected {FORMAT_VERSION}; {_remedy(path)}.")
+    return arrays
 
-    coarse_count = len(arrays["mean_vertices"])
-    subdivide = sp.csr_matrix(
+
+def _subdivision(arrays: dict[str, np.ndarray]) -> Any:
+    return sp.csr_matrix(
         (arrays["subdivision_data"], arrays["subdivision_indices"], arrays["subdivision_indptr"]),
-        shape=(len(arrays["uv"]), coarse_count),
+        shape=(len(arrays["uv"]), len(arrays["mean_vertices"])),
         dtype=np.float32,
     )
 
-    def components(name: str) -> np.ndarray:
-        return arrays[f"{name}_q"].astype(np.float32) * arrays[f"{name}_scale"].astype(np.float32)[:, None]
 
-    def subdivided(basis: np.ndarray) -> Tensor:
-        per_vertex = basis.reshape(len(basis), coarse_count, 3).transpose(1, 0, 2).reshape(coarse_count, -1)
-        dense = np.asarray(subdivide @ per_vertex, np.float32).reshape(-1, len(basis), 3)
-        return torch.from_numpy(np.ascontiguousarray(dense.transpose(1, 0, 2)).reshape(len(basis), -1))
-
-    return MorphableModel(
-        mean_vertices=torch.from_numpy(subdivide @ arrays["mean_vertices"].astype(np.float32)),
-        identity_basis=subdivided(components("identity")),
-        expression_basis=subdivided(components("expression")),
-        mean_albedo=torch.from_numpy(arrays["albedo_mean"].astype(np.float32)),
-        albedo_basis=torch.from_numpy(components("albedo")),
-        triangles=torch.from_numpy(arrays["triangles"].astype(np.int64)),
-        uv=torch.from_numpy(arrays["uv"].astype(np.float32)),
-        face_mask=torch.from_numpy(arrays["face_mask"].astype(bool)),
-        landmarks=torch.from_numpy(arrays["landmarks"].astype(np.int64)),
-    )
+def _components(arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
+    return arrays[f"{name}_q"].astype(np.float32) * arrays[f"{name}_scale"].astype(np.float32)[:, None]
 
 
 def save_morphable_model(model: MorphableModel, path: Path) -> None:

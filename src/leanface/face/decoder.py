@@ -1,0 +1,132 @@
+"""Coefficients to a posed mesh with normals, one face at a time and as fast as the network: the deployed path.
+
+The same as `MorphableModel.vertices`, `vertex_normals` and `camera_from_model`, to float32 rounding. It works on the
+coarse mesh that the model is packed as, whose components fit the processor's cache, and subdivides the result:
+subdivision is linear.
+"""
+
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from leanface.face.camera import rotation_from_angles
+from leanface.face.coefficients import ANGLES, COUNT, EXPRESSION, IDENTITY, TRANSLATION
+from leanface.face.morphable_model import ShapeBasis
+
+SHAPE = slice(IDENTITY.start, EXPRESSION.stop)
+
+
+class DecodedMesh(NamedTuple):
+    """One face; decimetres. Vertices and normals are in the model's frame, `vertices_camera` in the camera's."""
+
+    vertices: Float[np.ndarray, "vertices 3"]
+    vertices_camera: Float[np.ndarray, "vertices 3"]
+    normals: Float[np.ndarray, "vertices 3"]
+    rotation: Float[np.ndarray, "3 3"]
+
+
+class Decoder:
+    """Decodes with one morphable model's shape. Keeps no state between faces: any threads may share it."""
+
+    def __init__(self, basis: ShapeBasis, triangles: Int[np.ndarray, "triangles 3"]) -> None:
+        self._mean = basis.mean.ravel()
+        self._components = np.ascontiguousarray(basis.components)
+        subdivision = basis.subdivision
+        self._subdivision = (
+            np.ascontiguousarray(subdivision.indptr, np.int32),
+            np.ascontiguousarray(subdivision.indices, np.int32),
+            np.ascontiguousarray(subdivision.data, np.float32),
+        )
+        self._triangles = np.ascontiguousarray(triangles, np.int32)
+
+    def decode(self, coefficients: Float[np.ndarray, "257"]) -> DecodedMesh:
+        """One face's mesh; the arrays are the caller's own.
+
+        Raises:
+            ValueError: the coefficients are not float32 (257,).
+        """
+        if coefficients.shape != (COUNT,) or coefficients.dtype != np.float32:
+            raise ValueError(f"expected float32 ({COUNT},), got {coefficients.dtype} {coefficients.shape}")
+        vertices = self.vertices(coefficients)
+        rotation = rotation_of(coefficients)
+        vertices_camera = self.camera(vertices, rotation, coefficients)
+        return DecodedMesh(vertices, vertices_camera, self.normals(vertices), rotation)
+
+    def vertices(self, coefficients: Float[np.ndarray, "257"]) -> Float[np.ndarray, "vertices 3"]:
+        """Shape in the model's frame."""
+        coarse = coefficients[SHAPE] @ self._components
+        coarse += self._mean
+        indptr, indices, weights = self._subdivision
+        vertices = np.empty((len(indptr) - 1, 3), np.float32)
+        _subdivide(coarse.reshape(-1, 3), indptr, indices, weights, vertices)
+        return vertices
+
+    def camera(
+        self,
+        vertices: Float[np.ndarray, "vertices 3"],
+        rotation: Float[np.ndarray, "3 3"],
+        coefficients: Float[np.ndarray, "257"],
+    ) -> Float[np.ndarray, "vertices 3"]:
+        """Rotated and moved into the camera's frame."""
+        posed = np.empty_like(vertices)
+        _pose(vertices, rotation, coefficients[TRANSLATION], posed)
+        return posed
+
+    def normals(self, vertices: Float[np.ndarray, "vertices 3"]) -> Float[np.ndarray, "vertices 3"]:
+        """Unit normals: the area-weighted mean of the adjacent triangles' normals."""
+        normals = np.zeros_like(vertices)
+        _normals(vertices, self._triangles, normals)
+        return normals
+
+
+def rotation_of(coefficients: Float[np.ndarray, "257"]) -> Float[np.ndarray, "3 3"]:
+    """Of one face, from the model's to the camera's frame; acts on column vectors."""
+    return rotation_from_angles(torch.from_numpy(coefficients[None, ANGLES])).numpy()[0]
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract"})  # pyright: ignore[reportUntypedFunctionDecorator]
+def _subdivide(coarse: Any, indptr: Any, indices: Any, weights: Any, out: Any) -> None:
+    for row in range(out.shape[0]):
+        x = y = z = np.float32(0.0)
+        for at in range(indptr[row], indptr[row + 1]):
+            weight, vertex = weights[at], indices[at]
+            x += weight * coarse[vertex, 0]
+            y += weight * coarse[vertex, 1]
+            z += weight * coarse[vertex, 2]
+        out[row, 0] = x
+        out[row, 1] = y
+        out[row, 2] = z
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract"})  # pyright: ignore[reportUntypedFunctionDecorator]
+def _pose(vertices: Any, rotation: Any, translation: Any, out: Any) -> None:
+    for row in range(out.shape[0]):
+        x, y, z = vertices[row, 0], vertices[row, 1], vertices[row, 2]
+        for axis in range(3):
+            out[row, axis] = (
+                rotation[axis, 0] * x + rotation[axis, 1] * y + rotation[axis, 2] * z + translation[axis]
+            )
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract"})  # pyright: ignore[reportUntypedFunctionDecorator]
+def _normals(vertices: Any, triangles: Any, out: Any) -> None:
+    """Fills out (V,3), zero at first."""
+    for index in range(triangles.shape[0]):
+        a, b, c = np.uint32(triangles[index, 0]), np.uint32(triangles[index, 1]), np.uint32(triangles[index, 2])
+        x, y, z = vertices[a, 0], vertices[a, 1], vertices[a, 2]
+        ux, uy, uz = vertices[b, 0] - x, vertices[b, 1] - y, vertices[b, 2] - z
+        vx, vy, vz = vertices[c, 0] - x, vertices[c, 1] - y, vertices[c, 2] - z
+        nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+        for vertex in (a, b, c):
+            out[vertex, 0] += nx
+            out[vertex, 1] += ny
+            out[vertex, 2] += nz
+    for vertex in range(out.shape[0]):
+        x, y, z = out[vertex, 0], out[vertex, 1], out[vertex, 2]
+        scale = np.float32(1.0) / max(np.sqrt(x * x + y * y + z * z), np.float32(1e-12))
+        out[vertex, 0] = x * scale
+        out[vertex, 1] = y * scale
+        out[vertex, 2] = z * scale

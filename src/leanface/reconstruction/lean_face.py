@@ -1,0 +1,231 @@
+"""The compressed network in use: a photo in, 3D faces out."""
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import numpy as np
+from jaxtyping import Float, Float32, UInt8
+
+from leanface import paths
+from leanface.data.alignment import Alignment, template_from_landmarks3d
+from leanface.data.crops import FaceCrop, crop_faces
+from leanface.data.detector import FaceDetection, FaceDetector
+from leanface.errors import ArtifactError
+from leanface.face.coefficients import ANGLES, COUNT, TRANSLATION
+from leanface.reconstruction.network import Network, default_model, open_network
+from leanface.reconstruction.result import Pose, Reconstruction, project
+from leanface.reconstruction.surface import Surface
+from leanface.runtime import Runtime
+
+Faces = Literal["all", "largest"]
+
+
+class LeanFace:
+    """A network, a face detector and a morphable model, loaded once. Use it in a `with` statement, or `close` it.
+
+    Any threads may share it; the network itself runs one batch at a time.
+    """
+
+    def __init__(self, network: Network, surface: Surface, detector: FaceDetector) -> None:
+        """See `load`."""
+        self._network = network
+        self._lock = threading.Lock()
+        self._detector = detector
+        landmarks = surface.model.mean_vertices[surface.model.landmarks].numpy()
+        self._template = template_from_landmarks3d(landmarks)
+        self.surface = surface
+
+    @classmethod
+    def load(
+        cls,
+        model: Path | None = None,
+        runtime: str = "auto",
+        threads: int | None = None,
+        *,
+        morphable_model: Path | None = None,
+        min_face_px: int = 40,
+    ) -> Self:
+        """Get everything ready.
+
+        Args:
+            model: an exported .onnx file, a bundle's folder or an engine (.plan). By default the network that LeanFace
+                ships, or else the one that the pipeline made in this folder.
+            runtime: a name in `leanface.runtime.RUNTIMES`, or "auto": the best one that runs the file here.
+            threads: of the network on the CPU; all processors if not given.
+            morphable_model: what the coefficients belong to; by default the model of the project that the network lies
+                in, or else the packaged one.
+            min_face_px: longer side of the smallest face to look for.
+
+        Raises:
+            ArtifactError: a file is missing, damaged or not LeanFace's.
+            BackendError: the runtime is unknown or cannot run here.
+        """
+        model = default_model() if model is None else model
+        surface = Surface(_morphable_model_of(model) if morphable_model is None else morphable_model)
+        detector = FaceDetector(min_face_px)
+        return cls(open_network(model, runtime, threads or processors()), surface, detector)
+
+    @property
+    def image_size(self) -> int:
+        """Side (px) of the crops that the network reads."""
+        return self._network.image_size
+
+    @property
+    def precision(self) -> str:
+        """Of the network: fp32, fp16, int8 or fp8."""
+        return self._network.precision
+
+    @property
+    def runtime(self) -> Runtime:
+        """What runs the network."""
+        return self._network.runtime
+
+    @property
+    def model_path(self) -> Path:
+        """Where the network was loaded from."""
+        return self._network.path
+
+    def detect(self, image: UInt8[np.ndarray, "H W 3"]) -> list[FaceDetection]:
+        """Every face in an RGB photo, the largest first; [] where there is none.
+
+        Raises:
+            ValueError: the image is not uint8 (H, W, 3).
+        """
+        return self._detector.detect(image)
+
+    def crop(self, image: UInt8[np.ndarray, "H W 3"], faces: Faces = "all") -> list[FaceCrop]:
+        """Find faces and cut them out as the network reads them, the largest first.
+
+        Raises:
+            NoFaceError: there is none, or only smaller ones than `min_face_px`.
+            ArtifactError: a face is not upright.
+            ValueError: the image is not uint8 (H, W, 3).
+        """
+        return crop_faces(image, self._detector, self._template, self.image_size, every=faces == "all")
+
+    def read(
+        self, crops: UInt8[np.ndarray, "N size size 3"] | Float[np.ndarray, "N size size 3"]
+    ) -> Float32[np.ndarray, "N 257"]:
+        """The network alone: coefficients of aligned crops, uint8 or floats in [0, 1].
+
+        Raises:
+            ValueError: the crops have another shape or type.
+            BackendError: the runtime failed, or was closed.
+        """
+        images = self.to_input(crops)
+        with self._lock:
+            return self._network.runtime.run(images)
+
+    def to_input(
+        self, crops: UInt8[np.ndarray, "N size size 3"] | Float[np.ndarray, "N size size 3"]
+    ) -> Float32[np.ndarray, "N 3 size size"]:
+        """Crops as the runtime takes them; errors as for `read`."""
+        size = self.image_size
+        if crops.ndim != 4 or crops.shape[1:] != (size, size, 3) or not (
+            crops.dtype == np.uint8 or np.issubdtype(crops.dtype, np.floating)
+        ):
+            raise ValueError(
+                f"expected crops as uint8, or floats in [0, 1], of shape (N, {size}, {size}, 3), got {crops.dtype} "
+                f"{crops.shape}; LeanFace.crop makes them of a photo."
+            )
+        planes = np.ascontiguousarray(crops.transpose(0, 3, 1, 2), dtype=np.float32)
+        return np.multiply(planes, np.float32(1 / 255), out=planes) if crops.dtype == np.uint8 else planes
+
+    def decode(
+        self, coefficients: Float[np.ndarray, "N 257"], crops: Sequence[FaceCrop] | None = None
+    ) -> list[Reconstruction]:
+        """Faces of coefficients.
+
+        Args:
+            crops: what each was read from; without them the faces lie in a crop of `image_size`.
+
+        Raises:
+            ValueError: the coefficients are not (N, 257), or there are not as many crops.
+        """
+        if coefficients.ndim != 2 or coefficients.shape[1] != COUNT:
+            raise ValueError(f"expected coefficients of shape (N, {COUNT}), got {coefficients.shape}")
+        rows = np.ascontiguousarray(coefficients, np.float32)
+        if crops is None:
+            crop = Alignment(1.0, 0.0, 0.0, self.image_size)
+            return [self._decode(row, crop, None) for row in rows]
+        return [self._decode(row, crop.alignment, crop.detection) for row, crop in zip(rows, crops, strict=True)]
+
+    def reconstruct(
+        self,
+        image: UInt8[np.ndarray, "H W 3"],
+        *,
+        texture_size: int | None = None,
+        delight: bool = False,
+        faces: Faces = "all",
+    ) -> list[Reconstruction]:
+        """Every face in an RGB photo, the largest first.
+
+        Args:
+            texture_size: side (px) of a texture of the whole head, taken from the photo; None for no texture.
+            delight: take the light out of the texture.
+            faces: "all", or only the "largest".
+
+        Raises:
+            NoFaceError: there is no face.
+            ArtifactError: a face is not upright.
+            ValueError: the image is not uint8 (H, W, 3).
+        """
+        crops = self.crop(image, faces)
+        found = self.decode(self.read(np.stack([crop.crop for crop in crops])), crops)
+        if texture_size is None:
+            return found
+        return [self.textured(face, image, texture_size, delight=delight) for face in found]
+
+    def textured(
+        self, face: Reconstruction, image: UInt8[np.ndarray, "H W 3"], size: int, *, delight: bool = False
+    ) -> Reconstruction:
+        """The face with a texture from the photo that it was read from; see `reconstruct`."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Give back the network; a second call does nothing."""
+        self._network.runtime.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _decode(
+        self, coefficients: Float32[np.ndarray, "257"], alignment: Alignment, detection: FaceDetection | None
+    ) -> Reconstruction:
+        mesh = self.surface.decoder.decode(coefficients)
+        landmarks = project(mesh.vertices_camera[self.surface.landmarks], alignment)[:, :2]
+        return Reconstruction(
+            coefficients=coefficients,
+            vertices=mesh.vertices,
+            vertices_camera=mesh.vertices_camera,
+            normals=mesh.normals,
+            pose=Pose(coefficients[ANGLES], mesh.rotation, coefficients[TRANSLATION]),
+            landmarks=landmarks,
+            alignment=alignment,
+            surface=self.surface,
+            detection=detection,
+        )
+
+
+def processors() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _morphable_model_of(model: Path) -> Path:
+    """Of the project whose folder models/ the network lies in."""
+    for folder in model.resolve().parents:
+        own = folder.parent / paths.MORPHABLE_MODEL
+        if folder.name == "models" and own.is_file():
+            return own
+    return paths.PACKAGED_MORPHABLE_MODEL

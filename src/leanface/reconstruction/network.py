@@ -1,0 +1,86 @@
+"""Opens any form of the network that LeanFace makes, and knows which images it reads."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from leanface import paths
+from leanface.bundle import SPEC, load_spec
+from leanface.errors import ArtifactError
+from leanface.runtime import ONNX_READERS, Runtime, open_best, open_runtime
+from leanface.runtime.engine import read_onnx
+
+
+class Network(NamedTuple):
+    """An open network, the side (px) of its images, and its precision."""
+
+    path: Path
+    runtime: Runtime
+    image_size: int
+    precision: str
+
+
+class _Contract(NamedTuple):
+    """What a file says of itself, and which runtimes read it."""
+
+    image_size: int
+    precision: str
+    readers: tuple[str, ...]
+
+
+def default_model() -> Path:
+    """The network that LeanFace ships, or else the pipeline's own.
+
+    Raises:
+        ArtifactError: there is neither.
+    """
+    for path in (paths.PACKAGED_MODEL, paths.onnx_path(paths.DEPLOYED)):
+        if path.is_file():
+            return path
+    raise ArtifactError(
+        f"no network: neither {paths.PACKAGED_MODEL} nor {paths.onnx_path(paths.DEPLOYED).absolute()} is there. "
+        "Reinstall LeanFace, run `dvc repro` in its project, or name an exported network (--model)."
+    )
+
+
+def open_network(path: Path, runtime: str, threads: int) -> Network:
+    """Check what the file says of itself, and open it.
+
+    Args:
+        path: an .onnx file, a bundle's folder, or an engine (.plan).
+        runtime: a name in `leanface.runtime.RUNTIMES`, or "auto".
+
+    Raises:
+        ArtifactError: the file is missing, damaged or not LeanFace's.
+        BackendError: the runtime is unknown, does not read such files, or cannot run here.
+    """
+    contract = _contract(path)
+    if runtime == "auto":
+        opened = open_best(dict.fromkeys(contract.readers, path), threads).runtime
+    else:
+        opened = open_runtime(runtime, path, threads)
+    return Network(path, opened, contract.image_size, contract.precision)
+
+
+def _contract(path: Path) -> _Contract:
+    if path.is_dir():
+        if not (path / SPEC).is_file():
+            raise ArtifactError(f"{path} is not a bundle: it has no {SPEC}. Name an .onnx file, a bundle or a .plan.")
+        spec = load_spec(path)
+        return _Contract(spec.input.size, spec.scheme or "fp32", ("torch", "torch_cuda"))
+    if path.suffix == ".plan":
+        return _engine_contract(path)
+    exported = read_onnx(path)
+    return _Contract(exported.image_size, exported.precision, ONNX_READERS)
+
+
+def _engine_contract(path: Path) -> _Contract:
+    """Of the description that stage build writes beside an engine."""
+    description = path.with_suffix(".json")
+    try:
+        size = int(json.loads(description.read_text())["profile"]["opt"][2])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"{description} does not describe an engine ({error}); keep it beside {path}, or run `leanface stage build`."
+        ) from None
+    return _Contract(size, path.stem.rpartition("_")[2], ("tensorrt",))

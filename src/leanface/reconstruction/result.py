@@ -1,0 +1,112 @@
+"""What is known of one reconstructed face, and how it is written to files."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+
+from leanface.data.alignment import Alignment
+from leanface.data.detector import FaceDetection
+from leanface.face.camera import image_from_camera
+from leanface.face.coefficients import ANGLES, LAYOUT
+from leanface.face.mesh import save_mesh
+from leanface.reconstruction.surface import Surface
+
+MESH_TEXTURE_PX = 1024
+"""Side of the texture in a mesh of a face that has none of its own: the model's albedo is smooth."""
+
+
+class Pose(NamedTuple):
+    """How a head is turned and where it is, in the camera's frame: x right, y up, z towards the camera."""
+
+    angles_rad: Float[np.ndarray, "3"]
+    """Pitch about x, yaw about y, roll about z: the rotation is roll @ yaw @ pitch."""
+    rotation: Float[np.ndarray, "3 3"]
+    translation_dm: Float[np.ndarray, "3"]
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """One face. Lengths in decimetres; photo pixels have x right, y down and centres at integers.
+
+    Attributes:
+        coefficients: float32 (257,), see `leanface.face.coefficients`.
+        vertices: (V,3) in the model's frame: without pose.
+        vertices_camera: (V,3) in the camera's frame: with it.
+        normals: (V,3) unit normals in the model's frame.
+        pose: the head's.
+        landmarks: (5,2) of the reconstruction in the photo: image-left eye, image-right eye, nose tip, image-left and
+            image-right mouth corner.
+        alignment: how the crop that the network read lies in the photo; of a face that was decoded without a photo, the
+            crop itself counts as the photo.
+        detection: where the detector found the face; None without a photo.
+        texture: sRGB (size, size, 3) in the surface's UV layout, filled everywhere; None if none was asked for.
+    """
+
+    coefficients: Float[np.ndarray, "257"]
+    vertices: Float[np.ndarray, "vertices 3"]
+    vertices_camera: Float[np.ndarray, "vertices 3"]
+    normals: Float[np.ndarray, "vertices 3"]
+    pose: Pose
+    landmarks: Float[np.ndarray, "5 2"]
+    alignment: Alignment
+    surface: Surface = field(repr=False)
+    detection: FaceDetection | None = None
+    texture: UInt8[np.ndarray, "size size 3"] | None = None
+
+    @property
+    def vertices_photo(self) -> Float[np.ndarray, "vertices 3"]:
+        """x and y in the photo (px), and 1 / depth (1/dm; larger is nearer)."""
+        return project(self.vertices_camera, self.alignment)
+
+    def save_mesh(self, path: Path) -> None:
+        """Write the whole head as `path`'s suffix says (.glb, .obj or .ply), with the texture, else the model's albedo.
+
+        Raises:
+            ArtifactError: the suffix is another one, or the file cannot be written.
+        """
+        size = MESH_TEXTURE_PX if self.texture is None else len(self.texture)
+        save_mesh(path, self.surface.uv_map(size), torch.from_numpy(self.coefficients), self.texture)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the mesh and the texture, for `json.dumps`: coefficients by group, pose, places in the photo."""
+        detection = None
+        if self.detection is not None:
+            detection = {
+                "box": _rounded(self.detection.box),
+                "landmarks": _rounded(self.detection.landmarks),
+                "score": round(self.detection.score, 4),
+            }
+        alignment = self.alignment
+        return {
+            "coefficients": {name: self.coefficients[part].tolist() for name, part in LAYOUT.items()},
+            "pose": {
+                **{
+                    f"{name}_deg": round(math.degrees(angle), 3)
+                    for name, angle in zip(("pitch", "yaw", "roll"), self.coefficients[ANGLES].tolist(), strict=True)
+                },
+                "rotation": self.pose.rotation.tolist(),
+                "translation_dm": self.pose.translation_dm.tolist(),
+            },
+            "landmarks": _rounded(self.landmarks),
+            "crop": {"scale": alignment.scale, "tx": alignment.tx, "ty": alignment.ty, "size": alignment.size},
+            "detection": detection,
+        }
+
+
+def project(
+    vertices_camera: Float[np.ndarray, "vertices 3"], alignment: Alignment
+) -> Float[np.ndarray, "vertices 3"]:
+    """To photo pixels and 1 / depth."""
+    projected = image_from_camera(torch.from_numpy(vertices_camera[None]), alignment.size)[0].numpy()
+    projected[:, :2] = alignment.photo_from_crop(projected[:, :2])
+    return projected
+
+
+def _rounded(pixels: np.ndarray) -> Any:
+    """A hundredth of a pixel is enough."""
+    return np.round(np.asarray(pixels, np.float64), 2).tolist()

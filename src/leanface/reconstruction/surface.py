@@ -1,0 +1,28 @@
+"""What all faces of a morphable model share: the mesh, its decoder, and its UV layouts."""
+
+import functools
+from pathlib import Path
+
+from leanface import paths
+from leanface.face.decoder import Decoder
+from leanface.face.morphable_model import load_morphable_model, load_shape_basis
+from leanface.face.texture import UvMap
+
+
+class Surface:
+    """A morphable model, ready to decode and to be textured. Any threads may share it."""
+
+    def __init__(self, path: Path = paths.PACKAGED_MORPHABLE_MODEL) -> None:
+        """Load the model.
+
+        Raises:
+            ArtifactError: it is missing or damaged.
+        """
+        self.model = load_morphable_model(path)
+        self.decoder = Decoder(load_shape_basis(path), self.model.triangles.numpy())
+        self.landmarks = self.model.landmarks.numpy()
+        self.uv_map = functools.lru_cache(maxsize=2)(self._uv_map)
+
+    def _uv_map(self, size: int) -> UvMap:
+        """The whole head's layout on a texture of `size` pixels."""
+        return UvMap(self.model, size, whole_head=True)
