@@ -24,7 +24,7 @@ from trimesh.visual.material import PBRMaterial, SimpleMaterial
 from leanface.errors import ArtifactError
 from leanface.face.coefficients import split
 from leanface.face.lighting import vertex_normals
-from leanface.face.texture import UvMap
+from leanface.face.texture import UvMap, spread
 
 METRES_PER_DM = 0.1
 HEADER = "LeanFace; metres, x right, y up, z towards the camera"
@@ -47,7 +47,8 @@ def save_mesh(
         path: replaced if it exists.
         uv_map: the surface to write, and the layout of its texture.
         coefficients: identity, expression and albedo are used.
-        texture: sRGB; what lies outside `uv_map.mask` is not used. By default the model's albedo.
+        texture: sRGB, with colours beyond the surface's rim too (see `leanface.face.texture.spread`). By default the
+            model's albedo.
 
     Raises:
         ArtifactError: the suffix is none of FORMATS, or the folder cannot be written.
@@ -71,7 +72,8 @@ def face_mesh(
     """
     parts, model = split(coefficients[None].float()), uv_map.model
     if texture is None:
-        texture = (uv_map.albedo(coefficients[None])[0] * 255).round().byte().cpu().numpy()
+        albedo = (uv_map.albedo(coefficients[None])[0] * 255).round().byte().cpu().numpy()
+        texture = spread(albedo, uv_map.mask.cpu().numpy())
     if texture.dtype != np.uint8 or texture.shape != (uv_map.size, uv_map.size, 3):
         raise ValueError(
             f"expected a texture as a uint8 array of shape ({uv_map.size}, {uv_map.size}, 3), the UV map's, got "
@@ -83,7 +85,7 @@ def face_mesh(
     uv = (uv_map.pixel + 0.5) / uv_map.size
     uv[:, 1] = 1 - uv[:, 1]
     material = PBRMaterial(
-        baseColorTexture=Image.fromarray(_spread(texture, uv_map.mask.cpu().numpy())),
+        baseColorTexture=Image.fromarray(texture),
         metallicFactor=0.0,
         roughnessFactor=ROUGHNESS,
     )
@@ -98,12 +100,6 @@ def face_mesh(
 
 def _array(tensor: Tensor) -> np.ndarray:
     return tensor.cpu().numpy()
-
-
-def _spread(texture: UInt8[np.ndarray, "size size 3"], mask: np.ndarray) -> UInt8[np.ndarray, "size size 3"]:
-    """The texture with the nearest pixel of the mask everywhere outside it: viewers filter across the mask's rim."""
-    rows, columns = cast(Any, ndi).distance_transform_edt(~mask, return_distances=False, return_indices=True)
-    return texture[rows, columns]
 
 
 def _obj(mesh: trimesh.Trimesh, stem: str) -> dict[str, bytes]:

@@ -1,9 +1,12 @@
 """UV maps: the surface unwrapped by the model's own texture coordinates, independent of pose and light."""
 
-from typing import cast
+import functools
+from typing import Any, cast
 
+import numba
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from leanface.face.camera import DISTANCE_DM
@@ -26,13 +29,11 @@ class UvMap:
         vertex: the model's vertex that each vertex of the map is.
         triangles: of the map's vertices, wound like the model's.
         pixel: where the map's vertices lie on the grid: x right, y down, pixel centres at integers.
-        mask: pixels that show the surface.
     """
 
     vertex: Int[Tensor, " corners"]
     triangles: Int[Tensor, "triangles 3"]
     pixel: Float[Tensor, "corners 2"]
-    mask: Bool[Tensor, "size size"]
 
     def __init__(self, model: MorphableModel, size: int, whole_head: bool = False) -> None:
         self.model = model
@@ -49,10 +50,17 @@ class UvMap:
         low, high = uv.amin(0), uv.amax(0)
         grid = (uv - low) / (high - low) * (size - 1)
         self.pixel = torch.stack([grid[:, 0], size - 1 - grid[:, 1]], -1)  # v points up
+
+    @functools.cached_property
+    def _fragments(self) -> Fragments:
         # Only the teeth overlap in UV space, front and back: the front wins.
-        nearness = 1 / (DISTANCE_DM - model.mean_vertices[self.vertex, 2:])
-        self._fragments = rasterize(torch.cat([self.pixel, nearness], -1)[None], self.triangles, size)
-        self.mask = self._fragments.triangle[0] >= 0
+        nearness = 1 / (DISTANCE_DM - self.model.mean_vertices[self.vertex, 2:])
+        return rasterize(torch.cat([self.pixel, nearness], -1)[None], self.triangles, self.size)
+
+    @functools.cached_property
+    def mask(self) -> Bool[Tensor, "size size"]:
+        """Pixels that show the surface."""
+        return self._fragments.triangle[0] >= 0
 
     def sample(self, attributes: Float[Tensor, "batch vertices channels"]) -> Float[Tensor, "batch size size channels"]:
         """Attributes of the model's vertices over the grid; zero outside the mask."""
@@ -72,3 +80,57 @@ class UvMap:
 
 def _longest_side(corners: Float[Tensor, "triangles 3 axes"]) -> Float[Tensor, " triangles"]:
     return (corners - corners.roll(1, 1)).square().sum(-1).sqrt().amax(-1)
+
+
+def spread(
+    texture: UInt8[np.ndarray, "size size 3"], mask: Bool[np.ndarray, "size size"]
+) -> UInt8[np.ndarray, "size size 3"]:
+    """The texture with colours from nearby everywhere outside the mask: viewers filter across the mask's rim.
+
+    Each pixel outside takes the mean colour of the smallest square of 2, 4, 8, ... pixels around it that has any.
+
+    Returns:
+        A new array; a texture without any mask comes back as it is.
+    """
+    levels = [(texture.copy(), mask.copy())]
+    while not levels[-1][1].all() and len(levels[-1][1]) > 1:
+        colours, known = levels[-1]
+        side = (len(known) + 1) // 2
+        coarse = np.zeros((side, side, 3), np.uint8), np.zeros((side, side), np.bool_)
+        _halve(colours, known, *coarse)
+        levels.append(coarse)
+    for (colours, known), (coarse_colours, coarse_known) in zip(levels[-2::-1], levels[:0:-1], strict=True):
+        _fill_from(coarse_colours, coarse_known, colours, known)
+    return levels[0][0]
+
+
+@numba.njit(nogil=True, cache=True)  # pyright: ignore[reportUntypedFunctionDecorator]
+def _halve(colours: Any, known: Any, coarse_colours: Any, coarse_known: Any) -> None:
+    """Means of the known pixels of each square of four."""
+    side = known.shape[0]
+    for row in range(coarse_known.shape[0]):
+        for column in range(coarse_known.shape[1]):
+            count = 0
+            red = green = blue = 0
+            for i in range(2 * row, min(2 * row + 2, side)):
+                for j in range(2 * column, min(2 * column + 2, side)):
+                    if known[i, j]:
+                        count += 1
+                        red += colours[i, j, 0]
+                        green += colours[i, j, 1]
+                        blue += colours[i, j, 2]
+            if count:
+                coarse_known[row, column] = True
+                coarse_colours[row, column, 0] = (red + count // 2) // count
+                coarse_colours[row, column, 1] = (green + count // 2) // count
+                coarse_colours[row, column, 2] = (blue + count // 2) // count
+
+
+@numba.njit(nogil=True, cache=True)  # pyright: ignore[reportUntypedFunctionDecorator]
+def _fill_from(coarse_colours: Any, coarse_known: Any, colours: Any, known: Any) -> None:
+    for row in range(known.shape[0]):
+        for column in range(known.shape[1]):
+            if not known[row, column] and coarse_known[row // 2, column // 2]:
+                known[row, column] = True
+                for channel in range(3):
+                    colours[row, column, channel] = coarse_colours[row // 2, column // 2, channel]

@@ -1,5 +1,6 @@
 """The compressed network in use: a photo in, 3D faces out."""
 
+import math
 import os
 import threading
 from collections.abc import Sequence
@@ -9,20 +10,28 @@ from types import TracebackType
 from typing import Literal, Self
 
 import numpy as np
+import torch
 from jaxtyping import Float, Float32, UInt8
+from PIL import Image
 
 from leanface import paths
-from leanface.data.alignment import Alignment, template_from_landmarks3d
-from leanface.data.crops import FaceCrop, crop_faces
+from leanface.data.alignment import Alignment, align, template_from_landmarks3d
+from leanface.data.crops import FaceCrop
 from leanface.data.detector import FaceDetection, FaceDetector
+from leanface.data.photos import require_rgb
 from leanface.errors import ArtifactError
-from leanface.face.coefficients import ANGLES, COUNT, TRANSLATION
+from leanface.face.coefficients import ANGLES, COUNT, TRANSLATION, split
+from leanface.face.lighting import irradiance
+from leanface.face.photo_texture import Lighting
 from leanface.reconstruction.network import Network, default_model, open_network
 from leanface.reconstruction.result import Pose, Reconstruction, project
 from leanface.reconstruction.surface import Surface
 from leanface.runtime import Runtime
 
 Faces = Literal["all", "largest"]
+
+SEARCH_PX = 1600
+"""Longer side of a photo up to which it is searched for faces at its own size."""
 
 
 class LeanFace:
@@ -93,20 +102,40 @@ class LeanFace:
     def detect(self, image: UInt8[np.ndarray, "H W 3"]) -> list[FaceDetection]:
         """Every face in an RGB photo, the largest first; [] where there is none.
 
+        A photo longer than SEARCH_PX is searched at a whole fraction of its size, and at its own only if nothing is
+        found: faces count by their share of it.
+
         Raises:
             ValueError: the image is not uint8 (H, W, 3).
         """
+        require_rgb(image)
+        factor = math.ceil(max(image.shape[:2]) / SEARCH_PX)
+        if factor > 1:
+            reduced = np.asarray(Image.fromarray(image).reduce(factor))
+            if found := self._detector.detect(reduced):
+                return [_enlarged(face, factor) for face in found]
         return self._detector.detect(image)
 
     def crop(self, image: UInt8[np.ndarray, "H W 3"], faces: Faces = "all") -> list[FaceCrop]:
-        """Find faces and cut them out as the network reads them, the largest first.
+        """Find faces and cut them out as the network reads them, the largest first; those that lie askew are left out.
 
         Raises:
             NoFaceError: there is none, or only smaller ones than `min_face_px`.
-            ArtifactError: a face is not upright.
+            ArtifactError: none is upright.
             ValueError: the image is not uint8 (H, W, 3).
         """
-        return crop_faces(image, self._detector, self._template, self.image_size, every=faces == "all")
+        found = self.detect(image) or [self._detector.largest(image)]
+        crops: list[FaceCrop] = []
+        for detection in found if faces == "all" else found[:1]:
+            try:
+                crop, alignment = align(image, detection.landmarks, self._template, self.image_size)
+            except ArtifactError as error:
+                askew = error
+            else:
+                crops.append(FaceCrop(crop, alignment, detection))
+        if not crops:
+            raise askew  # pyright: ignore[reportPossiblyUnbound]  # there is a face, and none could be aligned
+        return crops
 
     def read(
         self, crops: UInt8[np.ndarray, "N size size 3"] | Float[np.ndarray, "N size size 3"]
@@ -185,7 +214,19 @@ class LeanFace:
         self, face: Reconstruction, image: UInt8[np.ndarray, "H W 3"], size: int, *, delight: bool = False
     ) -> Reconstruction:
         """The face with a texture from the photo that it was read from; see `reconstruct`."""
-        raise NotImplementedError
+        parts = split(torch.from_numpy(face.coefficients)[None])
+        normals_camera = np.ascontiguousarray(face.normals @ face.pose.rotation.T)
+        light = irradiance(torch.from_numpy(normals_camera)[None], parts.lighting)[0].numpy()
+        texture = self.surface.painter.paint(
+            self.surface.uv_map(size),
+            image,
+            face.vertices_photo,
+            face.vertices_camera,
+            normals_camera,
+            Lighting(self.surface.model.albedo(parts.albedo)[0].numpy(), light),
+            delight=delight,
+        )
+        return replace(face, texture=texture)
 
     def close(self) -> None:
         """Give back the network; a second call does nothing."""
@@ -215,6 +256,11 @@ class LeanFace:
             surface=self.surface,
             detection=detection,
         )
+
+
+def _enlarged(face: FaceDetection, factor: int) -> FaceDetection:
+    """As found in a photo of so many times the size; pixel centres lie at integers."""
+    return FaceDetection((face.box + 0.5) * factor - 0.5, (face.landmarks + 0.5) * factor - 0.5, face.score)
 
 
 def processors() -> int:

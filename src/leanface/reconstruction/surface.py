@@ -6,6 +6,7 @@ from pathlib import Path
 from leanface import paths
 from leanface.face.decoder import Decoder
 from leanface.face.morphable_model import load_morphable_model, load_shape_basis
+from leanface.face.photo_texture import PhotoTexture
 from leanface.face.texture import UvMap
 
 
@@ -20,6 +21,7 @@ class Surface:
         """
         self.model = load_morphable_model(path)
         self.decoder = Decoder(load_shape_basis(path), self.model.triangles.numpy())
+        self.painter = PhotoTexture(self.model)
         self.landmarks = self.model.landmarks.numpy()
         self.uv_map = functools.lru_cache(maxsize=2)(self._uv_map)
 

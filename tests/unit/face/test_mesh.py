@@ -17,7 +17,7 @@ from leanface.face.coefficients import split
 from leanface.face.lighting import vertex_normals
 from leanface.face.mesh import FORMATS, HEADER, save_mesh
 from leanface.face.morphable_model import MorphableModel
-from leanface.face.texture import UvMap
+from leanface.face.texture import UvMap, spread
 
 SIZE = 256
 
@@ -68,13 +68,13 @@ def test_a_file_holds_the_models_own_shape_in_metres(
 def test_textured_files_hold_the_texture_and_each_corners_place_in_it(
     suffix: str, uv_map: UvMap, coefficients: Tensor, texture: np.ndarray, tmp_path: Path
 ) -> None:
-    save_mesh(tmp_path / f"face{suffix}", uv_map, coefficients, texture)
+    save_mesh(tmp_path / f"face{suffix}", uv_map, coefficients, spread(texture, uv_map.mask.numpy()))
     mesh = read(tmp_path / f"face{suffix}")
     material = mesh.visual.material
     image = np.asarray((material.image if suffix == ".obj" else material.baseColorTexture).convert("RGB"))
     mask = uv_map.mask.numpy()
     np.testing.assert_array_equal(image[mask], texture[mask])
-    # Outside the mask, the nearest pixel inside it.
+    # Outside the mask, a colour from inside it.
     assert (image[~mask, 2] == 128).all()
     uv = corners(mesh, mesh.visual.uv)
     pixel = np.stack([uv[..., 0] * SIZE, (1 - uv[..., 1]) * SIZE], -1) - 0.5
