@@ -69,6 +69,19 @@ def _gate(arguments: argparse.Namespace) -> None:
         print(line)
 
 
+def _serve(arguments: argparse.Namespace) -> None:
+    from leanface.errors import BackendError
+
+    try:
+        from leanface.serving.run import serve
+        from leanface.serving.settings import Settings
+    except ModuleNotFoundError as error:
+        raise BackendError(f"{error}; `pip install -c constraints.txt leanface[serve]`.") from None
+    given = {name: value for name in Settings.model_fields if (value := getattr(arguments, name, None)) is not None}
+    key = os.environ.get("LEANFACE_API_KEY")
+    serve(Settings.given(given | ({"api_key": key} if key else {})), arguments.host, arguments.port)
+
+
 def _export_bundle(arguments: argparse.Namespace) -> None:
     from leanface.deployment.bundle import export_bundle
 
@@ -110,6 +123,32 @@ def _parser() -> argparse.ArgumentParser:
     bench.set_defaults(run=_bench)
     gate = commands.add_parser("gate", help="fail if the last report's gates failed, and say which")
     gate.set_defaults(run=_gate)
+    serve = commands.add_parser(
+        "serve", help="the network behind HTTP; clients need the key in LEANFACE_API_KEY, if it is set"
+    )
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    serve.add_argument("--port", type=_count, default=8000)
+    serve.add_argument("--model", type=Path, help="an exported network; by default the one that LeanFace ships")
+    serve.add_argument("--runtime", help="what runs it (default: the best that can)")
+    serve.add_argument("--larger", type=Path, help="a second network, which reads strange faces again")
+    serve.add_argument("--budget-ms", type=float, help="what that may cost per face, on average")
+    for name, text in {
+        "threads": "of each worker",
+        "workers": "processes with a network each (default: 1)",
+        "batch-max": "photos read together (default: 8)",
+        "queue-max": "photos that may wait; more are refused (default: 64)",
+        "bytes-max": "of a photo's file (default: 20 MiB)",
+        "pixels-max": "of a photo (default: 50 million)",
+        "faces-max": "read in one photo (default: 16)",
+    }.items():
+        serve.add_argument(f"--{name}", type=_count, metavar="N", help=text)
+    serve.add_argument("--batch-wait-ms", type=float, metavar="MS", help="wait for a second photo (default: 2)")
+    serve.add_argument("--time-limit-s", type=float, metavar="S", help="from a photo to its answer (default: 20)")
+    serve.add_argument("--cors-origins", nargs="+", metavar="ORIGIN", help="web pages that may use it (default: none)")
+    serve.add_argument("--tick-s", type=float, metavar="S", help="how often the monitor judges (default: 10)")
+    serve.add_argument("--no-drift", dest="watch_drift", action="store_const", const=False, help="do not watch drift")
+    serve.add_argument("--track", action="store_const", const=True, help="write the monitor's numbers to MLflow")
+    serve.set_defaults(run=_serve)
     export = commands.add_parser("export", help="the network for other software: without PyTorch, or in Triton")
     forms = export.add_subparsers(required=True, metavar="FORM")
     bundle = forms.add_parser("bundle", help="a folder that needs only numpy and OpenVINO or ONNX Runtime")

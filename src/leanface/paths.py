@@ -18,6 +18,9 @@ PACKAGED_MODEL = ASSETS / "leanface_int8.onnx"
 
 PARAMS = Path("params.yaml")
 CONF = Path("conf")
+CACHE = Path(".cache")
+"""What can be made again, and is not versioned."""
+
 REPORTS = Path("reports")
 CONFIG = REPORTS / "config.yaml"
 DEVICE = REPORTS / "device.json"

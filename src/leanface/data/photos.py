@@ -2,6 +2,7 @@
 
 from importlib.resources import files
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import UInt8
@@ -20,16 +21,17 @@ grace_hopper: Grace Hopper, official US Navy portrait, public domain.
 """
 
 
-def load_photo(name_or_path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
+def load_photo(name_or_path: str | Path | BinaryIO) -> UInt8[np.ndarray, "H W 3"]:
     """Read a photo as 8-bit RGB, upright (its EXIF orientation applied), without transparency (laid on white).
 
     Args:
-        name_or_path: a key of `PACKAGED_PHOTOS`, else the path of an image file; of several frames, the first.
+        name_or_path: a key of `PACKAGED_PHOTOS`, else the path of an image file, or an open one; of several frames, the
+            first.
 
     Raises:
         ArtifactError: the file is missing, damaged, enormous, or not an image of up to 16 bits per channel.
     """
-    path = _path(name_or_path)
+    path = _path(name_or_path) if isinstance(name_or_path, str | Path) else name_or_path
     try:
         with Image.open(path) as photo:
             return _rgb(ImageOps.exif_transpose(photo))
@@ -38,10 +40,10 @@ def load_photo(name_or_path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
             f"no photo at {path}. Give the path of an image file, or one of {', '.join(PACKAGED_PHOTOS)}."
         ) from error
     except Image.DecompressionBombError as error:
-        raise ArtifactError(f"{path} is too large to be a photo ({error}). Give a smaller one.") from error
+        raise ArtifactError(f"{_named(path)} is too large to be a photo ({error}). Give a smaller one.") from error
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, ... depending on where it is damaged
         raise ArtifactError(
-            f"cannot read {path} as a photo ({error}). Give a whole JPEG, PNG or WebP file, of 8 or 16 bits per channel."
+            f"cannot read {_named(path)} as a photo ({error}). Give a whole JPEG, PNG or WebP file, of 8 or 16 bits per channel."
         ) from error
 
 
@@ -68,6 +70,10 @@ def require_rgb(image: UInt8[np.ndarray, "H W 3"]) -> None:
             f"expected an RGB image as a uint8 array of shape (H, W, 3), got {image.dtype} {image.shape}. "
             "Read files with leanface.data.photos.load_photo; scale floats in [0, 1] by 255 and round them."
         )
+
+
+def _named(path: Path | BinaryIO) -> str:
+    return str(path) if isinstance(path, Path) else "what was sent"
 
 
 def _path(name_or_path: str | Path) -> Path:

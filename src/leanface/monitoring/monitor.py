@@ -91,7 +91,7 @@ class Monitor:
 
         Args:
             tick_seconds: how often `tick` will be called; a tick's requests are judged together.
-            reference: of the served network; without it drift is not watched.
+            reference: of the served network; without it drift is not watched until `compare_with` is called.
         """
         self.tick_seconds = tick_seconds
         self._window = Window(tick_seconds)
@@ -101,6 +101,10 @@ class Monitor:
         self._faces = 0
         self._errors: Counter[str] = Counter()
         self._events: deque[Event] = deque(maxlen=KEPT_EVENTS)
+
+    def compare_with(self, reference: Reference) -> None:
+        """Watch drift from now on."""
+        self._drift = Drift(reference)
 
     def request(self, now: float, latency_ms: float, error: str | None = None, failed: bool = False) -> None:
         """A request was answered.
