@@ -167,7 +167,7 @@ def decode(content: bytes, pixels_max: int) -> UInt8[np.ndarray, "H W 3"]:
             width, height = photo.size
     except UnidentifiedImageError:
         raise RefusedError("not_a_photo", f"expected a photo as {', '.join(FORMATS)}.") from None
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RefusedError("too_large", str(error)) from None
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, ... depending on where it is damaged
         raise RefusedError("not_a_photo", f"the photo is damaged: {error}") from None
