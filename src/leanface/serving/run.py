@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import signal
 from collections.abc import Callable, Generator
 from itertools import count
 
@@ -42,7 +43,9 @@ def serve(settings: Settings, host: str, port: int) -> None:
             timeout_graceful_shutdown=math.ceil(settings.time_limit_s) + 1,
         )
         server = uvicorn.Server(config)
-        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again when all is done
+        # uvicorn hands a signal on when all is done; what follows here, MLflow's last numbers, still has to run.
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        with contextlib.suppress(KeyboardInterrupt):
             server.run()
     if failures:
         raise failures[0]
