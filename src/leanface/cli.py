@@ -82,6 +82,20 @@ def _serve(arguments: argparse.Namespace) -> None:
     serve(Settings.given(given | ({"api_key": key} if key else {})), arguments.host, arguments.port)
 
 
+def _load(arguments: argparse.Namespace) -> None:
+    from leanface.data.photos import photo_path
+    from leanface.serving import load
+
+    photo = photo_path(arguments.photo).read_bytes()
+    rates = sorted(arguments.rates)
+    with load.own_service(arguments.serve) as url:
+        loads = load.measure(url, photo, rates, arguments.seconds)
+    print(load.markdown(loads), end="")
+    if arguments.out:
+        settings = {"photo": str(arguments.photo), "seconds": arguments.seconds, "serve": arguments.serve}
+        load.save(arguments.out, loads, settings)
+
+
 def _export_bundle(arguments: argparse.Namespace) -> None:
     from leanface.deployment.bundle import export_bundle
 
@@ -149,6 +163,17 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--no-drift", dest="watch_drift", action="store_const", const=False, help="do not watch drift")
     serve.add_argument("--track", action="store_const", const=True, help="write the monitor's numbers to MLflow")
     serve.set_defaults(run=_serve)
+    load = commands.add_parser(
+        "load", help="how long requests to a service of this machine take, and when it is saturated"
+    )
+    load.add_argument(
+        "--rates", type=_rate, nargs="+", default=[2.0, 5.0, 10.0, 20.0], metavar="R", help="offered per second"
+    )
+    load.add_argument("--seconds", type=_rate, default=10.0, help="for each rate (default: 10)")
+    load.add_argument("--photo", default="astronaut", help="a file, or the name of a packaged photo")
+    load.add_argument("--out", type=Path, metavar="DIR", help="write load.json and load.md there")
+    load.add_argument("serve", nargs="*", metavar="-- OPTION", help="of `leanface serve`")
+    load.set_defaults(run=_load)
     export = commands.add_parser("export", help="the network for other software: without PyTorch, or in Triton")
     forms = export.add_subparsers(required=True, metavar="FORM")
     bundle = forms.add_parser("bundle", help="a folder that needs only numpy and OpenVINO or ONNX Runtime")
@@ -176,3 +201,14 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
     return int(text)
+
+
+def _rate(text: str) -> float:
+    """Bounded: this machine has to send it all."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0.1 <= number <= 500:
+        raise argparse.ArgumentTypeError(f"expected a number from 0.1 to 500, got {text!r}")
+    return number

@@ -5,6 +5,7 @@ import math
 import signal
 from collections.abc import Callable, Generator
 from itertools import count
+from types import FrameType
 
 import uvicorn
 
@@ -44,11 +45,15 @@ def serve(settings: Settings, host: str, port: int) -> None:
         )
         server = uvicorn.Server(config)
         # uvicorn hands a signal on when all is done; what follows here, MLflow's last numbers, still has to run.
-        signal.signal(signal.SIGTERM, lambda *_: None)
+        signal.signal(signal.SIGTERM, _heard)
         with contextlib.suppress(KeyboardInterrupt):
             server.run()
     if failures:
         raise failures[0]
+
+
+def _heard(number: int, frame: FrameType | None) -> None:
+    """The server has stopped already."""
 
 
 @contextlib.contextmanager
