@@ -96,6 +96,15 @@ def _load(arguments: argparse.Namespace) -> None:
         load.save(arguments.out, loads, settings)
 
 
+def _adaptive(arguments: argparse.Namespace) -> None:
+    from leanface.serving import compare
+
+    rows = compare.compare(arguments.small, arguments.large, arguments.runtime, arguments.threads)
+    print(compare.markdown(rows), end="")
+    if arguments.out:
+        compare.save(arguments.out, rows, arguments.small, arguments.large)
+
+
 def _export_bundle(arguments: argparse.Namespace) -> None:
     from leanface.deployment.bundle import export_bundle
 
@@ -174,6 +183,13 @@ def _parser() -> argparse.ArgumentParser:
     load.add_argument("--out", type=Path, metavar="DIR", help="write load.json and load.md there")
     load.add_argument("serve", nargs="*", metavar="-- OPTION", help="of `leanface serve`")
     load.set_defaults(run=_load)
+    adaptive = commands.add_parser("adaptive", help="what reading strange faces again with a larger network is worth")
+    adaptive.add_argument("--small", type=Path, default=paths.onnx_path(paths.DEPLOYED), metavar="FILE.onnx")
+    adaptive.add_argument("--large", type=Path, default=paths.onnx_path("original_fp32"), metavar="FILE.onnx")
+    adaptive.add_argument("--runtime", default="auto")
+    adaptive.add_argument("--threads", type=_count, metavar="N")
+    adaptive.add_argument("--out", type=Path, metavar="DIR", help="write adaptive.json and adaptive.md there")
+    adaptive.set_defaults(run=_adaptive)
     export = commands.add_parser("export", help="the network for other software: without PyTorch, or in Triton")
     forms = export.add_subparsers(required=True, metavar="FORM")
     bundle = forms.add_parser("bundle", help="a folder that needs only numpy and OpenVINO or ONNX Runtime")

@@ -149,7 +149,7 @@ def _offer(url: str, request: bytes, rate: float, seconds: float, key: str | Non
     statuses = Counter(reply.status for reply in replies)
     times = [reply.latency_ms for reply in replies if reply.status == 200]
     refused = statuses[429] + statuses[503]
-    quantiles = [float(value) for value in np.percentile(times, (50, 95, 99))] if times else [None] * 3
+    p50, p95, p99 = (float(value) for value in np.percentile(times, (50, 95, 99))) if times else (None, None, None)
     photos = after[1] - before[1]
     return Load(
         rate,
@@ -157,7 +157,9 @@ def _offer(url: str, request: bytes, rate: float, seconds: float, key: str | Non
         len(times) / duration,
         refused / count,
         (count - len(times) - refused) / count,
-        *quantiles,
+        p50,
+        p95,
+        p99,
         (after[0] - before[0]) / photos if photos else None,
     )
 

@@ -24,11 +24,14 @@ from PIL import Image, UnidentifiedImageError
 from leanface.data.crops import FaceCrop
 from leanface.data.photos import load_photo
 from leanface.errors import ArtifactError, LeanFaceError, NoFaceError
-from leanface.monitoring.drift import features
+from leanface.monitoring.drift import FEATURES
+from leanface.monitoring.drift import features as features_of
 from leanface.monitoring.population import Population
 from leanface.reconstruction import LeanFace, Reconstruction
 from leanface.reconstruction.pictures import overlay
+from leanface.serving.adaptive import Adaptive, Policy, cost_ms
 from leanface.serving.messages import Answer, Answers, Failed, Job, Ready
+from leanface.serving.reference import reference_of
 from leanface.serving.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -37,6 +40,7 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 """Of photos; each further decoder is one more that strangers can attack."""
 
 MIN_PHOTO_PX = 32
+CALIBRATION_FACES = 128
 
 
 class RefusedError(Exception):
@@ -86,6 +90,20 @@ class Reader:
         self._settings = settings
         self._face = LeanFace.load(settings.model, settings.runtime, threads)
         self._population = Population.of_training(self._face.surface.model)
+        self._adaptive = self._with_larger(settings.larger, threads) if settings.larger else None
+
+    def _with_larger(self, path: Path, threads: int) -> Adaptive:
+        """Both networks together; strange is what the strangest training faces are."""
+        larger = LeanFace.load(path, self._settings.runtime, threads)
+        if larger.image_size != self._face.image_size:
+            raise ArtifactError(
+                f"{path} reads images of {larger.image_size} px, {self._face.model_path} of {self._face.image_size}; "
+                "take two networks of one pipeline."
+            )
+        usual = reference_of(self._face, CALIBRATION_FACES).values[FEATURES.index("distance")]
+        price = cost_ms(larger.read, larger.image_size)
+        policy = Policy.calibrated(usual, self._settings.budget_ms, price)
+        return Adaptive(self._face.read, larger.read, self._population, policy)
 
     def ready(self) -> Ready:
         """What was loaded; afterwards the first photo is as fast as any."""
@@ -123,8 +141,9 @@ class Reader:
             return
         start = time.perf_counter()
         crops = np.stack([crop.crop for progress in batch for crop in progress.crops])
-        coefficients = self._face.read(crops)
-        seen = features(crops, coefficients, self._population)
+        reading = self._adaptive.read(crops) if self._adaptive else None
+        coefficients = self._face.read(crops) if reading is None else reading.coefficients
+        seen = features_of(crops, coefficients, self._population)
         network_ms = 1000 * (time.perf_counter() - start)
         first = 0
         for progress in batch:
@@ -135,7 +154,9 @@ class Reader:
             with progress.step("encode"):
                 body = self._encode(progress, self._face.decode(coefficients[own], progress.crops))
             if progress.answer is None:
-                progress.answer = Answer(body, steps_ms=progress.steps_ms, features=seen[own], batch=len(batch))
+                reread = 0 if reading is None else int(reading.reread[own].sum())
+                steps_ms, features = progress.steps_ms, seen[own]
+                progress.answer = Answer(body, steps_ms=steps_ms, features=features, reread=reread, batch=len(batch))
 
     def _encode(self, progress: _Progress, faces: list[Reconstruction]) -> bytes:
         job, photo = progress.job, progress.photo
