@@ -91,9 +91,8 @@ def _load(arguments: argparse.Namespace) -> None:
     with load.own_service(arguments.serve) as url:
         loads = load.measure(url, photo, rates, arguments.seconds)
     print(load.markdown(loads), end="")
-    if arguments.out:
-        settings = {"photo": str(arguments.photo), "seconds": arguments.seconds, "serve": arguments.serve}
-        load.save(arguments.out, loads, settings)
+    settings = {"photo": str(arguments.photo), "seconds": arguments.seconds, "serve": arguments.serve}
+    load.save(arguments.out, loads, settings)
 
 
 def _adaptive(arguments: argparse.Namespace) -> None:
@@ -101,8 +100,7 @@ def _adaptive(arguments: argparse.Namespace) -> None:
 
     rows = compare.compare(arguments.small, arguments.large, arguments.runtime, arguments.threads)
     print(compare.markdown(rows), end="")
-    if arguments.out:
-        compare.save(arguments.out, rows, arguments.small, arguments.large)
+    compare.save(arguments.out, rows, arguments.small, arguments.large)
 
 
 def _export_bundle(arguments: argparse.Namespace) -> None:
@@ -180,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     load.add_argument("--seconds", type=_rate, default=10.0, help="for each rate (default: 10)")
     load.add_argument("--photo", default="astronaut", help="a file, or the name of a packaged photo")
-    load.add_argument("--out", type=Path, metavar="DIR", help="write load.json and load.md there")
+    load.add_argument("--out", type=Path, default=paths.LOAD_REPORT, metavar="DIR", help="of load.json and load.md")
     load.add_argument("serve", nargs="*", metavar="-- OPTION", help="of `leanface serve`")
     load.set_defaults(run=_load)
     adaptive = commands.add_parser("adaptive", help="what reading strange faces again with a larger network is worth")
@@ -188,7 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     adaptive.add_argument("--large", type=Path, default=paths.onnx_path("original_fp32"), metavar="FILE.onnx")
     adaptive.add_argument("--runtime", default="auto")
     adaptive.add_argument("--threads", type=_count, metavar="N")
-    adaptive.add_argument("--out", type=Path, metavar="DIR", help="write adaptive.json and adaptive.md there")
+    adaptive.add_argument("--out", type=Path, default=paths.ADAPTIVE_REPORT, metavar="DIR")
     adaptive.set_defaults(run=_adaptive)
     export = commands.add_parser("export", help="the network for other software: without PyTorch, or in Triton")
     forms = export.add_subparsers(required=True, metavar="FORM")

@@ -54,6 +54,9 @@ QUANTIZED = Path("models/quantized")
 QUANTIZE_STATE = Path("models/.quantized.ckpt")
 QUANTIZE_REPORT = REPORTS / "quantize"
 
+LOAD_REPORT = REPORTS / "load"
+ADAPTIVE_REPORT = REPORTS / "adaptive"
+
 BENCHMARK = REPORTS / "benchmark.json"
 SUMMARY = REPORTS / "summary.json"
 REPORT_HTML = REPORTS / "report.html"

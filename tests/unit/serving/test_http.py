@@ -22,6 +22,8 @@ import trimesh
 from PIL import Image
 
 from leanface.cli import main
+from leanface.errors import BackendError
+from leanface.serving import load
 
 KEY = "correct-horse-battery"
 BYTES_MAX, PIXELS_MAX, QUEUE_MAX = 400_000, 1_000_000, 6
@@ -241,6 +243,24 @@ def test_a_killed_worker_comes_back_and_no_request_is_lost(server: Server, photo
         time.sleep(0.5)
         os.kill(worker, signal.SIGKILL)
         assert [reply.result().status for reply in pending] == [200] * 4
+
+
+def test_a_load_test_finds_out_where_it_is_saturated(server: Server, photo: bytes, tmp_path: Path) -> None:
+    loads = load.measure(f"http://127.0.0.1:{server.port}", photo, [3.0, 200.0], 0.7, KEY)
+    idle, swamped = loads
+    assert (idle.requests, idle.refused, idle.failed) == (2, 0.0, 0.0)
+    assert idle.p50_ms is not None
+    assert swamped.refused > 0.1  # 429
+    assert swamped.failed == 0.0
+    assert swamped.answered < swamped.offered
+    assert not swamped.sustained
+    load.save(tmp_path, loads, {"photo": "astronaut"})
+    content = json.loads((tmp_path / "load.json").read_text())
+    assert content["device"]["cores"]
+    assert len(content["loads"]) == 2
+    assert "| 200 |" in (tmp_path / "load.md").read_text()
+    with pytest.raises(BackendError, match="answers the photo with 401"):
+        load.measure(f"http://127.0.0.1:{server.port}", photo, [1.0], 1.0, "another")
 
 
 def test_a_stopped_server_finishes_what_it_accepted(server: Server, photo: bytes) -> None:
