@@ -52,7 +52,39 @@ def _bench(arguments: argparse.Namespace) -> None:
         stability=0.05,
         energy_seconds=1.0,
     )
+    if arguments.end_to_end:
+        from leanface.reconstruction.bench import bench_end_to_end, print_steps
+
+        print_steps(bench_end_to_end(arguments.model, settings), Console())
+        return
     print_rows(bench_file(arguments.model, settings), Console())
+
+
+def _reconstruct(arguments: argparse.Namespace) -> None:
+    from leanface.reconstruction.command import run
+    from leanface.reconstruction.outputs import Settings
+
+    settings = Settings(
+        network="",
+        mesh=None if arguments.mesh == "none" else arguments.mesh,
+        texture_px=arguments.texture,
+        delight=arguments.delight,
+        faces=arguments.faces,
+        pictures=not arguments.no_pictures,
+    )
+    run(
+        arguments.inputs,
+        arguments.out,
+        settings,
+        model=arguments.model,
+        runtime=arguments.runtime,
+        threads=arguments.threads,
+        min_face_px=arguments.min_face,
+        compare=arguments.compare,
+        every=arguments.every,
+        limit=arguments.frames,
+        redo=arguments.redo,
+    )
 
 
 def _ablate(arguments: argparse.Namespace) -> None:
@@ -135,12 +167,33 @@ def _parser() -> argparse.ArgumentParser:
     stage.add_argument("name", choices=sorted(path.stem for path in stages))
     stage.add_argument("--variant", choices=paths.VARIANTS, help="for stages that run once per variant")
     stage.set_defaults(run=_stage)
+    reconstruct = commands.add_parser("reconstruct", help="photos, videos or a webcam to textured 3D faces")
+    add = reconstruct.add_argument
+    add("inputs", nargs="+", metavar="INPUT", help="file, folder, 'pattern', webcam[:N], or - for standard input")
+    add("--out", required=True, metavar="DIR", help="a folder per picture is made there; - for standard output")
+    add("--mesh", choices=["glb", "obj", "ply", "none"], default="glb", help="(default: glb)")
+    add("--texture", type=_size, default=1024, metavar="PX", help="its side, 0 for the model's colours (default: 1024)")
+    add("--delight", action="store_true", help="take the light out of the texture")
+    add("--faces", choices=["all", "largest"], default="all", help="of each picture (default: all)")
+    add("--min-face", type=_count, default=40, metavar="PX", help="height of the smallest face (default: 40)")
+    add("--no-pictures", action="store_true", help="neither previews nor overlays")
+    add("--compare", metavar="MODEL", help="another network beside it, or 'original': pictures of both, with times")
+    add("--every", type=_count, default=1, metavar="N", help="each Nth frame of a video")
+    add("--frames", type=_count, metavar="N", help="at most so many frames of a video or webcam")
+    add("--redo", action="store_true", help="also what an earlier run has finished")
+    add("--model", type=Path, help=".onnx, bundle or .plan; by default the one that LeanFace ships or made here")
+    add("--runtime", default="auto", help="(default: the best that runs the model here)")
+    add("--threads", type=_count, metavar="N", help="of the network (default: all)")
+    reconstruct.set_defaults(run=_reconstruct)
     bench = commands.add_parser("bench", help="measure an exported network in every runtime that can run it here")
     bench.add_argument("model", type=Path, metavar="MODEL.onnx")
     number = functools.partial(bench.add_argument, type=_count, metavar="N")
     number("--batches", nargs="+", default=[8], help="batch sizes beside 1 (default: 8)")
     number("--streams", nargs="+", default=[1], help="batches at once, beside 1 (default: none)")
     number("--threads", default=os.cpu_count(), help="of all streams together (default: all)")
+    bench.add_argument(
+        "--end-to-end", action="store_true", help="from photo to mesh, step by step, in the best runtime"
+    )
     bench.set_defaults(run=_bench)
     gate = commands.add_parser("gate", help="fail if the last report's gates failed, and say which")
     gate.set_defaults(run=_gate)
@@ -226,3 +279,9 @@ def _rate(text: str) -> float:
     if not 0.1 <= number <= 500:
         raise argparse.ArgumentTypeError(f"expected a number from 0.1 to 500, got {text!r}")
     return number
+
+
+def _size(text: str) -> int:
+    if not text.isdecimal() or not (int(text) == 0 or 64 <= int(text) <= 4096):
+        raise argparse.ArgumentTypeError(f"expected 0, or 64 to 4096, got {text!r}")
+    return int(text)

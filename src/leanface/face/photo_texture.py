@@ -6,6 +6,7 @@ there, so that there is no seam. The rest takes the model's albedo under the est
 photo to model, which is carried on over the surface from where it is known (a screened Poisson equation on the mesh).
 """
 
+import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -42,13 +43,16 @@ RIM = 0.03
 """Share of the head's size over which the photo fades out towards its own edges."""
 
 SMOOTHNESS, DECAY = 2.0, 0.004
-"""Of the ratio of photo to model: how far noise is averaged, and how fast it goes to its mean where nothing is known."""
+"""Of the ratio of photo to model: how far it is averaged, and how fast it goes to its mean where nothing is known."""
 
 RATIO_LOG_MAX = 0.7
 """The photo may be twice as bright as the model, or half: beyond that it shows something that is not the head."""
 
 DARK = 0.05
 """Added to both colours before their ratio is taken: dark ones say little."""
+
+LIGHT_STEPS = 12
+"""Rings of vertices over which the light is averaged before it is taken out."""
 
 LIGHT_MIN = 0.4
 """Taking the light out multiplies a colour by at most the inverse of this."""
@@ -107,7 +111,7 @@ class PhotoTexture:
             photo = np.asarray(Image.fromarray(photo).reduce(factor))
         at = (vertices_photo[:, :2] + 0.5) / factor - 0.5
         fill = self._fill(_bilinear(photo, at), weights, lighting)
-        gain = 1 / np.maximum(lighting.irradiance, LIGHT_MIN) if delight else np.ones_like(fill)
+        gain = 1 / np.maximum(self._smooth(lighting.irradiance), LIGHT_MIN) if delight else np.ones_like(fill)
         attributes = np.concatenate([at, weights[:, None], 255 * fill, gain], 1, dtype=np.float32)
         vertex = uv_map.vertex.numpy()
         # Only the teeth overlap on the map, front and back: the front comes last, and so stays.
@@ -126,7 +130,7 @@ class PhotoTexture:
         workers = os.cpu_count() or 1
         edges = np.linspace(0, uv_map.size, 4 * workers + 1).astype(int).tolist()
         with ThreadPoolExecutor(workers) as threads:
-            list(threads.map(band, zip(edges[:-1], edges[1:], strict=True)))
+            list(threads.map(band, itertools.pairwise(edges)))
         return spread(texture, covered)
 
     def weights(
@@ -148,6 +152,12 @@ class PhotoTexture:
         for _ in range(FEATHER_STEPS):
             weights = np.minimum(weights, self._mean_of_neighbours @ weights)
         return weights.astype(np.float32)
+
+    def _smooth(self, values: Float[np.ndarray, "vertices 3"]) -> Float[np.ndarray, "vertices 3"]:
+        """Without what folds of the mesh add: they never lie just where the photo's do."""
+        for _ in range(LIGHT_STEPS):
+            values = self._mean_of_neighbours @ values
+        return values
 
     def _seen(self, vertices_photo: Float[np.ndarray, "vertices 3"]) -> np.ndarray:
         """Which vertices nothing lies in front of."""
@@ -207,7 +217,10 @@ def _bilinear(image: UInt8[np.ndarray, "H W 3"], at: Float[np.ndarray, "N 2"]) -
     """Colours in [0,1] at places (x, y); beyond the image its edge."""
     height, width = image.shape[:2]
     x, y = at[:, 0].clip(0, width - 1), at[:, 1].clip(0, height - 1)
-    left, top = np.floor(x).astype(int).clip(max=max(width - 2, 0)), np.floor(y).astype(int).clip(max=max(height - 2, 0))
+    left, top = (
+        np.floor(x).astype(int).clip(max=max(width - 2, 0)),
+        np.floor(y).astype(int).clip(max=max(height - 2, 0)),
+    )
     right, bottom = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
     u, v = (x - left)[:, None], (y - top)[:, None]
     upper = image[top, left] * (1 - u) + image[top, right] * u

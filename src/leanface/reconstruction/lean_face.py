@@ -15,7 +15,7 @@ from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 
 from leanface import paths
-from leanface.data.alignment import Alignment, align, template_from_landmarks3d
+from leanface.data.alignment import Alignment, align
 from leanface.data.crops import FaceCrop
 from leanface.data.detector import FaceDetection, FaceDetector
 from leanface.data.photos import require_rgb
@@ -45,8 +45,6 @@ class LeanFace:
         self._network = network
         self._lock = threading.Lock()
         self._detector = detector
-        landmarks = surface.model.mean_vertices[surface.model.landmarks].numpy()
-        self._template = template_from_landmarks3d(landmarks)
         self.surface = surface
 
     @classmethod
@@ -126,16 +124,28 @@ class LeanFace:
         """
         found = self.detect(image) or [self._detector.largest(image)]
         crops: list[FaceCrop] = []
+        refusals: list[ArtifactError] = []
         for detection in found if faces == "all" else found[:1]:
             try:
-                crop, alignment = align(image, detection.landmarks, self._template, self.image_size)
+                crop, alignment = self.align(image, detection)
             except ArtifactError as error:
-                askew = error
+                refusals.append(error)
             else:
                 crops.append(FaceCrop(crop, alignment, detection))
         if not crops:
-            raise askew  # pyright: ignore[reportPossiblyUnbound]  # there is a face, and none could be aligned
+            raise refusals[0]
         return crops
+
+    def align(
+        self, image: UInt8[np.ndarray, "H W 3"], face: FaceDetection
+    ) -> tuple[UInt8[np.ndarray, "size size 3"], Alignment]:
+        """A face as the network reads it, and how it lies in the photo.
+
+        Raises:
+            ArtifactError: the face is not upright.
+            ValueError: the image is not uint8 (H, W, 3).
+        """
+        return align(image, face.landmarks, self.surface.template, self.image_size)
 
     def read(
         self, crops: UInt8[np.ndarray, "N size size 3"] | Float[np.ndarray, "N size size 3"]
@@ -155,8 +165,10 @@ class LeanFace:
     ) -> Float32[np.ndarray, "N 3 size size"]:
         """Crops as the runtime takes them; errors as for `read`."""
         size = self.image_size
-        if crops.ndim != 4 or crops.shape[1:] != (size, size, 3) or not (
-            crops.dtype == np.uint8 or np.issubdtype(crops.dtype, np.floating)
+        if (
+            crops.ndim != 4
+            or crops.shape[1:] != (size, size, 3)
+            or not (crops.dtype == np.uint8 or np.issubdtype(crops.dtype, np.floating))
         ):
             raise ValueError(
                 f"expected crops as uint8, or floats in [0, 1], of shape (N, {size}, {size}, 3), got {crops.dtype} "

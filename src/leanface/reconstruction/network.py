@@ -81,6 +81,6 @@ def _engine_contract(path: Path) -> _Contract:
         size = int(json.loads(description.read_text())["profile"]["opt"][2])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
-            f"{description} does not describe an engine ({error}); keep it beside {path}, or run `leanface stage build`."
+            f"{description} does not describe an engine ({error}); keep it beside {path}, or build it again."
         ) from None
     return _Contract(size, path.stem.rpartition("_")[2], ("tensorrt",))

@@ -73,7 +73,7 @@ class Reconstruction:
         save_mesh(path, self.surface.uv_map(size), torch.from_numpy(self.coefficients), self.texture)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the mesh and the texture, for `json.dumps`: coefficients by group, pose, places in the photo."""
+        """All but mesh and texture, for `json.dumps`: coefficients by group, pose, places in the photo."""
         detection = None
         if self.detection is not None:
             detection = {
@@ -98,9 +98,7 @@ class Reconstruction:
         }
 
 
-def project(
-    vertices_camera: Float[np.ndarray, "vertices 3"], alignment: Alignment
-) -> Float[np.ndarray, "vertices 3"]:
+def project(vertices_camera: Float[np.ndarray, "vertices 3"], alignment: Alignment) -> Float[np.ndarray, "vertices 3"]:
     """To photo pixels and 1 / depth."""
     projected = image_from_camera(torch.from_numpy(vertices_camera[None]), alignment.size)[0].numpy()
     projected[:, :2] = alignment.photo_from_crop(projected[:, :2])

@@ -4,6 +4,7 @@ import functools
 from pathlib import Path
 
 from leanface import paths
+from leanface.data.alignment import template_from_landmarks3d
 from leanface.face.decoder import Decoder
 from leanface.face.morphable_model import load_morphable_model, load_shape_basis
 from leanface.face.photo_texture import PhotoTexture
@@ -23,6 +24,7 @@ class Surface:
         self.decoder = Decoder(load_shape_basis(path), self.model.triangles.numpy())
         self.painter = PhotoTexture(self.model)
         self.landmarks = self.model.landmarks.numpy()
+        self.template = template_from_landmarks3d(self.model.mean_vertices[self.model.landmarks].numpy())
         self.uv_map = functools.lru_cache(maxsize=2)(self._uv_map)
 
     def _uv_map(self, size: int) -> UvMap:

@@ -1,0 +1,106 @@
+"""`leanface bench --end-to-end`: where the time goes from a photo file to a mesh file, step by step."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from leanface.config import Benchmark
+from leanface.data.photos import load_photo
+from leanface.metrics.latency import Timing, measure_latency
+from leanface.reconstruction.lean_face import LeanFace
+from leanface.reconstruction.pictures import overlay, preview
+
+PHOTO = "grace_hopper"
+NETWORK = "network"
+REST = "all but the network"
+
+
+class Step(NamedTuple):
+    """A step's name, its time, and what it belongs to: a crop's reading, a photo's, or its files."""
+
+    name: str
+    part: str
+    timing: Timing
+
+
+def bench_end_to_end(path: Path | None, settings: Benchmark, photo_name: str = PHOTO) -> list[Step]:
+    """Time each step on a photo with one face, batch 1, all in one thread but the network and the 4K texture.
+
+    Of `settings`, threads and how long to measure are used.
+
+    Raises:
+        LeanFaceError: the network cannot be opened, or there is no face in the photo.
+    """
+    with LeanFace.load(path, threads=settings.threads) as lean_face, tempfile.TemporaryDirectory() as folder:
+        photo = load_photo(photo_name)
+        crops = lean_face.crop(photo, "largest")
+        pixels = crops[0].crop[None]
+        images = lean_face.to_input(pixels)
+        (coefficients,) = lean_face.read(pixels)
+        (face,) = lean_face.decode(coefficients[None], crops)
+        textured = lean_face.textured(face, photo, 1024)
+        decoder = lean_face.surface.decoder
+        png = Path(folder) / "photo.png"
+        Image.fromarray(photo).save(png)
+
+        def rest() -> None:
+            lean_face.to_input(pixels)
+            lean_face.decode(coefficients[None], crops)
+
+        calls: dict[tuple[str, str], Callable[[], object]] = {
+            ("crop", "pixels to input"): lambda: lean_face.to_input(pixels),
+            ("crop", NETWORK): lambda: lean_face.runtime.run(images),
+            ("crop", "vertices"): lambda: decoder.vertices(coefficients),
+            ("crop", "pose"): lambda: decoder.camera(face.vertices, face.pose.rotation, coefficients),
+            ("crop", "normals"): lambda: decoder.normals(face.vertices),
+            ("crop", REST): rest,
+            ("photo", "read PNG"): lambda: load_photo(png),
+            ("photo", "find faces"): lambda: lean_face.detect(photo),
+            ("photo", "align"): lambda: lean_face.align(photo, crops[0].detection),
+            ("files", "texture 1024 px"): lambda: lean_face.textured(face, photo, 1024),
+            ("files", "texture 4096 px"): lambda: lean_face.textured(face, photo, 4096),
+            ("files", "GLB with 1024 px"): lambda: textured.save_mesh(Path(folder) / "face.glb"),
+            ("files", "preview"): lambda: preview(textured),
+            ("files", "overlay"): lambda: overlay(photo, [textured]),
+        }
+        timings: dict[tuple[str, str], Timing] = {}
+        # What takes long is measured apart: in turns it would leave the caches cold for what takes little.
+        for part in ("crop", "photo", "files"):
+            timings |= measure_latency(
+                {key: call for key, call in calls.items() if key[0] == part},
+                warmup=settings.warmup if part == "crop" else 2,
+                window=settings.window if part == "crop" else max(3, settings.window // 5),
+                windows_max=settings.windows_max,
+                stability=settings.stability,
+            )
+    return [Step(name, part, timings[part, name]) for part, name in calls]
+
+
+def ratio(steps: list[Step]) -> float:
+    """Time of everything but the network, for an aligned crop, over the network's own."""
+    times = {step.name: step.timing.p50_ms for step in steps}
+    return times[REST] / times[NETWORK]
+
+
+def print_steps(steps: list[Step], console: Console) -> None:
+    """A table, and below it the ratio and what varied too much."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    for heading in ("Part", "Step", "p50 ms", "p95 ms"):
+        table.add_column(heading, justify="right" if heading.endswith("ms") else "left", no_wrap=True)
+    part = ""
+    for step in steps:
+        table.add_row(
+            "" if step.part == part else step.part, step.name, f"{step.timing.p50_ms:.2f}", f"{step.timing.p95_ms:.2f}"
+        )
+        part = step.part
+    console.print(table)
+    console.print(f"everything but the network, for an aligned crop: {ratio(steps):.2f} times the network's own time")
+    for step in steps:
+        if step.timing.reason:
+            console.print(f"{step.name} is unstable: {step.timing.reason}", markup=False, soft_wrap=True)

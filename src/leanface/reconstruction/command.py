@@ -1,0 +1,135 @@
+"""`leanface reconstruct`: inputs found, reconstructed with a progress bar, and summed up."""
+
+import json
+import logging
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from leanface.errors import ArtifactError, ConfigError
+from leanface.face.mesh import FORMATS
+from leanface.reconstruction.flow import reconstruct_all
+from leanface.reconstruction.lean_face import LeanFace
+from leanface.reconstruction.outputs import Settings
+from leanface.reconstruction.sources import STDIN, Source, find_sources, pictures
+
+STDOUT = "-"
+MESHES = tuple(suffix.removeprefix(".") for suffix in FORMATS)
+
+logger = logging.getLogger(__name__)
+
+
+def reconstruct_to(
+    lean_face: LeanFace,
+    sources: Sequence[Source],
+    folder: Path,
+    settings: Settings,
+    *,
+    every: int = 1,
+    limit: int | None = None,
+    redo: bool = False,
+) -> None:
+    """Reconstruct all sources into a folder, with a progress bar; each failure is told where it happens.
+
+    Raises:
+        ArtifactError: some failed; everything else is written.
+    """
+    settings = replace(settings, network=f"{lean_face.model_path.name} ({lean_face.precision})")
+    failed: list[str] = []
+    faces = done = skipped = 0
+    countable = all(source.kind == "photo" for source in sources)
+    bar = tqdm(total=len(sources) if countable else None, unit="picture", disable=None, file=sys.stderr)
+    # Ctrl-C is how a camera is stopped; what it showed is written.
+    stops = [KeyboardInterrupt] if any(source.kind == "webcam" for source in sources) else []
+    with suppress(*stops), logging_redirect_tqdm(), bar:
+        for outcome in reconstruct_all(lean_face, sources, folder, settings, every=every, limit=limit, redo=redo):
+            if outcome.error is not None:
+                failed.append(outcome.name)
+                logger.warning("left out %s: %s", outcome.name, outcome.error)
+            skipped += outcome.skipped
+            done += outcome.error is None and not outcome.skipped
+            faces += outcome.faces
+            bar.update()
+    known = f", {_counted(skipped, 'picture')} done before" if skipped else ""
+    logger.info("%s in %s%s: see %s", _counted(faces, "face"), _counted(done, "picture"), known, folder)
+    if failed:
+        raise ArtifactError(
+            f"{len(failed)} of {done + skipped + len(failed)} pictures could not be reconstructed (see above); "
+            "the others are written, and a rerun will try only these."
+        )
+
+
+def reconstruct_to_stdout(lean_face: LeanFace, sources: Sequence[Source], settings: Settings) -> None:
+    """One photo's largest face to standard output: its mesh, or without a mesh its JSON.
+
+    Raises:
+        ConfigError: there is not exactly one photo, or the mesh is one of several files.
+        ArtifactError: no face can be read in it.
+    """
+    if len(sources) != 1 or sources[0].kind != "photo":
+        raise ConfigError("--out - takes a single photo; name a folder for more.")
+    if settings.mesh == "obj":
+        raise ConfigError("an OBJ is three files and cannot go to standard output; choose glb, ply or none.")
+    (picture,) = pictures(sources[0])
+    (face,) = lean_face.reconstruct(
+        picture.load(), texture_size=settings.texture_px or None, delight=settings.delight, faces="largest"
+    )
+    if settings.mesh is None:
+        sys.stdout.write(json.dumps(face.to_json()) + "\n")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        mesh = Path(folder) / f"face.{settings.mesh}"
+        face.save_mesh(mesh)
+        sys.stdout.buffer.write(mesh.read_bytes())
+    sys.stdout.flush()
+
+
+def run(
+    inputs: Sequence[str],
+    out: str,
+    settings: Settings,
+    *,
+    model: Path | None = None,
+    runtime: str = "auto",
+    threads: int | None = None,
+    min_face_px: int = 40,
+    compare: str | None = None,
+    every: int = 1,
+    limit: int | None = None,
+    redo: bool = False,
+) -> None:
+    """The whole command; see its --help.
+
+    Raises:
+        LeanFaceError: of the inputs, the network, or pictures that failed.
+    """
+    sources = find_sources(inputs)
+    if len(sources) > 1 and any(source.label == STDIN for source in sources):
+        raise ConfigError("a photo from standard input comes alone; give it no other inputs.")
+    if len(sources) > 1 or sources[0].kind != "photo":
+        # Pictures are searched side by side: threads within each search would only get in each other's way.
+        torch.set_num_threads(1)
+    with ExitStack() as stack:
+        lean_face = stack.enter_context(LeanFace.load(model, runtime, threads, min_face_px=min_face_px))
+        if out == STDOUT:
+            reconstruct_to_stdout(lean_face, sources, settings)
+            return
+        if compare is not None:
+            from leanface.reconstruction.comparison import compare_all, open_original
+
+            original = stack.enter_context(open_original(compare, lean_face, threads))
+            compare_all(original, lean_face, sources, Path(out))
+            return
+        logger.info("%s in %s", lean_face.model_path, lean_face.runtime.name)
+        reconstruct_to(lean_face, sources, Path(out), settings, every=every, limit=limit, redo=redo)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,167 @@
+"""`leanface reconstruct --compare`: what two networks read in the same faces, and how long each takes."""
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+
+from leanface import paths
+from leanface.bundle import SPEC, new_spec, save_bundle
+from leanface.data.alignment import align
+from leanface.errors import ArtifactError, LeanFaceError
+from leanface.face.render import Renderer
+from leanface.metrics.geometry import MM_PER_DM
+from leanface.metrics.latency import Timing, measure_latency
+from leanface.networks.packed import load_packed
+from leanface.reconstruction.lean_face import LeanFace
+from leanface.reconstruction.result import Reconstruction
+from leanface.reconstruction.sources import Source, pictures
+from leanface.report.pictures import BACKING, FaceRow, save_face_sheet
+
+ORIGINAL = "original"
+PICTURE_PX = 224
+
+logger = logging.getLogger(__name__)
+
+
+class _Pair(NamedTuple):
+    original: Reconstruction
+    compressed: Reconstruction
+
+
+@contextmanager
+def open_original(model: str, beside: LeanFace, threads: int | None) -> Generator[LeanFace]:
+    """The network to compare with, in PyTorch if it is the original.
+
+    Args:
+        model: a path as for `LeanFace.load`, or "original": this project's, or else the one that LeanFace ships.
+        beside: the other network; the shipped original reads crops of its size.
+
+    Raises:
+        ArtifactError: there is no such network.
+    """
+    if model != ORIGINAL:
+        with LeanFace.load(Path(model), threads=threads) as lean_face:
+            yield lean_face
+        return
+    if (paths.TEACHER / SPEC).is_file():
+        with LeanFace.load(paths.TEACHER, threads=threads) as lean_face:
+            yield lean_face
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        network, bundle = load_packed(paths.PRETRAINED_TEACHER), Path(folder) / ORIGINAL
+        save_bundle(network, new_spec(network, beside.image_size), bundle)
+        with LeanFace.load(bundle, threads=threads) as lean_face:
+            yield lean_face
+
+
+def compare_all(original: LeanFace, compressed: LeanFace, sources: Sequence[Source], folder: Path) -> None:
+    """Write NAME.png for each photo, a row per face, and comparison.json; frames of videos count as photos.
+
+    Raises:
+        ArtifactError: no picture could be read, or a file cannot be written.
+    """
+    timings: dict[str, Timing] | None = None
+    report: dict[str, Any] = {}
+    failed: list[str] = []
+    for picture in (picture for source in sources for picture in pictures(source)):
+        try:
+            photo = picture.load()
+            pairs = _read_both(original, compressed, photo)
+        except LeanFaceError as error:
+            logger.warning("left out %s: %s", picture.name, error)
+            failed.append(picture.name)
+            continue
+        timings = timings or _times(original, compressed, photo)
+        rows = [_row(number, photo, pair, timings) for number, pair in enumerate(pairs, 1)]
+        target = folder / f"{picture.name}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        save_face_sheet(rows, target)
+        report[picture.name] = [{"mean_distance_mm": _distance_mm(pair), "turn_deg": _turn_deg(pair)} for pair in pairs]
+        logger.info("%s: %s", picture.name, ", ".join(f"{_distance_mm(pair):.2f} mm apart" for pair in pairs))
+    if timings is None:
+        raise ArtifactError("none of the pictures shows a face that could be read (see above).")
+    times = {name: asdict(timing) for name, timing in timings.items()}
+    networks = {"original": _about(original), "compressed": _about(compressed)}
+    content = {"networks": networks, "network_batch_1": times, "pictures": report}
+    staging = folder / ".comparison.json"
+    staging.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(staging, folder / "comparison.json")
+    slow, fast = (timings[name].p50_ms for name in networks)
+    logger.info("network alone, batch 1: %.2f ms and %.2f ms, %.1f times as fast", slow, fast, slow / fast)
+    if failed:
+        raise ArtifactError(f"{len(failed)} pictures could not be compared (see above).")
+
+
+def _about(lean_face: LeanFace) -> dict[str, Any]:
+    return {
+        "file": lean_face.model_path.name,
+        "precision": lean_face.precision,
+        "runtime": lean_face.runtime.name,
+        "image_px": lean_face.image_size,
+    }
+
+
+def _read_both(original: LeanFace, compressed: LeanFace, photo: UInt8[np.ndarray, "H W 3"]) -> list[_Pair]:
+    """Both read the same places: the detector looks once."""
+    crops = compressed.crop(photo)
+    own = [
+        crop._replace(crop=image, alignment=alignment)
+        for crop in crops
+        for image, alignment in [original.align(photo, crop.detection)]
+    ]
+    answers = (
+        lean_face.decode(lean_face.read(np.stack([crop.crop for crop in cut])), cut)
+        for lean_face, cut in ((original, own), (compressed, crops))
+    )
+    return [_Pair(*pair) for pair in zip(*answers, strict=True)]
+
+
+def _times(original: LeanFace, compressed: LeanFace, photo: UInt8[np.ndarray, "H W 3"]) -> dict[str, Timing]:
+    crops = {"original": original.crop(photo, "largest"), "compressed": compressed.crop(photo, "largest")}
+    inputs = {"original": original.to_input(crops["original"][0].crop[None])}
+    inputs["compressed"] = compressed.to_input(crops["compressed"][0].crop[None])
+    calls = {
+        "original": lambda: original.runtime.run(inputs["original"]),
+        "compressed": lambda: compressed.runtime.run(inputs["compressed"]),
+    }
+    return measure_latency(calls, warmup=5, window=15, windows_max=8, stability=0.05)
+
+
+def _row(number: int, photo: UInt8[np.ndarray, "H W 3"], pair: _Pair, timings: dict[str, Timing]) -> FaceRow:
+    # Each network's answer is about its own crop; both show the face in the same place.
+    detection = pair.compressed.detection
+    assert detection is not None
+    crop, _ = align(photo, detection.landmarks, pair.compressed.surface.template, PICTURE_PX)
+    first, second = (_on_grey(face) for face in pair)
+    times = [f"{timings[name].p50_ms:.3g}" for name in ("original", "compressed")]
+    label = f"face {number}\n{_distance_mm(pair):.2f} mm apart\n{' / '.join(times)} ms"
+    return FaceRow(label, crop / np.float32(255), first, second, np.abs(first - second).mean(-1))
+
+
+@torch.inference_mode()
+def _on_grey(face: Reconstruction) -> Float[np.ndarray, "size size 3"]:
+    drawn = Renderer(face.surface.model, PICTURE_PX, supersample=2)(torch.from_numpy(face.coefficients)[None])
+    return (drawn.image + BACKING * (1 - drawn.alpha))[0].permute(1, 2, 0).numpy()
+
+
+def _distance_mm(pair: _Pair) -> float:
+    """Mean distance of the two shapes over the face region, without pose."""
+    region = pair.original.surface.model.face_mask.numpy()
+    apart = np.linalg.norm(pair.original.vertices - pair.compressed.vertices, axis=1)
+    return round(float(apart[region].mean()) * MM_PER_DM, 3)
+
+
+def _turn_deg(pair: _Pair) -> float:
+    """Angle between the two poses."""
+    trace = float(np.sum(pair.original.pose.rotation.astype(float) * pair.compressed.pose.rotation))
+    return round(float(np.degrees(np.arccos(np.clip((trace - 1) / 2, -1, 1)))), 3)

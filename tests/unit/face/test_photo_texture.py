@@ -1,0 +1,161 @@
+"""Textures taken back from renders: there the true colours are known."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from leanface.data.synthesis import population
+from leanface.errors import ConfigError
+from leanface.face.camera import camera_from_model, image_from_camera
+from leanface.face.coefficients import ANGLES, split
+from leanface.face.lighting import irradiance, vertex_normals
+from leanface.face.morphable_model import MorphableModel
+from leanface.face.photo_texture import Lighting, PhotoTexture
+from leanface.face.rasterize import draw
+from leanface.face.texture import UvMap, spread
+
+PHOTO_PX = 512
+TEXTURE_PX = 256
+BLUE = np.array([20, 40, 250], np.uint8)
+"""Of the background, which no texture may show."""
+
+
+class Scene(NamedTuple):
+    """A head whose colours are stripes, its photo, and all that `PhotoTexture.paint` asks for."""
+
+    photo: np.ndarray
+    vertices_photo: np.ndarray
+    vertices_camera: np.ndarray
+    normals: np.ndarray
+    lighting: Lighting
+    colours: np.ndarray
+
+
+def scene(model: MorphableModel, yaw_rad: float) -> Scene:
+    coefficients = population(model)[0][None].clone()
+    coefficients[:, ANGLES] = torch.tensor([0.0, yaw_rad, 0.0])
+    parts = split(coefficients)
+    camera = camera_from_model(
+        model.vertices(parts.identity, parts.expression), parts.angles_rad, parts.translation
+    ).contiguous()
+    normals = vertex_normals(camera, model.triangles)
+    stripes = 0.5 + 0.2 * torch.sin(12 * model.mean_vertices[:, 1:2])
+    colours = torch.cat([stripes + 0.2, stripes, stripes - 0.2], 1)
+    # Smaller, so that the whole head is in the picture.
+    image = image_from_camera(camera, PHOTO_PX)
+    image[..., :2] = (image[..., :2] - PHOTO_PX / 2) * 0.6 + PHOTO_PX / 2
+    drawn = draw(image, colours[None], model.triangles, PHOTO_PX)[0].permute(1, 2, 0).numpy()
+    photo = drawn[..., :3] * 255 + BLUE * (1 - drawn[..., 3:])
+    lighting = Lighting(np.full_like(colours.numpy(), 0.5), irradiance(normals, parts.lighting)[0].numpy())
+    arrays = (image[0].numpy(), camera[0].numpy(), normals[0].numpy(), lighting, colours.numpy())
+    return Scene(photo.round().astype(np.uint8), *arrays)
+
+
+@pytest.fixture(scope="module")
+def painter(model: MorphableModel) -> PhotoTexture:
+    return PhotoTexture(model)
+
+
+@pytest.fixture(scope="module")
+def uv_map(model: MorphableModel) -> UvMap:
+    return UvMap(model, TEXTURE_PX, whole_head=True)
+
+
+@pytest.mark.parametrize("yaw_rad", [0.0, 0.6])
+def test_what_the_photo_shows_is_on_the_texture(
+    model: MorphableModel, painter: PhotoTexture, uv_map: UvMap, yaw_rad: float
+) -> None:
+    made = scene(model, yaw_rad)
+    weights = painter.weights(made.photo.shape[:2], *made[1:4])
+    texture = painter.paint(uv_map, *made[:5])
+    assert (weights == 1).mean() > 0.1
+    shown = uv_map.sample(torch.from_numpy(weights)[None, :, None])[0, ..., 0].numpy() > 0.999
+    truth = uv_map.sample(torch.from_numpy(made.colours)[None])[0].numpy() * 255
+    assert np.abs(texture[shown] - truth[shown]).mean() < 3
+
+
+def test_the_far_side_is_the_models_colour_as_the_photo_would_have_it(
+    model: MorphableModel, painter: PhotoTexture, uv_map: UvMap
+) -> None:
+    """The model is grey, the photo's head reddish: so is what no photo shows, and nowhere blue as its background."""
+    made = scene(model, 0.6)
+    texture = painter.paint(uv_map, *made[:5]).astype(int)
+    back = uv_map.sample((model.mean_vertices[:, 2:] < -0.8).float()[None])[0, ..., 0].numpy() > 0.5
+    red, green, blue = texture[back].T
+    assert (red > green).mean() > 0.95
+    assert (green > blue).mean() > 0.95
+
+
+def test_hidden_and_averted_vertices_weigh_nothing_and_weights_fade(
+    model: MorphableModel, painter: PhotoTexture
+) -> None:
+    made = scene(model, 0.0)
+    weights = painter.weights(made.photo.shape[:2], *made[1:4])
+    assert (weights[made.normals[:, 2] < 0] == 0).all()
+    # Lips cover the upper back of the throat, which yet faces the camera.
+    facing = made.normals[:, 2] > 0.6
+    assert ((weights == 0) & facing).any()
+    edges = weights[model.triangles.numpy()]
+    assert np.quantile(np.ptp(edges, axis=1), 0.99) < 0.5
+
+
+def test_a_face_at_the_photos_edge_keeps_clear_of_it(model: MorphableModel, painter: PhotoTexture) -> None:
+    made = scene(model, 0.0)
+    moved = made.vertices_photo.copy()
+    moved[:, 0] += PHOTO_PX / 2
+    weights = painter.weights(made.photo.shape[:2], moved, made.vertices_camera, made.normals)
+    assert (weights[moved[:, 0] > PHOTO_PX - 1] == 0).all()
+    assert weights.max() > 0.9
+
+
+def test_taking_the_light_out_divides_by_it(model: MorphableModel, painter: PhotoTexture, uv_map: UvMap) -> None:
+    made = scene(model, 0.0)
+    half = Lighting(made.lighting.albedo, np.full_like(made.lighting.irradiance, 0.5))
+    plain = painter.paint(uv_map, *made[:4], half).astype(int)
+    delit = painter.paint(uv_map, *made[:4], half, delight=True)
+    mask = uv_map.mask.numpy() & (plain.max(-1) < 125)
+    assert np.abs(2 * plain[mask] - delit[mask]).max() <= 2
+
+
+def test_a_photo_finer_than_the_texture_is_averaged(model: MorphableModel, painter: PhotoTexture) -> None:
+    """A checkerboard of single pixels turns grey instead of a moire."""
+    made = scene(model, 0.0)
+    board = (np.indices(made.photo.shape[:2]).sum(0) % 2 * 255).astype(np.uint8)
+    uv_map = UvMap(model, 64, whole_head=True)
+    texture = painter.paint(uv_map, np.repeat(board[..., None], 3, 2), *made[1:5])
+    weights = torch.from_numpy(painter.weights(made.photo.shape[:2], *made[1:4]))
+    shown = uv_map.sample(weights[None, :, None])[0, ..., 0].numpy() > 0.999
+    assert np.abs(texture[shown].astype(int) - 128).max() < 20
+
+
+def test_a_photo_without_the_face_in_it_gives_the_model_alone(
+    model: MorphableModel, painter: PhotoTexture, uv_map: UvMap
+) -> None:
+    made = scene(model, 0.0)
+    away = made.vertices_photo + np.array([10_000, 0, 0], np.float32)
+    texture = painter.paint(uv_map, made.photo, away, *made[2:5])
+    lit = torch.from_numpy(np.clip(made.lighting.albedo * made.lighting.irradiance, 0, 1))
+    expected = uv_map.sample(lit[None])[0].numpy() * 255
+    mask = uv_map.mask.numpy()
+    assert np.quantile(np.abs(texture[mask] - expected[mask]), 0.99) <= 1.5
+
+
+def test_too_large_a_texture_is_refused(model: MorphableModel, painter: PhotoTexture) -> None:
+    made = scene(model, 0.0)
+    with pytest.raises(ConfigError, match="at most 4096"):
+        painter.paint(UvMap(model, 4097, whole_head=True), *made[:5])
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_spreading_keeps_what_is_known_and_fills_the_rest_from_it(size: int) -> None:
+    generator = np.random.default_rng(0)
+    texture = generator.integers(100, 120, (size, size, 3)).astype(np.uint8)
+    mask = generator.random((size, size)) < 0.1
+    mask[0, 0] = True
+    before = texture.copy()
+    filled = spread(np.where(mask[..., None], texture, 0), mask)
+    np.testing.assert_array_equal(filled[mask], before[mask])
+    assert filled.min() >= 100
+    assert spread(texture, np.zeros_like(mask)).tolist() == before.tolist()
