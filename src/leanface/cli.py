@@ -103,6 +103,56 @@ def _gate(arguments: argparse.Namespace) -> None:
         print(line)
 
 
+def _serve(arguments: argparse.Namespace) -> None:
+    from leanface.errors import BackendError
+
+    try:
+        from leanface.serving.run import serve
+        from leanface.serving.settings import Settings
+    except ModuleNotFoundError as error:
+        raise BackendError(f"{error}; `pip install -c constraints.txt leanface[serve]`.") from None
+    given = {name: value for name in Settings.model_fields if (value := getattr(arguments, name, None)) is not None}
+    key = os.environ.get("LEANFACE_API_KEY")
+    serve(Settings.given(given | ({"api_key": key} if key else {})), arguments.host, arguments.port)
+
+
+def _load(arguments: argparse.Namespace) -> None:
+    from leanface.data.photos import photo_path
+    from leanface.serving import load
+
+    photo = photo_path(arguments.photo).read_bytes()
+    rates = sorted(arguments.rates)
+    with load.own_service(arguments.serve) as url:
+        loads = load.measure(url, photo, rates, arguments.seconds)
+    print(load.markdown(loads), end="")
+    settings = {"photo": str(arguments.photo), "seconds": arguments.seconds, "serve": arguments.serve}
+    load.save(arguments.out, loads, settings)
+
+
+def _adaptive(arguments: argparse.Namespace) -> None:
+    from leanface.serving import compare
+
+    rows = compare.compare(arguments.small, arguments.large, arguments.runtime, arguments.threads)
+    print(compare.markdown(rows), end="")
+    compare.save(arguments.out, rows, arguments.small, arguments.large)
+
+
+def _export_bundle(arguments: argparse.Namespace) -> None:
+    from leanface.deployment.bundle import export_bundle
+
+    export_bundle(arguments.model, arguments.morphable_model, arguments.folder)
+    print(f"{arguments.folder}: run `python reconstruct.py --check` there")
+
+
+def _export_triton(arguments: argparse.Namespace) -> None:
+    from leanface.deployment.triton import export_triton
+
+    written = export_triton(arguments.model, arguments.plan, arguments.folder, arguments.batch)
+    print(f"{arguments.folder}: {', '.join(written.models)}")
+    if written.reason:
+        print(f"leanface_tensorrt has no plan, TensorRT will build its engine: {written.reason}")
+
+
 def _track(arguments: argparse.Namespace) -> None:
     from leanface import tracking
 
@@ -156,6 +206,62 @@ def _parser() -> argparse.ArgumentParser:
     bench.set_defaults(run=_bench)
     gate = commands.add_parser("gate", help="fail if the last report's gates failed, and say which")
     gate.set_defaults(run=_gate)
+    serve = commands.add_parser(
+        "serve", help="the network behind HTTP; clients need the key in LEANFACE_API_KEY, if it is set"
+    )
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    serve.add_argument("--port", type=_count, default=8000)
+    serve.add_argument("--model", type=Path, help="an exported network; by default the one that LeanFace ships")
+    serve.add_argument("--runtime", help="what runs it (default: the best that can)")
+    serve.add_argument("--larger", type=Path, help="a second network, which reads strange faces again")
+    serve.add_argument("--budget-ms", type=float, help="what that may cost per face, on average")
+    for name, text in {
+        "threads": "of each worker",
+        "workers": "processes with a network each (default: 1)",
+        "batch-max": "photos read together (default: 8)",
+        "queue-max": "photos that may wait; more are refused (default: 64)",
+        "bytes-max": "of a photo's file (default: 20 MiB)",
+        "pixels-max": "of a photo (default: 50 million)",
+        "faces-max": "read in one photo (default: 16)",
+    }.items():
+        serve.add_argument(f"--{name}", type=_count, metavar="N", help=text)
+    serve.add_argument("--batch-wait-ms", type=float, metavar="MS", help="wait for a second photo (default: 2)")
+    serve.add_argument("--time-limit-s", type=float, metavar="S", help="from a photo to its answer (default: 20)")
+    serve.add_argument("--cors-origins", nargs="+", metavar="ORIGIN", help="web pages that may use it (default: none)")
+    serve.add_argument("--tick-s", type=float, metavar="S", help="how often the monitor judges (default: 10)")
+    serve.add_argument("--no-drift", dest="watch_drift", action="store_const", const=False, help="do not watch drift")
+    serve.add_argument("--track", action="store_const", const=True, help="write the monitor's numbers to MLflow")
+    serve.set_defaults(run=_serve)
+    load = commands.add_parser(
+        "load", help="how long requests to a service of this machine take, and when it is saturated"
+    )
+    load.add_argument(
+        "--rates", type=_rate, nargs="+", default=[2.0, 5.0, 10.0, 20.0], metavar="R", help="offered per second"
+    )
+    load.add_argument("--seconds", type=_rate, default=10.0, help="for each rate (default: 10)")
+    load.add_argument("--photo", default="astronaut", help="a file, or the name of a packaged photo")
+    load.add_argument("--out", type=Path, default=paths.LOAD_REPORT, metavar="DIR", help="of load.json and load.md")
+    load.add_argument("serve", nargs="*", metavar="-- OPTION", help="of `leanface serve`")
+    load.set_defaults(run=_load)
+    adaptive = commands.add_parser("adaptive", help="what reading strange faces again with a larger network is worth")
+    adaptive.add_argument("--small", type=Path, default=paths.onnx_path(paths.DEPLOYED), metavar="FILE.onnx")
+    adaptive.add_argument("--large", type=Path, default=paths.onnx_path("original_fp32"), metavar="FILE.onnx")
+    adaptive.add_argument("--runtime", default="auto")
+    adaptive.add_argument("--threads", type=_count, metavar="N")
+    adaptive.add_argument("--out", type=Path, default=paths.ADAPTIVE_REPORT, metavar="DIR")
+    adaptive.set_defaults(run=_adaptive)
+    export = commands.add_parser("export", help="the network for other software: without PyTorch, or in Triton")
+    forms = export.add_subparsers(required=True, metavar="FORM")
+    bundle = forms.add_parser("bundle", help="a folder that needs only numpy and OpenVINO or ONNX Runtime")
+    bundle.add_argument("--morphable-model", type=Path, default=paths.MORPHABLE_MODEL, metavar="FILE.npz")
+    bundle.set_defaults(run=_export_bundle)
+    triton = forms.add_parser("triton", help="a model repository for Triton Inference Server")
+    triton.add_argument("--plan", type=Path, default=paths.engine_path(paths.DEPLOYED), help="engine of full TensorRT")
+    triton.add_argument("--batch", type=_count, default=32, metavar="N", help="largest batch (default: 32)")
+    triton.set_defaults(run=_export_triton)
+    for form in (bundle, triton):
+        form.add_argument("folder", type=Path, metavar="DIR")
+        form.add_argument("--model", type=Path, default=paths.onnx_path(paths.DEPLOYED), metavar="FILE.onnx")
     track = commands.add_parser("track", help="deliver to MLflow what it could not take earlier")
     track.set_defaults(run=_track)
     ablate = commands.add_parser("ablate", help="what each part of a stage's method is worth, under equal conditions")
@@ -171,6 +277,17 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
     return int(text)
+
+
+def _rate(text: str) -> float:
+    """Bounded: this machine has to send it all."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0.1 <= number <= 500:
+        raise argparse.ArgumentTypeError(f"expected a number from 0.1 to 500, got {text!r}")
+    return number
 
 
 def _size(text: str) -> int:

@@ -18,6 +18,9 @@ PACKAGED_MODEL = ASSETS / "leanface_int8.onnx"
 
 PARAMS = Path("params.yaml")
 CONF = Path("conf")
+CACHE = Path(".cache")
+"""What can be made again, and is not versioned."""
+
 REPORTS = Path("reports")
 CONFIG = REPORTS / "config.yaml"
 DEVICE = REPORTS / "device.json"
@@ -50,6 +53,9 @@ ABLATIONS = REPORTS / "ablations"
 QUANTIZED = Path("models/quantized")
 QUANTIZE_STATE = Path("models/.quantized.ckpt")
 QUANTIZE_REPORT = REPORTS / "quantize"
+
+LOAD_REPORT = REPORTS / "load"
+ADAPTIVE_REPORT = REPORTS / "adaptive"
 
 BENCHMARK = REPORTS / "benchmark.json"
 SUMMARY = REPORTS / "summary.json"

@@ -31,7 +31,7 @@ def load_photo(name_or_path: str | Path | BinaryIO) -> UInt8[np.ndarray, "H W 3"
     Raises:
         ArtifactError: the file is missing, damaged, enormous, or not an image of up to 16 bits per channel.
     """
-    path = _path(name_or_path) if isinstance(name_or_path, str | Path) else name_or_path
+    path = photo_path(name_or_path) if isinstance(name_or_path, str | Path) else name_or_path
     try:
         with Image.open(path) as photo:
             return _rgb(ImageOps.exif_transpose(photo))
@@ -76,7 +76,8 @@ def _named(path: Path | BinaryIO) -> str:
     return str(path) if isinstance(path, Path) else "what was sent"
 
 
-def _path(name_or_path: str | Path) -> Path:
+def photo_path(name_or_path: str | Path) -> Path:
+    """The file of a packaged photo, or the path itself; errors as for `load_photo`."""
     if not isinstance(name_or_path, str) or name_or_path not in PACKAGED_PHOTOS:
         return Path(name_or_path)
     package, file = PACKAGED_PHOTOS[name_or_path]

@@ -1,0 +1,134 @@
+"""`leanface export bundle`: a folder that runs with numpy and one runtime, without PyTorch and without LeanFace."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from leanface.data.alignment import template_from_landmarks3d, to_input
+from leanface.data.crops import crop_faces
+from leanface.data.detector import FaceDetector
+from leanface.data.photos import load_photo
+from leanface.deployment import standalone
+from leanface.errors import ArtifactError
+from leanface.face.morphable_model import MorphableModel, load_morphable_model
+from leanface.runtime import open_best
+from leanface.runtime.engine import ExportedNetwork, read_onnx
+
+SCRIPT = "reconstruct.py"
+CHECKED_PHOTO = "astronaut"
+
+README = """# LeanFace, on its own
+
+`{script}` reads a 3D face out of a photo. It needs Python 3.10 or newer, `numpy`, and `openvino` or `onnxruntime`:
+
+    pip install numpy openvino        # on x86 and ARM processors; OpenVINO computes INT8 as INT8
+    python {script} --check
+    python {script} photo.ppm --landmarks 120,95 164,94 141,123 124,147 160,146 --out face.obj
+
+`python {script} --help` and the script's first lines say more. Its functions can be imported, too:
+`Network(path)(crops)` gives coefficients, `MorphableModel(path).decode(coefficients, size)` the face.
+
+| | |
+|---|---|
+| `model.onnx` | the network, {precision}, for crops of {size} px |
+| `morphable_model.npz` | what its 257 coefficients mean: {vertices} vertices, bases in float16 |
+| `check.npz` | a crop and its coefficients, computed by {runtime} where this folder was made |
+| `bundle.json` | sizes and checksums |
+
+There is no face detector in here: any that finds eyes, nose and mouth will do.
+"""
+
+
+def export_bundle(onnx_path: Path, morphable_model: Path, folder: Path) -> None:
+    """Write the folder; it must not exist, or be one that this function wrote.
+
+    Args:
+        onnx_path: what stage export wrote.
+        morphable_model: what the network's coefficients belong to.
+
+    Raises:
+        ArtifactError: a file is missing or damaged, or the folder holds something else.
+        BackendError: no runtime can run the network here, so there is nothing to check against.
+    """
+    exported, model = read_onnx(onnx_path), load_morphable_model(morphable_model)
+    with replacing(folder, "bundle.json") as staging:
+        (staging / "model.onnx").write_bytes(exported.content)
+        np.savez_compressed(staging / "morphable_model.npz", allow_pickle=False, **_arrays(model))
+        runtime = _write_check(exported, model, staging / "check.npz")
+        shutil.copyfile(standalone.__file__, staging / SCRIPT)
+        text = README.format(
+            script=SCRIPT,
+            precision=exported.precision,
+            size=exported.image_size,
+            vertices=model.vertex_count,
+            runtime=runtime,
+        )
+        (staging / "README.md").write_text(text)
+        digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(staging.iterdir())}
+        content = {"image_size": exported.image_size, "precision": exported.precision, "sha256": digests}
+        (staging / "bundle.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+@contextmanager
+def replacing(folder: Path, mark: str) -> Generator[Path]:
+    """A new folder beside `folder`, which takes its place at the end unless the body fails.
+
+    Args:
+        mark: the name of a file that the new folder will have, and by which one to be replaced is known.
+
+    Raises:
+        ArtifactError: there is something else in `folder`, or it cannot be written.
+    """
+    if folder.exists() and not (folder / mark).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ArtifactError(f"{folder} exists and is no earlier export (it has no {mark}); name another folder.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise ArtifactError(f"cannot write {folder} ({error}); name another folder.") from error
+    try:
+        staging.chmod(0o755)  # mkdtemp's are for their owner alone
+        yield staging
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+            os.replace(folder, old / folder.name)
+            os.replace(staging, folder)
+            shutil.rmtree(old)
+        else:
+            os.replace(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _arrays(model: MorphableModel) -> dict[str, np.ndarray]:
+    shape = torch.cat([model.identity_basis, model.expression_basis])
+    return {
+        "mean_vertices": model.mean_vertices.numpy(),
+        "mean_albedo": model.mean_albedo.numpy(),
+        "shape_basis": shape.numpy().astype(np.float16),
+        "albedo_basis": model.albedo_basis.numpy().astype(np.float16),
+        "triangles": model.triangles.numpy().astype(np.int32),
+        "template": _template(model),
+    }
+
+
+def _template(model: MorphableModel) -> np.ndarray:
+    return template_from_landmarks3d(model.mean_vertices[model.landmarks].numpy())
+
+
+def _write_check(exported: ExportedNetwork, model: MorphableModel, path: Path) -> str:
+    """A real crop and the best runtime's coefficients of it; returns that runtime's name."""
+    face = crop_faces(load_photo(CHECKED_PHOTO), FaceDetector(), _template(model), exported.image_size)[0]
+    files: dict[str, Path] = {"openvino": exported.path, "onnxruntime": exported.path}
+    with open_best(files).runtime as runtime:
+        coefficients = runtime.run(to_input(face.crop)[None])
+        np.savez_compressed(path, crops=face.crop[None], coefficients=coefficients)
+        return runtime.name

@@ -1,0 +1,222 @@
+"""Read a 3D face out of a photo with nothing but numpy and OpenVINO or ONNX Runtime.
+
+    python reconstruct.py photo.ppm --landmarks 120,95 164,94 141,123 124,147 160,146 --out face.obj
+    python reconstruct.py crop.npy --out face.obj     # a crop that was aligned before
+    python reconstruct.py --check                     # does this machine compute what it should?
+
+Photos are binary PPM files (`convert photo.jpg photo.ppm`, `ffmpeg -i photo.jpg photo.ppm`) or .npy files of uint8
+(height, width, 3). The landmarks are the image-left and image-right eye, the tip of the nose, and the image-left and
+image-right corner of the mouth, in pixels, from any face detector.
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+FOCAL_PX, REFERENCE_PX, DISTANCE_DM = 1015.0, 224, 10.0
+TOLERANCE = 0.02
+"""Runtimes round INT8 differently: relative L2 distance of the coefficients that --check allows."""
+
+PPM_HEADER = re.compile(rb"P6(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+255\s")
+
+
+class Face(NamedTuple):
+    """A face in the camera's frame: x to the right, y up, z towards the camera, which is at z = 10 (decimetres)."""
+
+    vertices: np.ndarray  # (V,3) shape alone, without pose
+    posed: np.ndarray  # (V,3) rotated and moved as in the photo
+    colours: np.ndarray  # (V,3) skin under white light, in [0,1]
+    pixels: np.ndarray  # (V,2) where the crop shows them
+
+
+class Network:
+    """The network in OpenVINO, which computes INT8 as INT8 on a CPU, or else in ONNX Runtime."""
+
+    def __init__(self, path: Path, runtime: str | None = None) -> None:
+        missing: list[str] = []
+        for name in [runtime] if runtime else ["openvino", "onnxruntime"]:
+            try:
+                self.run = _RUNTIMES[name](path)
+                self.runtime = name
+                return
+            except ImportError as error:
+                missing.append(f"{name}: {error}")
+        raise SystemExit(f"No runtime: {'; '.join(missing)}. `pip install openvino` or `pip install onnxruntime`.")
+
+    def __call__(self, crops: np.ndarray) -> np.ndarray:
+        """Coefficients (N,257) of uint8 crops (N,size,size,3)."""
+        return self.run(np.ascontiguousarray(crops.transpose(0, 3, 1, 2), np.float32) / np.float32(255))
+
+
+def _openvino(path: Path) -> Any:
+    import openvino
+
+    properties = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    request = openvino.Core().compile_model(path, "CPU", properties).create_infer_request()
+
+    def run(images: np.ndarray) -> np.ndarray:
+        return np.array(request.infer({"images": images})["coefficients"])
+
+    return run
+
+
+def _onnxruntime(path: Path) -> Any:
+    import onnxruntime as ort
+
+    onnxruntime: Any = ort  # it has no types
+    onnxruntime.set_default_logger_severity(3)
+    # With this optimisation ONNX Runtime 1.31 computes wrong values where Q/DQ meets float16.
+    session = onnxruntime.InferenceSession(
+        str(path), providers=["CPUExecutionProvider"], disabled_optimizers=["WeightBiasQuantization"]
+    )
+
+    def run(images: np.ndarray) -> np.ndarray:
+        return session.run(["coefficients"], {"images": images})[0]
+
+    return run
+
+
+_RUNTIMES = {"openvino": _openvino, "onnxruntime": _onnxruntime}
+
+
+class MorphableModel:
+    """The face as a linear function of its coefficients."""
+
+    def __init__(self, path: Path) -> None:
+        with np.load(path) as arrays:
+            self.mean_vertices = arrays["mean_vertices"]
+            self.mean_albedo = arrays["mean_albedo"]
+            self.shape_basis = arrays["shape_basis"].astype(np.float32)  # (144, V*3): identity, then expression
+            self.albedo_basis = arrays["albedo_basis"].astype(np.float32)  # (80, V*3)
+            self.triangles = arrays["triangles"]
+            self.template = arrays["template"]  # (5,2) landmarks in a crop of 224 px
+
+    def decode(self, coefficients: np.ndarray, size: int) -> Face:
+        """The face of one reading (257,) of a crop of `size` pixels."""
+        vertices = self.mean_vertices + (coefficients[:144] @ self.shape_basis).reshape(-1, 3)
+        colours = self.mean_albedo + (coefficients[144:224] @ self.albedo_basis).reshape(-1, 3)
+        posed = vertices @ _rotation(coefficients[224:227]).T + coefficients[254:257]
+        pixels = posed[:, :2] / (DISTANCE_DM - posed[:, 2:]) * (FOCAL_PX * size / REFERENCE_PX)
+        return Face(vertices, posed, colours.clip(0, 1), pixels * (1, -1) + (size - 1) / 2)
+
+
+def _rotation(angles_rad: np.ndarray) -> np.ndarray:
+    """Roll @ yaw @ pitch."""
+    (cx, cy, cz), (sx, sy, sz) = np.cos(angles_rad), np.sin(angles_rad)
+    pitch = np.array([(1, 0, 0), (0, cx, -sx), (0, sx, cx)])
+    yaw = np.array([(cy, 0, sy), (0, 1, 0), (-sy, 0, cy)])
+    roll = np.array([(cz, -sz, 0), (sz, cz, 0), (0, 0, 1)])
+    return roll @ yaw @ pitch
+
+
+def align(photo: np.ndarray, landmarks: np.ndarray, template: np.ndarray, size: int) -> np.ndarray:
+    """The crop (size,size,3) in which the landmarks lie, by least squares, on the template's; no rotation."""
+    target = (template + 0.5) * (size / REFERENCE_PX) - 0.5
+    source = landmarks - landmarks.mean(0)
+    scale = float((source * (target - target.mean(0))).sum() / np.square(source).sum())
+    shift = target.mean(0) - scale * landmarks.mean(0)
+    columns = _resampling(photo.shape[1], size, scale, shift[0])
+    rows = _resampling(photo.shape[0], size, scale, shift[1])
+    # In 8 bits between the two passes, as in the crops that the network learned from.
+    narrow = np.einsum("hwc,jw->hjc", photo.astype(np.float32), columns, optimize=True).round().clip(0, 255)
+    return np.einsum("ih,hjc->ijc", rows, narrow, optimize=True).round().clip(0, 255).astype(np.uint8)
+
+
+def _resampling(length: int, size: int, scale: float, shift: float) -> np.ndarray:
+    """What each of `length` pixels gives to each of `size`: bicubic, wider where it shrinks, edge pixels repeated."""
+    centre = (np.arange(size) - shift) / scale
+    stretch = max(1.0, 1 / scale)
+    reach = int(np.ceil(2 * stretch)) + 1
+    near = np.floor(centre).astype(int)[:, None] + np.arange(-reach, reach + 1)
+    t = np.abs(near - centre[:, None]) / stretch
+    inner, outer = (1.5 * t - 2.5) * t * t + 1, ((-0.5 * t + 2.5) * t - 4) * t + 2
+    weights = np.where(t < 1, inner, np.where(t < 2, outer, 0.0))
+    matrix = np.zeros((size, length), np.float32)
+    np.add.at(matrix, (np.arange(size)[:, None], near.clip(0, length - 1)), weights / weights.sum(1, keepdims=True))
+    return matrix
+
+
+def read_image(path: Path) -> np.ndarray:
+    """A binary PPM of 8 bits, or a .npy file of uint8 (height, width, 3)."""
+    if path.suffix == ".npy":
+        image = np.load(path, allow_pickle=False)
+    else:
+        content = path.read_bytes()
+        header = PPM_HEADER.match(content)
+        if header is None:
+            raise SystemExit(f"{path} is no binary PPM of 8 bits; `convert {path} photo.ppm` or ffmpeg makes one.")
+        width, height = int(header[1]), int(header[2])
+        pixels = np.frombuffer(content, np.uint8, offset=header.end())
+        if len(pixels) < height * width * 3:
+            raise SystemExit(f"{path} is truncated: {len(pixels)} bytes of {height * width * 3}.")
+        image = pixels[: height * width * 3].reshape(height, width, 3)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise SystemExit(f"{path} holds {image.dtype} {image.shape}; expected uint8 (height, width, 3).")
+    return image
+
+
+def save_obj(path: Path, face: Face, triangles: np.ndarray) -> None:
+    """A mesh in metres, with a colour for each vertex."""
+    rows = np.hstack([face.vertices / 10, face.colours])
+    vertices = "".join("v {:.6f} {:.6f} {:.6f} {:.4f} {:.4f} {:.4f}\n".format(*row) for row in rows)
+    faces = "".join("f {} {} {}\n".format(*row) for row in triangles + 1)
+    staging = path.with_name(f".{path.name}.partial")
+    staging.write_text("# LeanFace; metres, x right, y up, z towards the camera\n" + vertices + faces)
+    os.replace(staging, path)
+
+
+def check(network: Network) -> None:
+    """Compare with what the network gave where the bundle was made."""
+    with np.load(HERE / "check.npz") as known:
+        crops, expected = known["crops"], known["coefficients"]
+    found = network(crops)
+    distance = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+    times_ms: list[float] = []
+    for _ in range(50):
+        start = time.perf_counter()
+        network(crops[:1])
+        times_ms.append(1000 * (time.perf_counter() - start))
+    print(f"{network.runtime}: distance {distance:.2g} (at most {TOLERANCE}), {np.median(times_ms):.2f} ms a face")
+    if distance > TOLERANCE:
+        raise SystemExit("This machine computes something else.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("image", type=Path, nargs="?", help="a photo, with --landmarks, or an aligned crop")
+    parser.add_argument("--landmarks", nargs=5, metavar="X,Y", help="eyes, nose, corners of the mouth")
+    parser.add_argument("--out", type=Path, default=Path("face.obj"))
+    parser.add_argument("--runtime", choices=sorted(_RUNTIMES))
+    parser.add_argument("--check", action="store_true", help="compare with known coefficients, and measure")
+    arguments = parser.parse_args()
+    size = json.loads((HERE / "bundle.json").read_text())["image_size"]
+    network = Network(HERE / "model.onnx", arguments.runtime)
+    if arguments.check:
+        return check(network)
+    if arguments.image is None:
+        parser.error("an image is needed, or --check")
+    image, model = read_image(arguments.image), MorphableModel(HERE / "morphable_model.npz")
+    if arguments.landmarks:
+        landmarks = np.array([[float(number) for number in point.split(",")] for point in arguments.landmarks])
+        image = align(image, landmarks, model.template, size)
+    if image.shape != (size, size, 3):
+        raise SystemExit(
+            f"A crop has {size} x {size} pixels, this image {image.shape[1]} x {image.shape[0]}: give its --landmarks."
+        )
+    coefficients = network(image[None])[0]
+    save_obj(arguments.out, model.decode(coefficients, size), model.triangles)
+    np.save(arguments.out.with_suffix(".npy"), coefficients)
+    pitch, yaw, roll = np.degrees(coefficients[224:227])
+    print(f"{arguments.out}: pitch {pitch:.1f}, yaw {yaw:.1f}, roll {roll:.1f} degrees, by {network.runtime}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

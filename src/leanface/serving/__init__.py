@@ -1,0 +1,1 @@
+"""`leanface serve`: the network behind HTTP."""

@@ -1,0 +1,284 @@
+"""Worker processes behind one queue: batches, limits, and replacements for those that die.
+
+Each worker has a thread here that takes what waits, sends it, and waits for the answer. A worker that dies or takes too
+long takes its batch with it: the photos are read again, each alone, so that the one which killed it takes no other
+along; that one gets an error when it does so a second time. So every job that was accepted has an answer.
+"""
+
+import contextlib
+import itertools
+import logging
+import multiprocessing
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+
+from leanface.errors import BackendError
+from leanface.reconstruction.lean_face import processors
+from leanface.serving.messages import Answer, Answers, Failed, Job, Ready
+from leanface.serving.settings import Settings
+from leanface.serving.worker import work
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 2
+START_SECONDS = 120.0
+PATIENCE_SECONDS = 0.5
+"""How soon the death of an idle worker is noticed."""
+
+PAUSE_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0)
+"""Before a worker is replaced again that died before it had answered anything."""
+
+
+class BusyError(Exception):
+    """The queue is full."""
+
+
+class ClosedError(Exception):
+    """No more jobs are accepted."""
+
+
+@dataclass(eq=False)
+class _Waiting:
+    job: Job
+    since: float
+    future: "Future[Answer]" = field(default_factory=Future[Answer])
+    attempts: int = 0
+
+
+@dataclass(frozen=True)
+class Watchers:
+    """Called from the workers' threads."""
+
+    restarted: Callable[[str], None] = lambda reason: None
+    memory: Callable[[int, int], None] = lambda worker, memory_bytes: None
+
+
+class Fleet:
+    """Started by `start`, ended by `close`. Any thread may submit."""
+
+    def __init__(self, settings: Settings, watchers: Watchers | None = None) -> None:
+        """Nothing is started yet."""
+        self._settings = settings
+        self._watchers = watchers or Watchers()
+        self._queue: deque[_Waiting] = deque()
+        self._change = threading.Condition()
+        self._closing = False
+        self._ready: dict[int, Ready] = {}
+        self._processes: dict[int, BaseProcess] = {}
+        self._failure: str | None = None
+        self._threads = [
+            threading.Thread(target=self._run, args=(index,), name=f"worker-{index}", daemon=True)
+            for index in range(settings.workers)
+        ]
+
+    def start(self) -> None:
+        """Start all workers; returns at once."""
+        for thread in self._threads:
+            thread.start()
+
+    def wait_ready(self, seconds: float = START_SECONDS) -> Ready:
+        """Wait for the first worker.
+
+        Raises:
+            BackendError: none can start, or none did in time.
+        """
+        with self._change:
+            self._change.wait_for(lambda: self._ready or self._failure, seconds)
+            if self._ready:
+                return next(iter(self._ready.values()))
+        raise BackendError(f"no worker started: {self._failure or f'not within {seconds:.0f} s'}")
+
+    @property
+    def ready(self) -> int:
+        """How many workers can take photos."""
+        return len(self._ready)
+
+    @property
+    def waiting(self) -> int:
+        """How many photos wait."""
+        return len(self._queue)
+
+    @property
+    def processes(self) -> list[int]:
+        """Process ids of the workers that live."""
+        return [process.pid for process in list(self._processes.values()) if process.pid and process.is_alive()]
+
+    def submit(self, job: Job) -> "Future[Answer]":
+        """Accept a photo. A future that is cancelled before its photo's turn frees its place.
+
+        Raises:
+            BusyError: as many wait as may.
+            ClosedError: `close` was called.
+        """
+        with self._change:
+            if self._closing:
+                raise ClosedError
+            if len(self._queue) >= self._settings.queue_max:
+                raise BusyError
+            waiting = _Waiting(job, time.monotonic())
+            self._queue.append(waiting)
+            self._change.notify()
+        return waiting.future
+
+    def close(self, seconds: float = 10.0) -> None:
+        """Accept nothing more, answer what was accepted, end the workers; what is not done in time gets an error."""
+        with self._change:
+            self._closing = True
+            self._change.notify_all()
+        until = time.monotonic() + seconds
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(max(0.0, until - time.monotonic()))
+        for process in list(self._processes.values()):
+            process.kill()
+        with self._change:
+            left, self._queue = list(self._queue), deque()
+        for waiting in left:
+            _answer(waiting, Answer(error="not_ready", detail="the service was stopped."))
+
+    def _run(self, index: int) -> None:
+        """One worker's place: its processes, one after the other."""
+        failures = itertools.count()
+        while self._queue or not self._closing:
+            process, connection = self._spawn(index)
+            answered = False
+            try:
+                answered = self._serve(index, process, connection)
+            except Exception:
+                logger.exception("worker %d's thread failed", index)
+            finally:
+                with self._change:
+                    self._ready.pop(index, None)
+                connection.close()  # an idle worker ends by itself
+                process.join(1.0)
+                if process.is_alive():
+                    process.kill()
+                    process.join()
+                process.close()
+                self._processes.pop(index, None)
+            if answered:
+                failures = itertools.count()
+            with self._change:
+                self._change.wait_for(lambda: self._closing, PAUSE_SECONDS[min(next(failures), len(PAUSE_SECONDS) - 1)])
+
+    def _spawn(self, index: int) -> tuple[BaseProcess, Connection]:
+        context = multiprocessing.get_context("spawn")  # forking a process with threads is not safe
+        ours, theirs = context.Pipe()
+        threads = self._settings.threads or max(1, processors() // self._settings.workers)
+        process = context.Process(
+            target=work, args=(theirs, self._settings, threads), name=f"leanface-{index}", daemon=True
+        )
+        process.start()
+        self._processes[index] = process
+        theirs.close()  # so that its end is seen when the process ends
+        return process, ours
+
+    def _serve(self, index: int, process: BaseProcess, connection: Connection) -> bool:
+        """Hand out batches until the worker is lost, or the service closes; whether any was answered."""
+        first = self._receive(connection, START_SECONDS)
+        if not isinstance(first, Ready):
+            reason = first.reason if isinstance(first, Failed) else "a worker ended while it started"
+            logger.error("worker %d did not start: %s", index, reason)
+            with self._change:
+                self._failure = reason
+                self._change.notify_all()
+            self._watchers.restarted("start")
+            return False
+        with self._change:
+            self._failure = None
+            self._ready[index] = first
+            self._change.notify_all()
+        answered = False
+        while True:
+            batch = self._take(process)
+            if batch is None:
+                return answered
+            if not batch:  # it died while it had nothing to do
+                logger.warning("worker %d died, exit code %s", index, process.exitcode)
+                self._watchers.restarted("died")
+                return answered
+            sent = time.monotonic()
+            with contextlib.suppress(OSError):
+                connection.send([waiting.job for waiting in batch])
+            reply = self._receive(connection, self._settings.time_limit_s)
+            if isinstance(reply, Answers):
+                answered = True
+                self._watchers.memory(index, reply.memory_bytes)
+                for waiting, answer in zip(batch, reply.answers, strict=True):
+                    waited_ms = 1000 * (sent - waiting.since)
+                    _answer(waiting, replace(answer, steps_ms={"queue": waited_ms, **answer.steps_ms}))
+                continue
+            late = time.monotonic() - sent >= self._settings.time_limit_s
+            logger.warning("worker %d %s", index, "took too long" if late else f"died, exit code {process.exitcode}")
+            self._watchers.restarted("time_limit" if late else "died")
+            process.kill()
+            self._retry(batch, "time_limit" if late else "worker_died")
+            return answered
+
+    def _receive(self, connection: Connection, seconds: float) -> object:
+        """A message, or None if there is none in time, or never will be."""
+        try:
+            return connection.recv() if connection.poll(seconds) else None
+        except (EOFError, OSError):
+            return None
+
+    def _take(self, process: BaseProcess) -> list[_Waiting] | None:
+        """The next batch; [] if the worker has died meanwhile, None if there will be none."""
+        with self._change:
+            while process.is_alive():
+                batch = self._pop(self._settings.batch_max)
+                if batch:
+                    return self._fill(batch)
+                if self._closing:
+                    return None
+                self._change.wait(PATIENCE_SECONDS)
+        return []
+
+    def _fill(self, batch: list[_Waiting]) -> list[_Waiting]:
+        """Wait a little for more photos, unless the batch holds one that failed before."""
+        until = time.monotonic() + self._settings.batch_wait_ms / 1000
+        while not batch[0].attempts and (room := self._settings.batch_max - len(batch)):
+            batch += self._pop(room, fresh=True)
+            left = until - time.monotonic()
+            if left <= 0 or not self._change.wait_for(lambda: self._queue, left) or self._queue[0].attempts:
+                break
+        return batch
+
+    def _pop(self, room: int, fresh: bool = False) -> list[_Waiting]:
+        """Up to `room` photos that still want an answer; one that failed before goes alone."""
+        batch: list[_Waiting] = []
+        while self._queue and len(batch) < room:
+            retried = self._queue[0].attempts > 0
+            if retried and (batch or fresh):
+                break
+            waiting = self._queue.popleft()
+            # The future of one that failed before is running already.
+            if retried or waiting.future.set_running_or_notify_cancel():
+                batch.append(waiting)
+            if retried:
+                break
+        return batch
+
+    def _retry(self, batch: list[_Waiting], kind: str) -> None:
+        again: list[_Waiting] = []
+        for waiting in batch:
+            # A photo that takes too long alone would do so again.
+            waiting.attempts += ATTEMPTS if kind == "time_limit" and len(batch) == 1 else 1
+            if waiting.attempts < ATTEMPTS:
+                again.append(waiting)
+            else:
+                _answer(waiting, Answer(error=kind, detail="the photo could not be read; send another one."))
+        with self._change:
+            self._queue.extendleft(reversed(again))
+            self._change.notify_all()
+
+
+def _answer(waiting: _Waiting, answer: Answer) -> None:
+    with contextlib.suppress(Exception):  # whoever asked has given up
+        waiting.future.set_result(answer)

@@ -1,0 +1,156 @@
+"""The folder that needs no PyTorch: it runs where there is none, and computes what LeanFace computes."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from leanface import paths
+from leanface.data.alignment import TEMPLATE_224, align, template_from_landmarks3d
+from leanface.data.photos import load_photo
+from leanface.deployment.bundle import SCRIPT, export_bundle
+from leanface.errors import ArtifactError
+from leanface.face.camera import camera_from_model, image_from_camera
+from leanface.face.coefficients import split
+from leanface.runtime import open_runtime
+
+NEEDED = {"openvino": ("openvino",), "onnxruntime": ("onnxruntime", "flatbuffers")}
+"""What of the installed packages each runtime may use, beside numpy."""
+
+LANDMARKS = np.array([(187.0, 96.0), (250.0, 97.0), (217.0, 140.0), (192.0, 160.0), (246.0, 161.0)])
+
+
+@pytest.fixture(scope="module")
+def folder(exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("deployed") / "bundle"
+    export_bundle(exported.int8, paths.PACKAGED_MORPHABLE_MODEL, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def script(folder: Path) -> ModuleType:
+    """The bundle's own script as a module."""
+    spec = importlib.util.spec_from_file_location("standalone_script", folder / SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def bare(tmp_path: Path):
+    """runtime -> a Python that finds numpy and this runtime, and nothing else that is installed here."""
+
+    def python(runtime: str) -> list[str]:
+        installed = Path(np.__file__).parents[1]
+        site = tmp_path / f"site-{runtime}"
+        site.mkdir()
+        for name in ("numpy", "numpy.libs", *NEEDED[runtime]):
+            if (installed / name).exists():
+                (site / name).symlink_to(installed / name)
+        start = (
+            f"import runpy, sys; sys.path.append({str(site)!r}); sys.argv = sys.argv[1:]; "
+            "runpy.run_path(sys.argv[0], run_name='__main__')"
+        )
+        return [sys.executable, "-I", "-S", "-c", start]
+
+    return python
+
+
+def run(command: list[str], *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize("runtime", NEEDED)
+def test_it_runs_where_there_is_no_pytorch(folder: Path, bare, model, runtime: str, tmp_path: Path) -> None:
+    python = bare(runtime)
+    absent = tmp_path / "absent.py"
+    absent.write_text(
+        "import importlib.util as u; print([n for n in ('torch', 'scipy', 'PIL', 'leanface') if u.find_spec(n)])"
+    )
+    assert run(python, absent).stdout == "[]\n"
+
+    checked = run(python, folder / SCRIPT, "--check")
+    assert checked.returncode == 0, checked.stderr
+    assert checked.stdout.startswith(f"{runtime}: distance")
+
+    photo = tmp_path / "photo.ppm"
+    pixels = load_photo("astronaut")
+    photo.write_bytes(b"P6\n# a comment\n%d %d\n255\n" % (pixels.shape[1], pixels.shape[0]) + pixels.tobytes())
+    points = [f"{x},{y}" for x, y in LANDMARKS]
+    done = run(python, folder / SCRIPT, photo, "--landmarks", *points, "--out", tmp_path / "face.obj")
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "face.obj").read_text().splitlines()
+    assert sum(line.startswith("v ") for line in lines) == model.vertex_count
+    assert np.load(tmp_path / "face.npy").shape == (257,)
+
+
+def test_its_coefficients_are_the_runtimes_own(folder: Path, script: ModuleType, exported) -> None:
+    crops = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
+    images = crops.transpose(0, 3, 1, 2).astype(np.float32) / 255
+    with open_runtime("openvino", exported.int8) as runtime:
+        expected = runtime.run(np.ascontiguousarray(images))
+    assert np.allclose(script.Network(folder / "model.onnx", "openvino")(crops), expected, atol=1e-4)
+
+
+def test_it_decodes_as_leanface_does(folder: Path, script: ModuleType, model) -> None:
+    coefficients = 0.5 * torch.randn(257, generator=torch.Generator().manual_seed(0))
+    face = script.MorphableModel(folder / "morphable_model.npz").decode(coefficients.numpy(), 112)
+    parts = split(coefficients[None])
+    vertices = model.vertices(parts.identity, parts.expression)
+    posed = camera_from_model(vertices, parts.angles_rad, parts.translation)
+    assert np.abs(face.vertices - vertices[0].numpy()).max() < 2e-4  # dm: 0.02 mm
+    assert np.abs(face.posed - posed[0].numpy()).max() < 2e-4
+    assert np.abs(face.colours - model.albedo(parts.albedo)[0].numpy()).max() < 1e-3
+    assert np.abs(face.pixels - image_from_camera(posed, 112)[0, :, :2].numpy()).max() < 0.02
+
+
+@pytest.mark.parametrize("zoom", [1, 3])
+def test_it_aligns_as_leanface_does(folder: Path, script: ModuleType, model, zoom: int) -> None:
+    """Shrunk and enlarged."""
+    photo = np.ascontiguousarray(load_photo("astronaut")[::zoom, ::zoom])
+    template = script.MorphableModel(folder / "morphable_model.npz").template
+    assert np.array_equal(template, template_from_landmarks3d(model.mean_vertices[model.landmarks].numpy()))
+    assert np.allclose(template, TEMPLATE_224, atol=0.1)
+    expected, _ = align(photo, LANDMARKS / zoom, template, 112)
+    found = script.align(photo, LANDMARKS / zoom, template, 112)
+    assert np.abs(found.astype(int) - expected).mean() < 0.01
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"P6", b"P5 2 2 255\n0000", b"P6 2 2 65535\n", b"P6 2 2 255\n0000", b"\x89PNG\r\n"]
+)
+def test_what_is_no_photo_is_refused(script: ModuleType, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "photo.ppm"
+    path.write_bytes(content)
+    with pytest.raises(SystemExit, match=r"photo\.ppm is"):
+        script.read_image(path)
+
+
+def test_a_network_that_computes_something_else_is_found(folder: Path, script: ModuleType) -> None:
+    network = script.Network(folder / "model.onnx", "openvino")
+    plain = network.run
+    network.run = lambda images: 1.1 * plain(images)
+    with pytest.raises(SystemExit, match="something else"):
+        script.check(network)
+
+
+def test_the_folder_says_what_it_holds(folder: Path) -> None:
+    content = json.loads((folder / "bundle.json").read_text())
+    assert (content["image_size"], content["precision"]) == (64, "int8")
+    assert set(content["sha256"]) | {"bundle.json"} == {path.name for path in folder.iterdir()}
+
+
+def test_something_else_in_the_folder_stays(exported, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(ArtifactError, match="no earlier export"):
+        export_bundle(exported.int8, paths.PACKAGED_MORPHABLE_MODEL, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

@@ -1,0 +1,292 @@
+"""`leanface serve` as its clients see it: a real process on the loopback interface, stopped by a signal in the end."""
+
+import http.client
+import io
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import pytest
+import trimesh
+from PIL import Image
+
+from leanface.cli import main
+from leanface.errors import BackendError
+from leanface.serving import load
+
+KEY = "correct-horse-battery"
+BYTES_MAX, PIXELS_MAX, QUEUE_MAX = 400_000, 1_000_000, 6
+
+
+class Reply(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self):
+        return json.loads(self.body)
+
+
+class Server(NamedTuple):
+    process: subprocess.Popen
+    port: int
+    log: Path
+
+    def ask(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Reply:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            connection.request(method, path, body, {"x-api-key": KEY} if headers is None else headers)
+            reply = connection.getresponse()
+            return Reply(reply.status, {k.lower(): v for k, v in reply.getheaders()}, reply.read())
+        finally:
+            connection.close()
+
+    def read(self, photo: bytes, query: str = "", **headers: str) -> Reply:
+        return self.ask("POST", f"/v1/reconstruct{query}", photo, {"x-api-key": KEY, **headers})
+
+
+def start(model: Path, folder: Path, *options: str) -> Server:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = folder / "serve.log"
+    command = [sys.executable, "-m", "leanface", "serve", "--model", str(model), "--port", str(port), *options]
+    environment = os.environ | {"LEANFACE_API_KEY": KEY}
+    with log.open("w") as output:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
+    server = Server(process, port, log)
+    end = time.monotonic() + 90
+    while True:
+        try:
+            if server.ask("GET", "/readyz").status == 200:
+                return server
+        except OSError:
+            assert process.poll() is None, log.read_text()
+        assert time.monotonic() < end, log.read_text()
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def server(exported, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    limits = {
+        "bytes-max": BYTES_MAX,
+        "pixels-max": PIXELS_MAX,
+        "queue-max": QUEUE_MAX,
+        "time-limit-s": 30,
+        "threads": 1,
+    }
+    options = [text for name, value in limits.items() for text in (f"--{name}", str(value))]
+    server = start(exported.int8, tmp_path_factory.mktemp("serve"), *options, "--no-drift", "--tick-s", "0.2")
+    yield server
+    server.process.kill()
+    server.process.wait()
+
+
+def test_faces_come_as_json_mesh_and_picture(server: Server, photo: bytes) -> None:
+    reply = server.read(photo)
+    assert (reply.status, reply.headers["content-type"]) == (200, "application/json")
+    assert len(reply.json()["faces"]) == 1
+    mesh = server.read(photo, "?format=glb&texture=512")
+    assert mesh.headers["content-type"] == "model/gltf-binary"
+    assert len(trimesh.load(io.BytesIO(mesh.body), file_type="glb", force="mesh").faces) > 10_000
+    picture = server.read(photo, "?format=png&faces=largest")
+    assert Image.open(io.BytesIO(picture.body)).format == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("body", "query", "status", "kind"),
+    [
+        (b"", "", 400, "not_a_photo"),
+        (b"hello", "", 400, "not_a_photo"),
+        (b'{"image": "x"}', "", 400, "not_a_photo"),
+        (bytes(BYTES_MAX + 1), "", 413, "too_large"),
+        (b"hello", "?format=exe", 422, "bad_query"),
+        (b"hello", "?texture=-1", 422, "bad_query"),
+    ],
+)
+def test_every_refusal_says_why(server: Server, body: bytes, query: str, status: int, kind: str) -> None:
+    reply = server.read(body, query)
+    assert (reply.status, reply.json()["error"]) == (status, kind)
+    assert len(reply.json()["detail"]) > 10
+
+
+def test_photos_without_a_face_and_bombs_are_refused(server: Server, faceless: bytes, bomb: bytes) -> None:
+    assert (server.read(faceless).status, server.read(faceless).json()["error"]) == (422, "no_face")
+    assert (server.read(bomb).status, server.read(bomb).json()["error"]) == (413, "too_large")
+
+
+def test_a_body_of_unknown_length_is_limited_too(server: Server) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    connection.putrequest("POST", "/v1/reconstruct")
+    connection.putheader("x-api-key", KEY)
+    connection.putheader("transfer-encoding", "chunked")
+    connection.endheaders()
+    try:
+        for _ in range(30):  # 30 MB, if it took them
+            connection.send(b"%x\r\n" % 1_000_000 + bytes(1_000_000) + b"\r\n")
+    except OSError:
+        pass  # it does not
+    assert connection.getresponse().status == 413
+    connection.close()
+
+
+def test_without_the_key_only_health_is_told(server: Server, photo: bytes) -> None:
+    nothing: dict[str, str] = {}
+    for headers in (nothing, {"x-api-key": "wrong"}, {"x-api-key": KEY + "x"}, {"authorization": f"Basic {KEY}"}):
+        reply = server.ask("POST", "/v1/reconstruct", photo, headers)
+        assert (reply.status, reply.json()["error"]) == (401, "unauthorized")
+        assert reply.headers["www-authenticate"] == "Bearer"
+    assert server.ask("GET", "/metrics", headers=nothing).status == 401
+    assert server.ask("GET", "/v1/monitor", headers=nothing).status == 401
+    assert server.ask("GET", "/healthz", headers=nothing).status == 200
+    assert server.ask("GET", "/readyz", headers=nothing).json() == {"status": "ready", "workers": 1}
+    assert server.ask("POST", "/v1/reconstruct", photo, {"authorization": f"Bearer {KEY}"}).status == 200
+
+
+def test_other_web_pages_may_not_use_it(server: Server, photo: bytes) -> None:
+    origin = {"origin": "https://example.org"}
+    asked = server.ask("OPTIONS", "/v1/reconstruct", headers={**origin, "access-control-request-method": "POST"})
+    assert asked.status == 405
+    assert not [name for name in server.read(photo, **origin).headers if name.startswith("access-control")]
+
+
+def test_the_description_names_routes_formats_and_errors(server: Server) -> None:
+    content = server.ask("GET", "/openapi.json").json()
+    post = content["paths"]["/v1/reconstruct"]["post"]
+    assert "image/jpeg" in post["requestBody"]["content"]
+    assert set(post["responses"]["200"]["content"]) == {"application/json", "model/gltf-binary", "image/png"}
+    assert {"400", "401", "413", "422", "429", "503", "504"} <= set(post["responses"])
+    assert server.ask("GET", "/docs").status == 200
+
+
+def test_hundreds_of_random_requests_never_bring_a_500(server: Server, hostile: list[bytes], photo: bytes) -> None:
+    chance = random.Random(0)
+    bodies = [*hostile, *(chance.randbytes(chance.randrange(3000)) for _ in range(300))]
+    kinds = ("image/jpeg", "application/json", "multipart/form-data; boundary=x", "text/html; charset=latin-9", "")
+    queries = ("", "?format=glb", "?format=png&faces=all", "?format=%00", "?texture=1e9", "?faces=all&faces=largest")
+    for body in bodies:
+        headers = {"content-type": chance.choice(kinds), "accept": chance.choice(("*/*", "text/html"))}
+        reply = server.read(body, chance.choice(queries), **headers)
+        assert 400 <= reply.status < 500, (reply, body[:40])
+    for method, path in (("GET", "/v1/reconstruct"), ("DELETE", "/metrics"), ("GET", "/../etc/passwd"), ("PUT", "/")):
+        assert server.ask(method, path).status in (404, 405)
+    assert server.read(photo).status == 200
+
+
+@pytest.mark.parametrize(
+    "text", [b"\0" * 100, b"GET\r\n\r\n", b"POST / HTTP/9.9\r\n\r\n", b"GET / HTTP/1.1\r\nx:" + b"y" * 99_999]
+)
+def test_what_is_not_http_does_no_harm(server: Server, text: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        try:
+            connection.sendall(text)
+            connection.shutdown(socket.SHUT_WR)
+            assert b" 500 " not in connection.recv(1000)
+        except OSError:
+            pass  # hung up on
+    assert server.ask("GET", "/healthz").status == 200
+
+
+def at_once(count: int, call: Callable[[], Reply]) -> list[Reply]:
+    gate = threading.Barrier(count)
+
+    def wait_and_call(_: int) -> Reply:
+        gate.wait()
+        return call()
+
+    with ThreadPoolExecutor(count) as threads:
+        return list(threads.map(wait_and_call, range(count)))
+
+
+def test_more_than_the_queue_holds_is_told_to_come_back(server: Server, photo: bytes) -> None:
+    replies = at_once(40, lambda: server.read(photo, "?format=glb"))
+    refused = [reply for reply in replies if reply.status == 429]
+    assert refused
+    assert {reply.status for reply in replies} == {200, 429}
+    assert {reply.headers["retry-after"] for reply in refused} == {"1"}
+
+
+def test_prometheus_and_the_monitor_know_what_happened(server: Server, photo: bytes) -> None:
+    server.read(photo)
+    text = server.ask("GET", "/metrics").body.decode()
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("leanface"))
+    assert float(values['leanface_requests_total{outcome="ok"}']) >= 1
+    for step in ("queue", "decode", "detect", "network", "encode", "total"):
+        assert float(values[f'leanface_step_seconds_count{{step="{step}"}}']) >= 1
+    assert float(values["leanface_batch_size_count"]) >= 1
+    assert float(values['leanface_worker_memory_bytes{worker="0"}']) > 1e7
+    assert values["leanface_queue_length"] == "0.0"
+    assert values["leanface_workers_ready"] == "1.0"
+    report = server.ask("GET", "/v1/monitor").json()
+    assert report["faces"] >= 1
+    assert report["recent"]["seconds"] == 0.2
+    assert server.ask("GET", "/v1/monitor?format=markdown").body.startswith(b"# Monitoring")
+
+
+def test_a_killed_worker_comes_back_and_no_request_is_lost(server: Server, photo: bytes) -> None:
+    children = psutil.Process(server.process.pid).children()
+    (worker,) = (child.pid for child in children if "spawn_main" in " ".join(child.cmdline()))
+    os.kill(worker, signal.SIGSTOP)
+    with ThreadPoolExecutor(4) as threads:
+        pending = [threads.submit(server.read, photo) for _ in range(4)]
+        time.sleep(0.5)
+        os.kill(worker, signal.SIGKILL)
+        assert [reply.result().status for reply in pending] == [200] * 4
+
+
+def test_a_load_test_finds_out_where_it_is_saturated(server: Server, photo: bytes, tmp_path: Path) -> None:
+    loads = load.measure(f"http://127.0.0.1:{server.port}", photo, [3.0, 200.0], 0.7, KEY)
+    idle, swamped = loads
+    assert (idle.requests, idle.refused, idle.failed) == (2, 0.0, 0.0)
+    assert idle.p50_ms is not None
+    assert swamped.refused > 0.1  # 429
+    assert swamped.failed == 0.0
+    assert swamped.answered < swamped.offered
+    assert not swamped.sustained
+    load.save(tmp_path, loads, {"photo": "astronaut"})
+    content = json.loads((tmp_path / "load.json").read_text())
+    assert content["device"]["cores"]
+    assert len(content["loads"]) == 2
+    assert "| 200 |" in (tmp_path / "load.md").read_text()
+    with pytest.raises(BackendError, match="answers the photo with 401"):
+        load.measure(f"http://127.0.0.1:{server.port}", photo, [1.0], 1.0, "another")
+
+
+def test_a_stopped_server_finishes_what_it_accepted(server: Server, photo: bytes) -> None:
+    """The last test of this server."""
+    with ThreadPoolExecutor(5) as threads:
+        pending = [threads.submit(server.read, photo, "?format=glb") for _ in range(5)]
+        time.sleep(0.15)
+        server.process.send_signal(signal.SIGTERM)
+        assert [reply.result().status for reply in pending] == [200] * 5
+    assert server.process.wait(30) == 0
+    assert "Traceback" not in server.log.read_text()
+    with pytest.raises(OSError, match="refused"):
+        server.ask("GET", "/healthz")
+
+
+def test_a_network_that_is_not_there_ends_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--model", str(tmp_path / "no.onnx"), "--port", "18765"]) == 1
+    assert "no.onnx is missing" in capsys.readouterr().err
+
+
+def test_a_setting_that_is_out_of_range_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEANFACE_API_KEY", "short-secret")
+    assert main(["serve", "--workers", "1000"]) == 1
+    message = capsys.readouterr().err
+    assert "--workers: " in message
+    assert "--api-key: " in message
+    assert "short-secret" not in message
