@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from leanface import paths
 from leanface.errors import LeanFaceError
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _stage(arguments: argparse.Namespace) -> None:
     from leanface.runner import run_stage
 
-    run_stage(arguments.name, arguments.variant)
+    run_stage(arguments.name, arguments.variant, arguments.seconds)
 
 
 def _bench(arguments: argparse.Namespace) -> None:
@@ -75,6 +76,31 @@ def _track(arguments: argparse.Namespace) -> None:
     print(f"delivered {tracking.deliver()} runs to {tracking.tracking_uri()}")
 
 
+def _offline_run(arguments: argparse.Namespace) -> None:
+    from leanface.offline.run import run_offline
+
+    run_offline(arguments.stages.split(","), arguments.seconds, arguments.config, arguments.set)
+
+
+def _offline_pack(arguments: argparse.Namespace) -> None:
+    from leanface.offline.pack import pack
+
+    packed = pack(arguments.folder, arguments.stages.split(","), int(arguments.part_mib * 2**20))
+    print(f"{packed.size_bytes / 1e6:.1f} MB in {len(packed.parts)} parts: {', '.join(map(str, packed.parts))}")
+
+
+def _offline_unpack(arguments: argparse.Namespace) -> None:
+    from leanface.offline.pack import restore
+
+    print(f"put back: {', '.join(restore(arguments.folder).steps)}")
+
+
+def _import_run(arguments: argparse.Namespace) -> None:
+    from leanface.offline.bring import import_run
+
+    print(f"kept in {import_run(arguments.folder, arguments.name, keep_only=arguments.keep_only)}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="leanface", description="Compress a 3D-face-reconstruction network, and prove the result."
@@ -84,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     stages = (paths.ASSETS.parent / "stages").glob("[!_]*.py")
     stage.add_argument("name", choices=sorted(path.stem for path in stages))
     stage.add_argument("--variant", choices=paths.VARIANTS, help="for stages that run once per variant")
+    stage.add_argument("--seconds", type=float, help="stop a training after so long; the same command goes on")
     stage.set_defaults(run=_stage)
     bench = commands.add_parser("bench", help="measure an exported network in every runtime that can run it here")
     bench.add_argument("model", type=Path, metavar="MODEL.onnx")
@@ -101,8 +128,33 @@ def _parser() -> argparse.ArgumentParser:
     ablate.add_argument("--table", type=Path, help="YAML of variants; conf/ablation/NAME.yaml by default")
     ablate.add_argument("--steps", type=int, help="of training, in place of the configuration's")
     ablate.set_defaults(run=_ablate)
+    _add_offline(commands)
     commands.add_parser("sweep", help="run an experiment per combination of parameters", add_help=False)
     return parser
+
+
+def _add_offline(commands: Any) -> None:
+    offline = commands.add_parser("offline", help="run stages where there is neither network nor DVC nor MLflow")
+    actions = offline.add_subparsers(required=True, metavar="ACTION")
+    run = actions.add_parser("run", help="run stages from a resolved configuration; what is up to date is skipped")
+    run.add_argument("--stages", required=True, metavar="A,B", help="of dvc.yaml; export stands for every export@...")
+    run.add_argument("--seconds", type=float, default=560.0, help="after which nothing runs any more (default: 560)")
+    run.add_argument("--config", type=Path, default=paths.CONFIG, help=f"resolved (default: {paths.CONFIG})")
+    run.add_argument("-S", "--set", action="append", default=[], metavar="KEY=VALUE", help="change a value of it")
+    run.set_defaults(run=_offline_run)
+    pack = actions.add_parser("pack", help="write reports, logs and half-size weights as a few files")
+    pack.add_argument("folder", type=Path)
+    pack.add_argument("--stages", required=True, metavar="A,B", help="whose weights and reports are taken")
+    pack.add_argument("--part-mib", type=float, default=16.0, help="size of a file (default: 16)")
+    pack.set_defaults(run=_offline_pack)
+    unpack = actions.add_parser("unpack", help="put what was packed back, to go on on a new machine")
+    unpack.add_argument("folder", type=Path)
+    unpack.set_defaults(run=_offline_unpack)
+    bring = commands.add_parser("import-run", help="take over what `offline pack` wrote elsewhere: DVC, MLflow, runs/")
+    bring.add_argument("folder", type=Path)
+    bring.add_argument("--name", required=True, help="of its folder in runs/")
+    bring.add_argument("--keep-only", action="store_true", help="leave the pipeline's own results as they are")
+    bring.set_defaults(run=_import_run)
 
 
 def _count(text: str) -> int:

@@ -16,6 +16,7 @@ PRETRAINED_TEACHER = ASSETS / "teacher.npz"
 
 PARAMS = Path("params.yaml")
 CONF = Path("conf")
+PIPELINE = Path("dvc.yaml")
 REPORTS = Path("reports")
 CONFIG = REPORTS / "config.yaml"
 DEVICE = REPORTS / "device.json"
@@ -48,6 +49,12 @@ ABLATIONS = REPORTS / "ablations"
 QUANTIZED = Path("models/quantized")
 QUANTIZE_STATE = Path("models/.quantized.ckpt")
 QUANTIZE_REPORT = REPORTS / "quantize"
+
+OFFLINE = REPORTS / "offline"
+"""What a machine without DVC and MLflow keeps of its run, see docs/gpu.md."""
+RECORDS = OFFLINE / "records"
+RUNS = Path("runs")
+"""Runs that were brought here from such a machine, a folder each."""
 
 BENCHMARK = REPORTS / "benchmark.json"
 SUMMARY = REPORTS / "summary.json"

@@ -15,7 +15,9 @@ from leanface.report.files import write_json
 from leanface.training.fit import MetricLog, fit
 
 
-def run(*, quantize: Quantize, distill: Distill, machine: Machine, seed: int, log: MetricLog) -> dict[str, float]:
+def run(
+    *, quantize: Quantize, distill: Distill, machine: Machine, seed: int, log: MetricLog, seconds: float | None = None
+) -> dict[str, float]:
     model, val = load_morphable_model(paths.MORPHABLE_MODEL), FaceDataset(paths.FACES / "val")
     teacher, _ = bundle.load_network(paths.TEACHER)
     student, parent = bundle.load_network(paths.DISTILLED)
@@ -43,6 +45,7 @@ def run(*, quantize: Quantize, distill: Distill, machine: Machine, seed: int, lo
             log=log,
             checkpoint=paths.QUANTIZE_STATE,
             purpose=[quantize, distill, parents],
+            piece_seconds=seconds,
         )
         predictions["trained"] = predict(network, val)
         metrics = {"seconds": result.seconds, "images_per_second": result.images_per_second}
