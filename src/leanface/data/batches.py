@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, UInt8
@@ -22,7 +22,6 @@ class RenderedBatch(NamedTuple):
     coefficients: Float[Tensor, "batch 257"]
 
 
-@torch.no_grad()
 def render_batch(renderer: Renderer, data: Data, seed: int, split: str, number: int, count: int) -> RenderedBatch:
     """Batch `number` of a split, on the renderer's device; it depends on the arguments alone.
 
@@ -30,7 +29,15 @@ def render_batch(renderer: Renderer, data: Data, seed: int, split: str, number: 
     order, by anyone.
     """
     generator = torch.Generator(renderer.model.mean_vertices.device)
-    generator.manual_seed(seed_of(seed, SPLITS.index(split), number))
+    return _render(renderer, data, generator.manual_seed(_seed(seed, split, number)), count)
+
+
+def _seed(seed: int, split: str, number: int) -> int:
+    return seed_of(seed, SPLITS.index(split), number)
+
+
+@torch.no_grad()
+def _render(renderer: Renderer, data: Data, generator: torch.Generator, count: int) -> RenderedBatch:
     coefficients = sample_coefficients(
         renderer.model,
         count,
@@ -41,6 +48,44 @@ def render_batch(renderer: Renderer, data: Data, seed: int, split: str, number: 
     )
     images = render_faces(renderer, coefficients, generator, data.augment)
     return RenderedBatch((images * 255).round().byte(), coefficients)
+
+
+class BatchRenderer:
+    """`render_batch` for many batches of one split and size: on CUDA as one graph, which a processor launches at once.
+
+    Rendering is some 400 small kernels; launched one by one they take longer than they run, and training waits.
+    """
+
+    def __init__(self, renderer: Renderer, data: Data, seed: int, split: str, count: int) -> None:
+        self.renderer, self.data, self.seed, self.split, self.count = renderer, data, seed, split, count
+        self._generator = torch.Generator(renderer.model.mean_vertices.device)
+        self._graph: Any = None  # torch.cuda.CUDAGraph has no type on builds without CUDA
+        self._drawn: RenderedBatch | None = None
+
+    def __call__(self, number: int) -> RenderedBatch:
+        """The same as `render_batch`; the caller may keep and change what it gets."""
+        if self._generator.device.type != "cuda":
+            return render_batch(self.renderer, self.data, self.seed, self.split, number, self.count)
+        if self._drawn is None:
+            self._drawn = self._capture()
+        # A replay draws from the generator as it is then, so one graph renders every batch.
+        self._generator.manual_seed(_seed(self.seed, self.split, number))
+        self._graph.replay()
+        return RenderedBatch(*(part.clone() for part in self._drawn))
+
+    def _capture(self) -> RenderedBatch:
+        with torch.cuda.device(self._generator.device):
+            # Kernels are compiled, and what is cached per model is measured, at a first run, which no graph can hold.
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                _render(self.renderer, self.data, self._generator, self.count)
+            torch.cuda.current_stream().wait_stream(stream)
+            self._graph = torch.cuda.CUDAGraph()
+            self._graph.register_generator_state(self._generator)
+            # Another thread (NCCL's watchdog, say) may go on calling CUDA meanwhile.
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+                return _render(self.renderer, self.data, self._generator, self.count)
 
 
 def render_in_order(

@@ -6,11 +6,13 @@ from itertools import count
 from pathlib import Path
 
 import torch
+from jaxtyping import UInt8
 from pytorch_lightning import LightningDataModule
+from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from leanface.config import Data
-from leanface.data.batches import render_batch
+from leanface.data.batches import BatchRenderer
 from leanface.data.dataset import FaceBatch, FaceDataset, collate
 from leanface.data.synthesis import seed_of
 from leanface.face.morphable_model import load_morphable_model
@@ -52,11 +54,21 @@ class StreamedFaces(IterableDataset[FaceBatch]):
     def __iter__(self) -> Iterator[FaceBatch]:
         stream = self.stream
         model = load_morphable_model(stream.morphable_model).to(stream.device)
-        renderers = [Renderer(model, size, stream.data.supersample) for size in stream.image_sizes]
+        # A size that comes up several times in a round is drawn by one renderer.
+        renderers = {
+            size: BatchRenderer(
+                Renderer(model, size, stream.data.supersample), stream.data, self.seed, TRAIN, self.batch_size
+            )
+            for size in stream.image_sizes
+        }
         for step in count(self.first):
-            renderer, number = renderers[step % len(renderers)], step * self.world_size + self.rank
-            batch = render_batch(renderer, stream.data, self.seed, TRAIN, number, self.batch_size)
+            size = stream.image_sizes[step % len(stream.image_sizes)]
+            batch = renderers[size](step * self.world_size + self.rank)
             yield FaceBatch(batch.images.float() / 255.0, batch.coefficients)
+
+
+STATISTICS_BATCHES = 16
+"""Batches, of a step's size, on which batch norms are measured."""
 
 
 class FaceDataModule(LightningDataModule):
@@ -95,6 +107,15 @@ class FaceDataModule(LightningDataModule):
             generator=torch.Generator().manual_seed(seed_of(self.seed, done)),
             collate_fn=collate,
         )
+
+    def statistics_images(self) -> Iterator[UInt8[Tensor, "batch 3 size size"]]:
+        """Rendered faces of the prepared faces' size that no step takes, the same on every device."""
+        assert self.stream is not None
+        stream = self.stream
+        model = load_morphable_model(stream.morphable_model).to(stream.device)
+        renderer = Renderer(model, stream.data.image_size, stream.data.supersample)
+        draw = BatchRenderer(renderer, stream.data, seed_of(self.seed, 1), TRAIN, self.batch_size)
+        return (draw(number).images for number in range(STATISTICS_BATCHES))
 
     def val_dataloader(self) -> DataLoader[FaceBatch]:
         val = self.val or FaceDataset(self.folder / VALIDATION)

@@ -101,10 +101,11 @@ class PhotometricLoss(nn.Module):
         self, predicted: Float[Tensor, "batch 257"], target: Float[Tensor, "batch 257"]
     ) -> Float[Tensor, " batch"]:
         """The loss of each face."""
-        rotation = rotation_from_angles(split(target).angles_rad)
-        truth = self._colours(target, rotation)
-        difference = self._colours(predicted.float(), rotation) - truth
-        return difference.square().mean((1, 2)) / truth.var().clamp_min(1e-4)
+        with torch.autocast(predicted.device.type, enabled=False):
+            rotation = rotation_from_angles(split(target).angles_rad)
+            truth = self._colours(target.float(), rotation)
+            difference = self._colours(predicted.float(), rotation) - truth
+            return difference.square().mean((1, 2)) / truth.var().clamp_min(1e-4)
 
 
 class SupervisedCriterion(nn.Module):

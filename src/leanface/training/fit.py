@@ -18,6 +18,7 @@ from leanface.data.datamodule import FaceDataModule
 from leanface.data.synthesis import population
 from leanface.face.coefficients import HEAD_SIZES
 from leanface.face.morphable_model import MorphableModel
+from leanface.training.batch_norm import measure_batch_norm
 from leanface.training.checkpoint import Best, Checkpoint, Unfinished, fingerprint
 from leanface.training.criterion import Criterion
 from leanface.training.curves import plot_curves
@@ -119,6 +120,9 @@ def fit(
 ) -> FitResult:
     """Train `network` in place; it ends on the CPU, in eval mode, with the averaged weights that validated best.
 
+    With live batch norms and streamed faces, the averaged weights' statistics are measured anew for every validation,
+    at the size of the prepared faces (see `measure_batch_norm`): steps take sizes in turn, and each has its own.
+
     Args:
         criterion: an nn.Module is moved to the training device.
         model: for the validation errors; moved to the training device and back.
@@ -144,7 +148,8 @@ def fit(
             part.to(device)
     network.to(device=device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
     scales = head_scales(model)
-    module = TrainingModule(network, criterion, optimizer, model, scales, freeze_batch_norm, machine.compile)
+    settle = None if freeze_batch_norm or data.stream is None else _statistics(data)
+    module = TrainingModule(network, criterion, optimizer, model, scales, freeze_batch_norm, machine.compile, settle)
 
     state = None
     if checkpoint is not None:
@@ -192,6 +197,17 @@ def fit(
     if state is not None:
         state.remove()
     return FitResult(history.rows, best.step, seconds, optimizer.steps * data.batch_size / max(seconds, 1e-9))
+
+
+def _statistics(data: FaceDataModule) -> Callable[[nn.Module], None]:
+    """Measures a network's batch norms on faces of the size that it is for, rendered once and kept."""
+    kept = [images.cpu() for images in data.statistics_images()]
+
+    def settle(network: nn.Module) -> None:
+        device = next(network.parameters()).device
+        measure_batch_norm(network, (images.to(device).float() / 255.0 for images in kept))
+
+    return settle
 
 
 def _write_history(rows: list[dict[str, float]], path: Path) -> None:

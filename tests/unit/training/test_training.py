@@ -133,10 +133,12 @@ def test_heads_learn_at_the_scale_of_their_outputs() -> None:
     assert decays[id(network.backbone.conv1.weight)] == 0.01
 
 
-def run(network: nn.Module, faces: Path, model: MorphableModel, report: Path, **options: object) -> FitResult:
+def run(
+    network: nn.Module, faces: Path, model: MorphableModel, report: Path, machine: Machine = MACHINE, **options: object
+) -> FitResult:
     data = FaceDataModule(faces, OPTIMIZER.batch_size, 0)
     criterion = SupervisedCriterion(model, 1.0)
-    return fit(network, criterion, data, OPTIMIZER, MACHINE, model=model, seed=0, report=report, **options)  # type: ignore[arg-type]
+    return fit(network, criterion, data, OPTIMIZER, machine, model=model, seed=0, report=report, **options)  # type: ignore[arg-type]
 
 
 def test_fit_trains_in_place_and_reports(
@@ -342,3 +344,19 @@ def test_mixed_precision_only_where_the_processor_has_it() -> None:
     automatic = MACHINE.model_copy(update={"precision": "auto"})
     assert resolve_precision(automatic, "cpu") == ("bf16-mixed" if has_bf16 else "32-true")
     assert resolve_precision(MACHINE, "cpu") == "32-true"
+
+
+def test_reduced_precision_stops_at_the_network(
+    small_network: FaceReconstructionNet, model: MorphableModel, faces: Path, tmp_path: Path
+) -> None:
+    """bf16 resolves 0.4 mm of a head's size: neither colours nor validation errors may be computed in it."""
+    loss, truth = PhotometricLoss(model), some(model, 4)
+    predicted = truth + 0.05
+    with torch.autocast("cpu", torch.bfloat16):
+        reduced = loss(predicted, truth)
+    assert torch.equal(reduced, loss(predicted, truth))
+    machine = MACHINE.model_copy(update={"precision": "bf16-mixed"})
+    val, start = FaceDataset(faces / "val"), copy.deepcopy(small_network).eval()
+    exact = mean_errors(model, predict(start, val), torch.from_numpy(val.coefficients))
+    result = run(small_network, faces, model, tmp_path, machine)
+    assert result.history[0]["val/posed_mm"] == pytest.approx(exact["posed_mm"], rel=2e-3)
