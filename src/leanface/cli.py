@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     stage = commands.add_parser("stage", help="run one stage; `dvc repro` runs all that are due")
     stages = (paths.ASSETS.parent / "stages").glob("[!_]*.py")
     stage.add_argument("name", choices=sorted(path.stem for path in stages))
-    stage.add_argument("--variant", choices=paths.VARIANTS, help="for stages that run once per variant")
+    stage.add_argument("--variant", choices=paths.EXPORTED, help="for stages that run once per variant")
     stage.add_argument("--seconds", type=float, help="stop a training after so long; the same command goes on")
     stage.set_defaults(run=_stage)
     bench = commands.add_parser("bench", help="measure an exported network in every runtime that can run it here")

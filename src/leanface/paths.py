@@ -3,7 +3,10 @@
 from pathlib import Path
 
 VARIANTS = ("original_fp32", "distilled_fp32", "distilled_fp16", "quantized_int8")
-"""The networks that are exported, built, evaluated and benchmarked, from the original to the smallest."""
+"""The networks that are built, evaluated and benchmarked, from the original to the smallest."""
+
+EXPORTED = (*VARIANTS, "original_fp16")
+"""The original in FP16 too, which a GPU's benchmark alone reads."""
 
 DEPLOYED = "quantized_int8"
 """The one that the gates are about."""
@@ -67,6 +70,7 @@ BUNDLES = {
     "distilled_fp32": DISTILLED,
     "distilled_fp16": DISTILLED,
     "quantized_int8": QUANTIZED,
+    "original_fp16": TEACHER,
 }
 """The bundle that each variant is exported from."""
 

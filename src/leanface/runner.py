@@ -38,7 +38,7 @@ def run_stage(name: str, variant: str | None = None, seconds: float | None = Non
     run = _load(name)
     wanted = inspect.signature(run).parameters
     if ("variant" in wanted) != (variant is not None):
-        takes = f"one of {', '.join(paths.VARIANTS)}" if "variant" in wanted else "none"
+        takes = f"one of {', '.join(paths.EXPORTED)}" if "variant" in wanted else "none"
         raise ConfigError(f"stage {name} takes {takes} as --variant, got {variant or 'none'}.")
     names = stage_sections(name)
     config = load_config(paths.CONFIG) if names else None

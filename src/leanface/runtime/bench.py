@@ -64,4 +64,6 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
 
 def _cell(row: Row, name: str) -> str:
     value = getattr(row, name)
+    if name == "runtime" and row.copies:
+        return f"{value}, with copies"
     return "" if value is None else COLUMNS[name][1].format(value)

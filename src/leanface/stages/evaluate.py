@@ -13,7 +13,7 @@ from leanface.report.heatmap import save_heatmaps
 from leanface.report.pictures import save_comparison, save_comparisons
 from leanface.runtime import open_runtime
 
-RUNTIMES = {name: "openvino" if name == "quantized_int8" else "onnxruntime" for name in paths.VARIANTS}
+RUNTIMES = {name: "openvino" if name == "quantized_int8" else "onnxruntime" for name in paths.EXPORTED}
 """On a CPU OpenVINO alone computes the INT8 file in INT8."""
 
 

@@ -18,7 +18,7 @@ from leanface import bundle
 from leanface.errors import BackendError, ExportError
 from leanface.export.onnx import describe, export_network, save_model
 from leanface.export.parity import check_parity
-from leanface.export.wrapper import inference_form
+from leanface.networks.inference import inference_form
 from leanface.networks.quantized import Quantizer
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.quantization.fake_quantize import fake_quantize
