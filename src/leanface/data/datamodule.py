@@ -61,13 +61,32 @@ class StreamedFaces(IterableDataset[FaceBatch]):
             )
             for size in stream.image_sizes
         }
-        for step in count(self.first):
+
+
+        def draw(step: int) -> FaceBatch:
             size = stream.image_sizes[step % len(stream.image_sizes)]
             batch = renderers[size](step * self.world_size + self.rank)
-            yield FaceBatch(batch.images.float() / 255.0, batch.coefficients)
+            return FaceBatch(batch.images.float() / 255.0, batch.coefficients)
+
+        steps = count(self.first)
+        if stream.device.type != "cuda":
+            yield from map(draw, steps)
+        # One batch ahead, on a stream of its own: rendering fills the gaps that training leaves.
+        training, beside = torch.cuda.current_stream(stream.device), torch.cuda.Stream(stream.device)
+        ahead: list[FaceBatch] = []
+        for step in steps:
+            training.wait_stream(beside)
+            with torch.cuda.stream(beside):
+                ahead.append(draw(step))
+            if len(ahead) > 1:
+                ready = ahead.pop(0)
+                for tensor in ready:
+                    if tensor is not None:
+                        tensor.record_stream(training)
+                yield ready
 
 
-STATISTICS_BATCHES = 16
+STATISTICS_BATCHES = 8
 """Batches, of a step's size, on which batch norms are measured."""
 
 

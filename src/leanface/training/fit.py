@@ -169,7 +169,6 @@ def fit(
         check_val_every_n_epoch=None,
         num_sanity_val_steps=-1,  # all of it: where the training starts from
         log_every_n_steps=10,
-        gradient_clip_val=optimizer.gradient_clip,
         callbacks=[history, timer, best, *states, TQDMProgressBar(refresh_rate=max(1, every // 5))],
         logger=False,
         enable_checkpointing=False,

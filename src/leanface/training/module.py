@@ -64,15 +64,19 @@ class TrainingModule(LightningModule):
     def training_step(self, batch: FaceBatch, batch_index: int) -> Tensor:
         images = batch.images.contiguous(memory_format=torch.channels_last)
         terms = self._frozen[0](self._trained[0], batch._replace(images=images))
-        measured = {f"train/{name}": value.detach() for name, value in terms.items()}
-        self.log_dict(measured, batch_size=len(images))
+        if self._watched():
+            self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, batch_size=len(images))
         return terms["loss"]
 
+    def _watched(self) -> bool:
+        """Some steps, and those before a validation; not all, because reading a loss waits for the device."""
+        done, every = self.global_step + 1, self.trainer.val_check_interval
+        return done % 20 == 1 or done % int(every or 1) == 0 or done == self.settings.steps
+
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        # Not at every step, because reading the loss waits for the device; the last one is for short trainings.
-        if self.global_step % 20 and self.global_step != self.settings.steps - 1:
-            return
-        loss = self.trainer.callback_metrics.get("train/loss")
+        # Not by Lightning, which refuses to clip for fused optimisers under mixed precision, needed or not.
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.gradient_clip)
+        loss = self.trainer.callback_metrics.get("train/loss") if self._watched() else None
         if loss is not None and not bool(torch.isfinite(loss)):
             raise LeanFaceError(
                 f"the loss is {float(loss)} at step {self.global_step}; lower optimizer.learning_rate "
@@ -102,7 +106,7 @@ class TrainingModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         groups = parameter_groups(self.network, self.settings, self.head_scales)
-        # One kernel in place of many; under a gradient scaler Lightning could not clip.
+        # One kernel in place of many; under a gradient scaler it would unscale gradients later than they are clipped.
         fused = self.device.type == "cuda" and self.trainer.precision != "16-mixed"
         optimizer = torch.optim.AdamW(groups, fused=fused)
         settings = self.settings
