@@ -121,7 +121,10 @@ class Runtime(ABC):
         if not 0 <= stream < self._streams:
             raise BackendError(f"this {self.name} runtime has {self._streams} streams, counted from 0; got {stream}.")
         self._input_spec.check(images)
-        coefficients = self._infer(images, stream)
+        try:
+            coefficients = self._infer(images, stream)
+        except Exception as error:  # the libraries' exceptions have no common base
+            raise BackendError(f"{self.name} failed: {type(error).__name__}: {error}") from error
         if coefficients.shape != (len(images), COUNT) or coefficients.dtype != np.float32:
             raise BackendError(
                 f"{self.name} returned {coefficients.dtype} {coefficients.shape}; "

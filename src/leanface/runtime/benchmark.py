@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -174,13 +175,19 @@ def benchmark_networks(entries: Sequence[Entry], settings: Benchmark, image_size
                     calls[key] = call
         timings = _measure(calls, settings, until["time"])
         energies = {key: _energy(key, call, settings, until["energy"]) for key, call in calls.items()}
+        calls.clear()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()  # the fresh processes need the room
     for entry, streams in _each(entries):
         keys = [key for key in _keys(entry, streams, settings) if key in timings]
         footprints: dict[int, dict[str, Any]] = {}
         if keys and time.monotonic() < until["memory"]:
             batches = sorted({key.batch for key in keys})
-            fresh = measure_fresh(entry, streams, batches, settings, image_size)
-            footprints = {batch: footprint._asdict() for batch, footprint in fresh.items()}
+            try:
+                fresh = measure_fresh(entry, streams, batches, settings, image_size)
+                footprints = {batch: footprint._asdict() for batch, footprint in fresh.items()}
+            except (BackendError, BrokenProcessPool) as error:
+                footprints = {batch: {"memory_reason": str(error)} for batch in batches}
         for key in keys:
             footprint = footprints.get(key.batch, {"memory_reason": late})
             measured = {**_numbers(key, timings[key]), **footprint, **energies[key]}

@@ -63,7 +63,12 @@ class OnnxRuntimeCuda(Runtime):
                 "GPU replace it: `pip uninstall onnxruntime && pip install onnxruntime-gpu`."
             )
         ORT.preload_dlls()  # CUDA and cuDNN from NVIDIA's Python packages, where they are installed
-        sessions = [_session(path, 0, [(CUDA_PROVIDER, CUDA_OPTIONS)]) for _ in range(streams)]
+        try:
+            sessions = [_session(path, 0, [(CUDA_PROVIDER, CUDA_OPTIONS)]) for _ in range(streams)]
+        except ArtifactError as error:
+            if "graph capture" not in str(error):
+                raise
+            raise BackendError(f"onnxruntime cannot run {path} as a CUDA graph: {error.__cause__}") from error
         if CUDA_PROVIDER not in sessions[0].get_providers():  # it falls back to the CPU without an error
             raise BackendError(f"onnxruntime could not start its {CUDA_PROVIDER}: there is no GPU, or no CUDA 13.")
         self._sessions = [BoundSession(session, "cuda") for session in sessions]

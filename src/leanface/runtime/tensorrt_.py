@@ -80,9 +80,9 @@ class _Lane:
     def _replay(self, shape: tuple[int, ...], queue: Callable[[], None], captures: bool, *, copies: bool) -> None:
         """Do what `queue` puts into the stream.
 
-        What is new is run once without a graph, since a shape's first run also sets the context up; at its second run in
-        a row it is captured, from then on replayed. A shape that follows another one is captured anew: what the context
-        keeps of a shape on the device is overwritten by the next.
+        What is new is run once without a graph, since a shape's first run also sets the context up; at its second run
+        in a row it is captured, from then on replayed. A shape that follows another one is captured anew: what the
+        context keeps of a shape on the device is overwritten by the next.
         """
         cuda = self._cuda
         if (shape, copies) == self._last and captures:
