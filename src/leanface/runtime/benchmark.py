@@ -28,6 +28,7 @@ from leanface.face.morphable_model import MorphableModel
 from leanface.metrics.counters import energy_counters, energy_per_call_j, gpu_memory_bytes
 from leanface.metrics.latency import Timing, measure_latency
 from leanface.runtime import RUNTIMES, Pool, Runtime, files_of, open_runtime
+from leanface.runtime.engine import load_tensorrt
 
 CONCURRENT = ("distilled_fp16", paths.DEPLOYED)
 """Variants that are measured with more than one stream too."""
@@ -158,6 +159,8 @@ def benchmark_networks(entries: Sequence[Entry], settings: Benchmark, image_size
             try:
                 if time.monotonic() > until["open"]:
                     raise BackendError(late)
+                if entry.runtime == "tensorrt" and not entry.path.exists():
+                    load_tensorrt()  # says what is missing to build an engine here
                 opened = stack.enter_context(open_runtime(entry.runtime, entry.path, settings.threads, streams))
             except BackendError as error:
                 rows |= {key: _not_run(key, entry, error) for key in keys}
