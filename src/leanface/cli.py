@@ -101,6 +101,14 @@ def _import_run(arguments: argparse.Namespace) -> None:
     print(f"kept in {import_run(arguments.folder, arguments.name, keep_only=arguments.keep_only)}")
 
 
+def _results(arguments: argparse.Namespace) -> None:
+    from leanface.report.gpu import write_results
+
+    targets = write_results(arguments.run_folder, arguments.folder, arguments.cpu)["targets"]
+    missed = [name for name, target in targets.items() if not target["passed"]]
+    print(f"{arguments.folder / 'README.md'}; targets missed: {', '.join(missed) or 'none'}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="leanface", description="Compress a 3D-face-reconstruction network, and prove the result."
@@ -129,6 +137,11 @@ def _parser() -> argparse.ArgumentParser:
     ablate.add_argument("--steps", type=int, help="of training, in place of the configuration's")
     ablate.set_defaults(run=_ablate)
     _add_offline(commands)
+    results = commands.add_parser("results", help="tables and a picture of a GPU's run, for docs/results/")
+    results.add_argument("run_folder", type=Path, metavar="RUN", help="what import-run made, or this folder: .")
+    results.add_argument("folder", type=Path, help="to write to")
+    results.add_argument("--cpu", type=Path, help="benchmark.json of the same networks on a CPU, to stand beside it")
+    results.set_defaults(run=_results)
     commands.add_parser("sweep", help="run an experiment per combination of parameters", add_help=False)
     return parser
 
