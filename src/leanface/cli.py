@@ -85,7 +85,9 @@ def _offline_run(arguments: argparse.Namespace) -> None:
 def _offline_pack(arguments: argparse.Namespace) -> None:
     from leanface.offline.pack import pack
 
-    packed = pack(arguments.folder, arguments.stages.split(","), int(arguments.part_mib * 2**20))
+    packed = pack(
+        arguments.folder, arguments.stages.split(","), int(arguments.part_mib * 2**20), weights=not arguments.no_weights
+    )
     print(f"{packed.size_bytes / 1e6:.1f} MB in {len(packed.parts)} parts: {', '.join(map(str, packed.parts))}")
 
 
@@ -159,6 +161,7 @@ def _add_offline(commands: Any) -> None:
     pack.add_argument("folder", type=Path)
     pack.add_argument("--stages", required=True, metavar="A,B", help="whose weights and reports are taken")
     pack.add_argument("--part-mib", type=float, default=16.0, help="size of a file (default: 16)")
+    pack.add_argument("--no-weights", action="store_true", help="reports only, of one of many runs")
     pack.set_defaults(run=_offline_pack)
     unpack = actions.add_parser("unpack", help="put what was packed back, to go on on a new machine")
     unpack.add_argument("folder", type=Path)

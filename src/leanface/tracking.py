@@ -143,9 +143,11 @@ def deliver() -> int:
     return waiting
 
 
-def take_outbox(folder: Path) -> None:
-    """Move what waits in the outbox to `folder`, for `adopt` on a machine that has MLflow."""
+def take_outbox(folder: Path, since: float) -> None:
+    """Move what has waited in the outbox since that Unix time to `folder`, for `adopt` on a machine that has MLflow."""
     for path in sorted(_outbox().glob("*.json")):
+        if int(path.name.partition("-")[0]) < 1000 * since:
+            continue  # of something else
         folder.mkdir(parents=True, exist_ok=True)
         shutil.move(path, folder / path.name)
 

@@ -105,6 +105,8 @@ def check(target: Path, run: Run, titles: Sequence[str]) -> dict[str, str]:
             raise ArtifactError(
                 f"{title} did not finish ({done.error or 'its time was over'}): run it to its end first."
             )
+        if absent := [str(path) for path in step.outputs if str(path) not in done.outputs]:
+            raise ArtifactError(f"{title} came without {', '.join(absent)}: pack it whole, or use --keep-only.")
         for section, theirs in done.sections.items():
             if here.get(section) != theirs:
                 raise ConfigError(

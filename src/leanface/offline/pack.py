@@ -31,7 +31,7 @@ class Packed(NamedTuple):
     size_bytes: int
 
 
-def pack(folder: Path, stages: Sequence[str], part_bytes: int) -> Packed:
+def pack(folder: Path, stages: Sequence[str], part_bytes: int, *, weights: bool = True) -> Packed:
     """Write the run into `folder`, in parts of at most `part_bytes`.
 
     Faces, ONNX files and engines stay behind: they are made again from what is packed.
@@ -39,6 +39,7 @@ def pack(folder: Path, stages: Sequence[str], part_bytes: int) -> Packed:
     Args:
         stages: whose weights and reports are taken, by title or, for every variant, by name; the logs and the records
             for MLflow of all steps are.
+        weights: False takes the reports alone, of one of many runs.
 
     Raises:
         ArtifactError: nothing was run, or a step's output has changed since.
@@ -61,7 +62,8 @@ def pack(folder: Path, stages: Sequence[str], part_bytes: int) -> Packed:
                 if path.is_dir():
                     archive.add(path)
             for title, done in chosen.items():
-                size_bytes = sum(_add(archive, Path(path)) for path in done.outputs)
+                outputs = [Path(path) for path in done.outputs if weights or not is_bundle(Path(path))]
+                size_bytes = sum(_add(archive, path) for path in outputs)
                 logger.info("%s: %.1f MB", title, size_bytes / 1e6)
         size_bytes = file.tell()
         count = -(-size_bytes // part_bytes)

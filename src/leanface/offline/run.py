@@ -115,11 +115,11 @@ def _run_step(step: Step, done: Done, end: float) -> None:
     left = end - time.monotonic()
     if left < LEAST_SECONDS:
         return
-    start = time.monotonic()
+    start, since = time.monotonic(), time.time()
     ended = _run_stage(step, left)
     done.seconds += time.monotonic() - start
     done.pieces += 1
-    tracking.take_outbox(paths.RECORDS)
+    tracking.take_outbox(paths.RECORDS, since)
     if ended.code == 0:
         for output in filter(is_bundle, step.outputs):
             round_bundle(output)

@@ -199,7 +199,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_network) -> Pat
         _interrupt(piece)
     with tracking.stage_run("prune", {}, {}) as piece:
         piece.log({"loss": 0.25}, 2)
-    tracking.take_outbox(paths.RECORDS)
+    tracking.take_outbox(paths.RECORDS, 0.0)
     packed = pack(tmp_path / "parts", ["prune", "benchmark"], 2**20)
     assert len(packed.parts) >= 3
     assert packed.size_bytes == sum(part.stat().st_size for part in packed.parts)
@@ -260,6 +260,19 @@ def test_a_run_of_something_else_is_refused_and_leaves_nothing(
     assert not Path("runs/first").exists()
     assert import_run(there, "first", keep_only=True) == Path("runs/first")
     assert not paths.PRUNED.exists()
+
+
+def test_reports_alone_can_be_kept_but_make_no_pipeline(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = Path.cwd()
+    monkeypatch.chdir(there.parent / "there")
+    assert len(pack(there, ["prune"], 2**20, weights=False).parts) == 1
+    monkeypatch.chdir(here)
+    with pytest.raises(ArtifactError, match="models/pruned"):
+        import_run(there, "first")
+    assert not paths.PRUNED.exists()
+    folder = import_run(there, "first", keep_only=True)
+    assert (folder / paths.PRUNE_REPORT / "metrics.json").is_file()
+    assert not (folder / paths.PRUNED).exists()
 
 
 def test_faces_of_the_same_recipe_may_differ_in_their_bytes(there: Path) -> None:
