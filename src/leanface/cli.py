@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from leanface import paths
 from leanface.errors import LeanFaceError
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _stage(arguments: argparse.Namespace) -> None:
     from leanface.runner import run_stage
 
-    run_stage(arguments.name, arguments.variant)
+    run_stage(arguments.name, arguments.variant, arguments.seconds)
 
 
 def _bench(arguments: argparse.Namespace) -> None:
@@ -159,6 +160,41 @@ def _track(arguments: argparse.Namespace) -> None:
     print(f"delivered {tracking.deliver()} runs to {tracking.tracking_uri()}")
 
 
+def _offline_run(arguments: argparse.Namespace) -> None:
+    from leanface.offline.run import run_offline
+
+    run_offline(arguments.stages.split(","), arguments.seconds, arguments.config, arguments.set)
+
+
+def _offline_pack(arguments: argparse.Namespace) -> None:
+    from leanface.offline.pack import pack
+
+    packed = pack(
+        arguments.folder, arguments.stages.split(","), int(arguments.part_mib * 2**20), weights=not arguments.no_weights
+    )
+    print(f"{packed.size_bytes / 1e6:.1f} MB in {len(packed.parts)} parts: {', '.join(map(str, packed.parts))}")
+
+
+def _offline_unpack(arguments: argparse.Namespace) -> None:
+    from leanface.offline.pack import restore
+
+    print(f"put back: {', '.join(restore(arguments.folder).steps)}")
+
+
+def _import_run(arguments: argparse.Namespace) -> None:
+    from leanface.offline.bring import import_run
+
+    print(f"kept in {import_run(arguments.folder, arguments.name, keep_only=arguments.keep_only)}")
+
+
+def _results(arguments: argparse.Namespace) -> None:
+    from leanface.report.gpu import write_results
+
+    targets = write_results(arguments.run_folder, arguments.folder, arguments.cpu)["targets"]
+    missed = [name for name, target in targets.items() if not target["passed"]]
+    print(f"{arguments.folder / 'README.md'}; targets missed: {', '.join(missed) or 'none'}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="leanface", description="Compress a 3D-face-reconstruction network, and prove the result."
@@ -167,7 +203,8 @@ def _parser() -> argparse.ArgumentParser:
     stage = commands.add_parser("stage", help="run one stage; `dvc repro` runs all that are due")
     stages = (paths.ASSETS.parent / "stages").glob("[!_]*.py")
     stage.add_argument("name", choices=sorted(path.stem for path in stages))
-    stage.add_argument("--variant", choices=paths.VARIANTS, help="for stages that run once per variant")
+    stage.add_argument("--variant", choices=paths.EXPORTED, help="for stages that run once per variant")
+    stage.add_argument("--seconds", type=float, help="stop a training after so long; the same command goes on")
     stage.set_defaults(run=_stage)
     reconstruct = commands.add_parser("reconstruct", help="photos, videos or a webcam to textured 3D faces")
     add = reconstruct.add_argument
@@ -269,8 +306,39 @@ def _parser() -> argparse.ArgumentParser:
     ablate.add_argument("--table", type=Path, help="YAML of variants; conf/ablation/NAME.yaml by default")
     ablate.add_argument("--steps", type=int, help="of training, in place of the configuration's")
     ablate.set_defaults(run=_ablate)
+    _add_offline(commands)
+    results = commands.add_parser("results", help="tables and a picture of a GPU's run, for docs/results/")
+    results.add_argument("run_folder", type=Path, metavar="RUN", help="what import-run made, or this folder: .")
+    results.add_argument("folder", type=Path, help="to write to")
+    results.add_argument("--cpu", type=Path, help="benchmark.json of the same networks on a CPU, to stand beside it")
+    results.set_defaults(run=_results)
     commands.add_parser("sweep", help="run an experiment per combination of parameters", add_help=False)
     return parser
+
+
+def _add_offline(commands: Any) -> None:
+    offline = commands.add_parser("offline", help="run stages where there is neither network nor DVC nor MLflow")
+    actions = offline.add_subparsers(required=True, metavar="ACTION")
+    run = actions.add_parser("run", help="run stages from a resolved configuration; what is up to date is skipped")
+    run.add_argument("--stages", required=True, metavar="A,B", help="of dvc.yaml; export stands for every export@...")
+    run.add_argument("--seconds", type=float, default=560.0, help="after which nothing runs any more (default: 560)")
+    run.add_argument("--config", type=Path, default=paths.CONFIG, help=f"resolved (default: {paths.CONFIG})")
+    run.add_argument("-S", "--set", action="append", default=[], metavar="KEY=VALUE", help="change a value of it")
+    run.set_defaults(run=_offline_run)
+    pack = actions.add_parser("pack", help="write reports, logs and half-size weights as a few files")
+    pack.add_argument("folder", type=Path)
+    pack.add_argument("--stages", required=True, metavar="A,B", help="whose weights and reports are taken")
+    pack.add_argument("--part-mib", type=float, default=16.0, help="size of a file (default: 16)")
+    pack.add_argument("--no-weights", action="store_true", help="reports only, of one of many runs")
+    pack.set_defaults(run=_offline_pack)
+    unpack = actions.add_parser("unpack", help="put what was packed back, to go on on a new machine")
+    unpack.add_argument("folder", type=Path)
+    unpack.set_defaults(run=_offline_unpack)
+    bring = commands.add_parser("import-run", help="take over what `offline pack` wrote elsewhere: DVC, MLflow, runs/")
+    bring.add_argument("folder", type=Path)
+    bring.add_argument("--name", required=True, help="of its folder in runs/")
+    bring.add_argument("--keep-only", action="store_true", help="leave the pipeline's own results as they are")
+    bring.set_defaults(run=_import_run)
 
 
 def _count(text: str) -> int:

@@ -269,10 +269,14 @@ class Benchmark(Section):
     """Stage benchmark: latency, throughput, memory and energy on this machine.
 
     Attributes:
+        runtimes: all that can run here, or those of a GPU alone.
         streams: how many batches run at the same time; more than 1 for the networks that are deployed.
+        concurrent_batches: the sizes at which more than one does.
         energy_seconds: how long each network runs for its energy to be counted, where there is a counter.
+        seconds: what is not measured by then, is not; None for no limit.
     """
 
+    runtimes: Literal["all", "gpu"] = "all"
     batches: tuple[Count, ...]
     streams: tuple[Count, ...]
     warmup: Count
@@ -281,6 +285,8 @@ class Benchmark(Section):
     stability: Fraction
     threads: Count
     energy_seconds: Positive
+    concurrent_batches: tuple[Count, ...] | None = None
+    seconds: Positive | None = None
 
     @model_validator(mode="after")
     def _single(self) -> "Benchmark":

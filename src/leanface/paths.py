@@ -3,7 +3,10 @@
 from pathlib import Path
 
 VARIANTS = ("original_fp32", "distilled_fp32", "distilled_fp16", "quantized_int8")
-"""The networks that are exported, built, evaluated and benchmarked, from the original to the smallest."""
+"""The networks that are built, evaluated and benchmarked, from the original to the smallest."""
+
+EXPORTED = (*VARIANTS, "original_fp16")
+"""The original in FP16 too, which a GPU's benchmark alone reads."""
 
 DEPLOYED = "quantized_int8"
 """The one that the gates are about."""
@@ -21,6 +24,7 @@ CONF = Path("conf")
 CACHE = Path(".cache")
 """What can be made again, and is not versioned."""
 
+PIPELINE = Path("dvc.yaml")
 REPORTS = Path("reports")
 CONFIG = REPORTS / "config.yaml"
 DEVICE = REPORTS / "device.json"
@@ -56,6 +60,11 @@ QUANTIZE_REPORT = REPORTS / "quantize"
 
 LOAD_REPORT = REPORTS / "load"
 ADAPTIVE_REPORT = REPORTS / "adaptive"
+OFFLINE = REPORTS / "offline"
+"""What a machine without DVC and MLflow keeps of its run, see docs/gpu.md."""
+RECORDS = OFFLINE / "records"
+RUNS = Path("runs")
+"""Runs that were brought here from such a machine, a folder each."""
 
 BENCHMARK = REPORTS / "benchmark.json"
 SUMMARY = REPORTS / "summary.json"
@@ -69,6 +78,7 @@ BUNDLES = {
     "distilled_fp32": DISTILLED,
     "distilled_fp16": DISTILLED,
     "quantized_int8": QUANTIZED,
+    "original_fp16": TEACHER,
 }
 """The bundle that each variant is exported from."""
 

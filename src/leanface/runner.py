@@ -16,7 +16,7 @@ from leanface.errors import ConfigError
 UNTRACKED = ("configure", "probe")
 """Stages that measure nothing: MLflow gets no run of theirs."""
 
-EXTRAS = ("variant", "log")
+EXTRAS = ("variant", "log", "seconds")
 """Parameters of a stage's `run` that are not sections of the configuration."""
 
 
@@ -25,8 +25,11 @@ def stage_sections(name: str) -> list[str]:
     return sorted(set(inspect.signature(_load(name)).parameters) - set(EXTRAS))
 
 
-def run_stage(name: str, variant: str | None = None) -> None:
+def run_stage(name: str, variant: str | None = None, seconds: float | None = None) -> None:
     """Run src/leanface/stages/NAME.py.
+
+    Args:
+        seconds: after which a training stops with its state saved, for another call to go on.
 
     Raises:
         ConfigError: the stage needs a variant and got none, or the other way round.
@@ -35,13 +38,15 @@ def run_stage(name: str, variant: str | None = None) -> None:
     run = _load(name)
     wanted = inspect.signature(run).parameters
     if ("variant" in wanted) != (variant is not None):
-        takes = f"one of {', '.join(paths.VARIANTS)}" if "variant" in wanted else "none"
+        takes = f"one of {', '.join(paths.EXPORTED)}" if "variant" in wanted else "none"
         raise ConfigError(f"stage {name} takes {takes} as --variant, got {variant or 'none'}.")
     names = stage_sections(name)
     config = load_config(paths.CONFIG) if names else None
     arguments: dict[str, Any] = {section: getattr(config, section) for section in names}
     if variant is not None:
         arguments["variant"] = variant
+    if "seconds" in wanted:
+        arguments["seconds"] = seconds
     _seed(arguments.get("seed", 0))
     # A training on several devices starts copies of this command: the first process records for all.
     if name in UNTRACKED or int(os.environ.get("LOCAL_RANK", "0")) > 0:

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
-import dvc.api
 import hydra
 import yaml
 from hydra.core.config_store import ConfigStore
@@ -25,7 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from leanface import paths, tracking
+from leanface import paths, tracking, versioning
 from leanface.errors import ConfigError, LeanFaceError
 
 logger = logging.getLogger(__name__)
@@ -103,7 +102,7 @@ def _params() -> dict[str, Any]:
 
 def _read(path: Path, experiment: str) -> dict[str, Any]:
     """A JSON or YAML file as an experiment left it."""
-    return yaml.safe_load(cast(str, dvc.api.read(str(path), rev=experiment)))
+    return yaml.safe_load(versioning.read(path, experiment))
 
 
 def _experiment_name() -> str:

@@ -11,6 +11,7 @@ import importlib
 import json
 import logging
 import os
+import shutil
 import subprocess
 import time
 import uuid
@@ -146,6 +147,37 @@ def deliver() -> int:
                 f"{_outbox()}. Start its server, or set MLFLOW_TRACKING_URI, then run `leanface track` again."
             ) from error
     return waiting
+
+
+def take_outbox(folder: Path, since: float) -> None:
+    """Move what has waited in the outbox since that Unix time to `folder`, for `adopt` on a machine that has MLflow."""
+    for path in sorted(_outbox().glob("*.json")):
+        if int(path.name.partition("-")[0]) < 1000 * since:
+            continue  # of something else
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.move(path, folder / path.name)
+
+
+def adopt(folder: Path, tags: Mapping[str, str]) -> list[str]:
+    """Put runs that `take_outbox` moved on another machine into the outbox here; returns their names.
+
+    The pieces of a stage that was run in several become one run: the last one's end, the curves joined.
+
+    Args:
+        tags: added to each run's own, which they replace.
+    """
+    runs: dict[str, Record] = {}
+    for record in (Record(**json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))):
+        before = runs.get(record.name)
+        if before is not None and before.params == record.params and before.status == "FAILED":
+            record.started = before.started
+            record.metrics = [*before.metrics, *record.metrics]
+        runs[record.name] = record
+    for record in runs.values():
+        record.tags |= tags
+        record.run_id = None
+        _post(record)
+    return list(runs)
 
 
 def has_summary(experiment: str) -> bool:
@@ -339,8 +371,7 @@ def _first_line(error: Exception) -> str:
 
 def _origin() -> dict[str, str]:
     """Where a run comes from: git commit, DVC experiment, machine."""
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    tags = {"git_commit": git.stdout.strip(), EXPERIMENT_TAG: os.environ.get("DVC_EXP_NAME", "")}
+    tags = {"git_commit": _commit(), EXPERIMENT_TAG: os.environ.get("DVC_EXP_NAME", "")}
     if paths.DEVICE.is_file():
         device = json.loads(paths.DEVICE.read_text())
         tags["device"] = ", ".join(gpu["name"] for gpu in device["gpus"]) or device["cpu"]
@@ -352,6 +383,14 @@ def _rank(metric: str) -> int:
     if metric in HEADLINES:
         return HEADLINES.index(metric)
     return len(HEADLINES) + (not metric.startswith(f"{paths.DEPLOYED}/"))
+
+
+def _commit() -> str:
+    try:
+        git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # no git on this machine
+        return ""
+    return git.stdout.strip()
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

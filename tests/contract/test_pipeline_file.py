@@ -74,9 +74,11 @@ def test_the_stages_are_the_stage_modules() -> None:
 
 
 def test_the_variants_and_their_bundles_are_those_of_paths() -> None:
-    bundles = next(entry["bundles"] for entry in PIPELINE["vars"] if "bundles" in entry)
-    assert bundles == {name: folder.as_posix() for name, folder in paths.BUNDLES.items()}
-    assert tuple(bundles) == paths.VARIANTS
+    variables = {name: value for entry in PIPELINE["vars"] for name, value in entry.items()}
+    bundles = {name: folder.as_posix() for name, folder in paths.BUNDLES.items()}
+    assert variables["exported"] == bundles
+    assert tuple(variables["exported"]) == paths.EXPORTED
+    assert variables["bundles"] == {name: bundles[name] for name in paths.VARIANTS}
 
 
 @pytest.mark.parametrize("stage", STAGES)

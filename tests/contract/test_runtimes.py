@@ -14,9 +14,11 @@ from leanface.errors import ArtifactError, BackendError
 from leanface.runtime import RUNTIMES, Pool, Runtime, open_runtime
 from leanface.runtime.engine import build_engine
 
-BUNDLE_READERS = ("torch", "torch_cuda")
+HALF_PRECISION = ("torch_cuda_graph", "torch_compiled")
+BUNDLE_READERS = ("torch", "torch_cuda", *HALF_PRECISION)
 CASES = [
-    *((runtime, precision) for runtime in BUNDLE_READERS for precision in ("fp32", "int8")),
+    *((runtime, precision) for runtime in ("torch", "torch_cuda") for precision in ("fp32", "int8")),
+    *((runtime, "fp16") for runtime in HALF_PRECISION),
     *((name, precision) for name in RUNTIMES if name not in BUNDLE_READERS for precision in ("fp32", "fp16", "int8")),
 ]
 BUILD = Build(
@@ -104,6 +106,17 @@ def test_a_stream_that_is_not_there_is_refused(runtime: Runtime, images: Tensor,
         runtime.run(images.numpy(), stream)
 
 
+def test_what_is_resident_runs_again_and_again_and_the_next_run_is_its_own(runtime: Runtime, images: Tensor) -> None:
+    expected = runtime.run(images[:1].numpy())
+    call = runtime.resident(images[1:3].numpy())
+    for _ in range(3):
+        call()
+    got = runtime.run(images[:1].numpy())
+    assert np.linalg.norm(got - expected) <= TOLERANCES["fp16"] * np.linalg.norm(expected)
+    with pytest.raises(BackendError, match="width"):
+        runtime.resident(np.zeros((1, 3, 64, 72), np.float32))
+
+
 def test_it_leaves_its_input_alone(runtime: Runtime, images: Tensor) -> None:
     pictures = images.numpy()
     kept = pictures.copy()
@@ -173,5 +186,5 @@ def test_a_stranger_s_file_is_refused(name: str, exported, tmp_path: Path) -> No
 
 
 def test_an_unknown_runtime_lists_the_known_ones(exported) -> None:
-    with pytest.raises(BackendError, match="torch, torch_cuda, onnxruntime, onnxruntime_cuda, openvino, tensorrt"):
+    with pytest.raises(BackendError, match=", ".join(RUNTIMES)):
         open_runtime("tvm", exported.fp32)

@@ -28,6 +28,7 @@ def distill(
     log: MetricLog | None = None,
     checkpoint: Path | None = None,
     purpose: Sequence[object] = (),
+    piece_seconds: float | None = None,
 ) -> FitResult:
     """Train `student` in place, see `leanface.training.fit.fit`, which the other arguments are those of.
 
@@ -49,4 +50,5 @@ def distill(
         log=log,
         checkpoint=checkpoint,
         purpose=[settings, data, *purpose],
+        piece_seconds=piece_seconds,
     )

@@ -3,6 +3,7 @@
 Turns matter: a processor that slows down meanwhile would otherwise flatter whatever was measured first.
 """
 
+import math
 import time
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -58,6 +59,7 @@ def measure_latency(
     windows_max: int,
     stability: float,
     clients: Mapping[Key, int] | None = None,
+    until: float = math.inf,
 ) -> dict[Key, Timing]:
     """Time every call: rounds of one window each, until a call's last three windows agree.
 
@@ -68,6 +70,7 @@ def measure_latency(
         windows_max: windows after which a call is given up as unstable; its numbers are kept.
         stability: how far the medians of the last three windows may lie apart, relative to the smallest.
         clients: threads that make a call at the same time, each `window` times and without a pause; 1 if not given.
+        until: no round begins later than this (time.monotonic) but the first; what was not stable by then is unstable.
     """
     windows: dict[Key, list[Window]] = {key: [] for key in calls}
     timings: dict[Key, Timing] = {}
@@ -81,7 +84,7 @@ def measure_latency(
             medians = [float(np.median(window.times_ms)) for window in last]
             spread = max(medians) / min(medians) - 1
             stable = len(measured) >= AGREEING_WINDOWS and spread <= stability
-            if stable or len(measured) >= windows_max:
+            if stable or len(measured) >= windows_max or time.monotonic() > until:
                 timings[key] = _timing(last, len(measured), spread, stable, stability)
     return {key: timings[key] for key in calls}
 

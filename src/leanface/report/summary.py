@@ -50,7 +50,8 @@ def check_gates(gates: Gates, variants: dict[str, Json]) -> dict[str, Json]:
 
 
 def measured(rows: Iterable[Json], **fields: Any) -> list[Json]:
-    """The benchmark rows that ran and whose fields have these values, the fastest first."""
+    """The benchmark rows that ran and whose fields have these values, the fastest first; without copies to a GPU."""
+    fields = {"copies": False, **fields}
     chosen = [
         row for row in rows if row["status"] != "not_run" and all(row[name] == value for name, value in fields.items())
     ]

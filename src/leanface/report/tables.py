@@ -14,6 +14,7 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 
 VARIANT_NAMES = {
     "original_fp32": "Original",
+    "original_fp16": "Original FP16",
     "distilled_fp32": "Light",
     "distilled_fp16": "Light FP16",
     "quantized_int8": "Light INT8",
@@ -23,6 +24,8 @@ VARIANT_NAMES = {
 RUNTIME_NAMES = {
     "torch": "PyTorch",
     "torch_cuda": "PyTorch, CUDA",
+    "torch_cuda_graph": "PyTorch, CUDA graph",
+    "torch_compiled": "torch.compile, CUDA",
     "onnxruntime": "ONNX Runtime",
     "onnxruntime_cuda": "ONNX Runtime, CUDA",
     "openvino": "OpenVINO",
@@ -121,6 +124,7 @@ def ladder(sources: Sources, summary: Json) -> list[Rung]:
         row
         for row in rows
         if (row["runtime"], row["variant"], row["batch"], row["streams"]) == ("tensorrt", paths.DEPLOYED, 1, 1)
+        and not row["copies"]
     ]
     steps: list[tuple[str, Json]] = [("Original", torch_row)]
     steps += [("Original, exported", row) for row in best[BASELINE][:1]]

@@ -12,25 +12,45 @@ from leanface.runtime.onnxruntime_ import OnnxRuntime, OnnxRuntimeCuda
 from leanface.runtime.openvino_ import OpenVinoRuntime
 from leanface.runtime.pool import Pool
 from leanface.runtime.tensorrt_ import TensorRtRuntime
-from leanface.runtime.torch_ import TorchCudaRuntime, TorchRuntime
+from leanface.runtime.torch_ import TorchCompiledRuntime, TorchCudaRuntime, TorchGraphRuntime, TorchRuntime
 
 RUNTIMES: dict[str, type[Runtime]] = {
     runtime.name: runtime
-    for runtime in (TorchRuntime, TorchCudaRuntime, OnnxRuntime, OnnxRuntimeCuda, OpenVinoRuntime, TensorRtRuntime)
+    for runtime in (
+        TorchRuntime,
+        TorchCudaRuntime,
+        TorchGraphRuntime,
+        OnnxRuntime,
+        OnnxRuntimeCuda,
+        OpenVinoRuntime,
+        TensorRtRuntime,
+        TorchCompiledRuntime,
+    )
 }
-"""By name. torch reads a bundle, those of `ONNX_READERS` an ONNX file, tensorrt an engine."""
+"""By name. Those of PyTorch read a bundle, those of `ONNX_READERS` an ONNX file, tensorrt an engine."""
 
-BEST_FIRST = ("tensorrt", "onnxruntime_cuda", "openvino", "onnxruntime", "torch_cuda", "torch")
-"""A GPU before the CPU; on the CPU OpenVINO first, which alone computes the INT8 file in INT8."""
+BEST_FIRST = (
+    "tensorrt",
+    "onnxruntime_cuda",
+    "torch_cuda_graph",
+    "openvino",
+    "onnxruntime",
+    "torch_cuda",
+    "torch",
+    "torch_compiled",
+)
+"""A GPU before the CPU; on the CPU OpenVINO first, which alone computes the INT8 file in INT8. Compiling takes long."""
 
 ONNX_READERS = ("onnxruntime", "onnxruntime_cuda", "openvino")
 
 FLOAT_BUNDLES = ("original_fp32", "distilled_fp32")
-"""Variants that PyTorch runs as they are deployed; it would only simulate INT8 and FP16."""
+HALF_BUNDLES = ("original_fp16", "distilled_fp16")
+"""Variants that PyTorch computes in, in FP16 on a GPU only; INT8 it would only simulate."""
 
 __all__ = [
     "BEST_FIRST",
     "FLOAT_BUNDLES",
+    "HALF_BUNDLES",
     "ONNX_READERS",
     "RUNTIMES",
     "Choice",
@@ -114,7 +134,11 @@ def exported_files_of(variant: str) -> dict[str, Path]:
 
 
 def files_of(variant: str) -> dict[str, Path]:
-    """What each runtime reads of a variant (`leanface.paths.VARIANTS`), by the runtime's name."""
+    """What each runtime reads of a variant (`leanface.paths.EXPORTED`), by the runtime's name."""
     bundle = paths.BUNDLES[variant]
-    files = {"torch": bundle, "torch_cuda": bundle} if variant in FLOAT_BUNDLES else {}
+    files: dict[str, Path] = {}
+    if variant in FLOAT_BUNDLES:
+        files = {"torch": bundle, "torch_cuda": bundle}
+    if variant in HALF_BUNDLES:
+        files = {"torch_cuda_graph": bundle, "torch_compiled": bundle}
     return files | exported_files_of(variant)

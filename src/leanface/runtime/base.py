@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -78,8 +78,8 @@ class Runtime(ABC):
 
     It never pads, casts or guesses: an input that does not fit is refused. Each of its streams runs one batch at a
     time and has its own threads or device buffers; different streams run at the same time, each in its caller's
-    thread (`leanface.runtime.pool`). Subclasses implement `_open`, `_infer` and `_close`; the lifecycle and the checks
-    are here, the same for all.
+    thread (`leanface.runtime.pool`). Subclasses implement `_open`, `_infer` and `_close`, on a GPU `_resident` too; the
+    lifecycle and the checks are here, the same for all.
     """
 
     name: ClassVar[str]
@@ -133,13 +133,29 @@ class Runtime(ABC):
         if not 0 <= stream < self._streams:
             raise BackendError(f"this {self.name} runtime has {self._streams} streams, counted from 0; got {stream}.")
         self._input_spec.check(images)
-        coefficients = self._infer(images, stream)
+        try:
+            coefficients = self._infer(images, stream)
+        except Exception as error:  # the libraries' exceptions have no common base
+            raise BackendError(f"{self.name} failed: {type(error).__name__}: {error}") from error
         if coefficients.shape != (len(images), COUNT) or coefficients.dtype != np.float32:
             raise BackendError(
                 f"{self.name} returned {coefficients.dtype} {coefficients.shape}; "
                 f"expected float32 ({len(images)}, {COUNT}). Export the network again."
             )
         return coefficients
+
+    @final
+    def resident(self, images: Images, stream: int = 0) -> Callable[[], None]:
+        """The network alone: each call of the result computes these images' coefficients, and waits for them.
+
+        On a GPU the images are copied to it now, and the coefficients stay there; on the CPU nothing is copied anyway.
+        It is valid until the stream is used otherwise.
+
+        Raises:
+            BackendError: as `run`.
+        """
+        self.run(images, stream)  # checks, allocates and warms up
+        return self._resident(images, stream)
 
     @final
     def close(self) -> None:
@@ -161,6 +177,12 @@ class Runtime(ABC):
 
     @abstractmethod
     def _infer(self, images: Images, stream: int) -> Coefficients: ...
+
+    def _resident(self, images: Images, stream: int) -> Callable[[], None]:
+        def call() -> None:
+            self._infer(images, stream)
+
+        return call
 
     @abstractmethod
     def _close(self) -> None: ...

@@ -73,6 +73,7 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
     cells: list[dict[str, Any]] = [{**asdict(row), "speedup": faster.get(index)} for index, row in enumerate(rows)]
     for row in cells:
         row["runtime"] += " (original)" if row["variant"] == ORIGINAL else ""
+        row["runtime"] += ", with copies" if row["copies"] else ""
     # Energy, a GPU's memory and speed-ups have no column where there are none.
     shown = [name for name in COLUMNS if any(row[name] is not None for row in cells if row["status"] != "not_run")]
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)

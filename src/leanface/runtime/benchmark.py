@@ -2,9 +2,11 @@
 
 import contextlib
 import gc
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,11 +28,39 @@ from leanface.face.morphable_model import MorphableModel
 from leanface.metrics.counters import energy_counters, energy_per_call_j, gpu_memory_bytes
 from leanface.metrics.latency import Timing, measure_latency
 from leanface.runtime import RUNTIMES, Pool, Runtime, files_of, open_runtime
+from leanface.runtime.engine import load_tensorrt
 
 CONCURRENT = ("distilled_fp16", paths.DEPLOYED)
 """Variants that are measured with more than one stream too."""
 
-END_TO_END = (("original_fp32", "torch"), ("quantized_int8", "openvino"))
+END_TO_END = {
+    "all": (("original_fp32", "torch"), ("quantized_int8", "openvino")),
+    "gpu": (("original_fp32", "torch_cuda"), ("distilled_fp16", "torch_cuda_graph")),
+}
+"""By `Benchmark.runtimes`: the baseline, and the fastest that is sure to run."""
+
+GPU_PLAN = (
+    ("original_fp32", "torch_cuda", False),
+    ("distilled_fp32", "torch_cuda", False),
+    ("original_fp16", "torch_cuda_graph", False),
+    ("distilled_fp16", "torch_cuda_graph", False),
+    ("distilled_fp16", "torch_cuda_graph", True),
+    ("original_fp16", "onnxruntime_cuda", False),
+    ("distilled_fp16", "onnxruntime_cuda", False),
+    ("distilled_fp16", "tensorrt", False),
+    ("quantized_int8", "tensorrt", False),
+    ("distilled_fp16", "torch_compiled", False),
+    ("original_fp16", "torch_compiled", False),
+    ("distilled_fp16", "onnxruntime_cuda", True),
+    ("quantized_int8", "onnxruntime_cuda", False),
+)
+"""What a GPU alone is measured with, and whether with more than one stream; the time may not suffice for the last."""
+
+NOT_PLANNED = "torch_compiled"
+"""Where all runtimes are measured, this one is not: it compiles for minutes."""
+
+SHARES = {"open": 0.55, "time": 0.75, "energy": 0.85, "memory": 1.0}
+"""When, as a share of `Benchmark.seconds`, each part begins nothing more."""
 
 LANDMARKS = ("landmarks", "mtcnn")
 """Stands for a variant and a runtime in the row of the face detector, which is the same for all networks."""
@@ -51,18 +81,21 @@ class Row:
 
     Attributes:
         streams: batches at the same time, through a `Pool` with as many callers; latencies are then a caller's.
+        copies: of the images to the GPU and of the coefficients back, in every call; else the images lie there already.
+            On the CPU there are none.
         images_per_second: of all streams together.
         cold_start_ms: from opening the file to its first answer, in a fresh process that has the libraries loaded;
             at the first batch size only.
         memory_mb: see `measure_fresh`; device_memory_mb likewise, of the GPU.
         energy_mj: per image, of the whole GPU or processor package; energy_source: its `EnergyCounter`'s.
-        energy_reason: why it was not measured.
+        energy_reason: why it was not measured; memory_reason likewise.
     """
 
     variant: str
     runtime: str
     batch: int
     streams: int
+    copies: bool
     status: Literal["stable", "unstable", "not_run"]
     reason: str | None
     p50_ms: float | None = None
@@ -75,6 +108,7 @@ class Row:
     cold_start_ms: float | None = None
     memory_mb: float | None = None
     device_memory_mb: float | None = None
+    memory_reason: str | None = None
     energy_mj: float | None = None
     energy_source: str | None = None
     energy_reason: str | None = None
@@ -86,6 +120,7 @@ class Key(NamedTuple):
     runtime: str
     batch: int
     streams: int = 1
+    copies: bool = False
 
 
 class Footprint(NamedTuple):
@@ -97,43 +132,68 @@ class Footprint(NamedTuple):
 
 
 def plan(settings: Benchmark) -> list[Entry]:
-    """Every variant in every runtime that reads it, the deployed ones with all of `settings.streams`."""
+    """Every variant in every runtime that reads it, the deployed ones with all of `settings.streams`; or `GPU_PLAN`."""
+    if settings.runtimes == "gpu":
+        return [
+            Entry(variant, runtime, files_of(variant)[runtime], settings.streams[1:] if concurrent else (1,))
+            for variant, runtime, concurrent in GPU_PLAN
+        ]
     return [
         Entry(variant, runtime, files_of(variant)[runtime], settings.streams if variant in CONCURRENT else (1,))
         for runtime in RUNTIMES
         for variant in paths.VARIANTS
-        if runtime in files_of(variant)
+        if runtime in files_of(variant) and runtime != NOT_PLANNED
     ]
 
 
 def benchmark_networks(entries: Sequence[Entry], settings: Benchmark, image_size: int) -> list[Row]:
-    """Measure `entries` at every batch size, in turns; network only, host memory to host memory."""
+    """Measure `entries` at every batch size, in turns; network only, and on a GPU with the copies as well."""
+    start = time.monotonic()
+    until = {part: start + share * (settings.seconds or math.inf) for part, share in SHARES.items()}
+    late = f"benchmark.seconds ({settings.seconds}) did not suffice for it."
     rows: dict[Key, Row] = {}
     calls: dict[Key, Callable[[], object]] = {}
     with contextlib.ExitStack() as stack:
         for entry, streams in _each(entries):
             keys = _keys(entry, streams, settings)
             try:
+                if time.monotonic() > until["open"]:
+                    raise BackendError(late)
+                if entry.runtime == "tensorrt" and not entry.path.exists():
+                    load_tensorrt()  # says what is missing to build an engine here
                 opened = stack.enter_context(open_runtime(entry.runtime, entry.path, settings.threads, streams))
             except BackendError as error:
                 rows |= {key: _not_run(key, entry, error) for key in keys}
                 continue
             pool = stack.enter_context(Pool(opened)) if streams > 1 else None
             for key in keys:
-                call = _call(opened, pool, key.batch, image_size)
                 try:
+                    for stream in range(streams):  # each allocates, or captures, at its first run
+                        opened.run(_images(key.batch, image_size), stream)
+                    call = _call(opened, pool, key, image_size)
                     call()
                 except BackendError as error:  # an engine's profile or a GPU's memory may be too small for it
                     rows[key] = _not_run(key, entry, error)
                 else:
                     calls[key] = call
-        timings = _measure(calls, settings)
-        energies = {key: _energy(key, call, settings) for key, call in calls.items()}
+        timings = _measure(calls, settings, until["time"])
+        energies = {key: _energy(key, call, settings, until["energy"]) for key, call in calls.items()}
+        calls.clear()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()  # the fresh processes need the room
     for entry, streams in _each(entries):
         keys = [key for key in _keys(entry, streams, settings) if key in timings]
-        footprints = measure_fresh(entry, streams, [key.batch for key in keys], settings, image_size) if keys else {}
+        footprints: dict[int, dict[str, Any]] = {}
+        if keys and time.monotonic() < until["memory"]:
+            batches = sorted({key.batch for key in keys})
+            try:
+                fresh = measure_fresh(entry, streams, batches, settings, image_size)
+                footprints = {batch: footprint._asdict() for batch, footprint in fresh.items()}
+            except (BackendError, BrokenProcessPool) as error:
+                footprints = {batch: {"memory_reason": str(error)} for batch in batches}
         for key in keys:
-            measured = {**_numbers(key, timings[key]), **footprints[key.batch]._asdict(), **energies[key]}
+            footprint = footprints.get(key.batch, {"memory_reason": late})
+            measured = {**_numbers(key, timings[key]), **footprint, **energies[key]}
             rows[key] = Row(**key._asdict(), **measured, size_bytes=_size_bytes(entry.path))
     return [rows[key] for entry, streams in _each(entries) for key in _keys(entry, streams, settings)]
 
@@ -158,13 +218,21 @@ def benchmark_end_to_end(
         vertices = model.vertices(parts.identity, parts.expression)
         return camera_from_model(vertices, parts.angles_rad, parts.translation)
 
+    rows: dict[Key, Row] = {}
     with contextlib.ExitStack() as stack:
         calls: dict[Key, Callable[[], object]] = {Key(*LANDMARKS, 1): lambda: detector.detect(photo)}
-        for variant, runtime in END_TO_END:
-            opened = stack.enter_context(open_runtime(runtime, files_of(variant)[runtime], settings.threads))
-            calls[Key(variant, runtime, 1)] = lambda opened=opened: reconstruct(opened)
+        for variant, runtime in END_TO_END[settings.runtimes]:
+            key = Key(variant, runtime, 1, copies=RUNTIMES[runtime].on_gpu)
+            entry = Entry(variant, runtime, files_of(variant)[runtime], (1,))
+            try:
+                opened = stack.enter_context(open_runtime(runtime, entry.path, settings.threads))
+            except BackendError as error:
+                rows[key] = _not_run(key, entry, error)
+            else:
+                calls[key] = lambda opened=opened: reconstruct(opened)
         timings = _measure(calls, settings)
-    return [Row(**key._asdict(), **_numbers(key, timing)) for key, timing in timings.items()]
+    rows = {key: Row(**key._asdict(), **_numbers(key, timing)) for key, timing in timings.items()} | rows
+    return list(rows.values())
 
 
 def measure_fresh(
@@ -173,7 +241,8 @@ def measure_fresh(
     """What a fresh process needs to hold a network ready, having run it in every stream, by batch size.
 
     Memory (10^6 bytes) is the growth of its private memory from just before the network is opened: weights,
-    activations and whatever the runtime makes of them, but not the libraries' code, which all processes share.
+    activations and whatever the runtime makes of them, but not the libraries' code, which all processes share; on a
+    GPU likewise, without the CUDA context.
     Batches run from the smallest to the largest, so each one's memory includes the smaller ones'.
     """
     # Forked from a server that has imported the libraries, a process starts at once and has run nothing yet.
@@ -188,7 +257,9 @@ def _footprints(
 ) -> dict[int, Footprint]:
     grown: dict[int, Footprint] = {}
     inputs = {batch: _images(batch, image_size) for batch in sorted(batches)}
-    before, device_before = _private_bytes(), gpu_memory_bytes() if RUNTIMES[entry.runtime].on_gpu else None
+    if on_gpu := RUNTIMES[entry.runtime].on_gpu:
+        torch.zeros(1, device="cuda")  # what every process on a GPU needs of it is not the network's
+    before, device_before = _private_bytes(), gpu_memory_bytes() if on_gpu else None
     start = time.perf_counter()
     with open_runtime(entry.runtime, entry.path, threads, streams) as network:
         for batch, images in inputs.items():
@@ -216,10 +287,12 @@ def _each(entries: Sequence[Entry]) -> list[tuple[Entry, int]]:
 
 
 def _keys(entry: Entry, streams: int, settings: Benchmark) -> list[Key]:
-    return [Key(entry.variant, entry.runtime, batch, streams) for batch in settings.batches]
+    batches = settings.batches if streams == 1 else settings.concurrent_batches or settings.batches
+    copies = (False,) if not RUNTIMES[entry.runtime].on_gpu else (False, True) if streams == 1 else (True,)
+    return [Key(entry.variant, entry.runtime, batch, streams, copied) for batch in batches for copied in copies]
 
 
-def _measure(calls: dict[Key, Callable[[], object]], settings: Benchmark) -> dict[Key, Timing]:
+def _measure(calls: dict[Key, Callable[[], object]], settings: Benchmark, until: float = math.inf) -> dict[Key, Timing]:
     return measure_latency(
         calls,
         warmup=settings.warmup,
@@ -227,13 +300,18 @@ def _measure(calls: dict[Key, Callable[[], object]], settings: Benchmark) -> dic
         windows_max=settings.windows_max,
         stability=settings.stability,
         clients={key: key.streams for key in calls},
+        until=until,
     )
 
 
-def _energy(key: Key, call: Callable[[], object], settings: Benchmark) -> dict[str, Any]:
+def _energy(key: Key, call: Callable[[], object], settings: Benchmark, until: float) -> dict[str, Any]:
     """The fields of `Row` about energy."""
-    if key.streams > 1:
-        return {"energy_reason": "energy is counted with a single stream."}
+    if key.streams > 1 or key.copies:
+        return {"energy_reason": "energy is counted with a single stream, without copies."}
+    if key.batch not in (settings.batches[0], settings.batches[-1]):
+        return {"energy_reason": "energy is counted at the smallest and at the largest batch."}
+    if time.monotonic() > until:
+        return {"energy_reason": f"benchmark.seconds ({settings.seconds}) did not suffice for it."}
     try:
         counters = energy_counters(gpu=RUNTIMES[key.runtime].on_gpu)
     except BackendError as error:
@@ -242,9 +320,11 @@ def _energy(key: Key, call: Callable[[], object], settings: Benchmark) -> dict[s
     return {"energy_mj": 1e3 * energy_j / key.batch, "energy_source": counters[0].source}
 
 
-def _call(network: Runtime, pool: Pool | None, batch: int, image_size: int) -> Callable[[], object]:
-    images = _images(batch, image_size)
-    return (lambda: network.run(images)) if pool is None else (lambda: pool.submit(images).result())
+def _call(network: Runtime, pool: Pool | None, key: Key, image_size: int) -> Callable[[], object]:
+    images = _images(key.batch, image_size)
+    if pool is not None:
+        return lambda: pool.submit(images).result()
+    return (lambda: network.run(images)) if key.copies or not network.on_gpu else network.resident(images)
 
 
 def _images(batch: int, image_size: int) -> Float32[np.ndarray, "batch 3 H W"]:
@@ -273,7 +353,7 @@ def headline(rows: Sequence[Row]) -> dict[str, float]:
     return {
         f"{row.variant}/{row.runtime}/batch_{row.batch}_ms": row.p50_ms
         for row in rows
-        if row.p50_ms is not None and row.streams == 1
+        if row.p50_ms is not None and row.streams == 1 and not row.copies
     }
 
 

@@ -1,5 +1,6 @@
 """ONNX Runtime from an ONNX file: on the CPU, and on a CUDA GPU with the package `onnxruntime-gpu`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,12 @@ class OnnxRuntimeCuda(Runtime):
                 "GPU replace it: `pip uninstall onnxruntime && pip install onnxruntime-gpu`."
             )
         ORT.preload_dlls()  # CUDA and cuDNN from NVIDIA's Python packages, where they are installed
-        sessions = [_session(path, 0, [(CUDA_PROVIDER, CUDA_OPTIONS)]) for _ in range(streams)]
+        try:
+            sessions = [_session(path, 0, [(CUDA_PROVIDER, CUDA_OPTIONS)]) for _ in range(streams)]
+        except ArtifactError as error:
+            if "graph capture" not in str(error):
+                raise
+            raise BackendError(f"onnxruntime cannot run {path} as a CUDA graph: {error.__cause__}") from error
         if CUDA_PROVIDER not in sessions[0].get_providers():  # it falls back to the CPU without an error
             raise BackendError(f"onnxruntime could not start its {CUDA_PROVIDER}: there is no GPU, or no CUDA 13.")
         self._sessions = [BoundSession(session, "cuda") for session in sessions]
@@ -70,6 +76,9 @@ class OnnxRuntimeCuda(Runtime):
 
     def _infer(self, images: Images, stream: int) -> Coefficients:
         return self._sessions[stream].run(images)
+
+    def _resident(self, images: Images, stream: int) -> Callable[[], None]:
+        return self._sessions[stream].resident(images)
 
     def _close(self) -> None:
         del self._sessions
@@ -89,6 +98,12 @@ class BoundSession:
         received.update_inplace(images)
         self._session.run_with_iobinding(binding, options)  # captures at the shape's first run, replays from then on
         return returned.numpy()
+
+    def resident(self, images: Images) -> Callable[[], None]:
+        """Run again and again on the images as they lie on the device; each call returns when the result is there."""
+        self.run(images)
+        binding, options, _, _ = self._shapes[images.shape]
+        return lambda: self._session.run_with_iobinding(binding, options)  # waits for the device at its end
 
     def _allocate(self, shape: tuple[int, ...]) -> tuple[Any, Any, Any, Any]:
         new = ORT.OrtValue.ortvalue_from_shape_and_type

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
 
-from leanface.errors import ArtifactError
+from leanface.errors import ArtifactError, BackendError
 from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
 from leanface.runtime.base import Coefficients, Images, InputSpec, Runtime, check_names
 
@@ -17,6 +16,10 @@ class OpenVinoRuntime(Runtime):
     name = "openvino"
 
     def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
+        try:
+            import openvino  # imported here: a machine for GPU runs may lack it
+        except ImportError as error:
+            raise BackendError(f"OpenVINO is not installed here ({error}): `pip install openvino`.") from None
         properties: dict[str, str | int] = {
             "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
             # Otherwise bfloat16 is chosen unasked where the processor has it. Q/DQ layers still run in INT8.

@@ -1,6 +1,6 @@
 """TensorRT on a CUDA GPU, from an engine: full TensorRT or TensorRT-RTX, whichever built it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,9 @@ class TensorRtRuntime(Runtime):
     def _infer(self, images: Images, stream: int) -> Coefficients:
         return self._lanes[stream].run(images, self._captures)
 
+    def _resident(self, images: Images, stream: int) -> Callable[[], None]:
+        return self._lanes[stream].resident(images, self._captures)
+
     def _close(self) -> None:
         del self._lanes, self._engine
         self._resources.close()
@@ -58,7 +61,7 @@ class _Lane:
         self._cuda, self._context = cuda, context
         self._images = cuda.allocate(batch * 3 * side * side)
         self._coefficients = cuda.allocate(batch * COUNT)
-        self._shape: tuple[int, ...] | None = None
+        self._last: tuple[tuple[int, ...], bool] | None = None  # shape of the last run, and whether with copies
         if not context.set_optimization_profile_async(0, cuda.stream):
             raise BackendError("the engine has no optimization profile; rebuild it with `leanface stage build`.")
         context.set_tensor_address(INPUT_NAME, self._images.device)
@@ -66,39 +69,50 @@ class _Lane:
         cuda.synchronize()
 
     def run(self, images: Images, captures: bool) -> Coefficients:
-        """Copy in, compute, copy out.
-
-        A new shape is run once without a graph, since its first run also sets the context up; at its second run in
-        a row it is captured, from then on replayed. A shape that follows another one is captured anew: what the context
-        keeps of a shape on the device is overwritten by the next.
-        """
-        cuda = self._cuda
+        """Copy in, compute, copy out."""
         self._images.host[: images.size] = images.ravel()
-        if images.shape == self._shape and captures:
-            if not cuda.has_graph:
-                cuda.capture(lambda: self._queue(images))
-            cuda.launch_graph()
-        else:
-            if images.shape != self._shape:
-                self._set_shape(images.shape)
-            self._queue(images)
-        cuda.synchronize()
+        self._replay(images.shape, lambda: self._queue(images), captures, copies=True)
         return self._coefficients.host[: len(images) * COUNT].reshape(len(images), COUNT).copy()
 
-    def _set_shape(self, shape: tuple[int, ...]) -> None:
+    def resident(self, images: Images, captures: bool) -> Callable[[], None]:
+        """Compute again and again what `run` has copied in."""
+        return lambda: self._replay(images.shape, self._execute, captures, copies=False)
+
+    def _replay(self, shape: tuple[int, ...], queue: Callable[[], None], captures: bool, *, copies: bool) -> None:
+        """Do what `queue` puts into the stream.
+
+        What is new is run once without a graph, since a shape's first run also sets the context up; at its second run
+        in a row it is captured, from then on replayed. A shape that follows another one is captured anew: what the
+        context keeps of a shape on the device is overwritten by the next.
+        """
+        cuda = self._cuda
+        if (shape, copies) == self._last and captures:
+            if not cuda.has_graph:
+                cuda.capture(queue)
+            cuda.launch_graph()
+        else:
+            if (shape, copies) != self._last:
+                self._prepare(shape)
+                self._last = (shape, copies)
+            queue()
+        cuda.synchronize()
+
+    def _prepare(self, shape: tuple[int, ...]) -> None:
         context = self._context
         self._cuda.forget_graph()
-        self._shape = None
+        self._last = None
         if not context.set_input_shape(INPUT_NAME, shape):
             raise BackendError(f"the engine refuses the shape {shape}; rebuild it with `leanface stage build`.")
-        self._shape = shape
 
     def _queue(self, images: Images) -> None:
-        context = self._context
         self._cuda.to_device(self._images, images.size)
+        self._execute()
+        self._cuda.to_host(self._coefficients, len(images) * COUNT)
+
+    def _execute(self) -> None:
+        context = self._context
         if not context.execute_async_v3(self._cuda.stream):
             raise BackendError("the engine failed to run; see TensorRT's own messages.")
-        self._cuda.to_host(self._coefficients, len(images) * COUNT)
 
 
 def require_target(path: Path, targets: Sequence[str], capability: str) -> None:

@@ -12,7 +12,9 @@ from leanface.networks.sparsity import keep_zeros
 from leanface.training.fit import MetricLog
 
 
-def run(*, distill: Distill, data: Data, machine: Machine, seed: int, log: MetricLog) -> dict[str, float]:
+def run(
+    *, distill: Distill, data: Data, machine: Machine, seed: int, log: MetricLog, seconds: float | None = None
+) -> dict[str, float]:
     model, val = load_morphable_model(paths.MORPHABLE_MODEL), FaceDataset(paths.FACES / "val")
     teacher, _ = bundle.load_network(paths.TEACHER)
     student, parent = bundle.load_network(paths.PRUNED)
@@ -34,6 +36,7 @@ def run(*, distill: Distill, data: Data, machine: Machine, seed: int, log: Metri
         log=log,
         checkpoint=paths.DISTILL_STATE,
         purpose=[parents],
+        piece_seconds=seconds,
     )
     spec = parent.model_copy(update={"provenance": parents | {"seed": seed}})
     bundle.save_bundle(student, spec, paths.DISTILLED)

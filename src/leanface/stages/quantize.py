@@ -18,7 +18,9 @@ POINTS = 4
 """Validations of a training so short that each costs as much as several of its steps."""
 
 
-def run(*, quantize: Quantize, distill: Distill, machine: Machine, seed: int, log: MetricLog) -> dict[str, float]:
+def run(
+    *, quantize: Quantize, distill: Distill, machine: Machine, seed: int, log: MetricLog, seconds: float | None = None
+) -> dict[str, float]:
     model, val = load_morphable_model(paths.MORPHABLE_MODEL), FaceDataset(paths.FACES / "val")
     teacher, _ = bundle.load_network(paths.TEACHER)
     student, parent = bundle.load_network(paths.DISTILLED)
@@ -47,6 +49,7 @@ def run(*, quantize: Quantize, distill: Distill, machine: Machine, seed: int, lo
             checkpoint=paths.QUANTIZE_STATE,
             purpose=[quantize, distill, parents],
             points=POINTS,
+            piece_seconds=seconds,
         )
         predictions["trained"] = predict(network, val)
         metrics = {"seconds": result.seconds, "images_per_second": result.images_per_second}

@@ -15,8 +15,12 @@ from leanface.training.fit import MetricLog
 from leanface.training.teacher import Request, make_teacher
 
 
-def run(*, teacher: Teacher, data: Data, machine: Machine, seed: int, log: MetricLog) -> dict[str, float]:
+def run(
+    *, teacher: Teacher, data: Data, machine: Machine, seed: int, log: MetricLog, seconds: float | None = None
+) -> dict[str, float]:
     model = load_morphable_model(paths.MORPHABLE_MODEL)
+    if seconds is not None:
+        teacher = teacher.model_copy(update={"piece_seconds": seconds})
     network = make_teacher(Request(teacher, data, machine, seed, model, log))
     spec = bundle.new_spec(network, data.image_size, provenance={"source": teacher.source, "seed": seed})
     bundle.save_bundle(network, spec, paths.TEACHER)

@@ -19,7 +19,7 @@ from leanface.config import Build
 from leanface.errors import BackendError, ConfigError, ExportError
 from leanface.export.onnx import describe, export_network, save_model
 from leanface.export.parity import AS_WRITTEN, Parity, as_written, check_parity, headline, parity_inputs
-from leanface.export.wrapper import inference_form
+from leanface.networks.inference import inference_form
 from leanface.networks.quantized import Quantizer
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.quantization.fake_quantize import fake_quantize

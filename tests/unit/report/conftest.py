@@ -32,6 +32,7 @@ def row(variant: str, runtime: str, batch: int, p50_ms: float | None, **fields: 
         "runtime": runtime,
         "batch": batch,
         "streams": 1,
+        "copies": False,
         "windows": 3,
         "cold_start_ms": None,
         "energy_mj": None,

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from leanface import paths
@@ -18,7 +19,9 @@ from leanface.runtime.bench import ORIGINAL, bench_file, print_rows, speedups
 from leanface.runtime.benchmark import (
     CONCURRENT,
     END_TO_END,
+    GPU_PLAN,
     LANDMARKS,
+    NOT_PLANNED,
     Entry,
     benchmark_end_to_end,
     benchmark_networks,
@@ -57,7 +60,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = build_network(widths).eval()
     spec = new_spec(network, SIZE)
     model = export_network(network, spec, "fp32", 19)
-    for variant in paths.VARIANTS:
+    for variant in paths.EXPORTED:
         save_bundle(network, spec, root / paths.BUNDLES[variant])
         for path in (paths.onnx_path(variant), paths.engine_path(variant)):
             (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +75,8 @@ def test_every_network_is_to_be_measured_in_every_runtime_that_reads_it():
     entries = plan(SETTINGS)
     found = {(entry.variant, entry.runtime) for entry in entries}
     assert len(found) == len(entries)
-    assert found == {(variant, runtime) for variant in paths.VARIANTS for runtime in files_of(variant)}
+    everything = {(variant, runtime) for variant in paths.VARIANTS for runtime in files_of(variant)}
+    assert found == everything - {("distilled_fp16", NOT_PLANNED)}
     for entry in entries:
         assert entry.path == files_of(entry.variant)[entry.runtime]
         assert entry.streams == ((1, 2) if entry.variant in CONCURRENT else (1,))
@@ -82,8 +86,10 @@ def test_what_runs_has_all_its_numbers_and_what_does_not_has_its_reason(project,
     monkeypatch.chdir(project)
     entries = [entry for entry in plan(SETTINGS) if entry.variant in ("original_fp32", "quantized_int8")]
     rows = benchmark_networks(entries, SETTINGS, SIZE)
-    found = [(row.variant, row.runtime, row.batch, row.streams) for row in rows]
-    assert len(found) == len(set(found)) == sum(len(entry.streams) * len(SETTINGS.batches) for entry in entries)
+    found = [(row.variant, row.runtime, row.batch, row.streams, row.copies) for row in rows]
+    # On a GPU a single stream is measured with and without copies, several with copies only.
+    ways = sum(1 + (entry.runtime in ON_GPU and streams == 1) for entry in entries for streams in entry.streams)
+    assert len(found) == len(set(found)) == ways * len(SETTINGS.batches)
     for row in rows:
         if row.status == "not_run":
             assert row.runtime in ON_GPU
@@ -102,6 +108,35 @@ def test_what_runs_has_all_its_numbers_and_what_does_not_has_its_reason(project,
             assert row.size_bytes == len(b"engine")
     ran = [row for row in rows if row.status != "not_run" and row.streams == 1]
     assert len(headline(rows)) == len(ran) >= 10
+
+
+def test_a_gpus_plan_is_measured_there_alone_and_elsewhere_says_why_not(project, monkeypatch):
+    monkeypatch.chdir(project)
+    settings = SETTINGS.model_copy(update={"runtimes": "gpu", "streams": (1, 2, 4), "concurrent_batches": (1,)})
+    entries = plan(settings)
+    assert {entry.runtime for entry in entries} == ON_GPU
+    assert [(entry.variant, entry.runtime, entry.streams[0] > 1) for entry in entries] == list(GPU_PLAN)
+    assert all(entry.runtime in files_of(entry.variant) for entry in entries)
+    assert entries[0][:2] == ("original_fp32", "torch_cuda"), "the baseline must not be what the time is too short for"
+    if not torch.cuda.is_available():
+        rows = benchmark_networks(entries, settings, SIZE)
+        assert {row.status for row in rows} == {"not_run"}
+        assert all(row.reason for row in rows)
+        many = {(row.batch, row.copies) for row in rows if row.streams > 1}
+        assert many == {(1, True)}
+
+
+def test_what_the_time_is_too_short_for_says_so(project, monkeypatch):
+    monkeypatch.chdir(project)
+    entries = [entry for entry in plan(SETTINGS) if entry.runtime == "onnxruntime"][:1]
+    (first, *_) = benchmark_networks(entries, SETTINGS.model_copy(update={"seconds": 1e-9}), SIZE)
+    assert first.status == "not_run"
+    assert "benchmark.seconds" in str(first.reason)
+    monkeypatch.setattr("leanface.runtime.benchmark.SHARES", {"open": 1e12, "time": 0.0, "energy": 0.0, "memory": 0.0})
+    (first, *_) = benchmark_networks(entries, SETTINGS.model_copy(update={"seconds": 1e-9, "stability": 0.0}), SIZE)
+    assert (first.status, first.windows, first.memory_mb) == ("unstable", 1, None)
+    assert first.p50_ms is not None
+    assert "benchmark.seconds" in str(first.memory_reason)
 
 
 def test_a_batch_that_a_runtime_refuses_is_not_run_and_stops_no_other(project, monkeypatch):
@@ -169,5 +204,5 @@ def test_the_way_from_photo_to_vertices_is_timed_for_both_networks(project, monk
     monkeypatch.chdir(project)
     photo = load_photo("astronaut")[:260, 100:360]
     rows = benchmark_end_to_end(SETTINGS, SIZE, load_morphable_model(), photo)
-    assert [(row.variant, row.runtime) for row in rows] == [LANDMARKS, *END_TO_END]
+    assert [(row.variant, row.runtime) for row in rows] == [LANDMARKS, *END_TO_END["all"]]
     assert all(row.p50_ms is not None and row.p50_ms > 0 for row in rows)

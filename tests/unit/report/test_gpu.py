@@ -1,0 +1,120 @@
+"""The tables of a GPU's run: ratios to the original in the same run, targets reached and missed, what did not run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from leanface import paths
+from leanface.errors import ArtifactError
+from leanface.report.gpu import TARGETS, check_targets, lines_of, write_results
+from leanface.runtime.benchmark import GPU_PLAN, Row
+
+BATCHES = (1, 256)
+DEVICE = {"cpu": "Imaginary 2000", "gpus": [{"name": "Imaginary GPU"}], "runtimes": {"torch": "2.0"}}
+SPEED = {"torch_cuda": 1.0, "torch_cuda_graph": 4.0, "onnxruntime_cuda": 5.0}
+"""Times the original in eager FP32, for each runtime; light networks are twice as fast again."""
+
+
+def row(variant: str, runtime: str, batch: int, streams: int, copies: bool) -> dict[str, Any]:
+    key = (variant, runtime, batch, streams, copies)
+    if runtime not in SPEED:
+        return Row(*key, "not_run", f"there is no {runtime}").__dict__
+    gain = SPEED[runtime] * (2 if variant.startswith(("distilled", "quantized")) else 1)
+    ms = 4.0 * (1 if batch == 1 else 20) / gain * (1.5 if copies else 1)
+    return Row(
+        *key,
+        "stable",
+        None,
+        p50_ms=ms,
+        images_per_second=1e3 * batch / ms,
+        device_memory_mb=800 / gain,
+        energy_mj=None if copies else 900 / gain,
+        windows=3,
+    ).__dict__
+
+
+@pytest.fixture
+def benchmark() -> dict[str, Any]:
+    rows = [
+        row(variant, runtime, batch, streams, copies)
+        for variant, runtime, concurrent in GPU_PLAN
+        for batch in BATCHES
+        for streams, copies in ([(2, True)] if concurrent else [(1, False), (1, True)])
+    ]
+    return {
+        "device": DEVICE,
+        "settings": {"image_size": 224, "batches": BATCHES, "window": 10, "stability": 0.05},
+        "rows": rows,
+        "end_to_end": [
+            row("original_fp32", "torch_cuda", 1, 1, True),
+            row("distilled_fp16", "torch_compiled", 1, 1, True),
+        ],
+    }
+
+
+def test_ratios_are_to_the_original_in_eager_fp32(benchmark: dict[str, Any]) -> None:
+    lines = {(line.variant, line.runtime, line.batch): line for line in lines_of(benchmark)}
+    assert lines["original_fp32", "torch_cuda", 1].speedup == 1
+    light = lines["distilled_fp16", "onnxruntime_cuda", 256]
+    assert light.speedup == light.energy_ratio == light.memory_ratio == pytest.approx(10)
+    assert light.latency_ms == pytest.approx(8)
+    assert light.copied_ms == pytest.approx(12)
+    assert lines["distilled_fp16", "torch_compiled", 1].status == "not_run"
+
+
+def test_targets_take_the_best_compressed_network_and_say_what_was_missed(benchmark: dict[str, Any]) -> None:
+    targets = check_targets(lines_of(benchmark))
+    assert set(targets) == set(TARGETS)
+    assert targets["speedup_batch_1"]["value"] == pytest.approx(10)
+    assert targets["energy_saved"]["value"] == pytest.approx(0.9)
+    assert targets["memory_ratio"]["batch"] == 256
+    assert all(target["passed"] for target in targets.values())
+    for entry in benchmark["rows"]:
+        entry["energy_mj"] = None
+        if entry["runtime"] == "onnxruntime_cuda":
+            entry.update(status="not_run", p50_ms=None, images_per_second=None, device_memory_mb=None, reason="gone")
+    targets = check_targets(lines_of(benchmark))
+    assert (targets["energy_saved"]["value"], targets["energy_saved"]["passed"]) == (None, False)
+    assert (targets["throughput_ratio"]["value"], targets["throughput_ratio"]["passed"]) == (pytest.approx(8), False)
+    assert targets["throughput_ratio"]["runtime"] == "torch_cuda_graph"
+
+
+def test_without_the_original_there_is_nothing_to_compare_with(benchmark: dict[str, Any]) -> None:
+    benchmark["rows"] = [entry for entry in benchmark["rows"] if entry["variant"] != "original_fp32"]
+    with pytest.raises(ArtifactError, match="benchmark: gpu"):
+        lines_of(benchmark)
+
+
+def test_the_results_are_written_by_code_with_all_that_ran_and_all_that_did_not(
+    benchmark: dict[str, Any], run: Path, tmp_path: Path
+) -> None:
+    source, folder = tmp_path / "runs/h100", tmp_path / "docs/results/h100"
+    (source / paths.REPORTS / "prune").mkdir(parents=True)
+    (source / paths.BENCHMARK).write_text(json.dumps(benchmark))
+    (source / paths.CONFIG).write_text("seed: 0\n")
+    metrics = {"pruned/teacher/vertex_mm": 7.12, "compensated/teacher/vertex_mm": 1.92}
+    (source / paths.PRUNE_REPORT / "metrics.json").write_text(json.dumps(metrics))
+    (source / "provenance.json").write_text(json.dumps({"commit": "abc123", "device": DEVICE}))
+    summary = write_results(source, folder, cpu=paths.BENCHMARK)
+    assert json.loads((folder / "summary.json").read_text()) == json.loads(json.dumps(summary))
+    assert summary["commit"] == "abc123"
+    page = (folder / "README.md").read_text()
+    for text in (
+        "# On Imaginary GPU",
+        "commit abc123",
+        "(256) | 10.0 |",
+        "7.12",
+        "there is no tensorrt",
+        "Imaginary 2000",
+    ):
+        assert text in page, text
+    assert "| Light INT8 | OpenVINO | 2 | 20 |" in page.replace("2.00", "2").replace("20.0", "20"), "the CPU beside it"
+    assert page.count("\n## Batch ") == len(BATCHES)
+    with Image.open(folder / "speed.png") as picture:
+        assert picture.width > 800
+    assert {path.name for path in folder.iterdir()} == {
+        "README.md", "benchmark.json", "config.yaml", "provenance.json", "speed.png", "summary.json",
+    }  # fmt: skip
