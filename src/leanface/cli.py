@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv[:1] == ["sweep"]:
             # Hydra parses the rest. By name: the sweep is this module's equal, and needs Hydra and DVC.
-            importlib.import_module("leanface.sweep").main(argv[1:])
+            importlib.import_module("leanface.sweep.app").main(argv[1:])
             return 0
         arguments = _parser().parse_args(argv)
         arguments.run(arguments)
