@@ -75,6 +75,18 @@ def _track(arguments: argparse.Namespace) -> None:
     print(f"delivered {tracking.deliver()} runs to {tracking.tracking_uri()}")
 
 
+def _compare(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    # By name: the sweep is this module's equal, and needs Hydra and DVC.
+    importlib.import_module("leanface.sweep.compare").compare(arguments.names, arguments.sweep, Console())
+
+
+def _promote(arguments: argparse.Namespace) -> None:
+    for line in importlib.import_module("leanface.sweep.compare").promote(arguments.name):
+        print(line)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="leanface", description="Compress a 3D-face-reconstruction network, and prove the result."
@@ -101,6 +113,13 @@ def _parser() -> argparse.ArgumentParser:
     ablate.add_argument("--table", type=Path, help="YAML of variants; conf/ablation/NAME.yaml by default")
     ablate.add_argument("--steps", type=int, help="of training, in place of the configuration's")
     ablate.set_defaults(run=_ablate)
+    compare = commands.add_parser("compare", help="experiments side by side, and which one to take")
+    compare.add_argument("names", nargs="*", metavar="EXP", help="DVC experiments (default: all)")
+    compare.add_argument("--sweep", metavar="NAME", help="the trials of this sweep, with those that failed")
+    compare.set_defaults(run=_compare)
+    promote = commands.add_parser("promote", help="apply an experiment that passes its gates; make it the champion")
+    promote.add_argument("name", metavar="EXP")
+    promote.set_defaults(run=_promote)
     commands.add_parser("sweep", help="run an experiment per combination of parameters", add_help=False)
     return parser
 

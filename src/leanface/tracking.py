@@ -38,6 +38,7 @@ CHAMPION = "champion"
 """Alias of the registered version that passed its gates last."""
 
 SWEEP_TAG = "sweep"
+PROMOTED_TAG = "promoted_from"
 PARENT_TAG = "mlflow.parentRunId"
 PARENT_RUN = "LEANFACE_PARENT_RUN"
 """Environment variable with the id of the run that a stage's runs are children of: that of the trial."""
