@@ -125,10 +125,12 @@ class OptunaSweeper(Sweeper):
         study = optuna.create_study(
             storage=optuna.storages.JournalStorage(JournalFileBackend(str(folder / "optuna.journal"))),
             study_name="sweep",
-            sampler=samplers[self.sampler](seed=self.seed),
             directions=self.directions,
             load_if_exists=True,
         )
+        # A study that goes on must not draw what it drew at first.
+        seed = None if self.seed is None else self.seed + len(study.trials)
+        study.sampler = samplers[self.sampler](seed=seed)
         for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
             study.enqueue_trial(trial.params, user_attrs={AGAIN: True})
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)

@@ -79,7 +79,8 @@ def main(arguments: Sequence[str]) -> None:
         if len(rest) < len(arguments):
             print_plan(chosen, Stages(), _finished(chosen))
             return
-        _sweep([*rest, f"name={chosen.name}"], conf, chosen, folder)
+        named = any(argument.startswith("name=") for argument in rest)
+        _sweep(rest if named else [*rest, f"name={chosen.name}"], conf, chosen, folder)
     except FileNotFoundError as error:
         raise ConfigError(f"{error.filename} is missing: run this in the project's root folder.") from None
     except (HydraException, OmegaConfBaseException) as error:
@@ -176,9 +177,10 @@ def _run_trial(trial: Trial, run: tracking.Run, folder: Path, sweep: Json, setti
     environment = {tracking.PARENT_RUN: trial.mlflow_run or "", **_share(settings.launcher)}
     status, note = "FINISHED", None
     try:
-        trial.stages = run_experiment(
+        run_experiment(
             trial.name,
             trial.overrides,
+            seconds=trial.stages,
             log=log,
             environment=environment,
             shared=() if alone else sweep["shared"],

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
+from dvc.exceptions import DvcException
 from dvc.fs.dvc import DVCFileSystem
 from dvc.repo import Repo
 
@@ -39,14 +40,16 @@ def run_experiment(
     name: str,
     overrides: Sequence[str],
     *,
+    seconds: dict[str, float],
     log: Path,
     environment: Mapping[str, str],
     shared: Collection[str] = (),
     show: Callable[[str], None] = print,
-) -> dict[str, float]:
-    """`dvc exp run --temp`, its output in `log` as well; returns the seconds that each executed stage took.
+) -> None:
+    """`dvc exp run --temp`, its output in `log` as well.
 
     Args:
+        seconds: gets what each executed stage took.
         shared: stages whose result is the same for all experiments that may start meanwhile. These wait until the
             first one has executed them, and take them from the cache.
 
@@ -58,7 +61,7 @@ def run_experiment(
     # dvc.yaml calls `leanface` by name: the one beside this interpreter, also where no environment is active.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     log.parent.mkdir(parents=True, exist_ok=True)
-    stages = dict[str, float]()
+    seconds.clear()
     last = collections.deque[str](maxlen=200)
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(log.open("w"))
@@ -76,18 +79,17 @@ def run_experiment(
             last.append(line.rstrip())
             if found := _RUNNING.search(line):
                 if stage:
-                    stages[stage] = stages.get(stage, 0.0) + time.monotonic() - since
+                    seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - since
                 stage, since = found[1], time.monotonic()
                 if stage not in shared:
                     turn.close()
             elif not shared and _REPRODUCING.match(line):
                 turn.close()
         if stage:
-            stages[stage] = stages.get(stage, 0.0) + time.monotonic() - since
+            seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - since
         code = process.wait()
     if code:
         raise TrialError(_reason(stage, last))
-    return stages
 
 
 def _reason(stage: str, lines: Collection[str]) -> str:
@@ -216,9 +218,17 @@ class Stages:
     """The stages of dvc.yaml: which sections of the configuration each one depends on, also through others."""
 
     def __init__(self) -> None:
-        """Read dvc.yaml through DVC."""
+        """Read dvc.yaml through DVC.
+
+        Raises:
+            LeanFaceError: DVC cannot; with what it says.
+        """
         self.sections: dict[str, set[str]] = {}
-        with Repo() as repo:
+        try:
+            repository = Repo()
+        except DvcException as error:
+            raise LeanFaceError(f"DVC: {error}") from None
+        with repository as repo:
             graph: Any = cast(Any, repo.index).graph  # from each stage to those that it depends on
             own = {stage.name: self._own_sections(stage) for stage in graph}
             for stage in graph:

@@ -39,7 +39,7 @@ def options(arguments: Sequence[str], conf: str) -> Plan | None:
     if parsed.help or parsed.hydra_help or parsed.cfg or parsed.info or parsed.shell_completion:
         return None
     given = OverridesParser.create().parse_overrides(parsed.overrides)
-    plain = [override.input_line or "" for override in given if not override.is_sweep_override()]
+    plain = [_first(override) for override in given]  # a wrong key is refused here, before anything runs
     with initialize_config_dir(conf, version_base="1.3"):
         config: Any = compose(parsed.config_name or "params", plain, return_hydra_config=True)
     sweeper = config.hydra.sweeper
@@ -51,6 +51,15 @@ def options(arguments: Sequence[str], conf: str) -> Plan | None:
         if override.is_sweep_override()
     }
     return Plan(str(config.name), varied, overrides, sweeper.get("n_trials"))
+
+
+def _first(override: Override) -> str:
+    """The override itself, or with the first value of a sweep."""
+    if not override.is_sweep_override():
+        return override.input_line or ""
+    value: Any = override.value()
+    first = next(override.sweep_string_iterator()) if override.is_discrete_sweep() else value.start
+    return f"{override.get_key_element()}={first}"
 
 
 def combinations(plan: Plan) -> list[list[str]]:
