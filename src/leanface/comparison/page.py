@@ -49,14 +49,15 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
     chosen, error, keys = recommended(rows), error_measure(rows), differing(rows)
     comparable, others = on_one_machine(rows)
     fronts = set[str]().union(*(front(comparable, error, cost) for cost in COSTS))
-    table = Table("Trial", *keys, box=None, header_style="dim", pad_edge=False)
+    table = Table(*keys, box=None, header_style="dim", pad_edge=False)
     for title in [*COLUMNS.values(), "Gates"]:
         table.add_column(title, justify="right")
+    table.add_column("Trial", no_wrap=True, overflow="fold")
     for row in [*_by_speed(comparable), *_by_speed(others)]:
         style = "bold green" if row == chosen else "" if row.name in fronts else "dim"
-        table.add_row(row.name, *_params(row, keys), *_measures(row), _gates(row), style=style)
+        table.add_row(*_params(row, keys), *_measures(row), _gates(row), row.name, style=style)
     for row in (row for row in rows if row.reason is not None):
-        table.add_row(row.name, *_params(row, keys), *[DASH] * len(COLUMNS), "failed", style="red")
+        table.add_row(*_params(row, keys), *[DASH] * len(COLUMNS), "failed", row.name, style="red")
     console.print(table)
     for line in [*_remarks(rows), _advice(chosen)]:
         console.print(line, markup=False, highlight=False)
