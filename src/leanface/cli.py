@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv[:1] == ["sweep"]:
             # Hydra parses the rest. By name: the sweep is this module's equal, and needs Hydra and DVC.
-            importlib.import_module("leanface.sweep").main(argv[1:])
+            importlib.import_module("leanface.sweep.app").main(argv[1:])
             return 0
         arguments = _parser().parse_args(argv)
         arguments.run(arguments)
@@ -195,6 +195,18 @@ def _results(arguments: argparse.Namespace) -> None:
     print(f"{arguments.folder / 'README.md'}; targets missed: {', '.join(missed) or 'none'}")
 
 
+def _compare(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    # By name: the sweep is this module's equal, and needs Hydra and DVC.
+    importlib.import_module("leanface.sweep.compare").compare(arguments.names, arguments.sweep, Console())
+
+
+def _promote(arguments: argparse.Namespace) -> None:
+    for line in importlib.import_module("leanface.sweep.compare").promote(arguments.name):
+        print(line)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="leanface", description="Compress a 3D-face-reconstruction network, and prove the result."
@@ -312,6 +324,13 @@ def _parser() -> argparse.ArgumentParser:
     results.add_argument("folder", type=Path, help="to write to")
     results.add_argument("--cpu", type=Path, help="benchmark.json of the same networks on a CPU, to stand beside it")
     results.set_defaults(run=_results)
+    compare = commands.add_parser("compare", help="experiments side by side, and which one to take")
+    compare.add_argument("names", nargs="*", metavar="EXP", help="DVC experiments (default: all)")
+    compare.add_argument("--sweep", metavar="NAME", help="the trials of this sweep, with those that failed")
+    compare.set_defaults(run=_compare)
+    promote = commands.add_parser("promote", help="apply an experiment that passes its gates; make it the champion")
+    promote.add_argument("name", metavar="EXP")
+    promote.set_defaults(run=_promote)
     commands.add_parser("sweep", help="run an experiment per combination of parameters", add_help=False)
     return parser
 

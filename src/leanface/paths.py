@@ -54,6 +54,9 @@ DISTILL_REPORT = REPORTS / "distill"
 ABLATIONS = REPORTS / "ablations"
 """A folder per table of variants, see conf/ablation/."""
 
+COMPARISONS = REPORTS / "compare"
+"""A page per sweep."""
+
 QUANTIZED = Path("models/quantized")
 QUANTIZE_STATE = Path("models/.quantized.ckpt")
 QUANTIZE_REPORT = REPORTS / "quantize"

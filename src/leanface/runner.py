@@ -12,6 +12,7 @@ from typing import Any
 from leanface import paths
 from leanface.config import load_config
 from leanface.errors import ConfigError
+from leanface.turnstile import passed
 
 UNTRACKED = ("configure", "probe")
 """Stages that measure nothing: MLflow gets no run of theirs."""
@@ -58,11 +59,11 @@ def run_stage(name: str, variant: str | None = None, seconds: float | None = Non
     assert config is not None
     title = name if variant is None else f"{name}@{variant}"
     params = config.model_dump(include=set(names))
-    with tracking.stage_run(title, params, {"stage": name}) as record:
+    with passed(name), tracking.stage_run(title, params, {"stage": name}) as record:
         if "log" in wanted:
             arguments["log"] = record.log_live
         record.log(run(**arguments), 0)
-    if name == "report":
+    if name == "report" and not tracking.in_trial():
         summary = json.loads(paths.SUMMARY.read_text())
         pages = [paths.CONFIG, paths.SUMMARY, paths.REPORT_HTML, paths.REPORT_MD, paths.MODEL_CARD, paths.FIGURES]
         tracking.log_summary(summary, config.model_dump(), pages, {}, paths.onnx_path(paths.DEPLOYED))

@@ -40,6 +40,12 @@ CHAMPION = "champion"
 
 HEADLINES = tuple(f"{paths.DEPLOYED}/{name}" for name in ("vertex_error_mm", "vertex_to_original_mm", "speedup"))
 
+SWEEP_TAG = "sweep"
+PROMOTED_TAG = "promoted_from"
+PARENT_TAG = "mlflow.parentRunId"
+PARENT_RUN = "LEANFACE_PARENT_RUN"
+"""Environment variable with the id of the run that a stage's runs are children of: that of the trial."""
+
 SUMMARY_TAG = "gates"
 """Only summary runs have it: whether the gates passed."""
 
@@ -54,6 +60,7 @@ class Record:
         model: an ONNX file to log as a model, by absolute path.
         champion: whether that model is registered, as the one to deploy.
         run_id: MLflow's, once it knows of the run.
+        note: shown as the run's description once it has ended.
     """
 
     name: str
@@ -67,6 +74,7 @@ class Record:
     model: str | None = None
     champion: bool = False
     run_id: str | None = None
+    note: str | None = None
 
 
 @contextlib.contextmanager
@@ -92,6 +100,36 @@ def stage_run(
     finally:
         run.record.ended = _now()
         run.close()
+
+
+def begin_run(
+    name: str, params: Mapping[str, Any], tags: Mapping[str, str], parent: str | None = None, run_id: str | None = None
+) -> "Run":
+    """A run that its caller ends by `Run.finish`: of a sweep, or of a trial.
+
+    Args:
+        parent: id of the run that it is shown under.
+        run_id: of the run to go on with, if there is one.
+    """
+    tags = {**_origin(), **tags, **({PARENT_TAG: parent} if parent else {})}
+    run = Run(Record(name, _flat(params), tags, _now(), run_id=run_id))
+    run.open()
+    run.send()
+    return run
+
+
+def log_headline(run: "Run", summary: Mapping[str, Any]) -> None:
+    """The deployed variant's numbers of a summary.json, by the same names as in a pipeline's summary run."""
+    row: Mapping[str, Any] = summary["variants"][paths.DEPLOYED]
+    numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
+    run.log({f"{paths.DEPLOYED}/{name}": value for name, value in numbers.items()}, 0)
+    passed = all(gate["passed"] for gate in summary["gates"].values())
+    run.log({"gates_passed": float(passed)}, 0)
+
+
+def in_trial() -> bool:
+    """Whether a sweep runs this stage, and will record the pipeline's summary itself."""
+    return PARENT_RUN in os.environ
 
 
 def log_summary(
@@ -214,6 +252,17 @@ class Run:
             self.store.send(self.record)
         self.flushed = time.monotonic()
 
+    def finish(self, status: str, note: str | None = None) -> None:
+        """End the run: FINISHED, FAILED or KILLED."""
+        self.record.status, self.record.note, self.record.ended = status, note, _now()
+        self.close()
+
+    def send(self) -> None:
+        """Deliver what there is, if MLflow is open."""
+        if self.store is not None and not self.failed:
+            with self._tolerant():
+                self.store.send(self.record)
+
     def open(self) -> None:
         """Open MLflow, unless it is open or out of reach."""
         if self.store is None and not self.failed:
@@ -295,6 +344,9 @@ class _Store:
             if Path(record.model).exists():
                 self._log_model(record.run_id, Path(record.model), record.champion)
             record.model = None
+        if record.note is not None:
+            self.client.set_tag(record.run_id, "mlflow.note.content", record.note)
+            record.note = None
         if record.ended is not None:
             self.client.set_terminated(record.run_id, record.status, record.ended)
 
@@ -372,6 +424,7 @@ def _first_line(error: Exception) -> str:
 def _origin() -> dict[str, str]:
     """Where a run comes from: git commit, DVC experiment, machine."""
     tags = {"git_commit": _commit(), EXPERIMENT_TAG: os.environ.get("DVC_EXP_NAME", "")}
+    tags[PARENT_TAG] = os.environ.get(PARENT_RUN, "")
     if paths.DEVICE.is_file():
         device = json.loads(paths.DEVICE.read_text())
         tags["device"] = ", ".join(gpu["name"] for gpu in device["gpus"]) or device["cpu"]

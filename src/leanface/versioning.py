@@ -1,19 +1,13 @@
-"""DVC, for what a command line cannot say; the only module that imports it."""
+"""DVC, for what a command line cannot say: takes results for made here (experiments are in leanface.sweep)."""
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import dvc.api
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from leanface.errors import ArtifactError
-
-
-def read(path: Path, revision: str) -> str:
-    """A text file as a commit or an experiment has it."""
-    return cast(str, dvc.api.read(str(path), rev=revision))
 
 
 def commit(stages: Iterable[str]) -> None:

@@ -13,7 +13,15 @@ def require_gates(summary: Path) -> list[str]:
         ArtifactError: the summary is missing or damaged.
         GateError: a gate failed; names each that did, with its value and its limit.
     """
-    gates: dict[str, Json] = read_json(summary)["gates"]
+    return gate_lines(read_json(summary)["gates"])
+
+
+def gate_lines(gates: dict[str, Json]) -> list[str]:
+    """A line for each gate, by name.
+
+    Raises:
+        GateError: a gate failed.
+    """
     lines = {name: _line(name, gate) for name, gate in gates.items()}
     failed = [lines[name] for name, gate in gates.items() if not gate["passed"]]
     if failed:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -14,6 +13,7 @@ from leanface.errors import ArtifactError
 from leanface.report import tables
 from leanface.report.figures import COLOURS
 from leanface.report.files import Json, read_json, write_json, write_text
+from leanface.report.page import render
 from leanface.report.sheet import save_figure
 from leanface.report.sources import STAGE_REPORTS
 from leanface.report.summary import BASELINE, measured
@@ -98,7 +98,7 @@ def write_results(run: Path, folder: Path, cpu: Path | None = None) -> Json:
         "variant_names": tables.VARIANT_NAMES,
         "runtime_names": tables.RUNTIME_NAMES,
     }
-    write_text(folder / "README.md", _render(context))
+    write_text(folder / "README.md", render("report/gpu.md.j2", **context))
     write_json(folder / "benchmark.json", benchmark)
     if provenance:
         write_json(folder / "provenance.json", provenance)
@@ -226,15 +226,3 @@ def _value(name: str, line: Line, base: Line) -> float | None:
 
 def _ratio(one: float | None, other: float | None) -> float | None:
     return one / other if one and other else None
-
-
-def _render(context: dict[str, Any]) -> str:
-    environment = Environment(
-        loader=PackageLoader("leanface.report", "."),
-        autoescape=False,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = tables.number
-    return environment.get_template("gpu.md.j2").render(**context)

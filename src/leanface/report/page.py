@@ -32,9 +32,9 @@ def write_report(sources: Sources, gates: Gates) -> Json:
         for sheet in ("faces", "photos", "worst", "heatmap"):
             pictures[f"{name}_{sheet}"] = paths.evaluation_dir(name) / f"{sheet}.png"
     context = _context(sources, summary)
-    write_text(paths.REPORT_HTML, _render("template.html.j2", pictures=_inlined(pictures), **context))
-    write_text(paths.REPORT_MD, _render("template.md.j2", **context))
-    write_text(paths.MODEL_CARD, _render("model_card.md.j2", **context))
+    write_text(paths.REPORT_HTML, render("report/template.html.j2", pictures=inlined(pictures), **context))
+    write_text(paths.REPORT_MD, render("report/template.md.j2", **context))
+    write_text(paths.MODEL_CARD, render("report/model_card.md.j2", **context))
     write_json(paths.SUMMARY, summary)
     return summary
 
@@ -86,16 +86,17 @@ def _scalars(metrics: Json) -> Json:
     return {name: value for name, value in metrics.items() if not isinstance(value, dict | list)}
 
 
-def _inlined(pictures: dict[str, Path]) -> dict[str, str]:
+def inlined(pictures: dict[str, Path]) -> dict[str, str]:
     """PNG files as data: URLs."""
     return {
         name: "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode() for name, path in pictures.items()
     }
 
 
-def _render(template: str, **context: Any) -> str:
+def render(template: str, **context: Any) -> str:
+    """Fill in a template, named by its path below this package."""
     environment = Environment(
-        loader=PackageLoader("leanface.report", "."),
+        loader=PackageLoader("leanface", "."),
         autoescape=select_autoescape(["html.j2"]),
         undefined=StrictUndefined,
         trim_blocks=True,

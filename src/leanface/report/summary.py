@@ -20,7 +20,8 @@ def summarize(sources: Sources, gates: Gates) -> Json:
     """The contents of summary.json.
 
     Per variant: ssim, ssim_render, ssim_face and mse against the original (see leanface.metrics.fidelity);
-    vertex_error_mm against ground truth, and vertex_to_original_mm; size_mb of the ONNX file (10^6 bytes);
+    vertex_error_mm against ground truth, and vertex_to_original_mm; macs for one image, null if stage
+    prune did not count them; size_mb of the ONNX file (10^6 bytes);
     latency_ms_p50 at batch 1 in its fastest `runtime`; speedup, throughput_ratio (at the largest batch) and
     memory_mb likewise, the ratios against the original in PyTorch FP32. energy_ratio: the original's energy per image
     over this variant's, at batch 1; null, with the reason in not_measured, where nothing counts it.
@@ -112,6 +113,7 @@ def _variant(name: str, sources: Sources) -> Json:
         "mse": mean(evaluation, "mse"),
         "vertex_error_mm": mean(evaluation, "truth_vertex_mm"),
         "vertex_to_original_mm": mean(evaluation, "original_vertex_mm"),
+        "macs": sources.stages.get("prune", {}).get("original/macs" if name == BASELINE else "pruned/macs"),
         "size_mb": sources.benchmark["files"][name] / 1e6,
         "latency_ms_p50": best[0]["p50_ms"],
         "latency_status": best[0]["status"],

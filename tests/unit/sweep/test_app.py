@@ -7,13 +7,14 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from leanface import sweep
 from leanface.errors import ConfigError, LeanFaceError
+from leanface.sweep import app as sweep
 
 BASE: dict[str, Any] = {"scale": "laptop", "prune": {"ratio": 0.5, "importance": "magnitude"}}
 
-SWEEPS = sorted((Path(__file__).parents[2] / "conf/sweep").glob("*.yaml"))
+SWEEPS = sorted((Path(__file__).parents[3] / "conf/sweep").glob("*.yaml"))
 
 
 def test_an_unchanged_job_has_no_overrides() -> None:
@@ -68,11 +69,13 @@ def test_a_job_that_dvc_refuses_raises_what_dvc_said(project: Path) -> None:
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_every_ready_made_sweep_varies_keys_of_params(path: Path, root: Path) -> None:
     tree = yaml.safe_load((root / "params.yaml").read_text())
-    ConfigStore.instance().store("params", {**tree, "objectives": list(sweep.OBJECTIVES)})
+    ConfigStore.instance().store("params", {**tree, "objectives": list(sweep.OBJECTIVES), "name": "x"})
     with initialize_config_dir(str(path.parent), version_base="1.3"):
         job = compose(path.stem, return_hydra_config=True)
         for key, values in job.hydra.sweeper.params.items():
-            for value in str(values).split(","):
-                compose(path.stem, [f"{key}={value}"])
+            override = OverridesParser.create().parse_override(f"{key}={values}")
+            value: Any = override.value()
+            for text in override.sweep_string_iterator() if override.is_discrete_sweep() else (value.start, value.end):
+                compose(path.stem, [f"{key}={text}"])
         assert job.hydra.mode.name == "MULTIRUN"
         assert len(job.hydra.sweeper.params) >= 1

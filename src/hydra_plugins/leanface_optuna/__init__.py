@@ -1,0 +1,1 @@
+"""Found by Hydra: `hydra/sweeper=optuna`."""

@@ -1,0 +1,293 @@
+"""`leanface sweep -m prune.ratio=0.3,0.5 distill.temperature=2,4`: one DVC experiment per combination.
+
+The keys are those of params.yaml (`+data.train_count=500` adds one). A file in conf/sweep/ keeps a sweep:
+`leanface sweep --config-name ratio_temperature`. A sweep that was stopped goes on when it is
+started again with the same `name`. See docs/sweeps.md.
+"""
+
+import json
+import logging
+import math
+import os
+import re
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from leanface import paths, tracking
+from leanface.errors import ArtifactError, ConfigError, LeanFaceError
+from leanface.report.files import Json, read_json, write_json
+from leanface.sweep.experiments import (
+    Stages,
+    TrialError,
+    experiment_revision,
+    project_state,
+    read_tree,
+    run_experiment,
+)
+from leanface.sweep.plan import Plan, combinations, options, print_plan
+from leanface.sweep.trials import (
+    LOG,
+    SWEEP_FILE,
+    Trial,
+    find_trial,
+    read_trials,
+    save_trial,
+    sweep_folder,
+    trial_name,
+)
+from leanface.turnstile import TURNSTILE
+
+logger = logging.getLogger(__name__)
+
+OBJECTIVES = ("vertex_error_mm",)
+"""What a job returns to Hydra, of the smallest variant's row in summary.json; lower is better."""
+
+OWN_KEYS = ("objectives", "name")
+"""Top-level keys that are a sweep's own, not params.yaml's."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run Hydra's command line over params.yaml.
+
+    Raises:
+        ConfigError: an option or a key is unknown.
+        LeanFaceError: a trial failed; the others were run all the same.
+    """
+    rest = [argument for argument in arguments if argument != "--dry-run"]
+    try:
+        _store_params()
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach the lines below
+        conf = str((paths.CONF / "sweep").resolve())
+        chosen = options(rest, conf)
+        if chosen is None:  # --help, --cfg job: Hydra answers
+            _hydra(rest, conf)
+            return
+        folder = sweep_folder(chosen.name)
+        if len(rest) < len(arguments):
+            print_plan(chosen, Stages(), _finished(chosen))
+            return
+        named = any(argument.startswith("name=") for argument in rest)
+        _sweep(rest if named else [*rest, f"name={chosen.name}"], conf, chosen, folder)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{error.filename} is missing: run this in the project's root folder.") from None
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"{error}\nThe keys are those of {paths.PARAMS}; +key=value adds one.") from None
+
+
+def _sweep(arguments: Sequence[str], conf: str, chosen: Plan, folder: Path) -> None:
+    """Run it within its record: a file in its folder, and a run in MLflow that the trials' runs are children of."""
+    begun = time.time()
+    shared = sorted(Stages().shared(chosen.varied))
+    old = read_json(folder / SWEEP_FILE) if (folder / SWEEP_FILE).is_file() else {}
+    run = tracking.begin_run(
+        f"sweep {chosen.name}", chosen.varied, {tracking.SWEEP_TAG: chosen.name},
+        run_id=old.get("mlflow_run"),
+    )  # fmt: skip
+    command = " ".join(["leanface sweep", *arguments])
+    record = {"name": chosen.name, "command": command, "varied": list(chosen.varied), "shared": shared}
+    write_json(folder / SWEEP_FILE, record | {"mlflow_run": run.record.run_id})
+    status = "FAILED"
+    try:
+        with _Interruptible():
+            _hydra(arguments, conf)
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise LeanFaceError(f"stopped. What is finished is kept; to go on:\n  {command}") from None
+    finally:
+        run.finish(status)
+    trials = [trial for trial in read_trials(chosen.name) if (trial.ended or 0) >= begun or trial.status == "finished"]
+    failed = [trial for trial in trials if trial.status == "failed"]
+    logger.info("%d trials finished, %d failed. Compare them: leanface compare --sweep %s",
+                len(trials) - len(failed), len(failed), chosen.name)  # fmt: skip
+    if failed:
+        lines = [f"{trial.name} ({' '.join(trial.overrides)}): {trial.reason}" for trial in failed]
+        raise TrialError(f"{len(failed)} of {len(trials)} trials failed:\n  " + "\n  ".join(lines))
+
+
+def _hydra(arguments: Sequence[str], conf: str) -> None:
+    sys.argv = ["leanface sweep", *arguments]
+    hydra.main(conf, "params", "1.3")(run_job)()
+
+
+class _Interruptible:
+    """SIGTERM and SIGHUP end a sweep as Ctrl-C does."""
+
+    def __enter__(self) -> None:
+        def stop(number: int, frame: object) -> None:
+            raise KeyboardInterrupt
+
+        self.before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+def run_job(job: DictConfig) -> float | tuple[float, ...]:
+    """Run one combination as a DVC experiment, unless it was; returns its objectives, NaN if it failed.
+
+    Raises:
+        ConfigError: an objective is not in summary.json.
+    """
+    tree: Any = OmegaConf.to_container(job, resolve=True)
+    own = {key: tree.pop(key) for key in OWN_KEYS}
+    folder, settings = sweep_folder(own["name"]), HydraConfig.get()
+    sweep = read_json(folder / SWEEP_FILE)
+    name = trial_name(own["name"], tree, project_state())
+    trial = find_trial(folder, name) or Trial(name, list(changes(_params(), tree)), _varied(tree, sweep["varied"]))
+    if experiment_revision(name) is None:
+        trial.status, trial.started, trial.ended, trial.reason = "running", time.time(), None, None
+        run = tracking.begin_run(
+            name, trial.varied, {tracking.EXPERIMENT_TAG: name, tracking.SWEEP_TAG: own["name"]},
+            parent=sweep["mlflow_run"], run_id=trial.mlflow_run,
+        )  # fmt: skip
+        trial.mlflow_run = run.record.run_id
+        save_trial(trial, folder)
+        logger.info("%s: %s", name, " ".join(trial.overrides) or "as params.yaml is")
+        finished = _run_trial(trial, run, folder, sweep, settings)
+    else:
+        logger.info("%s: %s, is finished", name, " ".join(trial.overrides) or "as params.yaml is")
+        trial.status, finished = "finished", True
+    if finished:
+        trial.values = values = _objectives(read_tree(paths.SUMMARY, name), own["objectives"])
+        save_trial(trial, folder)
+    else:
+        values = [math.nan] * len(own["objectives"])
+    return values[0] if len(values) == 1 else tuple(values)
+
+
+def _run_trial(trial: Trial, run: tracking.Run, folder: Path, sweep: Json, settings: Any) -> bool:
+    """Run and record it; whether it finished. A failure is part of the record, an interruption passes through."""
+    alone = _threads(settings.launcher) is None
+    log = folder / trial.name / LOG
+    environment = {tracking.PARENT_RUN: trial.mlflow_run or "", **_share(settings.launcher)}
+    status, note = "FINISHED", None
+    try:
+        run_experiment(
+            trial.name,
+            trial.overrides,
+            seconds=trial.stages,
+            log=log,
+            environment=environment,
+            shared=() if alone else sweep["shared"],
+            show=print if alone else _brief(trial.name),
+        )
+        trial.status = "finished"
+        tracking.log_headline(run, read_tree(paths.SUMMARY, trial.name))
+    except (TrialError, ArtifactError) as error:
+        trial.status, trial.reason = "failed", str(error)
+        status, note = "FAILED", trial.reason
+        logger.error("%s failed: %s\nAll that DVC said is in %s; the sweep goes on.", trial.name, error, log)
+    except BaseException:
+        trial.status, status = "interrupted", "KILLED"
+        raise
+    finally:
+        trial.ended = time.time()
+        save_trial(trial, folder)
+        run.finish(status, note)
+    return status == "FINISHED"
+
+
+def _brief(name: str) -> Any:
+    """Of a trial among others only what it does, after its name."""
+
+    def show(line: str) -> None:
+        if re.match(r"Running stage|ERROR", line):
+            print(f"{name}: {line}", flush=True)
+
+    return show
+
+
+def _threads(launcher: Mapping[str, Any]) -> int | None:
+    """Processor threads of each of several trials at once on this machine; None where there is but one."""
+    cores = len(os.sched_getaffinity(0))
+    if "n_jobs" in launcher:  # joblib
+        jobs = cores if launcher["n_jobs"] < 0 else launcher["n_jobs"]
+        return None if jobs == 1 else max(1, cores // jobs)
+    if "cpus_per_task" in launcher:  # submitit, Ray
+        return int(launcher["cpus_per_task"] or 1)
+    return None
+
+
+def _share(launcher: Mapping[str, Any]) -> dict[str, str]:
+    """What keeps parallel trials from taking all cores each, and from disturbing what others measure."""
+    threads = _threads(launcher)
+    if threads is None:
+        return {}
+    lock = Path(tempfile.gettempdir()) / f"leanface-{os.getuid()}.lock"  # one per machine, whose time it guards
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+    return {name: str(threads) for name in names} | {"OMP_WAIT_POLICY": "PASSIVE", TURNSTILE: str(lock)}
+
+
+def _objectives(summary: Json, objectives: Sequence[str]) -> list[float]:
+    row: Mapping[str, Any] = summary["variants"][paths.DEPLOYED]
+    known = {measure for measure, value in row.items() if isinstance(value, int | float)}
+    if unknown := sorted(set(objectives) - known):
+        raise ConfigError(f"objectives {unknown} are not in {paths.SUMMARY}; it has {', '.join(sorted(known))}")
+    return [float(row[objective]) for objective in objectives]
+
+
+def _finished(chosen: Plan) -> list[bool]:
+    """Of each combination, whether its experiment is there."""
+    state, base = project_state(), _params()
+    return [
+        experiment_revision(trial_name(chosen.name, _with(base, overrides), state)) is not None
+        for overrides in combinations(chosen)
+    ]
+
+
+def _with(base: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    tree: Any = OmegaConf.create(dict(base))
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        OmegaConf.update(tree, str(override.key_or_group).replace("/", "."), override.value(), force_add=True)
+    container: Any = OmegaConf.to_container(tree, resolve=True)
+    return container
+
+
+def _varied(tree: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    return {key: OmegaConf.select(OmegaConf.create(dict(tree)), key.replace("/", ".")) for key in keys}
+
+
+def changes(base: Mapping[str, Any], tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """What `dvc exp run -S` needs to turn `base` into `tree`, which has no fewer keys."""
+    for key, value in tree.items():
+        old = base.get(key, {})
+        if _is_mapping(value) and _is_mapping(old):
+            yield from changes(old, value, f"{prefix}{key}.")
+        elif key not in base:
+            yield f"+{prefix}{key}={json.dumps(value)}"
+        elif value != old:
+            yield f"{prefix}{key}={json.dumps(value)}"
+
+
+def _is_mapping(value: object) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict)
+
+
+def _params() -> dict[str, Any]:
+    tree: Any = OmegaConf.to_container(OmegaConf.load(paths.PARAMS), resolve=True)
+    return tree
+
+
+def _store_params() -> None:
+    """params.yaml, and a sweep's own keys, as the configuration that Hydra sweeps."""
+    settings = {
+        "run": {"dir": "multirun/${name}"},
+        "sweep": {"dir": "multirun/${name}", "subdir": "hydra/${hydra.job.num}"},
+    }
+    own = {"objectives": list(OBJECTIVES), "name": time.strftime("%Y%m%d-%H%M%S")}
+    ConfigStore.instance().store("params", {**_params(), **own, "hydra": settings})

@@ -1,0 +1,267 @@
+"""DVC experiments: run one apart from the workspace, and read what it left."""
+
+import collections
+import contextlib
+import fcntl
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from dvc.exceptions import DvcException
+from dvc.fs.dvc import DVCFileSystem
+from dvc.repo import Repo
+
+from leanface import paths
+from leanface.errors import ArtifactError, LeanFaceError
+
+START_LOCK = Path(".cache/experiment-start.lock")
+
+ERROR_LINES = 12
+STOP_SIGNALS = ((signal.SIGINT, 20.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
+"""How an experiment is stopped, and how many seconds it is given: at SIGINT DVC ends its stage and clears up."""
+
+_RUNNING = re.compile(r"Running stage '([^'@]+)(?:@[^']+)?'")
+_REPRODUCING = re.compile(r"Reproducing experiment '")
+_REASON = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Exit|Killed)\b.*")
+
+
+class TrialError(LeanFaceError):
+    """An experiment failed; the message is the reason in a line or two."""
+
+
+def run_experiment(
+    name: str,
+    overrides: Sequence[str],
+    *,
+    seconds: dict[str, float],
+    log: Path,
+    environment: Mapping[str, str],
+    shared: Collection[str] = (),
+    show: Callable[[str], None] = print,
+) -> None:
+    """`dvc exp run --temp`, its output in `log` as well.
+
+    Args:
+        seconds: gets what each executed stage took.
+        shared: stages whose result is the same for all experiments that may start meanwhile. These wait until the
+            first one has executed them, and take them from the cache.
+
+    Raises:
+        TrialError: it failed.
+    """
+    command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "-n", name]
+    command += [part for override in overrides for part in ("-S", override)]
+    # dvc.yaml calls `leanface` by name: the one beside this interpreter, also where no environment is active.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    seconds.clear()
+    last = collections.deque[str](maxlen=200)
+    with contextlib.ExitStack() as stack:
+        output = stack.enter_context(log.open("w"))
+        # DVC hands an experiment on through a stash that it looks after for one at a time only: two that start in the
+        # same moment may get hold of each other's.
+        turn = stack.enter_context(contextlib.ExitStack())
+        turn.enter_context(_locked(START_LOCK))
+        process = stack.enter_context(_group(command, {**os.environ, "PATH": path, **environment}))
+        assert process.stdout is not None
+        stage, since = "", time.monotonic()
+        for line in process.stdout:
+            output.write(line)
+            output.flush()
+            show(line.rstrip("\n"))
+            last.append(line.rstrip())
+            if found := _RUNNING.search(line):
+                if stage:
+                    seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - since
+                stage, since = found[1], time.monotonic()
+                if stage not in shared:
+                    turn.close()
+            elif not shared and _REPRODUCING.match(line):
+                turn.close()
+        if stage:
+            seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - since
+        code = process.wait()
+    if code:
+        raise TrialError(_reason(stage, last))
+
+
+def _reason(stage: str, lines: Collection[str]) -> str:
+    """The error's own words if a line looks like it, else DVC's last ones."""
+    said = [line for line in lines if line.strip()]
+    errors = [line for line in said if _REASON.match(line)]
+    killed = [line for line in said if re.search(r"exited with -9\b|exited with 137\b|\bKilled\b", line)]
+    if killed:
+        return f"stage {stage} was killed, as the system does when memory is short"
+    if errors:
+        return f"stage {stage}: {errors[-1]}" if stage else errors[-1]
+    return "\n".join(said[-ERROR_LINES:]) or "dvc ended without a word"
+
+
+@contextlib.contextmanager
+def _group(command: Sequence[str], environment: Mapping[str, str]) -> Generator[subprocess.Popen[str]]:
+    """A command in a process group of its own, none of which outlives the block."""
+    process = subprocess.Popen(
+        command,
+        env=dict(environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        for number, patience in STOP_SIGNALS:
+            if not _alive(process):
+                break
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+            deadline = time.monotonic() + patience
+            while _alive(process) and time.monotonic() < deadline:
+                time.sleep(0.05)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _alive(process: subprocess.Popen[str]) -> bool:
+    """Whether anything of its group still runs."""
+    process.poll()
+    try:
+        os.killpg(process.pid, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Generator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def project_state() -> str:
+    """The commit, and what differs from it: an experiment starts from both.
+
+    Raises:
+        LeanFaceError: this is no Git repository with a commit, which experiments need.
+    """
+    return f"{_git('rev-parse', 'HEAD').strip()} {_git('diff', 'HEAD')}"
+
+
+def experiment_names() -> list[str]:
+    """Of all experiments, the newest last."""
+    refs = _git("for-each-ref", "--sort=committerdate", "--format=%(refname)", "refs/exps/").split()
+    # refs/exps/12/34567.../NAME; what DVC keeps besides has another form
+    return [parts[4] for parts in (ref.split("/") for ref in refs) if len(parts) == 5 and len(parts[2]) == 2]
+
+
+def experiment_revision(name: str) -> str | None:
+    """Commit of an experiment, the newest one of that name."""
+    refs = _git("for-each-ref", "--sort=-committerdate", "--format=%(objectname)", f"refs/exps/*/*/{name}").split()
+    return refs[0] if refs else None
+
+
+def read_text(path: Path, experiment: str) -> str:
+    """A file that Git keeps, as an experiment left it.
+
+    Raises:
+        ArtifactError: there is no such experiment, or the file is not in it.
+    """
+    revision = experiment_revision(experiment)
+    if revision is None:
+        raise ArtifactError(
+            f"no experiment {experiment!r} is here; `dvc exp show` lists them, `dvc exp pull` fetches them"
+        )
+    done = subprocess.run(["git", "show", f"{revision}:./{path}"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ArtifactError(f"experiment {experiment} has no {path}: it did not reach stage report")
+    return done.stdout
+
+
+def read_tree(path: Path, experiment: str) -> dict[str, Any]:
+    """A JSON or YAML file that Git keeps, as an experiment left it."""
+    return yaml.load(read_text(path, experiment), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def read_output(path: Path, experiment: str) -> bytes | None:
+    """A file from DVC's cache, as an experiment left it; None if the cache here does not have it."""
+    try:
+        filesystem: Any = DVCFileSystem(rev=experiment_revision(experiment))
+        return filesystem.read_bytes(str(path))
+    except (FileNotFoundError, OSError):
+        return None
+
+
+def apply_experiment(name: str) -> None:
+    """Bring an experiment's files into the workspace.
+
+    Raises:
+        LeanFaceError: DVC refused; with what it said.
+    """
+    command = [sys.executable, "-m", "dvc", "exp", "apply", name]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        raise LeanFaceError(f"dvc exp apply {name} failed:\n{done.stdout.strip()}")
+
+
+class Stages:
+    """The stages of dvc.yaml: which sections of the configuration each one depends on, also through others."""
+
+    def __init__(self) -> None:
+        """Read dvc.yaml through DVC.
+
+        Raises:
+            LeanFaceError: DVC cannot; with what it says.
+        """
+        self.sections: dict[str, set[str]] = {}
+        try:
+            repository = Repo()
+        except DvcException as error:
+            raise LeanFaceError(f"DVC: {error}") from None
+        with repository as repo:
+            graph: Any = cast(Any, repo.index).graph  # from each stage to those that it depends on
+            own = {stage.name: self._own_sections(stage) for stage in graph}
+            for stage in graph:
+                below, waiting = {stage}, [stage]
+                while waiting:
+                    for other in graph.successors(waiting.pop()):
+                        if other not in below:
+                            below.add(other)
+                            waiting.append(other)
+                name = stage.name.partition("@")[0]
+                self.sections.setdefault(name, set()).update(*(own[other.name] for other in below))
+
+    @staticmethod
+    def _own_sections(stage: Any) -> set[str]:
+        found = set[str]()
+        for dep in stage.deps:
+            if Path(str(dep.def_path)) == paths.CONFIG:
+                found.update(getattr(dep, "params", []))
+        return found
+
+    def shared(self, keys: Collection[str]) -> set[str]:
+        """Stages whose result does not depend on these keys of params.yaml; configure and probe always run anyway."""
+        if any(key.startswith("scale") for key in keys):
+            return {"configure", "probe"}
+        varied = {key.split(".")[0].split("/")[0] for key in keys}
+        return {name for name, sections in self.sections.items() if not sections & varied}
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LeanFaceError(
+            f"git {' '.join(arguments)} failed: {done.stderr.strip()}\nSweeps need a Git repository with a commit; "
+            "run this in a clone of the project."
+        )
+    return done.stdout

@@ -1,0 +1,98 @@
+"""A pipeline with the names and files of the real one, whose stages take no time."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+STAGE = '''
+"""Counts its runs, and computes something from its parameters."""
+import json, os, pathlib, sys, time, yaml
+name = sys.argv[1]
+config = yaml.safe_load(open("params.yaml"))
+with open(os.environ["COUNT"], "a") as file:
+    file.write(name + "\\n")
+ratio, temperature = config["prune"]["ratio"], config["distill"]["temperature"]
+if name == "configure":
+    pathlib.Path("reports").mkdir(exist_ok=True)
+    pathlib.Path("reports/config.yaml").write_text(yaml.safe_dump(config))
+elif name == "report":
+    row = {"vertex_error_mm": 1 + ratio + temperature / 10, "latency_ms_p50": 10 * (1 - ratio), "size_mb": 9.0}
+    gates = {"mse": {"limit": 1, "value": ratio, "passed": ratio < 0.7, "bound": "max"}}
+    summary = {"device": {"cpu": "x"}, "variants": {"quantized_int8": row}, "gates": gates}
+    pathlib.Path("reports/summary.json").write_text(json.dumps(summary))
+else:
+    if name == "distill" and temperature == 13:
+        raise ValueError("loss is NaN")
+    if name == "distill" and temperature == 99:
+        pathlib.Path(os.environ["COUNT"]).with_name("asleep").write_text(str(os.getpid()))
+        time.sleep(600)
+    time.sleep(0.3)
+    pathlib.Path(name + ".txt").write_text(f"{ratio} {temperature}")
+'''
+
+SECTIONS = {"teacher": (["seed"], []), "prune": (["prune"], ["teacher"]), "distill": (["distill"], ["prune"])}
+
+
+def pipeline() -> dict:
+    command = f"{sys.executable} stage.py"
+    stages: dict = {
+        "configure": {
+            "cmd": f"{command} configure",
+            "deps": ["params.yaml"],
+            "outs": [{"reports/config.yaml": {"cache": False}}],
+        }
+    }
+    for name, (sections, before) in SECTIONS.items():
+        stages[name] = {
+            "cmd": f"{command} {name}",
+            "params": [{"reports/config.yaml": sections}],
+            "deps": [f"{other}.txt" for other in before],
+            "outs": [f"{name}.txt"],
+        }
+    stages["report"] = {
+        "cmd": f"{command} report",
+        "deps": ["distill.txt"],
+        "outs": [{"reports/summary.json": {"cache": False}}],
+    }
+    return {"stages": stages}
+
+
+@pytest.fixture
+def toy(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project, committed, as the working directory."""
+    folder = tmp_path / "toy"
+    (folder / "conf").mkdir(parents=True)
+    (folder / "conf/sweep").symlink_to(root / "conf/sweep")
+    (folder / "stage.py").write_text(STAGE)
+    (folder / "dvc.yaml").write_text(yaml.safe_dump(pipeline()))
+    (folder / "params.yaml").write_text("seed: 0\nprune: {ratio: 0.5}\ndistill: {temperature: 4}\n")
+    (folder / ".gitignore").write_text("/.cache/\n/multirun/\n/mlflow.db\n/mlruns/\n*.txt\n")
+    monkeypatch.chdir(folder)
+    for name in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{name}_NAME", "test")
+        monkeypatch.setenv(f"GIT_{name}_EMAIL", "test@test.invalid")
+    for name in [name for name in os.environ if name.startswith(("DVC_", "MLFLOW_", "LEANFACE_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("COUNT", str(tmp_path / "count"))
+    # A store that is out of reach at once: what goes to MLflow waits in the outbox, where tests read it.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nothing://")
+    for command in ("git init -q", "dvc init -q", "git add -A", "git commit -qm start"):
+        subprocess.run([*([sys.executable, "-m"] if command.startswith("dvc") else []), *command.split()], check=True)
+    return folder
+
+
+@pytest.fixture
+def ran(toy: Path) -> Callable[[], dict[str, int]]:
+    """How often each stage was executed."""
+
+    def count() -> dict[str, int]:
+        path = Path(os.environ["COUNT"])
+        lines = path.read_text().split() if path.exists() else []
+        return {name: lines.count(name) for name in set(lines)}
+
+    return count

@@ -1,0 +1,73 @@
+"""Which trials are not dominated, which one is recommended, and what becomes of an experiment that is promoted."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from leanface.comparison.page import print_table, write_page
+from leanface.comparison.trials import Row, front, recommended
+from leanface.errors import ArtifactError, GateError, LeanFaceError
+from leanface.sweep.app import main
+from leanface.sweep.compare import compare, promote
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+
+
+def row(name: str, error: float, latency_ms: float, passed: bool = True, cpu: str = "x", **params: Any) -> Row:
+    measures = {"vertex_error_mm": error, "latency_ms_p50": latency_ms, "size_mb": 5.0, "macs": None, "ssim": 0.99}
+    return Row(name, params, measures, {"mse": passed}, {"cpu": cpu})
+
+
+ROWS = [row("a", 1.0, 9.0), row("b", 2.0, 3.0), row("c", 2.0, 4.0), row("d", 3.0, 1.0, passed=False)]
+
+
+def test_the_front_holds_what_nothing_beats() -> None:
+    assert front(ROWS, "vertex_error_mm", "latency_ms_p50") == {"a", "b", "d"}
+    assert front(ROWS, "vertex_error_mm", "macs") == set()
+
+
+def test_the_fastest_that_passes_is_recommended_among_those_of_one_machine() -> None:
+    assert recommended(ROWS) == ROWS[1]
+    assert recommended([*ROWS, row("e", 1.0, 0.1, cpu="other")]) == ROWS[1]
+    assert recommended([ROWS[3]]) is None
+
+
+def test_table_and_page_of_200_trials(tmp_path: Path) -> None:
+    rows = [
+        row(f"t{index}", 1 + index % 7, 1 + index % 11, **{"prune.ratio": index % 5, "distill.temperature": index % 8})
+        for index in range(200)
+    ]
+    rows.append(Row("broken", {"prune.ratio": 9, "distill.temperature": 1}, {}, {}, {}, "<loss> is NaN"))
+    text = io.StringIO()
+    print_table(rows, Console(file=text, width=160))
+    assert "leanface promote t0" in text.getvalue()
+    page = tmp_path / "page.html"
+    write_page("many", rows, {}, page)
+    html = page.read_text()
+    assert html.count("<tr ") == 200
+    assert "&lt;loss&gt; is NaN" in html
+    assert html.count("data:image/png") == 2
+    assert "http://" not in html
+    assert list(tmp_path.iterdir()) == [page]
+
+
+def test_a_sweep_is_compared_and_what_fails_its_gates_is_not_promoted(toy: Path) -> None:
+    with pytest.raises(ArtifactError, match="known: none"):
+        compare([], "grid", Console(file=io.StringIO()))
+    with pytest.raises(LeanFaceError, match="trials failed"):
+        main(["-m", "prune.ratio=0.3,0.8", "distill.temperature=1,13", "name=grid"])
+    text = io.StringIO()
+    page = compare([], "grid", Console(file=text, width=160))
+    names = {float(line.split()[0]): line.split()[-1] for line in text.getvalue().splitlines() if " 1 " in line}
+    assert page.is_file()
+    assert "loss is NaN" in page.read_text()
+    best = text.getvalue().split("leanface promote ")[1].split()[0]
+    assert best == names[0.3]
+    with pytest.raises(GateError, match="mse"):
+        promote(names[0.8])
+    assert "ratio: 0.5" in Path("params.yaml").read_text()
+    with pytest.raises(ArtifactError, match="no experiment 'nothing'"):
+        promote("nothing")

@@ -1,0 +1,150 @@
+"""Sweeps over a small pipeline of the same form as the real one, with the real DVC, Hydra and Git."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from leanface import paths
+from leanface.errors import ConfigError, LeanFaceError
+from leanface.sweep.app import main
+from leanface.sweep.experiments import read_tree
+from leanface.sweep.trials import read_trials
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+
+Ran = Callable[[], dict[str, int]]
+
+
+def leanface(*arguments: str) -> subprocess.Popen[str]:
+    """`leanface sweep` as a process of its own, as from a terminal."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "leanface.sweep", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def waiting() -> list[dict]:
+    """What MLflow would get."""
+    return [json.loads(path.read_text()) for path in Path(".cache/mlflow-outbox").glob("*.json")]
+
+
+def test_a_grid_runs_shared_stages_once_goes_on_after_failures_and_does_not_run_twice(
+    toy: Path, ran: Ran, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["-m", "prune.ratio=0.3,0.5", "distill.temperature=2,13", "name=grid"]
+    with pytest.raises(LeanFaceError, match=r"2 of 4 trials failed[\s\S]*loss is NaN"):
+        main(arguments)
+    first = ran()
+    assert first["teacher"] == 1
+    assert first["prune"] == 2
+    assert first["distill"] == 4
+    assert first["report"] == 2
+    trials = read_trials("grid")
+    assert [trial.status for trial in trials] == ["finished", "failed", "finished", "failed"]
+    assert trials[1].reason == "stage distill: ValueError: loss is NaN"
+    assert trials[0].varied == {"prune.ratio": 0.3, "distill.temperature": 2}
+    assert trials[0].values == [1.5]
+    assert subprocess.run(["git", "status", "--porcelain"], capture_output=True, check=True).stdout == b""
+
+    with pytest.raises(LeanFaceError, match="2 of 4 trials failed"):
+        main(arguments)  # what failed is tried again, what is finished is not
+    second = ran()
+    assert second["report"] == 2
+    assert second["distill"] == 6
+    assert second["teacher"] == 1
+
+    records = waiting()
+    by_name = {record["name"]: record for record in records}
+    assert by_name["sweep grid"]["params"] == {"prune.ratio": "0.3,0.5", "distill.temperature": "2,13"}
+    finished = by_name[trials[0].name]
+    assert finished["params"] == {"prune.ratio": "0.3", "distill.temperature": "2"}
+    assert finished["status"] == "FINISHED"
+    assert {name: value for name, value, *_ in finished["metrics"]}["quantized_int8/vertex_error_mm"] == 1.5
+    assert by_name[trials[1].name]["status"] == "FAILED"
+    assert "loss is NaN" in by_name[trials[1].name]["note"]
+
+    capfd.readouterr()
+    main([*arguments, "--dry-run"])
+    assert "2 trials to run, 2 finished" in capfd.readouterr().out
+    assert ran() == second
+
+
+def test_parallel_trials_share_stages_and_divide_the_cores(toy: Path, ran: Ran) -> None:
+    stage = Path("stage.py")
+    text = stage.read_text().replace(
+        '{ratio} {temperature}"', '{ratio} {temperature} " + os.environ["OMP_NUM_THREADS"]'
+    )
+    stage.write_text(text)
+    subprocess.run(["git", "commit", "-qam", "threads"], check=True)
+    jobs = len(os.sched_getaffinity(0))
+    process = leanface(
+        "-m", "hydra/launcher=joblib", f"hydra.launcher.n_jobs={jobs}", "distill.temperature=1,2,3", "name=p"
+    )
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert {trial.status for trial in read_trials("p")} == {"finished"}
+    assert ran()["teacher"] == 1
+    assert ran()["prune"] == 1
+    assert ran()["distill"] == 3
+    for trial in read_trials("p"):
+        assert read_tree(paths.SUMMARY, trial.name)["variants"]["quantized_int8"]["vertex_error_mm"] == trial.values[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sweep_leaves_no_process_and_no_lock_and_goes_on(toy: Path, ran: Ran, number: int) -> None:
+    asleep = Path(os.environ["COUNT"]).with_name("asleep")
+    process = leanface("-m", "distill.temperature=2,99", "name=stop")
+    deadline = time.monotonic() + 120
+    while not asleep.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.1)
+    sleeper = int(asleep.read_text())
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "to go on:\n  leanface sweep -m distill.temperature=2,99 name=stop" in output
+    assert not psutil.pid_exists(sleeper)
+    assert [trial.status for trial in read_trials("stop")] == ["finished", "interrupted"]
+    assert not list(Path(".dvc/tmp/exps/standalone").glob("tmp*"))
+    before = ran()
+    main(["-m", "distill.temperature=2,3", "name=stop"])
+    assert ran()["distill"] == before["distill"] + 1
+    assert ran()["teacher"] == 1
+
+
+@pytest.mark.parametrize("name", ["a b", "../x", "x.lock", "-x", ""])
+def test_a_name_that_git_would_not_take_is_refused(toy: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="a sweep's name is"):
+        main(["-m", "prune.ratio=0.3,0.5", f"name='{name}'"])
+
+
+def test_an_objective_that_is_not_measured_is_named(toy: Path) -> None:
+    with pytest.raises(ConfigError, match=r"objectives \['speed'\] are not in reports/summary.json; it has"):
+        main(["-m", "prune.ratio=0.3", "objectives=[speed]", "name=o"])
+
+
+def test_optuna_searches_goes_on_and_learns_of_failures(toy: Path, ran: Ran) -> None:
+    pytest.importorskip("optuna")
+    sweeper = [
+        "hydra/sweeper=optuna", "hydra.sweeper.directions=[minimize,minimize]", "name=search",
+        "objectives=[vertex_error_mm,latency_ms_p50]", "prune.ratio=interval(0.2,0.6)", "distill.temperature=1,13",
+    ]  # fmt: skip
+    with pytest.raises(LeanFaceError, match="trials failed"):
+        main(["-m", *sweeper, "hydra.sweeper.n_trials=4"])
+    trials = read_trials("search")
+    assert len(trials) == 4
+    assert {trial.status for trial in trials} == {"finished", "failed"}
+    assert all(0.2 <= trial.varied["prune.ratio"] <= 0.6 for trial in trials)
+    with pytest.raises(LeanFaceError, match="trials failed"):
+        main(["-m", *sweeper, "hydra.sweeper.n_trials=5"])
+    assert len(read_trials("search")) == 5
