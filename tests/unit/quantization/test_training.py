@@ -73,5 +73,5 @@ def test_an_absurd_learning_rate_stops_the_run_and_is_named(
     quantized: nn.Module, faces: Path, model: MorphableModel, tmp_path: Path
 ) -> None:
     absurd = OPTIMIZER.model_copy(update={"learning_rate": 1e25})
-    with pytest.raises(LeanFaceError, match=r"at step 2; lower optimizer\.learning_rate"):
+    with pytest.raises(LeanFaceError, match=r"at step 1; lower optimizer\.learning_rate"):
         train(quantized, faces, model, tmp_path, absurd)
