@@ -17,6 +17,7 @@ ASSETS = Path(__file__).parent / "assets"
 PACKAGED_MORPHABLE_MODEL = ASSETS / "morphable_model.npz"
 PRETRAINED_TEACHER = ASSETS / "teacher.npz"
 PACKAGED_MODEL = ASSETS / "leanface_int8.onnx"
+PACKAGED_MODEL_CARD = ASSETS / "leanface_int8.json"
 """The compressed network that `leanface reconstruct` uses unless told otherwise."""
 
 PARAMS = Path("params.yaml")
