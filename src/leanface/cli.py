@@ -140,15 +140,19 @@ def _adaptive(arguments: argparse.Namespace) -> None:
 
 def _export_bundle(arguments: argparse.Namespace) -> None:
     from leanface.deployment.bundle import export_bundle
+    from leanface.reconstruction.lean_face import morphable_model_of
+    from leanface.reconstruction.network import default_model
 
-    export_bundle(arguments.model, arguments.morphable_model, arguments.folder)
+    model = arguments.model or default_model()
+    export_bundle(model, arguments.morphable_model or morphable_model_of(model), arguments.folder)
     print(f"{arguments.folder}: run `python reconstruct.py --check` there")
 
 
 def _export_triton(arguments: argparse.Namespace) -> None:
     from leanface.deployment.triton import export_triton
+    from leanface.reconstruction.network import default_model
 
-    written = export_triton(arguments.model, arguments.plan, arguments.folder, arguments.batch)
+    written = export_triton(arguments.model or default_model(), arguments.plan, arguments.folder, arguments.batch)
     print(f"{arguments.folder}: {', '.join(written.models)}")
     if written.reason:
         print(f"leanface_tensorrt has no plan, TensorRT will build its engine: {written.reason}")
@@ -302,7 +306,7 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", help="the network for other software: without PyTorch, or in Triton")
     forms = export.add_subparsers(required=True, metavar="FORM")
     bundle = forms.add_parser("bundle", help="a folder that needs only numpy and OpenVINO or ONNX Runtime")
-    bundle.add_argument("--morphable-model", type=Path, default=paths.MORPHABLE_MODEL, metavar="FILE.npz")
+    bundle.add_argument("--morphable-model", type=Path, metavar="FILE.npz", help="by default the network's own")
     bundle.set_defaults(run=_export_bundle)
     triton = forms.add_parser("triton", help="a model repository for Triton Inference Server")
     triton.add_argument("--plan", type=Path, default=paths.engine_path(paths.DEPLOYED), help="engine of full TensorRT")
@@ -310,7 +314,7 @@ def _parser() -> argparse.ArgumentParser:
     triton.set_defaults(run=_export_triton)
     for form in (bundle, triton):
         form.add_argument("folder", type=Path, metavar="DIR")
-        form.add_argument("--model", type=Path, default=paths.onnx_path(paths.DEPLOYED), metavar="FILE.onnx")
+        form.add_argument("--model", type=Path, metavar="FILE.onnx", help="by default the one that LeanFace ships")
     track = commands.add_parser("track", help="deliver to MLflow what it could not take earlier")
     track.set_defaults(run=_track)
     ablate = commands.add_parser("ablate", help="what each part of a stage's method is worth, under equal conditions")

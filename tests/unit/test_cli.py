@@ -38,6 +38,9 @@ def test_an_error_that_nobody_foresaw_is_not_hidden(project) -> None:
         ["bench"],
         ["bench", "network.onnx", "--batches", "0"],
         ["bench", "network.onnx", "--streams", "two"],
+        ["export", "exe", "folder"],
+        ["load", "--rates", "1000000"],
+        ["serve", "--workers", "0"],
     ],
 )
 def test_a_wrong_command_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,3 +72,10 @@ def test_python_m_leanface_is_the_same_command() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "invalid choice: 'nothing'" in done.stderr
+
+
+def test_the_network_is_exported_for_other_software(exported, tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    for form, mark in (("bundle", "reconstruct.py"), ("triton", "leanface/config.pbtxt")):
+        assert main(["export", form, str(tmp_path / form), "--model", str(exported.int8)]) == 0
+        assert (tmp_path / form / mark).is_file()
+        assert str(tmp_path / form) in capsys.readouterr().out

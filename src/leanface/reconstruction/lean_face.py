@@ -73,7 +73,7 @@ class LeanFace:
             BackendError: the runtime is unknown or cannot run here.
         """
         model = default_model() if model is None else model
-        surface = Surface(_morphable_model_of(model) if morphable_model is None else morphable_model)
+        surface = Surface(morphable_model_of(model) if morphable_model is None else morphable_model)
         detector = FaceDetector(min_face_px)
         return cls(open_network(model, runtime, threads or processors()), surface, detector)
 
@@ -280,7 +280,7 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _morphable_model_of(model: Path) -> Path:
+def morphable_model_of(model: Path) -> Path:
     """Of the project whose folder models/ the network lies in."""
     for folder in model.resolve().parents:
         own = folder.parent / paths.MORPHABLE_MODEL
