@@ -17,8 +17,10 @@ ASSETS = Path(__file__).parent / "assets"
 PACKAGED_MORPHABLE_MODEL = ASSETS / "morphable_model.npz"
 PRETRAINED_TEACHER = ASSETS / "teacher.npz"
 PACKAGED_MODEL = ASSETS / "leanface_int8.onnx"
-PACKAGED_MODEL_CARD = ASSETS / "leanface_int8.json"
 """The compressed network that `leanface reconstruct` uses unless told otherwise."""
+PACKAGED_CARD = PACKAGED_MODEL.with_suffix(".md")
+PACKAGED_SCORES = PACKAGED_MODEL.with_suffix(".json")
+"""What it scored, and on which faces."""
 
 PARAMS = Path("params.yaml")
 CONF = Path("conf")
