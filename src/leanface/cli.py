@@ -302,7 +302,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     demo.add_argument("--port", type=_count, default=7860)
     demo.add_argument("--model", type=Path, help=".onnx, bundle or .plan; by default the one shipped or made here")
-    demo.add_argument("--compare", default="original", metavar="MODEL", help="what stands beside it (default: original)")
+    demo.add_argument("--compare", default="original", metavar="MODEL", help="stands beside it (default: original)")
     demo.add_argument("--runtime", default="auto", help="(default: the best that runs the model here)")
     demo.add_argument("--threads", type=_count, metavar="N", help="of each network (default: all)")
     demo.set_defaults(run=_demo)

@@ -131,6 +131,7 @@ def read_both(
 
 
 def network_times(original: LeanFace, compressed: LeanFace, photo: UInt8[np.ndarray, "H W 3"]) -> dict[str, Timing]:
+    """Of each network alone, batch 1, on the photo's largest face, in turns."""
     crops = {"original": original.crop(photo, "largest"), "compressed": compressed.crop(photo, "largest")}
     inputs = {"original": original.to_input(crops["original"][0].crop[None])}
     inputs["compressed"] = compressed.to_input(crops["compressed"][0].crop[None])
@@ -142,6 +143,7 @@ def network_times(original: LeanFace, compressed: LeanFace, photo: UInt8[np.ndar
 
 
 def face_row(number: int, photo: UInt8[np.ndarray, "H W 3"], pair: Pair, timings: dict[str, Timing]) -> FaceRow:
+    """The face as both networks read it, in the place of the detected face, with their distance and times."""
     # Each network's answer is about its own crop; both show the face in the same place.
     detection = pair.compressed.detection
     assert detection is not None
