@@ -117,6 +117,23 @@ def _serve(arguments: argparse.Namespace) -> None:
     serve(Settings.given(given | ({"api_key": key} if key else {})), arguments.host, arguments.port)
 
 
+def _demo(arguments: argparse.Namespace) -> None:
+    from leanface.errors import BackendError
+
+    try:
+        from leanface.demo.app import run
+    except ModuleNotFoundError as error:
+        raise BackendError(f"{error}; `pip install -c constraints.txt leanface[demo]`.") from None
+    run(
+        arguments.host,
+        arguments.port,
+        model=arguments.model,
+        runtime=arguments.runtime,
+        original=arguments.compare,
+        threads=arguments.threads,
+    )
+
+
 def _load(arguments: argparse.Namespace) -> None:
     from leanface.data.photos import photo_path
     from leanface.serving import load
@@ -285,6 +302,14 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--no-drift", dest="watch_drift", action="store_const", const=False, help="do not watch drift")
     serve.add_argument("--track", action="store_const", const=True, help="write the monitor's numbers to MLflow")
     serve.set_defaults(run=_serve)
+    demo = commands.add_parser("demo", help="a page in the browser: a photo in, its 3D face by both networks out")
+    demo.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    demo.add_argument("--port", type=_count, default=7860)
+    demo.add_argument("--model", type=Path, help=".onnx, bundle or .plan; by default the one shipped or made here")
+    demo.add_argument("--compare", default="original", metavar="MODEL", help="stands beside it (default: original)")
+    demo.add_argument("--runtime", default="auto", help="(default: the best that runs the model here)")
+    demo.add_argument("--threads", type=_count, metavar="N", help="of each network (default: all)")
+    demo.set_defaults(run=_demo)
     load = commands.add_parser(
         "load", help="how long requests to a service of this machine take, and when it is saturated"
     )

@@ -22,7 +22,7 @@ from leanface.face.render import Renderer
 from leanface.metrics.geometry import MM_PER_DM
 from leanface.metrics.latency import Timing, measure_latency
 from leanface.networks.packed import load_packed
-from leanface.reconstruction.lean_face import LeanFace
+from leanface.reconstruction.lean_face import Faces, LeanFace
 from leanface.reconstruction.result import Reconstruction
 from leanface.reconstruction.sources import Source, pictures
 from leanface.report.pictures import BACKING, FaceRow, save_face_sheet
@@ -33,7 +33,9 @@ PICTURE_PX = 224
 logger = logging.getLogger(__name__)
 
 
-class _Pair(NamedTuple):
+class Pair(NamedTuple):
+    """One face as both networks read it."""
+
     original: Reconstruction
     compressed: Reconstruction
 
@@ -76,18 +78,18 @@ def compare_all(original: LeanFace, compressed: LeanFace, sources: Sequence[Sour
     for picture in (picture for source in sources for picture in pictures(source)):
         try:
             photo = picture.load()
-            pairs = _read_both(original, compressed, photo)
+            pairs = read_both(original, compressed, photo)
         except LeanFaceError as error:
             logger.warning("left out %s: %s", picture.name, error)
             failed.append(picture.name)
             continue
-        timings = timings or _times(original, compressed, photo)
-        rows = [_row(number, photo, pair, timings) for number, pair in enumerate(pairs, 1)]
+        timings = timings or network_times(original, compressed, photo)
+        rows = [face_row(number, photo, pair, timings) for number, pair in enumerate(pairs, 1)]
         target = folder / f"{picture.name}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
         save_face_sheet(rows, target)
-        report[picture.name] = [{"mean_distance_mm": _distance_mm(pair), "turn_deg": _turn_deg(pair)} for pair in pairs]
-        logger.info("%s: %s", picture.name, ", ".join(f"{_distance_mm(pair):.2f} mm apart" for pair in pairs))
+        report[picture.name] = [{"meandistance_mm": distance_mm(pair), "turn_deg": turn_deg(pair)} for pair in pairs]
+        logger.info("%s: %s", picture.name, ", ".join(f"{distance_mm(pair):.2f} mm apart" for pair in pairs))
     if timings is None:
         raise ArtifactError("none of the pictures shows a face that could be read (see above).")
     times = {name: asdict(timing) for name, timing in timings.items()}
@@ -111,9 +113,11 @@ def _about(lean_face: LeanFace) -> dict[str, Any]:
     }
 
 
-def _read_both(original: LeanFace, compressed: LeanFace, photo: UInt8[np.ndarray, "H W 3"]) -> list[_Pair]:
-    """Both read the same places: the detector looks once."""
-    crops = compressed.crop(photo)
+def read_both(
+    original: LeanFace, compressed: LeanFace, photo: UInt8[np.ndarray, "H W 3"], faces: Faces = "all"
+) -> list[Pair]:
+    """Both read the same places: the detector looks once. Errors as for `LeanFace.crop`."""
+    crops = compressed.crop(photo, faces)
     own = [
         crop._replace(crop=image, alignment=alignment)
         for crop in crops
@@ -123,10 +127,11 @@ def _read_both(original: LeanFace, compressed: LeanFace, photo: UInt8[np.ndarray
         lean_face.decode(lean_face.read(np.stack([crop.crop for crop in cut])), cut)
         for lean_face, cut in ((original, own), (compressed, crops))
     )
-    return [_Pair(*pair) for pair in zip(*answers, strict=True)]
+    return [Pair(*pair) for pair in zip(*answers, strict=True)]
 
 
-def _times(original: LeanFace, compressed: LeanFace, photo: UInt8[np.ndarray, "H W 3"]) -> dict[str, Timing]:
+def network_times(original: LeanFace, compressed: LeanFace, photo: UInt8[np.ndarray, "H W 3"]) -> dict[str, Timing]:
+    """Of each network alone, batch 1, on the photo's largest face, in turns."""
     crops = {"original": original.crop(photo, "largest"), "compressed": compressed.crop(photo, "largest")}
     inputs = {"original": original.to_input(crops["original"][0].crop[None])}
     inputs["compressed"] = compressed.to_input(crops["compressed"][0].crop[None])
@@ -137,14 +142,15 @@ def _times(original: LeanFace, compressed: LeanFace, photo: UInt8[np.ndarray, "H
     return measure_latency(calls, warmup=5, window=15, windows_max=8, stability=0.05)
 
 
-def _row(number: int, photo: UInt8[np.ndarray, "H W 3"], pair: _Pair, timings: dict[str, Timing]) -> FaceRow:
+def face_row(number: int, photo: UInt8[np.ndarray, "H W 3"], pair: Pair, timings: dict[str, Timing]) -> FaceRow:
+    """The face as both networks read it, in the place of the detected face, with their distance and times."""
     # Each network's answer is about its own crop; both show the face in the same place.
     detection = pair.compressed.detection
     assert detection is not None
     crop, _ = align(photo, detection.landmarks, pair.compressed.surface.template, PICTURE_PX)
     first, second = (_on_grey(face) for face in pair)
     times = [f"{timings[name].p50_ms:.3g}" for name in ("original", "compressed")]
-    label = f"face {number}\n{_distance_mm(pair):.2f} mm apart\n{' / '.join(times)} ms"
+    label = f"face {number}\n{distance_mm(pair):.2f} mm apart\n{' / '.join(times)} ms"
     return FaceRow(label, crop / np.float32(255), first, second, np.abs(first - second).mean(-1))
 
 
@@ -154,14 +160,14 @@ def _on_grey(face: Reconstruction) -> Float[np.ndarray, "size size 3"]:
     return (drawn.image + BACKING * (1 - drawn.alpha))[0].permute(1, 2, 0).numpy()
 
 
-def _distance_mm(pair: _Pair) -> float:
+def distance_mm(pair: Pair) -> float:
     """Mean distance of the two shapes over the face region, without pose."""
     region = pair.original.surface.model.face_mask.numpy()
     apart = np.linalg.norm(pair.original.vertices - pair.compressed.vertices, axis=1)
     return round(float(apart[region].mean()) * MM_PER_DM, 3)
 
 
-def _turn_deg(pair: _Pair) -> float:
+def turn_deg(pair: Pair) -> float:
     """Angle between the two poses."""
     trace = float(np.sum(pair.original.pose.rotation.astype(float) * pair.compressed.pose.rotation))
     return round(float(np.degrees(np.arccos(np.clip((trace - 1) / 2, -1, 1)))), 3)

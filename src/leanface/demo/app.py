@@ -1,0 +1,202 @@
+"""The demo's page and what it asks for: one photo in, pictures, numbers and a mesh out.
+
+The page is one file that loads nothing from elsewhere, and nothing is kept after an answer.
+"""
+
+import base64
+import io
+import math
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+from jaxtyping import UInt8
+from PIL import Image
+from starlette.requests import ClientDisconnect
+
+from leanface.data.photos import PACKAGED_PHOTOS, load_photo, photo_path
+from leanface.errors import ArtifactError, LeanFaceError
+from leanface.reconstruction.comparison import distance_mm, face_row, network_times, open_original, read_both, turn_deg
+from leanface.reconstruction.lean_face import LeanFace
+from leanface.reconstruction.pictures import overlay, view
+from leanface.report.pictures import DIFFERENCE_GAIN, DIFFERENCE_SHADES
+
+BYTES_MAX = 20 * 2**20
+"""Of a photo's file."""
+
+PIXELS_MAX = 50_000_000
+WAITING_MAX = 4
+"""Photos that may be in work or wait for it; more are refused."""
+
+TEXTURE_PX = 1024
+TURNS = 24
+"""Pictures of the head on its way once around."""
+
+TURN_PX = 320
+
+# Nothing but this page's own code and pictures: the browser itself refuses anything from elsewhere.
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src 'self' data: blob:; media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+class Demo:
+    """Two networks, and how long each takes here; one photo at a time."""
+
+    def __init__(self, original: LeanFace, compressed: LeanFace) -> None:
+        """Time both networks on an example photo and answer it once, so that no visitor's photo is the slow first."""
+        self.original = original
+        self.compressed = compressed
+        self._lock = threading.Lock()
+        example = next(iter(PACKAGED_PHOTOS))
+        self.timings = network_times(original, compressed, load_photo(example))
+        self.reconstruct(photo_path(example).read_bytes())
+
+    def networks(self) -> list[dict[str, Any]]:
+        """What the page says of each."""
+        return [
+            {
+                "name": name,
+                "file": lean_face.model_path.name,
+                "precision": lean_face.precision,
+                "runtime": lean_face.runtime.name,
+                "network_ms": round(self.timings[name].p50_ms, 2),
+                "unstable": bool(self.timings[name].reason),
+            }
+            for name, lean_face in (("original", self.original), ("compressed", self.compressed))
+        ]
+
+    def reconstruct(self, content: bytes) -> dict[str, Any]:
+        """The largest face of a photo's file, as the page shows it.
+
+        Raises:
+            ArtifactError: the file is no photo, or an enormous one, or shows no face that can be read.
+        """
+        with self._lock:
+            start = time.perf_counter()
+            photo = _decode(content)
+            (pair,) = read_both(self.original, self.compressed, photo, "largest")
+            row = face_row(1, photo, pair, self.timings)
+            face = self.compressed.textured(pair.compressed, photo, TEXTURE_PX)
+            answer_ms = 1000 * (time.perf_counter() - start)
+            shades = DIFFERENCE_SHADES(row.difference * DIFFERENCE_GAIN)[..., :3]
+            pictures = {
+                "input": row.photo,
+                "original": row.original,
+                "compressed": row.compressed,
+                "difference": shades,
+            }
+            turns = [view(face, 2 * math.pi * index / TURNS, TURN_PX) for index in range(TURNS)]
+            with tempfile.TemporaryDirectory() as folder:
+                mesh = Path(folder) / "face.glb"
+                face.save_mesh(mesh)
+                glb = mesh.read_bytes()
+            return {
+                "distance_mm": distance_mm(pair),
+                "turn_deg": turn_deg(pair),
+                "answer_ms": round(answer_ms),
+                "difference_gain": DIFFERENCE_GAIN,
+                "networks": self.networks(),
+                "pictures": {name: _url(_bytes(picture), "PNG") for name, picture in pictures.items()},
+                "overlay": _url(overlay(photo, [face]), "JPEG"),
+                "turntable": {"pictures": _url(np.concatenate(turns, 1), "JPEG"), "count": TURNS},
+                "mesh": "data:model/gltf-binary;base64," + base64.b64encode(glb).decode(),
+            }
+
+
+def create_app(reconstruct: Callable[[bytes], dict[str, Any]]) -> FastAPI:
+    """The page at /, its example photos, and POST /reconstruct, whose body is a photo's file."""
+    app = FastAPI(title="LeanFace demo", docs_url=None, redoc_url=None, openapi_url=None)
+    page = (files("leanface.demo") / "page.html").read_text(encoding="utf-8").replace("BYTES_MAX", str(BYTES_MAX))
+    slots = threading.BoundedSemaphore(WAITING_MAX)
+
+    def index() -> Response:
+        return HTMLResponse(page, headers=HEADERS)
+
+    def example(name: str) -> Response:
+        if name not in PACKAGED_PHOTOS:
+            return _refusal(404, f"no such example; there are {', '.join(PACKAGED_PHOTOS)}.")
+        return FileResponse(photo_path(name), headers=HEADERS)
+
+    async def answer(request: Request) -> Response:
+        if not slots.acquire(blocking=False):
+            return _refusal(503, "The demo is busy. Try again in a few seconds.")
+        try:
+            content = bytearray()
+            async for chunk in request.stream():
+                content += chunk
+                if len(content) > BYTES_MAX:
+                    return _refusal(413, f"The file is larger than {BYTES_MAX >> 20} MiB. Choose a smaller photo.")
+            if not content:
+                return _refusal(400, "The file is empty. Choose a photo.")
+            return JSONResponse(await run_in_threadpool(reconstruct, bytes(content)), headers=HEADERS)
+        except ClientDisconnect:
+            return _refusal(400, "The upload ended early.")  # nobody reads it
+        except ArtifactError as error:
+            return _refusal(422, str(error))
+        except LeanFaceError as error:
+            return _refusal(500, str(error))
+        finally:
+            slots.release()
+
+    app.add_api_route("/", index, methods=["GET"])
+    app.add_api_route("/examples/{name}", example, methods=["GET"])
+    app.add_api_route("/reconstruct", answer, methods=["POST"])
+    return app
+
+
+def run(
+    host: str, port: int, *, model: Path | None = None, runtime: str = "auto", original: str, threads: int | None = None
+) -> None:
+    """Open both networks and serve the page until Ctrl-C.
+
+    Raises:
+        LeanFaceError: a network cannot be opened.
+    """
+    with ExitStack() as stack:
+        compressed = stack.enter_context(LeanFace.load(model, runtime, threads))
+        demo = Demo(stack.enter_context(open_original(original, compressed, threads)), compressed)
+        print(f"open http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)", flush=True)
+        uvicorn.run(create_app(demo.reconstruct), host=host, port=port, log_level="warning", server_header=False)
+
+
+def _decode(content: bytes) -> UInt8[np.ndarray, "H W 3"]:
+    try:
+        with Image.open(io.BytesIO(content)) as header:  # reads no pixels yet
+            width, height = header.size
+    except Exception:  # as many kinds as there are formats
+        raise ArtifactError("This file is not a photo that can be read. Choose a whole JPEG, PNG or WebP.") from None
+    if width * height > PIXELS_MAX:
+        raise ArtifactError(
+            f"The photo has {width} x {height} pixels, more than {PIXELS_MAX // 10**6} million. Choose a smaller one."
+        )
+    return load_photo(io.BytesIO(content))
+
+
+def _bytes(picture: np.ndarray) -> UInt8[np.ndarray, "H W 3"]:
+    return (picture * 255).round().clip(0, 255).astype(np.uint8)
+
+
+def _url(picture: UInt8[np.ndarray, "H W 3"], form: str) -> str:
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, form, quality=88)
+    return f"data:image/{form.lower()};base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def _refusal(status: int, message: str) -> Response:
+    return JSONResponse({"error": message}, status, headers=HEADERS)

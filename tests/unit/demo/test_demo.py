@@ -1,0 +1,191 @@
+"""`leanface demo` as a browser sees it: a real process on the loopback interface, stopped by a signal in the end."""
+
+import base64
+import http.client
+import io
+import json
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pytest
+import trimesh
+from PIL import Image
+
+from leanface.cli import main
+from leanface.data.photos import PACKAGED_PHOTOS, photo_path
+
+pytest.importorskip("fastapi", reason="the extra `demo` is not installed")
+pytest.importorskip("uvicorn", reason="the extra `demo` is not installed")
+
+
+class Reply(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def error(self) -> str:
+        return json.loads(self.body)["error"]
+
+
+class Server(NamedTuple):
+    process: subprocess.Popen[str]
+    port: int
+
+    def ask(self, path: str, body: bytes | None = None) -> Reply:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection.request("GET" if body is None else "POST", path, body)
+        answer = connection.getresponse()
+        reply = Reply(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
+        connection.close()
+        return reply
+
+
+@pytest.fixture(scope="module")
+def server(exported: Any) -> Iterator[Server]:
+    """One demo for all tests: the small network, and the bundle that it was exported from as the original."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = ["--model", str(exported.fp32), "--compare", str(exported.float_bundle), "--threads", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "leanface", "demo", "--port", str(port), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()  # said once the networks are open; the socket listens a moment later
+        assert f"http://127.0.0.1:{port}" in line, line + process.stdout.read()
+        _await_port(port)
+        yield Server(process, port)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _await_port(port: int) -> None:
+    for _ in range(200):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise AssertionError("the demo does not listen")
+
+
+def content_of(url: str, kind: str) -> bytes:
+    head, _, data = url.partition(",")
+    assert head == f"data:{kind};base64"
+    return base64.b64decode(data)
+
+
+def test_the_page_is_complete_and_loads_nothing_from_elsewhere(server: Server) -> None:
+    page = server.ask("/")
+    assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert not re.findall(r"(?:https?:)?//[a-z0-9]", re.sub(r"^\s*//.*$", "", page.body.decode(), flags=re.M))
+    for name in re.findall(r'data-name="(\w+)"', page.body.decode()):
+        assert server.ask(f"/examples/{name}").body == photo_path(name).read_bytes()
+
+
+def test_the_page_offers_every_packaged_photo(server: Server) -> None:
+    assert set(re.findall(r'data-name="(\w+)"', server.ask("/").body.decode())) == set(PACKAGED_PHOTOS)
+
+
+def test_a_photo_comes_back_as_pictures_numbers_and_a_textured_mesh(server: Server) -> None:
+    reply = server.ask("/reconstruct", photo_path("astronaut").read_bytes())
+    assert reply.status == 200
+    answer = json.loads(reply.body)
+    assert answer["distance_mm"] < 0.5  # the same network twice
+    assert answer["turn_deg"] < 0.5
+    assert [network["name"] for network in answer["networks"]] == ["original", "compressed"]
+    assert all(network["network_ms"] > 0 for network in answer["networks"])
+    sizes = {Image.open(io.BytesIO(content_of(url, "image/png"))).size for url in answer["pictures"].values()}
+    assert list(answer["pictures"]) == ["input", "original", "compressed", "difference"]
+    assert sizes == {(224, 224)}
+    turns = Image.open(io.BytesIO(content_of(answer["turntable"]["pictures"], "image/jpeg")))
+    assert turns.width == turns.height * answer["turntable"]["count"]
+    mesh = trimesh.load(io.BytesIO(content_of(answer["mesh"], "model/gltf-binary")), file_type="glb", force="mesh")
+    assert isinstance(mesh, trimesh.Trimesh)
+    assert mesh.visual.material.baseColorTexture.size == (1024, 1024)
+
+
+def grey_photo() -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (200, 200), "grey").save(stream, "PNG")
+    return stream.getvalue()
+
+
+def enormous_photo() -> bytes:
+    """A PNG that says it has 64 million pixels, and has none."""
+    chunks = [b"IHDR" + struct.pack(">IIBBBBB", 8000, 8000, 8, 2, 0, 0, 0), b"IDAT"]
+    packed = (struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "text"),
+    [
+        (b"", 400, "empty"),
+        (b"not a photo", 422, "not a photo that can be read"),
+        (photo_path("grace_hopper").read_bytes()[:20_000], 422, "cannot read"),
+        (grey_photo(), 422, "no face found"),
+        (enormous_photo(), 422, "8000 x 8000 pixels"),
+        (bytes(20 * 2**20 + 1), 413, "20 MiB"),
+    ],
+    ids=["empty", "nonsense", "truncated", "no face", "enormous", "large"],
+)
+def test_what_cannot_be_read_is_refused_in_words(server: Server, body: bytes, status: int, text: str) -> None:
+    reply = server.ask("/reconstruct", body)
+    assert reply.status == status
+    assert text in reply.error
+
+
+def test_unknown_examples_are_refused(server: Server) -> None:
+    assert server.ask("/examples/nobody").status == 404
+    assert server.ask("/examples/..%2fpage.html").status == 404
+
+
+def test_more_photos_than_may_wait_are_refused_and_given_up_uploads_forgotten(server: Server) -> None:
+    uploads = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(4)]
+    for upload in uploads:
+        upload.sendall(b"POST /reconstruct HTTP/1.1\r\nHost: demo\r\nContent-Length: 1000\r\n\r\nhalf")
+    assert _await_status(server, 503).error.startswith("The demo is busy")
+    for upload in uploads:
+        upload.close()
+    assert _await_status(server, 400).error.startswith("The file is empty")
+
+
+def _await_status(server: Server, status: int) -> Reply:
+    """Of an empty photo; the server notices what happens on other connections a moment later."""
+    for _ in range(100):
+        if (reply := server.ask("/reconstruct", b"")).status == status:
+            return reply
+        time.sleep(0.05)
+    raise AssertionError(f"expected {status}, got {reply}")
+
+
+def test_an_interrupt_ends_it_quietly(server: Server) -> None:
+    """The last test: nothing is there to ask afterwards."""
+    server.process.send_signal(signal.SIGINT)
+    output, _ = server.process.communicate(timeout=30)
+    assert server.process.returncode in (0, -signal.SIGINT, 128 + signal.SIGINT)
+    assert "Traceback" not in output
+
+
+def test_without_the_extra_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "leanface.demo.app", raising=False)
+    monkeypatch.setitem(sys.modules, "fastapi", None)  # as if it were not there
+    assert main(["demo"]) == 1
+    assert "leanface[demo]" in capsys.readouterr().err
