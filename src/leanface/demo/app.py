@@ -25,7 +25,7 @@ from PIL import Image
 from starlette.requests import ClientDisconnect
 
 from leanface.data.photos import PACKAGED_PHOTOS, load_photo, photo_path
-from leanface.errors import ArtifactError, LeanFaceError
+from leanface.errors import ArtifactError, LeanFaceError, NoFaceError
 from leanface.reconstruction.comparison import distance_mm, face_row, network_times, open_original, read_both, turn_deg
 from leanface.reconstruction.lean_face import LeanFace
 from leanface.reconstruction.pictures import overlay, view
@@ -150,6 +150,9 @@ def create_app(reconstruct: Callable[[bytes], dict[str, Any]]) -> FastAPI:
             return JSONResponse(await run_in_threadpool(reconstruct, bytes(content)), headers=HEADERS)
         except ClientDisconnect:
             return _refusal(400, "The upload ended early.")  # nobody reads it
+        except NoFaceError:
+            # The error's own words advise callers of the library.
+            return _refusal(422, "No face was found. Choose an upright photo in which eyes and mouth show.")
         except ArtifactError as error:
             return _refusal(422, str(error))
         except LeanFaceError as error:
