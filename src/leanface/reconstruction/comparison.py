@@ -88,7 +88,7 @@ def compare_all(original: LeanFace, compressed: LeanFace, sources: Sequence[Sour
         target = folder / f"{picture.name}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
         save_face_sheet(rows, target)
-        report[picture.name] = [{"meandistance_mm": distance_mm(pair), "turn_deg": turn_deg(pair)} for pair in pairs]
+        report[picture.name] = [{"mean_distance_mm": distance_mm(pair), "turn_deg": turn_deg(pair)} for pair in pairs]
         logger.info("%s: %s", picture.name, ", ".join(f"{distance_mm(pair):.2f} mm apart" for pair in pairs))
     if timings is None:
         raise ArtifactError("none of the pictures shows a face that could be read (see above).")
