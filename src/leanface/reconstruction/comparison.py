@@ -88,7 +88,7 @@ def compare_all(original: LeanFace, compressed: LeanFace, sources: Sequence[Sour
         target = folder / f"{picture.name}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
         save_face_sheet(rows, target)
-        report[picture.name] = [{"meandistance_mm": distance_mm(pair), "turn_deg": turn_deg(pair)} for pair in pairs]
+        report[picture.name] = [{"mean_distance_mm": distance_mm(pair), "turn_deg": turn_deg(pair)} for pair in pairs]
         logger.info("%s: %s", picture.name, ", ".join(f"{distance_mm(pair):.2f} mm apart" for pair in pairs))
     if timings is None:
         raise ArtifactError("none of the pictures shows a face that could be read (see above).")
@@ -130,7 +130,9 @@ def read_both(
     return [Pair(*pair) for pair in zip(*answers, strict=True)]
 
 
-def network_times(original: LeanFace, compressed: LeanFace, photo: UInt8[np.ndarray, "H W 3"]) -> dict[str, Timing]:
+def network_times(
+    original: LeanFace, compressed: LeanFace, photo: UInt8[np.ndarray, "H W 3"], windows_max: int = 8
+) -> dict[str, Timing]:
     """Of each network alone, batch 1, on the photo's largest face, in turns."""
     crops = {"original": original.crop(photo, "largest"), "compressed": compressed.crop(photo, "largest")}
     inputs = {"original": original.to_input(crops["original"][0].crop[None])}
@@ -139,7 +141,7 @@ def network_times(original: LeanFace, compressed: LeanFace, photo: UInt8[np.ndar
         "original": lambda: original.runtime.run(inputs["original"]),
         "compressed": lambda: compressed.runtime.run(inputs["compressed"]),
     }
-    return measure_latency(calls, warmup=5, window=15, windows_max=8, stability=0.05)
+    return measure_latency(calls, warmup=5, window=15, windows_max=windows_max, stability=0.05)
 
 
 def face_row(number: int, photo: UInt8[np.ndarray, "H W 3"], pair: Pair, timings: dict[str, Timing]) -> FaceRow:
