@@ -1,7 +1,9 @@
 """The command line: errors in one line, exit codes, and a quick --help."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -79,3 +81,9 @@ def test_the_network_is_exported_for_other_software(exported, tmp_path, capsys: 
         assert main(["export", form, str(tmp_path / form), "--model", str(exported.int8)]) == 0
         assert (tmp_path / form / mark).is_file()
         assert str(tmp_path / form) in capsys.readouterr().out
+
+
+def test_a_bench_does_not_put_threads_to_sleep(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    assert main(["bench", str(tmp_path / "none.onnx")]) == 1
+    assert "OMP_WAIT_POLICY" not in os.environ
