@@ -26,8 +26,7 @@ def passed(stage: str) -> Generator[None]:
     path = Path(name)
     with path.open("a") as machine:
         with path.with_suffix(".gate").open("a") as gate:
-            fcntl.flock(
-                gate, fcntl.LOCK_EX
-            )  # held while waiting, so that a stream of stages cannot starve a measuring one
+            # Held while waiting, so that a stream of stages cannot starve a measuring one.
+            fcntl.flock(gate, fcntl.LOCK_EX)
             fcntl.flock(machine, fcntl.LOCK_EX if stage in MEASURING else fcntl.LOCK_SH)
         yield
