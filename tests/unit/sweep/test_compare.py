@@ -1,17 +1,21 @@
 """Which trials are not dominated, which one is recommended, and what becomes of an experiment that is promoted."""
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 from rich.console import Console
 
+from leanface import paths, tracking
 from leanface.comparison.page import print_table, write_page
 from leanface.comparison.trials import Row, front, recommended
 from leanface.errors import ArtifactError, GateError, LeanFaceError
 from leanface.sweep.app import main
 from leanface.sweep.compare import compare, promote
+from leanface.sweep.trials import read_trials
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
@@ -71,3 +75,21 @@ def test_a_sweep_is_compared_and_what_fails_its_gates_is_not_promoted(toy: Path)
     assert "ratio: 0.5" in Path("params.yaml").read_text()
     with pytest.raises(ArtifactError, match="no experiment 'nothing'"):
         promote("nothing")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # MLflow's
+def test_an_experiment_that_passes_is_applied_and_becomes_the_champion(
+    toy: Path, exported: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    main(["-m", "prune.ratio=0.3", "name=one"])
+    (trial,) = read_trials("one")
+    network = paths.onnx_path(paths.DEPLOYED)
+    network.parent.mkdir(parents=True)
+    shutil.copy(exported.int8, network)
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    assert promote(trial.name) == ["mse: 0.3 (at most 1), passed"]
+    assert "ratio: 0.3" in paths.PARAMS.read_text()
+    client = MlflowClient(store)
+    champion = client.get_model_version_by_alias(tracking.MODEL, tracking.CHAMPION)
+    assert client.get_run(champion.run_id).data.tags[tracking.PROMOTED_TAG] == trial.name
