@@ -39,6 +39,9 @@ def save_fronts(rows: Sequence[Row], error: str, chosen: Row | None, path: Path)
             axes.scatter(*point, s=180, facecolors="none", edgecolors=CHOSEN, linewidths=2, zorder=4)
         if not known:
             axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color="#59636e")
+            axes.set_xlabel(title)
+            axes.set_xticks([])
+            continue
         axes.set_xlabel(title)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_minor_locator(NullLocator())
