@@ -1,17 +1,11 @@
 """Faces rendered by a CUDA graph are those rendered kernel by kernel."""
 
-import pytest
 import torch
 
 from leanface.config import Data
 from leanface.data.batches import BatchRenderer, render_batch
 from leanface.face.morphable_model import load_morphable_model
 from leanface.face.render import Renderer
-
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
 
 DATA = Data(
     image_size=112,

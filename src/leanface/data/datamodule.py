@@ -1,6 +1,6 @@
 """Batches for training: prepared faces from disk, or faces rendered on the device as training goes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -31,6 +31,15 @@ class Stream:
     device: torch.device
     morphable_model: Path = PACKAGED_MORPHABLE_MODEL
 
+    def renderers(self, sizes: Iterable[int], seed: int, batch_size: int) -> dict[int, BatchRenderer]:
+        """What draws batches of each size."""
+        model = load_morphable_model(self.morphable_model).to(self.device)
+        supersample = self.data.supersample
+        return {
+            size: BatchRenderer(Renderer(model, size, supersample), self.data, seed, TRAIN, batch_size)
+            for size in sizes
+        }
+
 
 class StreamedFaces(IterableDataset[FaceBatch]):
     """Whole batches, rendered where training runs.
@@ -53,15 +62,7 @@ class StreamedFaces(IterableDataset[FaceBatch]):
 
     def __iter__(self) -> Iterator[FaceBatch]:
         stream = self.stream
-        model = load_morphable_model(stream.morphable_model).to(stream.device)
-        # A size that comes up several times in a round is drawn by one renderer.
-        renderers = {
-            size: BatchRenderer(
-                Renderer(model, size, stream.data.supersample), stream.data, self.seed, TRAIN, self.batch_size
-            )
-            for size in stream.image_sizes
-        }
-
+        renderers = stream.renderers(stream.image_sizes, self.seed, self.batch_size)
 
         def draw(step: int) -> FaceBatch:
             size = stream.image_sizes[step % len(stream.image_sizes)]
@@ -71,6 +72,7 @@ class StreamedFaces(IterableDataset[FaceBatch]):
         steps = count(self.first)
         if stream.device.type != "cuda":
             yield from map(draw, steps)
+            return
         # One batch ahead, on a stream of its own: rendering fills the gaps that training leaves.
         training, beside = torch.cuda.current_stream(stream.device), torch.cuda.Stream(stream.device)
         ahead: list[FaceBatch] = []
@@ -130,10 +132,8 @@ class FaceDataModule(LightningDataModule):
     def statistics_images(self) -> Iterator[UInt8[Tensor, "batch 3 size size"]]:
         """Rendered faces of the prepared faces' size that no step takes, the same on every device."""
         assert self.stream is not None
-        stream = self.stream
-        model = load_morphable_model(stream.morphable_model).to(stream.device)
-        renderer = Renderer(model, stream.data.image_size, stream.data.supersample)
-        draw = BatchRenderer(renderer, stream.data, seed_of(self.seed, 1), TRAIN, self.batch_size)
+        size = self.stream.data.image_size
+        draw = self.stream.renderers([size], seed_of(self.seed, 1), self.batch_size)[size]
         return (draw(number).images for number in range(STATISTICS_BATCHES))
 
     def val_dataloader(self) -> DataLoader[FaceBatch]:
