@@ -21,6 +21,9 @@ from leanface.paths import PACKAGED_MORPHABLE_MODEL, SPLITS
 
 TRAIN, VALIDATION, _ = SPLITS
 
+STATISTICS_BATCHES = 8
+"""Batches on which batch norms are measured."""
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -39,6 +42,11 @@ class Stream:
             size: BatchRenderer(Renderer(model, size, supersample), self.data, seed, TRAIN, batch_size)
             for size in sizes
         }
+
+    def statistics_images(self, size: int, seed: int, batch_size: int) -> Iterator[UInt8[Tensor, "batch 3 size size"]]:
+        """Rendered faces that no step takes, on which batch norms are measured."""
+        draw = self.renderers([size], seed_of(seed, 1), batch_size)[size]
+        return (draw(number).images for number in range(STATISTICS_BATCHES))
 
 
 class StreamedFaces(IterableDataset[FaceBatch]):
@@ -88,10 +96,6 @@ class StreamedFaces(IterableDataset[FaceBatch]):
                 yield ready
 
 
-STATISTICS_BATCHES = 8
-"""Batches, of a step's size, on which batch norms are measured."""
-
-
 class FaceDataModule(LightningDataModule):
     """Train and validation batches of `folder`.
 
@@ -113,7 +117,9 @@ class FaceDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[FaceBatch]:
         trainer = self.trainer
-        done, rank, world_size = (trainer.global_step, trainer.global_rank, trainer.world_size) if trainer else (0, 0, 1)
+        done, rank, world_size = (
+            (trainer.global_step, trainer.global_rank, trainer.world_size) if trainer else (0, 0, 1)
+        )
         batch_size = self.batch_size // world_size
         if self.stream is not None:
             faces = StreamedFaces(self.stream, batch_size, self.seed, done, rank, world_size)
@@ -132,9 +138,7 @@ class FaceDataModule(LightningDataModule):
     def statistics_images(self) -> Iterator[UInt8[Tensor, "batch 3 size size"]]:
         """Rendered faces of the prepared faces' size that no step takes, the same on every device."""
         assert self.stream is not None
-        size = self.stream.data.image_size
-        draw = self.stream.renderers([size], seed_of(self.seed, 1), self.batch_size)[size]
-        return (draw(number).images for number in range(STATISTICS_BATCHES))
+        return self.stream.statistics_images(self.stream.data.image_size, self.seed, self.batch_size)
 
     def val_dataloader(self) -> DataLoader[FaceBatch]:
         val = self.val or FaceDataset(self.folder / VALIDATION)

@@ -60,7 +60,7 @@ def open_original(model: str, beside: LeanFace, threads: int | None) -> Generato
             yield lean_face
         return
     with tempfile.TemporaryDirectory() as folder:
-        network, bundle = load_packed(paths.PRETRAINED_TEACHER), Path(folder) / ORIGINAL
+        network, bundle = load_packed(paths.PRETRAINED_TEACHER, beside.image_size), Path(folder) / ORIGINAL
         save_bundle(network, new_spec(network, beside.image_size), bundle)
         with LeanFace.load(bundle, threads=threads) as lean_face:
             yield lean_face

@@ -34,7 +34,7 @@ class Request(NamedTuple):
 
 
 def _pretrained(request: Request) -> FaceReconstructionNet:
-    return load_packed(PRETRAINED_TEACHER)
+    return load_packed(PRETRAINED_TEACHER, request.data.image_size)
 
 
 def _modelscope(request: Request) -> FaceReconstructionNet:
@@ -52,7 +52,7 @@ def _checkpoint(request: Request) -> FaceReconstructionNet:
             f"{path} is missing. Set `path` in conf/teacher/checkpoint.yaml to a PyTorch checkpoint in ModelScope's "
             "layout, a LeanFace bundle's folder, or a packed .npz."
         )
-    return load_packed(path) if path.suffix == ".npz" else load_checkpoint(path)
+    return load_packed(path, request.data.image_size) if path.suffix == ".npz" else load_checkpoint(path)
 
 
 def _trained(request: Request) -> FaceReconstructionNet:
@@ -62,7 +62,7 @@ def _trained(request: Request) -> FaceReconstructionNet:
         network = build_network(scaled_widths(teacher.width))
         initialise_heads(network, model)
     else:
-        network = load_packed(Path(teacher.start_from))
+        network = load_packed(Path(teacher.start_from), data.image_size)
     stream = None
     if teacher.streamed:
         stream = Stream(data, teacher.image_sizes, resolve_device(machine), MORPHABLE_MODEL)

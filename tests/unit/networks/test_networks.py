@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +10,7 @@ from leanface.errors import ArtifactError
 from leanface.face.coefficients import COUNT, LIGHTING
 from leanface.face.lighting import sh_basis, shade
 from leanface.networks.modelscope import load_checkpoint, load_modelscope
-from leanface.networks.packed import load_packed, save_packed
+from leanface.networks.packed import load_packed, save_packed, statistics_of
 from leanface.networks.resnet import FaceReconstructionNet, batch_norm_of, build_network, widths_of
 from leanface.snapshot import CHECKPOINT
 
@@ -70,6 +71,39 @@ def test_damaged_packed_networks_are_refused(tmp_path: Path) -> None:
     (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04 cut")
     with pytest.raises(ArtifactError, match="not a packed network"):
         load_packed(tmp_path / "cut.npz")
+
+
+def test_a_packed_network_has_statistics_for_several_sizes(tmp_path: Path) -> None:
+    """The nearest size by ratio is taken, without one the largest; a file with one set is what it is at any size."""
+    network, path = FaceReconstructionNet(), tmp_path / "sizes.npz"
+    own = statistics_of(network)
+    sets = {size: {name: torch.full_like(value, size) for name, value in own.items()} for size in (224, 64, 112)}
+    save_packed(network, path, sets)
+    for asked, taken in {None: 224, 64: 64, 84: 64, 85: 112, 112: 112, 158: 112, 159: 224, 448: 224}.items():
+        found = statistics_of(load_packed(path, asked))
+        assert found.keys() == own.keys() and len(found) == 2 * 53
+        assert all((value == taken).all() for value in found.values()), asked
+
+    save_packed(network, path)
+    assert all(torch.equal(value, own[name]) for name, value in statistics_of(load_packed(path, 64)).items())
+
+
+@pytest.mark.parametrize(
+    ("left_out", "added", "says"),
+    [
+        ("backbone.bn1.running_var@112", {}, "another network"),
+        ("", {"backbone.bn1.running_var@large": np.ones(64)}, "not a packed network"),
+        ("", {"backbone.bn9.running_var@112": np.ones(64)}, "another network"),
+    ],
+)
+def test_damaged_sets_of_statistics_are_refused(tmp_path: Path, left_out: str, added: dict, says: str) -> None:
+    network, path = FaceReconstructionNet(), tmp_path / "sizes.npz"
+    save_packed(network, path, {112: statistics_of(network)})
+    with np.load(path) as packed:
+        arrays = {name: packed[name] for name in packed.files if name != left_out}
+    np.savez(path, **arrays, **added)
+    with pytest.raises(ArtifactError, match=says):
+        load_packed(path, 112)
 
 
 def test_modelscopes_checkpoint_loads_strictly_and_runs_no_code(tmp_path: Path) -> None:

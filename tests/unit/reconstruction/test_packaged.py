@@ -39,7 +39,7 @@ def test_it_is_small_and_passed_its_gates() -> None:
 def test_its_errors_are_those_of_its_card(model: MorphableModel, test_faces: FaceDataset) -> None:
     with LeanFace.load() as lean_face:
         answers = torch.from_numpy(lean_face.read(test_faces.images))
-    original = predict(load_packed(paths.PRETRAINED_TEACHER), test_faces)
+    original = predict(load_packed(paths.PRETRAINED_TEACHER, test_faces.images.shape[-1]), test_faces)
     truth = torch.from_numpy(test_faces.coefficients)
     # Processors round INT8 sums differently, and rendered bytes may differ by a level.
     for reference, name in ((truth, "vertex_error_mm"), (original, "vertex_to_original_mm")):

@@ -1,0 +1,46 @@
+"""A packed network for several image sizes."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tests.unit.data.test_prepare import DATA
+
+from leanface import bundle, paths
+from leanface.data.datamodule import Stream
+from leanface.errors import ArtifactError
+from leanface.networks.packed import load_packed, statistics_of
+from leanface.networks.resnet import FaceReconstructionNet
+from leanface.training import pack
+from leanface.training.batch_norm import measure_batch_norm
+
+
+def test_each_size_has_the_statistics_of_the_packed_weights(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    network, out = FaceReconstructionNet().eval(), tmp_path / "out.npz"
+    bundle.save_bundle(network, bundle.new_spec(network, 64), tmp_path / "bundle")
+    command = f"pack {tmp_path / 'bundle'} {out} --sizes 32 64 --batch-size 2 --config {root / paths.CONFIG}"
+    monkeypatch.setattr(sys, "argv", command.split())
+    pack.main()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "out.npz"]
+
+    config = pack.load_config(root / paths.CONFIG)
+    stream, found = Stream(config.data, (32, 64), torch.device("cpu")), {}
+    for size in (32, 64):
+        packed = load_packed(out, size)
+        found[size] = statistics_of(packed)
+        measure_batch_norm(packed, (images / 255.0 for images in stream.statistics_images(size, config.seed, 2)))
+        for name, value in statistics_of(packed).items():
+            torch.testing.assert_close(value, found[size][name], rtol=1e-3, atol=1e-5)
+    assert all(not torch.allclose(value, found[64][name], rtol=1e-3) for name, value in found[32].items())
+
+
+def test_a_narrow_network_is_refused(small_network: FaceReconstructionNet, tmp_path: Path) -> None:
+    bundle.save_bundle(small_network, bundle.new_spec(small_network, 64), tmp_path / "bundle")
+    stream = Stream(DATA, (64,), torch.device("cpu"))
+    with pytest.raises(ArtifactError, match="full width"):
+        pack.pack_at_sizes(tmp_path / "bundle", tmp_path / "out.npz", [64], stream, seed=0, batch_size=2)
+    assert not (tmp_path / "out.npz").exists()
