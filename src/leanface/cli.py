@@ -103,7 +103,7 @@ def _ablate(arguments: argparse.Namespace) -> None:
     from leanface.ablation.distill import ablate
 
     table = arguments.table or paths.CONF / "ablation" / f"{arguments.name}.yaml"
-    ablate(table, paths.ABLATIONS / table.stem, arguments.steps)
+    ablate(table, paths.ABLATIONS / table.stem, arguments.steps, arguments.share, arguments.seconds)
 
 
 def _gate(arguments: argparse.Namespace) -> None:
@@ -356,6 +356,8 @@ def _parser() -> argparse.ArgumentParser:
     ablate.add_argument("name", choices=["distill"])
     ablate.add_argument("--table", type=Path, help="YAML of variants; conf/ablation/NAME.yaml by default")
     ablate.add_argument("--steps", type=int, help="of training, in place of the configuration's")
+    ablate.add_argument("--share", type=_share, default=(1, 1), metavar="N/M", help="the Nth of M processes beside it")
+    ablate.add_argument("--seconds", type=float, help="train no longer than this; the same command goes on")
     ablate.set_defaults(run=_ablate)
     _add_offline(commands)
     results = commands.add_parser("results", help="tables and a picture of a GPU's run, for docs/results/")
@@ -403,6 +405,13 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
     return int(text)
+
+
+def _share(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"expected 1/4 for the first of four processes, got {text!r}")
+    return int(number), int(count)
 
 
 def _rate(text: str) -> float:

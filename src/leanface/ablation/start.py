@@ -2,16 +2,47 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from leanface import bundle, paths
 from leanface.ablation.variants import Start
+from leanface.config import Prune
+from leanface.data.dataset import FaceDataset
+from leanface.errors import ConfigError
 from leanface.face.morphable_model import MorphableModel
 from leanface.networks.resnet import STAGE_DEPTHS, FaceReconstructionNet, batch_norm_of, build_network, widths_of
+from leanface.pruning.allocation import read_errors
+from leanface.pruning.stepwise import prune
 from leanface.training.teacher import initialise_heads
 
 Kept = Mapping[str, Sequence[int]]
+
+
+def pipeline_student(folder: Path = paths.PRUNED) -> tuple[FaceReconstructionNet, Kept]:
+    """What stage prune left, and its record.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    network, spec = bundle.load_network(folder)
+    if spec.kept is None:
+        raise ConfigError(f"{folder} has no pruning record; set prune.ratio above 0 and run stage prune.")
+    return network, spec.kept
+
+
+def pruned_student(
+    original: FaceReconstructionNet, settings: Prune, model: MorphableModel, seed: int, device: torch.device
+) -> tuple[FaceReconstructionNet, Kept]:
+    """The original, pruned and re-fitted as stage prune does, on the CPU; and its record."""
+    images = FaceDataset(paths.FACES / "train").head(settings.calibration_count).images.to(device)
+    errors = read_errors(paths.SENSITIVITY) if settings.allocation == "sensitivity" else {}
+    # The re-fit solves for weights: TF32's three digits are too few.
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        result = prune(copy.deepcopy(original).to(device), settings, images, model, errors, seed)
+    return result.network.to("cpu").eval(), result.kept
 
 
 def starting_network(

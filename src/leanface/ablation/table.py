@@ -1,7 +1,13 @@
-"""The table of an ablation as CSV, Markdown and a picture."""
+"""The table of an ablation as CSV, Markdown and pictures.
+
+    python -m leanface.ablation.table reports/ablations/distill docs/results/distillation
+
+makes them again of the results that lie in a folder, say of those that came home from another machine.
+"""
 
 import csv
 import io
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +17,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from leanface.report.files import Json, write_text
+from leanface.ablation.pareto import LATENCY, save_pareto
+from leanface.errors import ArtifactError
+from leanface.report.files import Json, read_json, write_text
 from leanface.report.sheet import save_figure
 
+RESULT = "result.json"
+"""Of one variant: "name", "place" in the table, "variant", "metrics", "history", "widths", and "original"."""
+
 COLUMNS = {
+    "macs": ("MACs (million)", "{:.0f}"),
+    "parameters": ("parameters (million)", "{:.2f}"),
     "truth/vertex_mm": ("vertices to truth (mm)", "{:.3f}"),
     "teacher/vertex_mm": ("vertices to original (mm)", "{:.3f}"),
     "truth/posed_mm": ("posed to truth (mm)", "{:.3f}"),
@@ -28,16 +41,22 @@ COLUMNS = {
 }
 """Of the Markdown: a metric, its title and its format; the CSV has every metric. Without labels, none is to truth."""
 
+COSTS = ("macs", "parameters")
+"""In millions; shown only where the variants differ in them."""
+
 DOTS = ("teacher/vertex_mm", "truth/vertex_mm", "mse")
 CURVE = "val/posed_mm"
 
 
-def save_table(results: Mapping[str, Json], folder: Path) -> None:
+def save_table(results: Mapping[str, Json], folder: Path, latency: Json | None = None) -> None:
     """Write table.csv, table.md and curves.png of the finished variants, each whole or not at all.
 
+    Where they differ in size, pareto.png too.
+
     Args:
-        results: by variant: "variant", "metrics" and "history".
+        results: by variant, see `RESULT`.
         folder: where they go.
+        latency: what `leanface.ablation.latency` measured.
     """
     rows = {name: result["metrics"] for name, result in results.items()}
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
@@ -49,6 +68,24 @@ def save_table(results: Mapping[str, Json], folder: Path) -> None:
     write_text(folder / "table.csv", text.getvalue())
     write_text(folder / "table.md", _markdown(results))
     _plot(results, folder / "curves.png")
+    if _differ(results, "macs"):
+        save_pareto(results, latency, folder / "pareto.png")
+
+
+def read_results(folder: Path) -> dict[str, Json]:
+    """The finished variants in `folder`, in their table's order.
+
+    Raises:
+        ArtifactError: there are none.
+    """
+    results = [read_json(file) for file in folder.glob(f"*/{RESULT}")]
+    if not results:
+        raise ArtifactError(f"{folder} holds no results (*/{RESULT}) of `leanface ablate`.")
+    return {result["name"]: result for result in sorted(results, key=lambda result: result["place"])}
+
+
+def _differ(results: Mapping[str, Json], metric: str) -> bool:
+    return len({result["metrics"].get(metric) for result in results.values()}) > 1
 
 
 def _conditions(result: Json) -> list[Any]:
@@ -57,14 +94,23 @@ def _conditions(result: Json) -> list[Any]:
 
 
 def _markdown(results: Mapping[str, Json]) -> str:
-    shown = {name: title for name, (title, _) in COLUMNS.items() if any(name in r["metrics"] for r in results.values())}
+    shown = {
+        name: title
+        for name, (title, _) in COLUMNS.items()
+        if any(name in result["metrics"] for result in results.values())
+        and (name not in COSTS or _differ(results, name))
+    }
     head = ["variant", "from", *shown.values()]
     lines = [head, ["---", "---", *["---:"] * len(shown)]]
     for name, result in results.items():
         metrics = result["metrics"]
-        values = [COLUMNS[column][1].format(metrics[column]) if column in metrics else "" for column in shown]
+        values = [_shown(column, metrics[column]) if column in metrics else "" for column in shown]
         lines.append([name, result["variant"]["start"], *values])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _shown(column: str, value: float) -> str:
+    return COLUMNS[column][1].format(value / 1e6 if column in COSTS else value)
 
 
 def _plot(results: Mapping[str, Json], path: Path) -> None:
@@ -96,3 +142,14 @@ def _dots(axes: Axes, metric: str, results: Mapping[str, Json], colours: Mapping
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.set_title(COLUMNS[metric][0], fontsize=10)
     axes.grid(alpha=0.3)
+
+
+def main(source: Path, target: Path) -> None:
+    """Write the tables and pictures of the results in `source` to `target`."""
+    latency = source / LATENCY
+    target.mkdir(parents=True, exist_ok=True)
+    save_table(read_results(source), target, read_json(latency) if latency.is_file() else None)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

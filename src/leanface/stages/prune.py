@@ -18,7 +18,8 @@ def run(*, prune: Prune, seed: int) -> dict[str, float]:
     train, val = (FaceDataset(paths.FACES / split) for split in ("train", "val"))
     teacher, parent = bundle.load_network(paths.TEACHER)
     model = load_morphable_model(paths.MORPHABLE_MODEL)
-    images, errors = train.head(prune.calibration_count).images, read_errors(paths.SENSITIVITY)
+    images = train.head(prune.calibration_count).images
+    errors = read_errors(paths.SENSITIVITY) if prune.allocation == "sensitivity" else {}
     pruned = prune_network(teacher, prune, images, model, errors, seed)
     provenance = {"parent": bundle.digest(paths.TEACHER), "prune": prune.model_dump(), "seed": seed}
     spec = bundle.new_spec(

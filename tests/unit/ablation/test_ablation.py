@@ -13,8 +13,10 @@ from tests.unit.data.test_prepare import DATA
 from torch import Tensor
 
 from leanface import bundle, paths
-from leanface.ablation.distill import RESULT
+from leanface.ablation import latency, table
+from leanface.ablation.pareto import LATENCY
 from leanface.ablation.start import cut, starting_network
+from leanface.ablation.table import RESULT, read_results
 from leanface.ablation.variants import read_variants
 from leanface.cli import main
 from leanface.config import Config, load_config
@@ -45,14 +47,14 @@ def config(project: Path) -> Config:
 
 @pytest.mark.parametrize("table", sorted((Path(__file__).parents[3] / paths.CONF / "ablation").glob("*.yaml")))
 def test_every_shipped_table_is_valid_and_its_variants_differ(table: Path, config: Config) -> None:
-    variants = list(read_variants(table, config.distill, config.seed).values())
+    variants = list(read_variants(table, config).values())
     assert len(variants) == len({variant.model_dump_json() for variant in variants})
 
 
 def test_a_variant_changes_the_common_settings_which_change_the_configuration(config: Config, tmp_path: Path) -> None:
     table = tmp_path / "table.yaml"
     table.write_text("common: {alpha: 0.5, temperature: 2}\nvariants: {a: {}, b: {alpha: 1, from: scratch, seed: 7}}\n")
-    first, second = read_variants(table, config.distill, seed=3).values()
+    first, second = read_variants(table, config.model_copy(update={"seed": 3})).values()
     assert (first.start, first.seed) == ("pruned", 3)
     assert (second.start, second.seed) == ("scratch", 7)
     assert first.distill == config.distill.model_copy(update={"alpha": 0.5, "temperature": 2.0})
@@ -74,7 +76,7 @@ def test_a_variant_changes_the_common_settings_which_change_the_configuration(co
 def test_a_wrong_table_says_what_is_wrong(text: str, says: str, config: Config, tmp_path: Path) -> None:
     (tmp_path / "table.yaml").write_text(text)
     with pytest.raises(ConfigError, match=f"(?s){says}"):
-        read_variants(tmp_path / "table.yaml", config.distill, 0)
+        read_variants(tmp_path / "table.yaml", config)
 
 
 def test_cutting_by_the_record_is_pruning(small_network: FaceReconstructionNet, pruned: PruneResult) -> None:
@@ -116,6 +118,50 @@ def ablate(variants: dict[str, Any]) -> dict[str, int]:
     Path("table.yaml").write_text(yaml.safe_dump({"common": common, "variants": variants}, sort_keys=False))
     assert main(["ablate", "distill", "--table", "table.yaml", "--steps", "2"]) == 0
     return {file.parent.name: file.stat().st_mtime_ns for file in (paths.ABLATIONS / "table").glob(f"*/{RESULT}")}
+
+
+def test_students_of_several_sizes_are_shared_among_processes_and_drawn_over_their_cost(
+    prepared: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    changes = {"prune": {"ratio": 0.25, "round_to": 4, "importance": {"name": "magnitude"}}}
+    variants = {"half": {}, "larger": changes, "larger_scratch": changes | {"from": "scratch"}}
+    common = {"streamed": False, "optimizer": {"batch_size": 4, "steps": 2}}
+    Path("sizes.yaml").write_text(yaml.safe_dump({"common": common, "variants": variants}, sort_keys=False))
+    command, folder = ["ablate", "distill", "--table", "sizes.yaml"], paths.ABLATIONS / "sizes"
+
+    assert main([*command, "--seconds", "1"]) == 1, "not even the first training fits"
+    assert main([*command, "--share", "2/2"]) == 0
+    assert [file.parent.name for file in folder.glob(f"*/{RESULT}")] == ["larger"]
+    assert not (folder / "pareto.png").exists()
+    assert main([*command, "--share", "1/2"]) == 0
+
+    results = read_results(folder)
+    assert list(results) == list(variants), "in the table's order"
+    macs, original = ({name: r[part]["macs"] for name, r in results.items()} for part in ("metrics", "original"))
+    assert macs["half"] < macs["larger"] == macs["larger_scratch"] < original["half"]
+    assert results["larger"]["widths"] == results["larger_scratch"]["widths"] != results["half"]["widths"]
+    assert results["half"]["original"]["truth/vertex_mm"] > 0
+    header = (folder / "table.md").read_text().splitlines()[0]
+    assert "MACs" in header
+
+    monkeypatch.setattr(latency, "BATCHES", {"torch": (2,), "torch_cuda": (2,), "torch_cuda_graph": (2,)})
+    latency.main(folder)
+    rows = read_json(folder / LATENCY)["rows"]
+    times = {row["variant"]: row["p50_ms"] for row in rows}
+    assert set(times) == {*variants, "original"}
+    assert times["larger"] == times["larger_scratch"] > 0, "networks of equal widths are measured once"
+    table.main(folder, tmp_path / "results")
+    assert (tmp_path / "results" / "table.csv").read_text() == (folder / "table.csv").read_text()
+    first, second = ((where / "pareto.png").read_bytes() for where in (folder, tmp_path / "results"))
+    assert first.startswith(b"\x89PNG")
+    assert len(second) > len(first), "with the latencies, which were not there before"
+
+
+@pytest.mark.parametrize("share", ["0/2", "3/2", "1", "a/b"])
+def test_a_wrong_share_is_refused(share: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["ablate", "distill", "--share", share])
+    assert "expected 1/4" in capsys.readouterr().err
 
 
 def test_what_is_done_is_not_done_again_and_the_table_grows(prepared: Config) -> None:
