@@ -26,10 +26,17 @@ from starlette.requests import ClientDisconnect
 
 from leanface.data.photos import PACKAGED_PHOTOS, load_photo, photo_path
 from leanface.errors import ArtifactError, LeanFaceError, NoFaceError
-from leanface.reconstruction.comparison import distance_mm, face_row, network_times, open_original, read_both, turn_deg
 from leanface.reconstruction.lean_face import LeanFace
 from leanface.reconstruction.pictures import overlay, view
 from leanface.reconstruction.result import Reconstruction
+from leanface.reconstruction.side_by_side import (
+    distance_mm,
+    face_row,
+    network_times,
+    open_original,
+    read_both,
+    turn_deg,
+)
 from leanface.report.pictures import DIFFERENCE_GAIN, DIFFERENCE_SHADES
 
 BYTES_MAX = 20 * 2**20

@@ -24,7 +24,7 @@ import tritonclient.grpc as triton
 from leanface.data.alignment import to_input
 from leanface.deployment.triton import export_triton
 
-STAND_IN = '''
+STAND_IN = """
 import json
 from pathlib import Path
 
@@ -46,7 +46,7 @@ class TritonPythonModel:
         (rows,) = self.session.run([self.output], {self.input: np.concatenate(parts)})
         ends = np.cumsum([len(part) for part in parts])[:-1]
         return [pb.InferenceResponse([pb.Tensor.from_dlpack(self.output, part)]) for part in np.split(rows, ends)]
-'''
+"""
 
 
 class Server(NamedTuple):
