@@ -157,12 +157,18 @@ def _load(arguments: argparse.Namespace) -> None:
     load.save(arguments.out, loads, settings)
 
 
-def _adaptive(arguments: argparse.Namespace) -> None:
-    from leanface.serving import compare
+def _drift(arguments: argparse.Namespace) -> None:
+    from leanface.serving.input_drift import drift_of, markdown
 
-    rows = compare.compare(arguments.small, arguments.large, arguments.runtime, arguments.threads)
-    print(compare.markdown(rows), end="")
-    compare.save(arguments.out, rows, arguments.small, arguments.large)
+    print(markdown(drift_of(arguments.inputs, arguments.model, arguments.runtime)), end="")
+
+
+def _adaptive(arguments: argparse.Namespace) -> None:
+    from leanface.serving import adaptive_bench
+
+    rows = adaptive_bench.measure(arguments.small, arguments.large, arguments.runtime, arguments.threads)
+    print(adaptive_bench.markdown(rows), end="")
+    adaptive_bench.save(arguments.out, rows, arguments.small, arguments.large)
 
 
 def _export_bundle(arguments: argparse.Namespace) -> None:
@@ -331,6 +337,11 @@ def _parser() -> argparse.ArgumentParser:
     load.add_argument("--out", type=Path, default=paths.LOAD_REPORT, metavar="DIR", help="of load.json and load.md")
     load.add_argument("serve", nargs="*", metavar="-- OPTION", help="of `leanface serve`")
     load.set_defaults(run=_load)
+    drift = commands.add_parser("drift", help="whether photos look like what the network was trained on")
+    drift.add_argument("inputs", nargs="+", metavar="INPUT", help="photo, folder, 'pattern' or video")
+    drift.add_argument("--model", type=Path, help=".onnx, bundle or .plan; by default the one shipped or made here")
+    drift.add_argument("--runtime", default="auto", help="(default: the best that runs the model here)")
+    drift.set_defaults(run=_drift)
     adaptive = commands.add_parser("adaptive", help="what reading strange faces again with a larger network is worth")
     adaptive.add_argument("--small", type=Path, default=paths.onnx_path(paths.DEPLOYED), metavar="FILE.onnx")
     adaptive.add_argument("--large", type=Path, default=paths.onnx_path("original_fp32"), metavar="FILE.onnx")

@@ -1,6 +1,6 @@
 """The demo's page and what it asks for: one photo in, pictures, numbers and a mesh out.
 
-The page is one file that loads nothing from elsewhere, and nothing is kept after an answer.
+The page and its 3D viewer come with the package: nothing is loaded from elsewhere, and nothing is kept after an answer.
 """
 
 import base64
@@ -26,9 +26,17 @@ from starlette.requests import ClientDisconnect
 
 from leanface.data.photos import PACKAGED_PHOTOS, load_photo, photo_path
 from leanface.errors import ArtifactError, LeanFaceError, NoFaceError
-from leanface.reconstruction.comparison import distance_mm, face_row, network_times, open_original, read_both, turn_deg
 from leanface.reconstruction.lean_face import LeanFace
 from leanface.reconstruction.pictures import overlay, view
+from leanface.reconstruction.result import Reconstruction
+from leanface.reconstruction.side_by_side import (
+    distance_mm,
+    face_row,
+    network_times,
+    open_original,
+    read_both,
+    turn_deg,
+)
 from leanface.report.pictures import DIFFERENCE_GAIN, DIFFERENCE_SHADES
 
 BYTES_MAX = 20 * 2**20
@@ -43,15 +51,18 @@ WINDOWS_MAX = 4
 
 TEXTURE_PX = 1024
 TURNS = 24
-"""Pictures of the head on its way once around."""
+"""Pictures of the head on its way once around, for browsers without WebGL."""
 
 TURN_PX = 320
 
-# Nothing but this page's own code and pictures: the browser itself refuses anything from elsewhere.
+VIEWER = "model-viewer.min.js"
+"""Its version and licence lie beside it."""
+
+# Nothing but what this server sends: the browser itself refuses anything from elsewhere.
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "img-src 'self' data: blob:; media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval'; "
+    "style-src 'unsafe-inline'; img-src 'self' data: blob:; media-src blob:; connect-src 'self' blob:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -84,8 +95,12 @@ class Demo:
             for name, lean_face in (("original", self.original), ("compressed", self.compressed))
         ]
 
-    def reconstruct(self, content: bytes) -> dict[str, Any]:
+    def reconstruct(self, content: bytes, turntable: bool = False) -> dict[str, Any]:
         """The largest face of a photo's file, as the page shows it.
+
+        Args:
+            content: the file.
+            turntable: draw the head from all sides, too, which takes longer than all else.
 
         Raises:
             ArtifactError: the file is no photo, or an enormous one, or shows no face that can be read.
@@ -95,7 +110,8 @@ class Demo:
             photo = _decode(content)
             (pair,) = read_both(self.original, self.compressed, photo, "largest")
             row = face_row(1, photo, pair, self.timings)
-            face = self.compressed.textured(pair.compressed, photo, TEXTURE_PX)
+            original = self.original.textured(pair.original, photo, TEXTURE_PX)
+            compressed = self.compressed.textured(pair.compressed, photo, TEXTURE_PX)
             answer_ms = 1000 * (time.perf_counter() - start)
             shades = DIFFERENCE_SHADES(row.difference * DIFFERENCE_GAIN)[..., :3]
             pictures = {
@@ -104,28 +120,25 @@ class Demo:
                 "compressed": row.compressed,
                 "difference": shades,
             }
-            turns = [view(face, 2 * math.pi * index / TURNS, TURN_PX) for index in range(TURNS)]
-            with tempfile.TemporaryDirectory() as folder:
-                mesh = Path(folder) / "face.glb"
-                face.save_mesh(mesh)
-                glb = mesh.read_bytes()
             return {
                 "distance_mm": distance_mm(pair),
                 "turn_deg": turn_deg(pair),
                 "answer_ms": round(answer_ms),
                 "difference_gain": DIFFERENCE_GAIN,
                 "networks": self.networks(),
-                "pictures": {name: _url(_bytes(picture), "PNG") for name, picture in pictures.items()},
-                "overlay": _url(overlay(photo, [face]), "JPEG"),
-                "turntable": {"pictures": _url(np.concatenate(turns, 1), "JPEG"), "count": TURNS},
-                "mesh": "data:model/gltf-binary;base64," + base64.b64encode(glb).decode(),
+                "pictures": {name: _picture_url(_bytes(picture), "PNG") for name, picture in pictures.items()},
+                "overlay": _picture_url(overlay(photo, [compressed]), "JPEG"),
+                "meshes": {"original": _mesh_url(original), "compressed": _mesh_url(compressed)},
+                "turntable": {"pictures": _turntable_url(compressed), "count": TURNS} if turntable else None,
             }
 
 
-def create_app(reconstruct: Callable[[bytes], dict[str, Any]]) -> FastAPI:
-    """The page at /, its example photos, and POST /reconstruct, whose body is a photo's file."""
+def create_app(reconstruct: Callable[[bytes, bool], dict[str, Any]]) -> FastAPI:
+    """The page at /, its viewer, its example photos, and POST /reconstruct, whose body is a photo's file."""
     app = FastAPI(title="LeanFace demo", docs_url=None, redoc_url=None, openapi_url=None)
-    page = (files("leanface.demo") / "page.html").read_text(encoding="utf-8").replace("BYTES_MAX", str(BYTES_MAX))
+    folder = files("leanface.demo")
+    page = (folder / "page.html").read_text(encoding="utf-8").replace("BYTES_MAX", str(BYTES_MAX))
+    script = (folder / "vendor" / VIEWER).read_bytes()
     slots = threading.BoundedSemaphore(WAITING_MAX)
 
     def index() -> Response:
@@ -136,7 +149,10 @@ def create_app(reconstruct: Callable[[bytes], dict[str, Any]]) -> FastAPI:
             return _refusal(404, f"no such example; there are {', '.join(PACKAGED_PHOTOS)}.")
         return FileResponse(photo_path(name), headers=HEADERS)
 
-    async def answer(request: Request) -> Response:
+    def viewer() -> Response:
+        return Response(script, headers=HEADERS, media_type="text/javascript")
+
+    async def answer(request: Request, turntable: bool = False) -> Response:
         if not slots.acquire(blocking=False):
             return _refusal(503, "The demo is busy. Try again in a few seconds.")
         try:
@@ -147,7 +163,7 @@ def create_app(reconstruct: Callable[[bytes], dict[str, Any]]) -> FastAPI:
                     return _refusal(413, f"The file is larger than {BYTES_MAX >> 20} MiB. Choose a smaller photo.")
             if not content:
                 return _refusal(400, "The file is empty. Choose a photo.")
-            return JSONResponse(await run_in_threadpool(reconstruct, bytes(content)), headers=HEADERS)
+            return JSONResponse(await run_in_threadpool(reconstruct, bytes(content), turntable), headers=HEADERS)
         except ClientDisconnect:
             return _refusal(400, "The upload ended early.")  # nobody reads it
         except NoFaceError:
@@ -161,6 +177,7 @@ def create_app(reconstruct: Callable[[bytes], dict[str, Any]]) -> FastAPI:
             slots.release()
 
     app.add_api_route("/", index, methods=["GET"])
+    app.add_api_route(f"/{VIEWER}", viewer, methods=["GET"])
     app.add_api_route("/examples/{name}", example, methods=["GET"])
     app.add_api_route("/reconstruct", answer, methods=["POST"])
     return app
@@ -198,10 +215,27 @@ def _bytes(picture: np.ndarray) -> UInt8[np.ndarray, "H W 3"]:
     return (picture * 255).round().clip(0, 255).astype(np.uint8)
 
 
-def _url(picture: UInt8[np.ndarray, "H W 3"], form: str) -> str:
+def _picture_url(picture: UInt8[np.ndarray, "H W 3"], form: str) -> str:
     stream = io.BytesIO()
     Image.fromarray(picture).save(stream, form, quality=88)
-    return f"data:image/{form.lower()};base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return _url(stream.getvalue(), f"image/{form.lower()}")
+
+
+def _turntable_url(face: Reconstruction) -> str:
+    turns = [view(face, 2 * math.pi * index / TURNS, TURN_PX) for index in range(TURNS)]
+    return _picture_url(np.concatenate(turns, 1), "JPEG")
+
+
+def _mesh_url(face: Reconstruction) -> str:
+    """The very file that `leanface reconstruct` writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        mesh = Path(folder) / "face.glb"
+        face.save_mesh(mesh)
+        return _url(mesh.read_bytes(), "model/gltf-binary")
+
+
+def _url(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _refusal(status: int, message: str) -> Response:

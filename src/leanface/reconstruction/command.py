@@ -122,7 +122,7 @@ def run(
             reconstruct_to_stdout(lean_face, sources, settings)
             return
         if compare is not None:
-            from leanface.reconstruction.comparison import compare_all, open_original
+            from leanface.reconstruction.side_by_side import compare_all, open_original
 
             original = stack.enter_context(open_original(compare, lean_face, threads))
             compare_all(original, lean_face, sources, Path(out))

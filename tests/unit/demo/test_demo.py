@@ -5,6 +5,7 @@ import http.client
 import io
 import json
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -12,9 +13,12 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import trimesh
 from PIL import Image
@@ -93,6 +97,10 @@ def test_the_page_is_complete_and_loads_nothing_from_elsewhere(server: Server) -
     assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert not re.findall(r"(?:https?:)?//[a-z0-9]", re.sub(r"^\s*//.*$", "", page.body.decode(), flags=re.M))
+    (script,) = re.findall(r'<script[^>]* src="([^"]+)"', page.body.decode())
+    viewer = server.ask(script)
+    assert (viewer.status, viewer.headers["content-type"]) == (200, "text/javascript; charset=utf-8")
+    assert b"model-viewer" in viewer.body
     for name in re.findall(r'data-name="(\w+)"', page.body.decode()):
         assert server.ask(f"/examples/{name}").body == photo_path(name).read_bytes()
 
@@ -101,8 +109,8 @@ def test_the_page_offers_every_packaged_photo(server: Server) -> None:
     assert set(re.findall(r'data-name="(\w+)"', server.ask("/").body.decode())) == set(PACKAGED_PHOTOS)
 
 
-def test_a_photo_comes_back_as_pictures_numbers_and_a_textured_mesh(server: Server) -> None:
-    reply = server.ask("/reconstruct", photo_path("astronaut").read_bytes())
+def test_a_photo_comes_back_as_pictures_numbers_and_textured_meshes(server: Server) -> None:
+    reply = server.ask("/reconstruct?turntable=true", photo_path("astronaut").read_bytes())
     assert reply.status == 200
     answer = json.loads(reply.body)
     assert answer["distance_mm"] < 0.5  # the same network twice
@@ -114,9 +122,20 @@ def test_a_photo_comes_back_as_pictures_numbers_and_a_textured_mesh(server: Serv
     assert sizes == {(224, 224)}
     turns = Image.open(io.BytesIO(content_of(answer["turntable"]["pictures"], "image/jpeg")))
     assert turns.width == turns.height * answer["turntable"]["count"]
-    mesh = trimesh.load(io.BytesIO(content_of(answer["mesh"], "model/gltf-binary")), file_type="glb", force="mesh")
+    assert list(answer["meshes"]) == ["original", "compressed"]
+    for url in answer["meshes"].values():
+        assert texture_of(content_of(url, "model/gltf-binary")).size == (1024, 1024)
+
+
+def test_pictures_from_all_sides_are_drawn_only_if_asked_for(server: Server) -> None:
+    answer = json.loads(server.ask("/reconstruct", photo_path("astronaut").read_bytes()).body)
+    assert answer["turntable"] is None
+
+
+def texture_of(glb: bytes) -> Image.Image:
+    mesh = trimesh.load(io.BytesIO(glb), file_type="glb", force="mesh")
     assert isinstance(mesh, trimesh.Trimesh)
-    assert mesh.visual.material.baseColorTexture.size == (1024, 1024)
+    return mesh.visual.material.baseColorTexture
 
 
 def grey_photo() -> bytes:
@@ -172,6 +191,144 @@ def _await_status(server: Server, status: int) -> Reply:
             return reply
         time.sleep(0.05)
     raise AssertionError(f"expected {status}, got {reply}")
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# WebGL by the processor, and a camera that shows a file.
+BROWSER_OPTIONS = (
+    *("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"),
+    *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
+)
+
+
+class Browser(NamedTuple):
+    """A browser with the demo's page, and everything that went wrong on it."""
+
+    page: Any
+    problems: list[str]
+
+    def wait(self, script: str) -> None:
+        """Until it is true; Playwright's own way needs `eval`, which the page forbids."""
+        for _ in range(1200):
+            if self.page.evaluate(script):
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"never true: {script}; {self.problems}")
+
+    def wait_for_heads(self) -> None:
+        self.wait("[...document.querySelectorAll('model-viewer')].every(viewer => viewer.loaded)")
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if path is None:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
+    film = tmp_path_factory.mktemp("camera") / "face.mjpeg"
+    film.write_bytes(mjpeg_frame("grace_hopper"))
+    options = [*BROWSER_OPTIONS, f"--use-file-for-fake-video-capture={film}"]
+    with playwright.sync_playwright() as control:
+        browser = control.chromium.launch(executable_path=path, args=options)
+        yield browser
+        browser.close()
+
+
+def mjpeg_frame(name: str) -> bytes:
+    photo = Image.open(photo_path(name)).convert("RGB")
+    stream = io.BytesIO()
+    photo.resize((480, 480 * photo.height // photo.width // 16 * 16)).save(stream, "JPEG", subsampling="4:2:0")
+    return stream.getvalue()
+
+
+@pytest.fixture
+def browse(chromium: Any, server: Server) -> Iterator[Callable[..., Browser]]:
+    """Opens the page; whatever it asks of other servers, and every error of its script, is a problem."""
+    with ExitStack() as stack:
+
+        def open_page(width: int, script: str = "") -> Browser:
+            context = chromium.new_context(viewport={"width": width, "height": 800}, accept_downloads=True)
+            stack.callback(context.close)
+            page, problems = context.new_page(), list[str]()
+            own = (f"http://127.0.0.1:{server.port}/", "blob:", "data:")
+            page.on("pageerror", lambda error: problems.append(str(error)))
+            page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
+            page.on("request", lambda ask: None if ask.url.startswith(own) else problems.append(ask.url))
+            page.add_init_script(script)
+            page.goto(own[0])
+            return Browser(page, problems)
+
+        yield open_page
+
+
+def test_an_uploaded_photo_becomes_two_textured_heads_that_turn_together(
+    browse: Callable[..., Browser], tmp_path: Path
+) -> None:
+    browser = browse(800)
+    page = browser.page
+    page.set_input_files("#file", photo_path("astronaut"))
+    browser.wait_for_heads()
+    for name in ("original", "compressed"):
+        texture = f"document.getElementById('{name}').model.materials[0].pbrMetallicRoughness.baseColorTexture.texture"
+        assert page.evaluate(f"{texture} !== null")
+    viewer = page.locator("#compressed")
+    viewer.scroll_into_view_if_needed()
+    before = pixels(viewer.screenshot())
+    box = viewer.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 120, y, steps=4)
+    page.mouse.up()
+    orbits = "[...document.querySelectorAll('model-viewer')].map(viewer => viewer.getCameraOrbit().theta)"
+    browser.wait(f"{orbits}.every(angle => Math.abs(angle - 20 * Math.PI / 180) > 0.5)")
+    browser.wait(f"Math.abs({orbits}[0] - {orbits}[1]) < 0.01")
+    assert np.abs(pixels(viewer.screenshot()) - before).mean() > 5  # grey levels
+    with page.expect_download() as download:
+        page.click("#mesh")
+    download.value.save_as(tmp_path / "face.glb")
+    assert texture_of((tmp_path / "face.glb").read_bytes()).size == (1024, 1024)
+    assert browser.problems == []
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), np.float32)
+
+
+def test_a_webcam_photo_is_taken_and_read_on_a_narrow_screen(browse: Callable[..., Browser]) -> None:
+    browser = browse(390)
+    browser.page.click("#webcam")
+    browser.wait("document.querySelector('video').videoWidth > 0")
+    browser.page.click("#shoot")
+    browser.wait_for_heads()
+    assert browser.page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert browser.page.is_hidden("#camera")
+    assert browser.problems == []
+
+
+def test_without_webgl_the_head_is_turned_in_pictures(browse: Callable[..., Browser]) -> None:
+    browser = browse(1280, "HTMLCanvasElement.prototype.getContext = () => null")
+    page = browser.page
+    page.click("[data-name=astronaut]")
+    page.wait_for_selector("#turntable", state="visible")
+    place = "document.getElementById('turntable').style.backgroundPosition"
+    before = page.evaluate(place)
+    page.locator("#turn").press("ArrowRight")
+    assert page.evaluate(place) != before
+    assert page.is_hidden("#viewers")
+
+
+def test_what_cannot_be_read_is_said_on_the_page_and_the_next_photo_works(
+    browse: Callable[..., Browser], tmp_path: Path
+) -> None:
+    (tmp_path / "letter.jpg").write_bytes(b"not a photo")
+    browser = browse(1280)
+    browser.page.set_input_files("#file", tmp_path / "letter.jpg")
+    browser.wait("document.getElementById('message').className === 'bad'")
+    assert "not a photo that can be read" in browser.page.inner_text("#message")
+    browser.page.set_input_files("#file", photo_path("astronaut"))
+    browser.wait_for_heads()
 
 
 def test_an_interrupt_ends_it_quietly(server: Server) -> None:

@@ -11,7 +11,7 @@ from leanface.data.dataset import COEFFICIENTS, IMAGES, LANDMARKS
 from leanface.errors import ArtifactError
 from leanface.monitoring.population import Population
 from leanface.serving.adaptive import SAVED_FACES, Adaptive, Policy
-from leanface.serving.compare import compare, markdown
+from leanface.serving.adaptive_bench import markdown, measure
 from leanface.serving.messages import Job
 from leanface.serving.worker import Reader
 
@@ -108,7 +108,7 @@ def test_faces_without_labels_cannot_be_compared(exported, faces: Path) -> None:
         (faces / "data/faces" / split / COEFFICIENTS).unlink()
         (faces / "data/faces" / split / LANDMARKS).unlink()
     with pytest.raises(ArtifactError, match="have no labels"):
-        compare(exported.int8, exported.fp32, "openvino", 1)
+        measure(exported.int8, exported.fp32, "openvino", 1)
     assert markdown([]).startswith("| Way |")
 
 

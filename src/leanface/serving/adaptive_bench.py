@@ -44,7 +44,7 @@ class Row:
     p95_ms: float
 
 
-def compare(small: Path, large: Path, runtime: str, threads: int | None) -> list[Row]:
+def measure(small: Path, large: Path, runtime: str, threads: int | None) -> list[Row]:
     """Read this project's test faces in every way, in turns, one face at a time. Thresholds come from the val faces.
 
     Raises:
