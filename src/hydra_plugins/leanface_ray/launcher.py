@@ -65,6 +65,7 @@ class RayLauncher(Launcher):
         Raises:
             HydraException: Ray is not installed, or the cluster has no machine that is large enough.
         """
+        ray: Any
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
         try:
             import ray

@@ -28,11 +28,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from leanface import paths, tracking
 from leanface.errors import ArtifactError, ConfigError, LeanFaceError
-from leanface.report.files import Json, read_json, write_json
+from leanface.report.files import Json, read_json
 from leanface.sweep.experiments import (
     Stages,
     TrialError,
-    cache_folder,
     clear_leftovers,
     experiment_revision,
     project_state,
@@ -41,6 +40,7 @@ from leanface.sweep.experiments import (
 )
 from leanface.sweep.leash import PATIENCE
 from leanface.sweep.plan import Plan, combinations, options, print_plan, threads_of
+from leanface.sweep.shared import share_record, shared_record
 from leanface.sweep.trials import (
     LOG,
     RESULT,
@@ -109,10 +109,7 @@ def _sweep(arguments: Sequence[str], conf: str, chosen: Plan, folder: Path) -> N
     )  # fmt: skip
     command = " ".join(["leanface sweep", *arguments])
     record = {"name": chosen.name, "command": command, "varied": list(chosen.varied), "shared": shared}
-    record |= {"machine": os.uname().nodename, "mlflow_run": run.record.run_id}
-    write_json(folder / SWEEP_FILE, record)
-    # Trials on other machines look for it: they must see the same cache.
-    write_json(_probe(chosen.name), record)
+    share_record(folder, record | {"mlflow_run": run.record.run_id})
     status = "FAILED"
     try:
         with _Interruptible(folder, others=chosen.threads is not None):
@@ -166,33 +163,6 @@ class _Interruptible:
         raise KeyboardInterrupt
 
 
-def _probe(sweep: str) -> Path:
-    return cache_folder() / f"leanface-{sweep}.json"
-
-
-def _require_shared(folder: Path) -> Json:
-    """The sweep's record, which every machine that runs its trials must see, as well as the cache.
-
-    Raises:
-        ConfigError: this one does not.
-    """
-    here = os.uname().nodename
-    if not (folder / SWEEP_FILE).is_file():
-        raise ConfigError(
-            f"{here} does not see {folder / SWEEP_FILE}, which the machine that started this sweep has written: all "
-            f"must share the project's folder ({Path.cwd()})."
-        )
-    sweep = read_json(folder / SWEEP_FILE)
-    if here != sweep["machine"]:
-        probe = _probe(folder.name)
-        if not probe.is_file() or read_json(probe) != sweep:
-            raise ConfigError(
-                f"{here} does not share DVC's cache with {sweep['machine']}: {probe} is missing, or of another sweep. "
-                "Results would stay there. `dvc cache dir` must name a folder that all machines share."
-            )
-    return sweep
-
-
 def run_job(job: DictConfig) -> float | tuple[float, ...]:
     """Run one combination as a DVC experiment, unless it was; returns its objectives, NaN if it failed.
 
@@ -202,7 +172,7 @@ def run_job(job: DictConfig) -> float | tuple[float, ...]:
     tree: Any = OmegaConf.to_container(job, resolve=True)
     own = {key: tree.pop(key) for key in OWN_KEYS}
     folder, settings = sweep_folder(own["name"]), HydraConfig.get()
-    sweep = _require_shared(folder)
+    sweep = shared_record(folder)
     if (folder / STOP).exists():
         raise KeyboardInterrupt
     name = trial_name(own["name"], tree, project_state())

@@ -30,7 +30,7 @@ else:
     if name == "distill" and temperature == 13:
         raise ValueError("loss is NaN")
     if name == "distill" and temperature == 99:
-        pathlib.Path(os.environ["COUNT"]).with_name("asleep").write_text(str(os.getpid()))
+        pathlib.Path(os.environ["COUNT"]).with_name(f"asleep-{ratio}").write_text(str(os.getpid()))
         time.sleep(600)
     time.sleep(0.3)
     pathlib.Path(name + ".txt").write_text(f"{ratio} {temperature}")

@@ -71,7 +71,7 @@ def test_a_grid_runs_shared_stages_once_goes_on_after_failures_and_does_not_run_
 def test_an_interrupted_sweep_leaves_no_process_and_no_lock_and_goes_on(
     toy: Path, ran: Ran, start: Start, number: int
 ) -> None:
-    asleep = Path(os.environ["COUNT"]).with_name("asleep")
+    asleep = Path(os.environ["COUNT"]).with_name("asleep-0.5")
     process = start("-m", "distill.temperature=2,99", "name=stop")
     deadline = time.monotonic() + 120
     while not asleep.exists() and time.monotonic() < deadline and process.poll() is None:
