@@ -15,7 +15,7 @@ CONF = Path(__file__).parents[2] / "conf"
 CHOICES = sorted(
     (file.parent.relative_to(CONF).as_posix(), file.stem)
     for file in CONF.rglob("*.yaml")
-    if file.parent not in (CONF, CONF / "sweep", CONF / "ablation")
+    if file.parent not in (CONF, CONF / "ablation") and CONF / "sweep" not in file.parents
 )
 
 

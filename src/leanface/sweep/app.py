@@ -28,18 +28,23 @@ from omegaconf.errors import OmegaConfBaseException
 
 from leanface import paths, tracking
 from leanface.errors import ArtifactError, ConfigError, LeanFaceError
-from leanface.report.files import Json, read_json, write_json
+from leanface.report.files import Json, read_json
 from leanface.sweep.experiments import (
     Stages,
     TrialError,
+    clear_leftovers,
     experiment_revision,
     project_state,
     read_tree,
     run_experiment,
 )
-from leanface.sweep.plan import Plan, combinations, options, print_plan
+from leanface.sweep.leash import PATIENCE
+from leanface.sweep.plan import Plan, combinations, options, print_plan, threads_of
+from leanface.sweep.shared import share_record, shared_record
 from leanface.sweep.trials import (
     LOG,
+    RESULT,
+    STOP,
     SWEEP_FILE,
     Trial,
     find_trial,
@@ -90,6 +95,12 @@ def main(arguments: Sequence[str]) -> None:
 def _sweep(arguments: Sequence[str], conf: str, chosen: Plan, folder: Path) -> None:
     """Run it within its record: a file in its folder, and a run in MLflow that the trials' runs are children of."""
     begun = time.time()
+    clear_leftovers()
+    (folder / STOP).unlink(missing_ok=True)
+    for path in folder.glob(f"*/{RESULT}"):
+        if (trial := Trial(**read_json(path))).status == "running":
+            trial.status = "interrupted"  # killed, and could not say so
+            save_trial(trial, folder)
     shared = sorted(Stages().shared(chosen.varied))
     old = read_json(folder / SWEEP_FILE) if (folder / SWEEP_FILE).is_file() else {}
     run = tracking.begin_run(
@@ -98,10 +109,10 @@ def _sweep(arguments: Sequence[str], conf: str, chosen: Plan, folder: Path) -> N
     )  # fmt: skip
     command = " ".join(["leanface sweep", *arguments])
     record = {"name": chosen.name, "command": command, "varied": list(chosen.varied), "shared": shared}
-    write_json(folder / SWEEP_FILE, record | {"mlflow_run": run.record.run_id})
+    share_record(folder, record | {"mlflow_run": run.record.run_id})
     status = "FAILED"
     try:
-        with _Interruptible():
+        with _Interruptible(folder, others=chosen.threads is not None):
             _hydra(arguments, conf)
         status = "FINISHED"
     except KeyboardInterrupt:
@@ -124,29 +135,46 @@ def _hydra(arguments: Sequence[str], conf: str) -> None:
 
 
 class _Interruptible:
-    """SIGTERM and SIGHUP end a sweep as Ctrl-C does."""
+    """SIGTERM and SIGHUP end a sweep as Ctrl-C does.
+
+    Trials in other processes, wherever these are, are told by a file, and given the time to clear up. At the second
+    signal nobody waits for them.
+    """
+
+    def __init__(self, folder: Path, others: bool) -> None:
+        self.folder, self.others = folder, others
 
     def __enter__(self) -> None:
-        def stop(number: int, frame: object) -> None:
-            raise KeyboardInterrupt
-
-        self.before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+        self.before = {number: signal.signal(number, self._stop)
+                       for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}  # fmt: skip
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: object) -> None:
+        if self.others and not (self.folder / STOP).exists():
+            (self.folder / STOP).touch()
+            deadline = time.monotonic() + PATIENCE
+            while time.monotonic() < deadline and any(
+                Trial(**read_json(path)).status == "running" for path in self.folder.glob(f"*/{RESULT}")
+            ):
+                time.sleep(0.2)
+        raise KeyboardInterrupt
 
 
 def run_job(job: DictConfig) -> float | tuple[float, ...]:
     """Run one combination as a DVC experiment, unless it was; returns its objectives, NaN if it failed.
 
     Raises:
-        ConfigError: an objective is not in summary.json.
+        ConfigError: an objective is not in summary.json, or this machine does not share what it must.
     """
     tree: Any = OmegaConf.to_container(job, resolve=True)
     own = {key: tree.pop(key) for key in OWN_KEYS}
     folder, settings = sweep_folder(own["name"]), HydraConfig.get()
-    sweep = read_json(folder / SWEEP_FILE)
+    sweep = shared_record(folder)
+    if (folder / STOP).exists():
+        raise KeyboardInterrupt
     name = trial_name(own["name"], tree, project_state())
     trial = find_trial(folder, name) or Trial(name, list(changes(_params(), tree)), _varied(tree, sweep["varied"]))
     if experiment_revision(name) is None:
@@ -172,7 +200,7 @@ def run_job(job: DictConfig) -> float | tuple[float, ...]:
 
 def _run_trial(trial: Trial, run: tracking.Run, folder: Path, sweep: Json, settings: Any) -> bool:
     """Run and record it; whether it finished. A failure is part of the record, an interruption passes through."""
-    alone = _threads(settings.launcher) is None
+    alone = threads_of(settings.launcher) is None
     log = folder / trial.name / LOG
     environment = {tracking.PARENT_RUN: trial.mlflow_run or "", **_share(settings.launcher)}
     status, note = "FINISHED", None
@@ -183,6 +211,7 @@ def _run_trial(trial: Trial, run: tracking.Run, folder: Path, sweep: Json, setti
             seconds=trial.stages,
             log=log,
             environment=environment,
+            stop=folder / STOP,
             shared=() if alone else sweep["shared"],
             show=print if alone else _brief(trial.name),
         )
@@ -212,20 +241,9 @@ def _brief(name: str) -> Any:
     return show
 
 
-def _threads(launcher: Mapping[str, Any]) -> int | None:
-    """Processor threads of each of several trials at once on this machine; None where there is but one."""
-    cores = len(os.sched_getaffinity(0))
-    if "n_jobs" in launcher:  # joblib
-        jobs = cores if launcher["n_jobs"] < 0 else launcher["n_jobs"]
-        return None if jobs == 1 else max(1, cores // jobs)
-    if "cpus_per_task" in launcher:  # submitit, Ray
-        return int(launcher["cpus_per_task"] or 1)
-    return None
-
-
 def _share(launcher: Mapping[str, Any]) -> dict[str, str]:
     """What keeps parallel trials from taking all cores each, and from disturbing what others measure."""
-    threads = _threads(launcher)
+    threads = threads_of(launcher)
     if threads is None:
         return {}
     lock = Path(tempfile.gettempdir()) / f"leanface-{os.getuid()}.lock"  # one per machine, whose time it guards

@@ -5,7 +5,7 @@ import contextlib
 import fcntl
 import os
 import re
-import signal
+import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import psutil
 import yaml
 from dvc.exceptions import DvcException
 from dvc.fs.dvc import DVCFileSystem
@@ -20,12 +21,14 @@ from dvc.repo import Repo
 
 from leanface import paths
 from leanface.errors import ArtifactError, LeanFaceError
+from leanface.sweep import leash
 
 START_LOCK = Path(".cache/experiment-start.lock")
 
+CHECKOUTS = Path(".dvc/tmp/exps/standalone")
+"""Where `dvc exp run --temp` works."""
+
 ERROR_LINES = 12
-STOP_SIGNALS = ((signal.SIGINT, 20.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
-"""How an experiment is stopped, and how many seconds it is given: at SIGINT DVC ends its stage and clears up."""
 
 _RUNNING = re.compile(r"Running stage '([^'@]+)(?:@[^']+)?'")
 _REPRODUCING = re.compile(r"Reproducing experiment '")
@@ -43,6 +46,7 @@ def run_experiment(
     seconds: dict[str, float],
     log: Path,
     environment: Mapping[str, str],
+    stop: Path,
     shared: Collection[str] = (),
     show: Callable[[str], None] = print,
 ) -> None:
@@ -50,11 +54,13 @@ def run_experiment(
 
     Args:
         seconds: gets what each executed stage took.
+        stop: a file; when it appears, the experiment is stopped.
         shared: stages whose result is the same for all experiments that may start meanwhile. These wait until the
             first one has executed them, and take them from the cache.
 
     Raises:
         TrialError: it failed.
+        KeyboardInterrupt: it was stopped.
     """
     command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "-n", name]
     command += [part for override in overrides for part in ("-S", override)]
@@ -69,7 +75,7 @@ def run_experiment(
         # same moment may get hold of each other's.
         turn = stack.enter_context(contextlib.ExitStack())
         turn.enter_context(_locked(START_LOCK))
-        process = stack.enter_context(_group(command, {**os.environ, "PATH": path, **environment}))
+        process = stack.enter_context(_leashed(command, stop, {**os.environ, "PATH": path, **environment}))
         assert process.stdout is not None
         stage, since = "", time.monotonic()
         for line in process.stdout:
@@ -88,6 +94,8 @@ def run_experiment(
         if stage:
             seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - since
         code = process.wait()
+    if code == leash.STOPPED:
+        raise KeyboardInterrupt
     if code:
         raise TrialError(_reason(stage, last))
 
@@ -105,10 +113,10 @@ def _reason(stage: str, lines: Collection[str]) -> str:
 
 
 @contextlib.contextmanager
-def _group(command: Sequence[str], environment: Mapping[str, str]) -> Generator[subprocess.Popen[str]]:
-    """A command in a process group of its own, none of which outlives the block."""
+def _leashed(command: Sequence[str], stop: Path, environment: Mapping[str, str]) -> Generator[subprocess.Popen[str]]:
+    """A command that outlives neither the block nor this process; `stop` stops it too."""
     process = subprocess.Popen(
-        command,
+        [sys.executable, "-m", leash.__name__, str(os.getpid()), str(stop.absolute()), *command],
         env=dict(environment),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -119,26 +127,32 @@ def _group(command: Sequence[str], environment: Mapping[str, str]) -> Generator[
     try:
         yield process
     finally:
-        for number, patience in STOP_SIGNALS:
-            if not _alive(process):
-                break
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, number)
-            deadline = time.monotonic() + patience
-            while _alive(process) and time.monotonic() < deadline:
-                time.sleep(0.05)
+        if process.poll() is None:
+            process.terminate()
+        process.wait()
         if process.stdout is not None:
             process.stdout.close()
 
 
-def _alive(process: subprocess.Popen[str]) -> bool:
-    """Whether anything of its group still runs."""
-    process.poll()
-    try:
-        os.killpg(process.pid, 0)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
+def clear_leftovers() -> None:
+    """Remove the checkouts of experiments that were killed outright, with all who would have cleared up."""
+    root = Path.cwd()
+    leash.RUNNING.parent.mkdir(parents=True, exist_ok=True)
+    with leash.RUNNING.open("a") as running:
+        try:
+            fcntl.flock(running, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return  # an experiment of a sweep runs, perhaps on another machine
+        inside: list[Path] = []
+        for process in psutil.process_iter(["cwd", "cmdline"]):
+            folder = Path(process.info["cwd"] or "/")
+            if folder.is_relative_to(root):
+                if {"exp", "run"} <= set(process.info["cmdline"] or ()):
+                    return  # one that was started by hand
+                inside.append(folder)
+        for checkout in CHECKOUTS.glob("tmp*"):
+            if not any(folder.is_relative_to(root / checkout) for folder in inside):
+                shutil.rmtree(checkout, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -214,6 +228,19 @@ def apply_experiment(name: str) -> None:
         raise LeanFaceError(f"dvc exp apply {name} failed:\n{done.stdout.strip()}")
 
 
+def cache_folder() -> Path:
+    """Where DVC keeps results on this machine."""
+    with _repository() as repo:
+        return Path(str(cast(Any, repo.cache).local_cache_dir))
+
+
+def _repository() -> Repo:
+    try:
+        return Repo()
+    except DvcException as error:
+        raise LeanFaceError(f"DVC: {error}") from None
+
+
 class Stages:
     """The stages of dvc.yaml: which sections of the configuration each one depends on, also through others."""
 
@@ -224,11 +251,7 @@ class Stages:
             LeanFaceError: DVC cannot; with what it says.
         """
         self.sections: dict[str, set[str]] = {}
-        try:
-            repository = Repo()
-        except DvcException as error:
-            raise LeanFaceError(f"DVC: {error}") from None
-        with repository as repo:
+        with _repository() as repo:
             graph: Any = cast(Any, repo.index).graph  # from each stage to those that it depends on
             own = {stage.name: self._own_sections(stage) for stage in graph}
             for stage in graph:

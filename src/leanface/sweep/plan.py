@@ -1,6 +1,7 @@
 """What a sweep would do: its combinations, the stages that run for them, and how long that may take."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,12 +26,25 @@ class Plan:
         varied: each swept key, and the values as they were given.
         overrides: all of Hydra's, those of conf/sweep/ included.
         trials: how many a sweeper that searches was given; None for a grid.
+        threads: processor threads of each of several trials at once; None where trials run one after the other.
     """
 
     name: str
     varied: dict[str, str]
     overrides: list[Override]
     trials: int | None
+    threads: int | None
+
+
+def threads_of(launcher: Mapping[str, Any]) -> int | None:
+    """Processor threads of each of several trials at once on a machine; None where there is but one."""
+    cores = len(os.sched_getaffinity(0))
+    if "n_jobs" in launcher:  # joblib
+        jobs = cores if launcher["n_jobs"] < 0 else launcher["n_jobs"]
+        return None if jobs == 1 else max(1, cores // jobs)
+    if "cpus_per_task" in launcher:  # Ray, submitit
+        return int(launcher["cpus_per_task"] or 1)
+    return None
 
 
 def options(arguments: Sequence[str], conf: str) -> Plan | None:
@@ -50,7 +64,7 @@ def options(arguments: Sequence[str], conf: str) -> Plan | None:
         for override in overrides
         if override.is_sweep_override()
     }
-    return Plan(str(config.name), varied, overrides, sweeper.get("n_trials"))
+    return Plan(str(config.name), varied, overrides, sweeper.get("n_trials"), threads_of(config.hydra.launcher))
 
 
 def _first(override: Override) -> str:

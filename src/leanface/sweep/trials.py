@@ -20,6 +20,8 @@ SWEEPS = Path("multirun")
 SWEEP_FILE = "sweep.json"
 RESULT = "trial.json"
 LOG = "dvc.log"
+STOP = "stop"
+"""A file that stops a sweep's trials, wherever they run."""
 
 Status = Literal["running", "finished", "failed", "interrupted"]
 

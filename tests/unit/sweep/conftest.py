@@ -1,9 +1,10 @@
 """A pipeline with the names and files of the real one, whose stages take no time."""
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ else:
     if name == "distill" and temperature == 13:
         raise ValueError("loss is NaN")
     if name == "distill" and temperature == 99:
-        pathlib.Path(os.environ["COUNT"]).with_name("asleep").write_text(str(os.getpid()))
+        pathlib.Path(os.environ["COUNT"]).with_name(f"asleep-{ratio}").write_text(str(os.getpid()))
         time.sleep(600)
     time.sleep(0.3)
     pathlib.Path(name + ".txt").write_text(f"{ratio} {temperature}")
@@ -96,3 +97,30 @@ def ran(toy: Path) -> Callable[[], dict[str, int]]:
         return {name: lines.count(name) for name in set(lines)}
 
     return count
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """`leanface sweep` as a process of its own, as from a terminal; it does not outlive the test."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def sweep(*arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "leanface.sweep", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            # Whoever runs the tests in the background has SIGINT ignored, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        processes.append(process)
+        return process
+
+    yield sweep
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()

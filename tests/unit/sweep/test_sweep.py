@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,28 +11,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from leanface import paths
 from leanface.errors import ConfigError, LeanFaceError
 from leanface.sweep.app import main
-from leanface.sweep.experiments import read_tree
 from leanface.sweep.trials import read_trials
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
 Ran = Callable[[], dict[str, int]]
-
-
-def leanface(*arguments: str) -> subprocess.Popen[str]:
-    """`leanface sweep` as a process of its own, as from a terminal."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "leanface.sweep", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        # Whoever runs the tests in the background has SIGINT ignored, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+Start = Callable[..., subprocess.Popen[str]]
 
 
 def waiting() -> list[dict]:
@@ -82,31 +67,12 @@ def test_a_grid_runs_shared_stages_once_goes_on_after_failures_and_does_not_run_
     assert ran() == second
 
 
-def test_parallel_trials_share_stages_and_divide_the_cores(toy: Path, ran: Ran) -> None:
-    stage = Path("stage.py")
-    text = stage.read_text().replace(
-        '{ratio} {temperature}"', '{ratio} {temperature} " + os.environ["OMP_NUM_THREADS"]'
-    )
-    stage.write_text(text)
-    subprocess.run(["git", "commit", "-qam", "threads"], check=True)
-    jobs = len(os.sched_getaffinity(0))
-    process = leanface(
-        "-m", "hydra/launcher=joblib", f"hydra.launcher.n_jobs={jobs}", "distill.temperature=1,2,3", "name=p"
-    )
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
-    assert {trial.status for trial in read_trials("p")} == {"finished"}
-    assert ran()["teacher"] == 1
-    assert ran()["prune"] == 1
-    assert ran()["distill"] == 3
-    for trial in read_trials("p"):
-        assert read_tree(paths.SUMMARY, trial.name)["variants"]["quantized_int8"]["vertex_error_mm"] == trial.values[0]
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_sweep_leaves_no_process_and_no_lock_and_goes_on(toy: Path, ran: Ran, number: int) -> None:
-    asleep = Path(os.environ["COUNT"]).with_name("asleep")
-    process = leanface("-m", "distill.temperature=2,99", "name=stop")
+def test_an_interrupted_sweep_leaves_no_process_and_no_lock_and_goes_on(
+    toy: Path, ran: Ran, start: Start, number: int
+) -> None:
+    asleep = Path(os.environ["COUNT"]).with_name("asleep-0.5")
+    process = start("-m", "distill.temperature=2,99", "name=stop")
     deadline = time.monotonic() + 120
     while not asleep.exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.1)
