@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -204,7 +205,10 @@ def read_text(path: Path, experiment: str) -> str:
 
 def read_tree(path: Path, experiment: str) -> dict[str, Any]:
     """A JSON or YAML file that Git keeps, as an experiment left it."""
-    return yaml.load(read_text(path, experiment), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    text = read_text(path, experiment)
+    if path.suffix == ".json":
+        return json.loads(text)  # much faster than as YAML
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def read_output(path: Path, experiment: str) -> bytes | None:
