@@ -37,7 +37,7 @@ def test_what_git_keeps_is_shared_too_where_it_is_a_metric(toy: Path, ran: Ran) 
     assert ran() == {"configure": 2, "teacher": 1, "prune": 1, "distill": 1, "report": 1}
     (first,), (second,) = read_trials("one"), read_trials("two")
     assert first.name != second.name
-    assert first.values == second.values == [1.7]
+    assert first.values == second.values == pytest.approx([1.7])
 
 
 def test_a_grid_runs_shared_stages_once_goes_on_after_failures_and_does_not_run_twice(
