@@ -28,6 +28,7 @@ CUDA_OPTIONS = {
     "prefer_nhwc": "1",  # convolutions in the layout that tensor cores read
     "enable_cuda_graph": "1",
     "cudnn_conv_algo_search": "EXHAUSTIVE",
+    "arena_extend_strategy": "kSameAsRequested",  # the default doubles, and keeps what it has taken
 }
 
 
