@@ -5,6 +5,7 @@ ranges are buffers (`_amax`) of the state dict, so that a bundle holds them like
 """
 
 import contextlib
+import copy
 import io
 import warnings
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any, Literal, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from torch import nn
+from torch import Tensor, nn
 
 from leanface.networks.resnet import ResidualAdd, widths_of
 
@@ -89,3 +90,20 @@ def quantizers_of(network: nn.Module) -> Iterator[tuple[str, TensorQuantizer]]:
     for name, module in modules:
         if isinstance(module, TensorQuantizer) and module.is_enabled:
             yield name, module
+
+
+def with_uint8_feature_maps(network: nn.Module) -> nn.Module:
+    """A copy of an INT8 network that clips as its file does (docs/decisions/0003-uint8-activations.md).
+
+    The steps are the same; a feature map that cannot be negative is clipped at 255 of them instead of 127. These are
+    the inputs of all convolutions, and the identities of the residual additions but those from a projection.
+    """
+    wide = copy.deepcopy(network)
+    for name, quantizer in quantizers_of(wide):
+        owner, _, kind = name.rpartition(".")
+        block, _, layer = owner.rpartition(".")
+        projected = layer == "add" and cast(Any, wide.get_submodule(block)).downsample is not None
+        if kind == "input_quantizer" and not projected:
+            quantizer._unsigned = True  # pyright: ignore[reportPrivateUsage]
+            quantizer.amax = cast(Tensor, quantizer.amax) * 255 / 127
+    return wide

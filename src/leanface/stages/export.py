@@ -9,6 +9,7 @@ from leanface.config import Export
 from leanface.data.dataset import FaceDataset
 from leanface.export.onnx import describe, export_network, save_model
 from leanface.export.parity import AS_WRITTEN, as_written, check_parity, headline, parity_inputs
+from leanface.networks.quantized import with_uint8_feature_maps
 from leanface.runtime import ONNX_READERS, open_all
 
 
@@ -27,7 +28,8 @@ def run(*, variant: str, export: Export) -> dict[str, float]:
         save_model(model, file, description)
         with open_all(dict.fromkeys(ONNX_READERS, file)) as (runtimes, not_run):
             runs = {AS_WRITTEN: as_written(model)} | {runtime.name: runtime.run for runtime in runtimes}
-            rows = check_parity(network, runs, inputs, getattr(export, f"tolerance_{precision}"))
+            meant = with_uint8_feature_maps(network) if precision == "int8" else network
+            rows = check_parity(meant, runs, inputs, getattr(export, f"tolerance_{precision}"))
     parity = {"rows": [asdict(row) for row in rows], "not_run": not_run}
     save_model(model, paths.onnx_path(variant), description | {"parity": parity})
     return {"size_bytes": float(description["size_bytes"]), **headline(rows)}

@@ -20,7 +20,7 @@ from leanface.errors import BackendError, ConfigError, ExportError
 from leanface.export.onnx import describe, export_network, save_model
 from leanface.export.parity import AS_WRITTEN, Parity, as_written, check_parity, headline, parity_inputs
 from leanface.networks.inference import inference_form
-from leanface.networks.quantized import Quantizer
+from leanface.networks.quantized import Quantizer, quantizers_of, with_uint8_feature_maps
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.quantization.fake_quantize import fake_quantize
 from leanface.runtime import ONNX_READERS, open_all, open_runtime
@@ -332,3 +332,17 @@ def test_saving_leaves_the_file_its_description_and_nothing_else(exported, tmp_p
     assert json.loads((tmp_path / "a" / "network.json").read_text()) == {"variant": "original_fp32"}
     session = onnxruntime.InferenceSession(str(tmp_path / "a" / "network.onnx"))
     assert [entry.name for entry in session.get_outputs()] == ["coefficients"]
+
+
+def test_the_int8_file_is_compared_with_a_network_that_clips_where_it_does(exported, images: Tensor) -> None:
+    network, spec = bundle.load_bundle(exported.int8_bundle)
+    for name, quantizer in quantizers_of(network):
+        if name.endswith("input_quantizer"):
+            quantizer.amax = quantizer.amax / 1.5  # so that these images exceed the ranges
+    model = export_network(network, spec, "int8", 19, dynamic_size=True)
+    run, wide = as_written(model), with_uint8_feature_maps(network)
+    with torch.inference_mode():
+        clipped, meant = (one(images).numpy() for one in (network, wide))
+    got = run(images.numpy())
+    assert np.linalg.norm(got - meant) < 0.5 * np.linalg.norm(got - clipped)
+    assert all(not quantizer.unsigned for _, quantizer in quantizers_of(network))  # the network itself stays as it is
