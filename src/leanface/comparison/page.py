@@ -13,8 +13,8 @@ from rich.table import Table
 from leanface.comparison.figures import save_fronts, save_heatmaps
 from leanface.comparison.trials import COSTS, RULE, Row, error_measure, front, on_one_machine, recommended
 from leanface.report.files import write_text
-from leanface.report.page import render
 from leanface.report.tables import DASH, number, value_of
+from leanface.report.templates import render
 
 FACES_WIDTH = 760
 """Pixels; a sheet of faces is shown that wide at most."""

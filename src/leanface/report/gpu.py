@@ -13,10 +13,10 @@ from leanface.errors import ArtifactError
 from leanface.report import tables
 from leanface.report.figures import COLOURS
 from leanface.report.files import Json, read_json, write_json, write_text
-from leanface.report.page import render
 from leanface.report.sheet import save_figure
 from leanface.report.sources import STAGE_REPORTS
 from leanface.report.summary import BASELINE, measured
+from leanface.report.templates import render
 
 BASELINE_RUNTIME = "torch_cuda"
 

@@ -4,8 +4,6 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
 from leanface import paths
 from leanface.config import Gates
 from leanface.report import tables
@@ -15,6 +13,7 @@ from leanface.report.files import Json, write_json, write_text
 from leanface.report.pictures import DIFFERENCE_GAIN
 from leanface.report.sources import PICTURES, Sources
 from leanface.report.summary import summarize
+from leanface.report.templates import render
 
 
 def write_report(sources: Sources, gates: Gates) -> Json:
@@ -91,16 +90,3 @@ def inlined(pictures: dict[str, Path]) -> dict[str, str]:
     return {
         name: "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode() for name, path in pictures.items()
     }
-
-
-def render(template: str, **context: Any) -> str:
-    """Fill in a template, named by its path below this package."""
-    environment = Environment(
-        loader=PackageLoader("leanface", "."),
-        autoescape=select_autoescape(["html.j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = tables.number
-    return environment.get_template(template).render(**context)
