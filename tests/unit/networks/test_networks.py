@@ -81,7 +81,8 @@ def test_a_packed_network_has_statistics_for_several_sizes(tmp_path: Path) -> No
     save_packed(network, path, sets)
     for asked, taken in {None: 224, 64: 64, 84: 64, 85: 112, 112: 112, 158: 112, 159: 224, 448: 224}.items():
         found = statistics_of(load_packed(path, asked))
-        assert found.keys() == own.keys() and len(found) == 2 * 53
+        assert found.keys() == own.keys()
+        assert len(found) == 2 * 53
         assert all((value == taken).all() for value in found.values()), asked
 
     save_packed(network, path)
