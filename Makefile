@@ -15,10 +15,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: repro test lint mlflow clean help
+.PHONY: setup repro test lint mlflow clean help
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+setup: $(STAMP)  ## Set up .venv only, with everything that LeanFace can use here
 
 repro: $(STAMP)  ## Run every stage that is due, from faces to reports/report.html
 	$(BIN)/dvc repro

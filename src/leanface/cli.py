@@ -66,7 +66,10 @@ def _bench(arguments: argparse.Namespace) -> None:
 
         print_steps(bench_end_to_end(arguments.model, settings), console)
         return
-    rows = bench_file(arguments.model, settings, original=arguments.original, image_size=arguments.size)
+    from leanface.reconstruction.network import default_model
+
+    model = arguments.model or default_model()
+    rows = bench_file(model, settings, original=arguments.original, image_size=arguments.size)
     print_rows(rows, console)
 
 
@@ -274,7 +277,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", type=_count, metavar="N", help="of the network (default: all)")
     reconstruct.set_defaults(run=_reconstruct)
     bench = commands.add_parser("bench", help="measure an exported network in every runtime that can run it here")
-    bench.add_argument("model", type=Path, metavar="MODEL.onnx")
+    bench.add_argument("model", type=Path, nargs="?", metavar="MODEL.onnx", help="by default the shipped one")
     number = functools.partial(bench.add_argument, type=_count, metavar="N")
     number("--batches", nargs="+", default=[8], help="batch sizes beside 1 (default: 8)")
     number("--streams", nargs="+", default=[1], help="batches at once, beside 1 (default: none)")

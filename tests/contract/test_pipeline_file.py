@@ -20,6 +20,7 @@ MAX_LINES = 45
 
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES: dict[str, Any] = {name: entry.get("do", entry) for name, entry in PIPELINE["stages"].items()}
+OUTS: dict[str, list[Any]] = {name: stage.get("outs", []) + stage.get("metrics", []) for name, stage in STAGES.items()}
 
 PLUMBING = {"", "config", "errors", "paths", "params", "device", "stages"}
 """Code that carries a stage's inputs and outputs but does not shape its result."""
@@ -120,7 +121,7 @@ def test_the_packaged_files_that_a_stage_reads_are_among_its_deps(stage: str, im
 @pytest.mark.parametrize("stage", STAGES)
 def test_paths_that_a_stage_names_are_its_inputs_or_outputs(stage: str) -> None:
     entry = STAGES[stage]
-    declared = names(entry.get("deps", [])) | names(entry["outs"])
+    declared = names(entry.get("deps", [])) | names(OUTS[stage])
     declared |= {Path("${item}"), Path("models/teacher")} if "${item}" in str(entry.get("deps")) else set()
     for path in artifacts(stage):
         # The state of an unfinished training, a hidden file, is no output.
@@ -128,7 +129,7 @@ def test_paths_that_a_stage_names_are_its_inputs_or_outputs(stage: str) -> None:
 
 
 def test_every_file_that_one_stage_reads_is_made_by_another_or_is_in_git() -> None:
-    outs = set[Path]().union(*(names(entry["outs"]) for entry in STAGES.values()))
+    outs = set[Path]().union(*map(names, OUTS.values()))
     for stage, entry in STAGES.items():
         for dep in names(entry.get("deps", [])) - {Path("${item}")}:
             made = covered(dep, outs) or any(dep in out.parents for out in outs)
@@ -140,12 +141,22 @@ def test_outputs_are_where_paths_says() -> None:
     constants |= {paths.evaluation_dir("${key}")}
     for function in (paths.onnx_path, paths.engine_path):
         constants |= {function("${key}"), function("${key}").with_suffix(".json")}
-    outs = set[Path]().union(*(names(entry["outs"]) for entry in STAGES.values()))
+    outs = set[Path]().union(*map(names, OUTS.values()))
     assert outs <= constants
 
 
+def test_experiments_share_the_results_of_all_stages_that_take_long() -> None:
+    shared = {
+        name
+        for name, stage in STAGES.items()
+        # What DVC's run cache asks of a stage (dvc/stage/cache.py and Stage.run).
+        if not any(isinstance(out, dict) and set(*out.values()) & {"cache", "persist"} for out in stage.get("outs", []))
+    }
+    assert set(STAGES) - shared == {"configure", "probe", "report"}
+
+
 def test_metrics_and_plots_lie_in_outputs() -> None:
-    outs = set[Path]().union(*(names(entry["outs"]) for entry in STAGES.values()))
+    outs = set[Path]().union(*map(names, OUTS.values()))
     curves = [plot for plot in PIPELINE["plots"] if isinstance(plot, dict)]
     plots = [file for plot in curves for axes in plot.values() for file in axes["y"]]
     plots += [plot for plot in PIPELINE["plots"] if isinstance(plot, str)]

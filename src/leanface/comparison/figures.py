@@ -25,11 +25,13 @@ def save_fronts(rows: Sequence[Row], error: str, chosen: Row | None, path: Path)
     for axes, (cost, title) in zip(figure.subplots(1, len(COSTS), sharey=True), COSTS.items(), strict=True):
         known = [row for row in rows if row.measures.get(cost) is not None and row.measures.get(error) is not None]
         best = front(known, error, cost)
-        for row in known:
-            colour = FRONT if row.name in best else DOMINATED
+        for colour, order, group in (
+            (DOMINATED, 2, [row for row in known if row.name not in best]),
+            (FRONT, 3, [row for row in known if row.name in best]),
+        ):  # at once: 200 trials drawn one by one take seconds
             axes.scatter(
-                row.measures[cost], row.measures[error], s=46, zorder=3 if row.name in best else 2,
-                facecolors=colour if row.passed else "white", edgecolors=colour, linewidths=1.5,
+                [row.measures[cost] for row in group], [row.measures[error] for row in group], s=46, zorder=order,
+                facecolors=[colour if row.passed else "white" for row in group], edgecolors=colour, linewidths=1.5,
             )  # fmt: skip
         steps = sorted((row.measures[cost], row.measures[error]) for row in known if row.name in best)
         if steps:

@@ -20,7 +20,7 @@ _SCALE = ".scale"
 """Ends the name of an int8 weight's scales."""
 
 _AT = "@"
-"""Between a statistic's name and the image size that it was measured at: `backbone.bn1.running_mean@112`."""
+"""Stands between a statistic's name and the image size that it was measured at: `backbone.bn1.running_mean@112`."""
 
 _STATISTICS = (".running_mean", ".running_var")
 

@@ -176,9 +176,15 @@ def benchmark_networks(entries: Sequence[Entry], settings: Benchmark, image_size
                     rows[key] = _not_run(key, entry, error)
                 else:
                     calls[key] = call
+        failures: dict[Key, BackendError] = {}
+        calls = {key: _noting(failures, key, call) for key, call in calls.items()}
         timings = _measure(calls, settings, until["time"])
         energies = {key: _energy(key, call, settings, until["energy"]) for key, call in calls.items()}
         calls.clear()
+    for entry, streams in _each(entries):
+        for key in failures.keys() & _keys(entry, streams, settings):
+            rows[key] = _not_run(key, entry, failures[key])
+            del timings[key]
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()  # the fresh processes need the room
     for entry, streams in _each(entries):
@@ -302,6 +308,19 @@ def _measure(calls: dict[Key, Callable[[], object]], settings: Benchmark, until:
         clients={key: key.streams for key in calls},
         until=until,
     )
+
+
+def _noting(failures: dict[Key, BackendError], key: Key, call: Callable[[], object]) -> Callable[[], None]:
+    """The call, until it fails: what was measured of the others is not lost."""
+
+    def noting() -> None:
+        if key not in failures:
+            try:
+                call()
+            except (BackendError, RuntimeError) as error:  # RuntimeError: PyTorch's, when a GPU's memory is full
+                failures[key] = BackendError(str(error))
+
+    return noting
 
 
 def _energy(key: Key, call: Callable[[], object], settings: Benchmark, until: float) -> dict[str, Any]:

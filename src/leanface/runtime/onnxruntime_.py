@@ -1,6 +1,8 @@
 """ONNX Runtime from an ONNX file: on the CPU, and on a CUDA GPU with the package `onnxruntime-gpu`."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ CUDA_OPTIONS = {
     "prefer_nhwc": "1",  # convolutions in the layout that tensor cores read
     "enable_cuda_graph": "1",
     "cudnn_conv_algo_search": "EXHAUSTIVE",
+    "arena_extend_strategy": "kSameAsRequested",  # the default doubles, and keeps what it has taken
 }
 
 
@@ -49,7 +52,8 @@ class OnnxRuntime(Runtime):
 class OnnxRuntimeCuda(Runtime):
     """On the first GPU, as one CUDA graph per input shape, on buffers that are allocated once per shape.
 
-    Each stream has a session, because a graph's buffers can serve one run at a time. `threads` is not used.
+    Each stream has a session, because a graph's buffers can serve one run at a time. `threads` is not used. A graph
+    belongs to the thread that captured it: each thread captures at its first run of a shape.
     """
 
     name = "onnxruntime_cuda"
@@ -84,20 +88,67 @@ class OnnxRuntimeCuda(Runtime):
         del self._sessions
 
 
+class Turns:
+    """Many runs at a time, or one capture: while onnxruntime captures, CUDA refuses what other threads ask of it."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running = self._capturing = 0
+
+    @contextmanager
+    def run(self) -> Generator[None]:
+        """A run; captures that wait go first."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._capturing)
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def capture(self) -> Generator[None]:
+        """A capture, while nothing else runs."""
+        with self._changed:
+            self._capturing += 1
+            try:
+                self._changed.wait_for(lambda: not self._running)
+                yield
+            finally:
+                self._capturing -= 1
+                self._changed.notify_all()
+
+
+TURNS = Turns()
+"""Of all sessions in this process: they share the device."""
+
+
+class _Captured(threading.local):
+    """The shapes that this thread has captured."""
+
+    def __init__(self) -> None:
+        self.shapes: set[tuple[int, ...]] = set()
+
+
 class BoundSession:
     """A session and its buffers on the device, one pair per input shape, which a CUDA graph needs to stay in place."""
 
     def __init__(self, session: Any, device: str) -> None:
         self._session, self._device = session, device
         self._shapes: dict[tuple[int, ...], tuple[Any, Any, Any, Any]] = {}
+        self._captured = _Captured()
 
     def run(self, images: Images) -> Coefficients:
-        if images.shape not in self._shapes:
-            self._shapes[images.shape] = self._allocate(images.shape)
-        binding, options, received, returned = self._shapes[images.shape]
-        received.update_inplace(images)
-        self._session.run_with_iobinding(binding, options)  # captures at the shape's first run, replays from then on
-        return returned.numpy()
+        with TURNS.run() if images.shape in self._captured.shapes else TURNS.capture():
+            if images.shape not in self._shapes:
+                self._shapes[images.shape] = self._allocate(images.shape)
+            binding, options, received, returned = self._shapes[images.shape]
+            received.update_inplace(images)
+            self._session.run_with_iobinding(binding, options)
+            self._captured.shapes.add(images.shape)
+            return returned.numpy()
 
     def resident(self, images: Images) -> Callable[[], None]:
         """Run again and again on the images as they lie on the device; each call returns when the result is there."""

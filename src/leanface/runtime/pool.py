@@ -4,7 +4,6 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
 
@@ -28,10 +27,12 @@ class Pool:
         self._runtime = runtime
         self._room = runtime.streams + (runtime.streams if waiting is None else waiting)
         self._slots = threading.Semaphore(self._room)
-        self._free: SimpleQueue[int] = SimpleQueue()
-        for stream in range(runtime.streams):
-            self._free.put(stream)
-        self._executor = ThreadPoolExecutor(runtime.streams, thread_name_prefix=f"{runtime.name}-stream")
+        # A thread keeps its stream: onnxruntime's CUDA graphs belong to the thread that captured them.
+        self._own = threading.local()
+        streams = iter(range(runtime.streams))
+        self._executor = ThreadPoolExecutor(
+            runtime.streams, f"{runtime.name}-stream", initializer=lambda: setattr(self._own, "stream", next(streams))
+        )
 
     @property
     def room(self) -> int:
@@ -91,8 +92,4 @@ class Pool:
         self.close(cancel=error is not None)
 
     def _run(self, images: Images) -> Coefficients:
-        stream = self._free.get()
-        try:
-            return self._runtime.run(images, stream)
-        finally:
-            self._free.put(stream)
+        return self._runtime.run(images, self._own.stream)

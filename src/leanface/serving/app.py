@@ -15,6 +15,7 @@ from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from leanface.errors import ArtifactError, BackendError
@@ -190,6 +191,15 @@ def create_app(
     async def misasked(request: Request, error: RequestValidationError) -> Response:
         wrong = "; ".join(f"{found['loc'][-1]}: {found['msg']}" for found in error.errors())
         return await refused(request, RefusedRequest("bad_query", wrong))
+
+    @app.exception_handler(HTTPException)
+    async def misdirected(request: Request, error: HTTPException) -> Response:
+        """FastAPI's own refusals, 404 and 405, in the form of all others."""
+        asked = f"there is no {request.method} {request.url.path}; /docs describes what there is."
+        kind = "wrong_method" if error.status_code == 405 else "not_found"
+        answer = await refused(request, RefusedRequest(kind, asked))
+        answer.headers.update(error.headers or {})
+        return answer
 
     @app.post(
         "/v1/reconstruct",

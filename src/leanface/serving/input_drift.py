@@ -89,7 +89,7 @@ def markdown(drift: InputDrift) -> str:
     """Tables to read."""
     low, high = UNUSUAL
     lines = [
-        f"| {len(drift.names)} faces | median | of training | beyond its 1 to 99 % | KS distance | limit | |",
+        f"| faces: {len(drift.names)} | median | of training | beyond its 1 to 99 % | KS distance | limit | |",
         "|---|--:|--:|--:|--:|--:|---|",
     ]
     for place, (name, shift) in zip(drift.percentiles.T, drift.shifts.items(), strict=True):

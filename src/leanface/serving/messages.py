@@ -11,6 +11,8 @@ Texture = Literal[0, 512, 1024, 2048]
 STATUS: dict[str, int] = {
     "not_a_photo": 400,
     "unauthorized": 401,
+    "not_found": 404,
+    "wrong_method": 405,
     "slow_upload": 408,
     "too_large": 413,
     "bad_query": 422,

@@ -11,7 +11,7 @@ from leanface.comparison.page import print_table, shown_names, write_page
 from leanface.comparison.trials import Row, row_of
 from leanface.errors import ArtifactError
 from leanface.report.gate import gate_lines, require_gates
-from leanface.sweep.experiments import apply_experiment, experiment_names, read_output, read_tree
+from leanface.sweep.experiments import apply_experiment, cache_folder, experiment_names, read_output, read_tree
 from leanface.sweep.trials import read_trials
 
 FACES_MAX = 8
@@ -37,7 +37,14 @@ def compare(names: Sequence[str], sweep: str | None, console: Console) -> Path:
         raise ArtifactError("there is no experiment to compare; `leanface sweep -m prune.ratio=0.3,0.5` makes some.")
     print_table(rows, console)
     sheet = paths.evaluation_dir(paths.DEPLOYED) / "faces.png"
-    faces = {name: png for name in shown_names(rows)[:FACES_MAX] if (png := read_output(sheet, name)) is not None}
+    shown, cache = shown_names(rows)[:FACES_MAX], cache_folder()
+    faces = {name: png for name in shown if (png := read_output(sheet, name, cache)) is not None}
+    if absent := [name for name in shown if name not in faces]:
+        console.print(
+            f"Without the faces of {', '.join(absent)}, which are not in DVC's cache here; `dvc exp pull origin NAME` "
+            "fetches them.",
+            highlight=False,
+        )
     page = paths.COMPARISONS / f"{title}.html"
     write_page(title, rows, faces, page)
     console.print(f"Written: {page}", highlight=False)

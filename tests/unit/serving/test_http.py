@@ -121,6 +121,18 @@ def test_every_refusal_says_why(server: Server, body: bytes, query: str, status:
     assert len(reply.json()["detail"]) > 10
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status", "kind"),
+    [("GET", "/v1/nothing", 404, "not_found"), ("GET", "/v1/reconstruct", 405, "wrong_method")],
+)
+def test_wrong_addresses_are_refused_in_the_same_form(
+    server: Server, method: str, path: str, status: int, kind: str
+) -> None:
+    reply = server.ask(method, path)
+    assert (reply.status, reply.json()["error"]) == (status, kind)
+    assert path in reply.json()["detail"]
+
+
 def test_photos_without_a_face_and_bombs_are_refused(server: Server, faceless: bytes, bomb: bytes) -> None:
     assert (server.read(faceless).status, server.read(faceless).json()["error"]) == (422, "no_face")
     assert (server.read(bomb).status, server.read(bomb).json()["error"]) == (413, "too_large")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from mlflow import MlflowClient
 from rich.console import Console
 
@@ -15,6 +16,7 @@ from leanface.comparison.trials import Row, front, recommended
 from leanface.errors import ArtifactError, GateError, LeanFaceError
 from leanface.sweep.app import main
 from leanface.sweep.compare import compare, promote
+from leanface.sweep.experiments import cache_folder, read_output
 from leanface.sweep.trials import read_trials
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -75,6 +77,24 @@ def test_a_sweep_is_compared_and_what_fails_its_gates_is_not_promoted(toy: Path)
     assert "ratio: 0.5" in Path("params.yaml").read_text()
     with pytest.raises(ArtifactError, match="no experiment 'nothing'"):
         promote("nothing")
+
+
+def test_an_output_is_found_in_the_cache_as_the_experiment_left_it(toy: Path) -> None:
+    pipeline = yaml.safe_load(Path("dvc.yaml").read_text())
+    command = "mkdir -p pictures/int8 && cp distill.txt pictures/int8/faces.png"
+    pipeline["stages"]["pictures"] = {"cmd": command, "deps": ["distill.txt"], "outs": ["pictures"]}
+    Path("dvc.yaml").write_text(yaml.safe_dump(pipeline))
+    main(["-m", "prune.ratio=0.3,0.4", "name=two"])
+    cache = cache_folder()
+    for trial in read_trials("two"):
+        expected = f"{trial.varied['prune.ratio']} 4".encode()
+        assert read_output(Path("distill.txt"), trial.name, cache) == expected
+        assert read_output(Path("pictures/int8/faces.png"), trial.name, cache) == expected
+        assert read_output(Path("pictures/int8/photos.png"), trial.name, cache) is None
+        assert read_output(Path("nothing/faces.png"), trial.name, cache) is None
+        assert read_output(Path("pictures/int8/faces.png"), trial.name, toy / "another") is None
+    with pytest.raises(ArtifactError, match="no experiment 'nothing'"):
+        read_output(Path("distill.txt"), "nothing", cache)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # MLflow's

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from leanface.errors import ConfigError, LeanFaceError
 from leanface.sweep.app import main
@@ -24,6 +25,19 @@ Start = Callable[..., subprocess.Popen[str]]
 def waiting() -> list[dict]:
     """What MLflow would get."""
     return [json.loads(path.read_text()) for path in Path(".cache/mlflow-outbox").glob("*.json")]
+
+
+def test_what_git_keeps_is_shared_too_where_it_is_a_metric(toy: Path, ran: Ran) -> None:
+    """As `benchmark` is in dvc.yaml: another sweep with the same parameters measures nothing."""
+    pipeline = yaml.safe_load(Path("dvc.yaml").read_text())
+    pipeline["stages"]["report"]["metrics"] = pipeline["stages"]["report"].pop("outs")
+    Path("dvc.yaml").write_text(yaml.safe_dump(pipeline))
+    for name in ("one", "two"):
+        main(["-m", "prune.ratio=0.3", f"name={name}"])
+    assert ran() == {"configure": 2, "teacher": 1, "prune": 1, "distill": 1, "report": 1}
+    (first,), (second,) = read_trials("one"), read_trials("two")
+    assert first.name != second.name
+    assert first.values == second.values == pytest.approx([1.7])
 
 
 def test_a_grid_runs_shared_stages_once_goes_on_after_failures_and_does_not_run_twice(
