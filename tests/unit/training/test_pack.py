@@ -8,34 +8,34 @@ import torch
 from tests.unit.data.test_prepare import DATA
 
 from leanface import bundle, paths
+from leanface.config import load_config
 from leanface.data.datamodule import Stream
 from leanface.errors import ArtifactError
 from leanface.networks.packed import load_packed, statistics_of
 from leanface.networks.resnet import FaceReconstructionNet
+from leanface.stages import configure
 from leanface.training import pack
 from leanface.training.batch_norm import measure_batch_norm
 
 
-def test_each_size_has_the_statistics_of_the_packed_weights(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_size_has_the_statistics_of_the_packed_weights(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configure.run()
     torch.manual_seed(0)
-    network, out = FaceReconstructionNet().eval(), tmp_path / "out.npz"
-    bundle.save_bundle(network, bundle.new_spec(network, 64), tmp_path / "bundle")
-    command = f"pack {tmp_path / 'bundle'} {out} --sizes 32 64 --batch-size 2 --config {root / paths.CONFIG}"
-    monkeypatch.setattr(sys, "argv", command.split())
+    network = FaceReconstructionNet().eval()
+    bundle.save_bundle(network, bundle.new_spec(network, 64), Path("bundle"))
+    monkeypatch.setattr(sys, "argv", ["pack", "bundle", "out.npz", "--sizes", "32", "64", "--batch-size", "2"])
+    before = set(project.iterdir())
     pack.main()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "out.npz"]
+    assert set(project.iterdir()) - before == {project / "out.npz"}
 
-    config = pack.load_config(root / paths.CONFIG)
-    stream, found = Stream(config.data, (32, 64), torch.device("cpu")), {}
-    for size in (32, 64):
-        packed = load_packed(out, size)
-        found[size] = statistics_of(packed)
-        measure_batch_norm(packed, (images / 255.0 for images in stream.statistics_images(size, config.seed, 2)))
-        for name, value in statistics_of(packed).items():
-            torch.testing.assert_close(value, found[size][name], rtol=1e-3, atol=1e-5)
-    assert all(not torch.allclose(value, found[64][name], rtol=1e-3) for name, value in found[32].items())
+    config = load_config(paths.CONFIG)
+    stream = Stream(config.data, (32,), torch.device("cpu"))
+    packed = load_packed(Path("out.npz"), 32)
+    found, larger = statistics_of(packed), statistics_of(load_packed(Path("out.npz"), 64))
+    assert all(not torch.allclose(value, larger[name], rtol=1e-3) for name, value in found.items())
+    measure_batch_norm(packed, (images / 255.0 for images in stream.statistics_images(32, config.seed, 2)))
+    for name, value in statistics_of(packed).items():
+        torch.testing.assert_close(value, found[name], rtol=1e-3, atol=1e-5)
 
 
 def test_a_narrow_network_is_refused(small_network: FaceReconstructionNet, tmp_path: Path) -> None:
