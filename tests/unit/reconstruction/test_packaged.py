@@ -44,3 +44,13 @@ def test_its_errors_are_those_of_its_card(model: MorphableModel, test_faces: Fac
     # Processors round INT8 sums differently, and rendered bytes may differ by a level.
     for reference, name in ((truth, "vertex_error_mm"), (original, "vertex_to_original_mm")):
         assert mean_errors(model, answers, reference)["vertex_mm"] == pytest.approx(SCORES[name], rel=0.03)
+
+
+def test_the_teacher_for_224_px_reads_better_at_112_too(model: MorphableModel, test_faces: FaceDataset) -> None:
+    truth = torch.from_numpy(test_faces.coefficients)
+    default, newer = (
+        mean_errors(model, predict(load_packed(path, test_faces.images.shape[-1]), test_faces), truth)
+        for path in (paths.PRETRAINED_TEACHER, paths.TEACHER_224)
+    )
+    for name, ratio in {"identity_mm": 0.92, "vertex_mm": 0.92, "rotation_deg": 0.92}.items():
+        assert newer[name] < ratio * default[name], name
