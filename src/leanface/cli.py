@@ -210,7 +210,11 @@ def _offline_pack(arguments: argparse.Namespace) -> None:
     from leanface.offline.pack import pack
 
     packed = pack(
-        arguments.folder, arguments.stages.split(","), int(arguments.part_mib * 2**20), weights=not arguments.no_weights
+        arguments.folder,
+        arguments.stages.split(","),
+        int(arguments.part_mib * 2**20),
+        reports=arguments.reports.split(",") if arguments.reports else (),
+        weights=not arguments.no_weights,
     )
     print(f"{packed.size_bytes / 1e6:.1f} MB in {len(packed.parts)} parts: {', '.join(map(str, packed.parts))}")
 
@@ -402,6 +406,7 @@ def _add_offline(commands: Any) -> None:
     pack = actions.add_parser("pack", help="write reports, logs and half-size weights as a few files")
     pack.add_argument("folder", type=Path)
     pack.add_argument("--stages", required=True, metavar="A,B", help="whose weights and reports are taken")
+    pack.add_argument("--reports", metavar="A,B", help="stages whose reports are taken without their weights")
     pack.add_argument("--part-mib", type=float, default=16.0, help="size of a file (default: 16)")
     pack.add_argument("--no-weights", action="store_true", help="reports only, of one of many runs")
     pack.set_defaults(run=_offline_pack)

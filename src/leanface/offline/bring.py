@@ -50,7 +50,7 @@ def import_run(folder: Path, name: str, *, keep_only: bool = False) -> Path:
         raise ArtifactError(f"{target} exists already; choose another --name, or remove it.")
     run = unpack(folder, target)
     try:
-        taken = [] if keep_only else [title for title in INSTALLED if title in run.steps and run.steps[title].outputs]
+        taken = [] if keep_only else whole(run)
         differences = {} if keep_only else check(target, run, taken)
     except Exception:
         shutil.rmtree(target)
@@ -83,6 +83,16 @@ def import_run(folder: Path, name: str, *, keep_only: bool = False) -> Path:
     except TrackingError as error:  # all else is done
         logger.warning("%s", error)
     return target
+
+
+def whole(run: Run) -> list[str]:
+    """Which of `INSTALLED` came with all their outputs; those that came with some, if none did."""
+    came = [title for title in INSTALLED if title in run.steps and run.steps[title].outputs]
+    steps = read_steps()
+    complete = [title for title in came if set(map(str, steps[title].outputs)) <= run.steps[title].outputs.keys()]
+    if complete and (reports := [title for title in came if title not in complete]):
+        logger.info("only in %s, without their weights: the reports of %s", paths.RUNS, ", ".join(reports))
+    return complete or came
 
 
 def check(target: Path, run: Run, titles: Sequence[str]) -> dict[str, str]:

@@ -31,7 +31,9 @@ class Packed(NamedTuple):
     size_bytes: int
 
 
-def pack(folder: Path, stages: Sequence[str], part_bytes: int, *, weights: bool = True) -> Packed:
+def pack(
+    folder: Path, stages: Sequence[str], part_bytes: int, *, reports: Sequence[str] = (), weights: bool = True
+) -> Packed:
     """Write the run into `folder`, in parts of at most `part_bytes`.
 
     Faces, ONNX files and engines stay behind: they are made again from what is packed.
@@ -39,13 +41,18 @@ def pack(folder: Path, stages: Sequence[str], part_bytes: int, *, weights: bool 
     Args:
         stages: whose weights and reports are taken, by title or, for every variant, by name; the logs and the records
             for MLflow of all steps are.
+        reports: stages whose reports alone are taken.
         weights: False takes the reports alone, of one of many runs.
 
     Raises:
         ArtifactError: nothing was run, or a step's output has changed since.
     """
     run = load_run()
-    chosen = {title: done for title, done in run.steps.items() if {title, title.partition("@")[0]} & set(stages)}
+    whole = set(stages) if weights else set[str]()
+    named = {*stages, *reports}
+    chosen = {title: done for title, done in run.steps.items() if _names(title) & named}
+    if absent := named - {name for title in run.steps for name in _names(title)}:
+        logger.warning("not run, so not packed: %s", ", ".join(sorted(absent)))
     for title, done in chosen.items():
         for path, expected in done.outputs.items():
             if object_id(Path(path)) != expected:
@@ -62,7 +69,7 @@ def pack(folder: Path, stages: Sequence[str], part_bytes: int, *, weights: bool 
                 if path.is_dir():
                     archive.add(path)
             for title, done in chosen.items():
-                outputs = [Path(path) for path in done.outputs if weights or not is_bundle(Path(path))]
+                outputs = [p for p in map(Path, done.outputs) if _names(title) & whole or not is_bundle(p)]
                 size_bytes = sum(_add(archive, path) for path in outputs)
                 logger.info("%s: %.1f MB", title, size_bytes / 1e6)
         size_bytes = file.tell()
@@ -132,6 +139,11 @@ def put(source: Path, target: Path) -> None:
             shutil.copytree(source, new, dirs_exist_ok=True)
     else:
         shutil.copy(source, target)
+
+
+def _names(title: str) -> set[str]:
+    """What a step may be called: `export@distilled_fp16`, or `export` with the other variants."""
+    return {title, title.partition("@")[0]}
 
 
 def _add(archive: tarfile.TarFile, path: Path) -> int:

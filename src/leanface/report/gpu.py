@@ -1,10 +1,11 @@
-"""A GPU's benchmark as tables and a picture: every way to run a network there against the original in PyTorch FP32."""
+"""A GPU's run as tables and pictures: speed against the original in PyTorch FP32 there, and quality."""
 
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -13,6 +14,7 @@ from leanface.errors import ArtifactError
 from leanface.report import tables
 from leanface.report.figures import COLOURS
 from leanface.report.files import Json, read_json, write_json, write_text
+from leanface.report.proof import ERRORS, check_goals, ratios, read_evaluations
 from leanface.report.sheet import save_figure
 from leanface.report.sources import STAGE_REPORTS
 from leanface.report.summary import BASELINE, measured
@@ -29,6 +31,18 @@ TARGETS = {
     "memory_ratio": ("Times less GPU memory, largest batch", 8.0),
 }
 """What the best way to run a compressed network was to reach against the original in PyTorch FP32 in the same run."""
+
+TEACHER_PICTURES = {
+    "teacher_photos": (paths.TEACHER_REPORT / "reconstructions.png", "What the original reads from photos and faces"),
+    "teacher_errors": (paths.TEACHER_REPORT / "errors.png", "Errors of the original by yaw and by image size"),
+}
+
+PROOF_PICTURES = {
+    "faces": "Test faces: the original beside Light INT8",
+    "photos": "Photos: the original beside Light INT8",
+    "heatmap": "Where on the face Light INT8 differs",
+}
+"""Of stage evaluate's folder of the deployed network."""
 
 DASHES = {"torch_cuda": "-", "torch_cuda_graph": "--", "torch_compiled": ":", "onnxruntime_cuda": "-."}
 
@@ -57,6 +71,8 @@ class Line:
 def write_results(run: Path, folder: Path, cpu: Path | None = None) -> Json:
     """Write README.md, speed.png, summary.json and the raw records of a GPU's run; returns the summary.
 
+    Quality and pictures of faces too, if the run has the reports of stages evaluate and teacher.
+
     Args:
         run: a folder that `leanface import-run` made, or a project's own.
         cpu: benchmark.json of the same networks on a CPU, to stand beside it.
@@ -71,16 +87,22 @@ def write_results(run: Path, folder: Path, cpu: Path | None = None) -> Json:
         for name, path in STAGE_REPORTS.items()
         if (run / path / "metrics.json").is_file()
     }
+    evaluations = read_evaluations(run)
+    config: Json = yaml.safe_load((run / paths.CONFIG).read_text()) if (run / paths.CONFIG).is_file() else {}
     lines = lines_of(benchmark)
     summary: Json = {
         "device": benchmark["device"],
         "commit": provenance.get("commit"),
         "image_size": benchmark["settings"]["image_size"],
         "targets": check_targets(lines),
+        "goals": check_goals(evaluations, config.get("evaluate", {}).get("gates")),
+        "ratios": ratios(evaluations),
+        "quality": {name: evaluation["measures"] for name, evaluation in evaluations.items()},
         "stages": stages,
     }
     folder.mkdir(parents=True, exist_ok=True)
     save_speed(lines, folder / "speed.png")
+    compressed = {name: evaluation for name, evaluation in evaluations.items() if name != BASELINE}
     context: dict[str, Any] = {
         "summary": summary,
         "lines": lines,
@@ -94,6 +116,17 @@ def write_results(run: Path, folder: Path, cpu: Path | None = None) -> Json:
         "targets": TARGETS,
         "steps": tables.steps(stages),
         "step_measures": list(tables.STEP_MEASURES.values()),
+        "evaluations": evaluations,
+        "qualities": [
+            (title, list(found), tables.quality(found, measures))
+            for title, found, measures in (
+                ("Against the original", compressed, tables.AGAINST_ORIGINAL),
+                ("Against truth", evaluations, tables.AGAINST_TRUTH),
+            )
+            if found
+        ],
+        "ratio_names": {measure: tables.AGAINST_TRUTH[measure] for measure in ERRORS},
+        "pictures": copy_pictures(run, folder),
         "device": list(tables.flatten(benchmark["device"])),
         "variant_names": tables.VARIANT_NAMES,
         "runtime_names": tables.RUNTIME_NAMES,
@@ -102,10 +135,25 @@ def write_results(run: Path, folder: Path, cpu: Path | None = None) -> Json:
     write_json(folder / "benchmark.json", benchmark)
     if provenance:
         write_json(folder / "provenance.json", provenance)
+    if evaluations:
+        write_json(folder / "evaluations.json", evaluations)
     if (run / paths.CONFIG).is_file():
         shutil.copy(run / paths.CONFIG, folder / "config.yaml")
     write_json(folder / "summary.json", summary)
     return summary
+
+
+def copy_pictures(run: Path, folder: Path) -> dict[str, str]:
+    """Copy the run's pictures of faces into `folder`; their file names and captions."""
+    proof = run / paths.evaluation_dir(paths.DEPLOYED)
+    wanted = {name: (run / path, caption) for name, (path, caption) in TEACHER_PICTURES.items()}
+    wanted |= {name: (proof / f"{name}.png", caption) for name, caption in PROOF_PICTURES.items()}
+    copied: dict[str, str] = {}
+    for name, (path, caption) in wanted.items():
+        if path.is_file():
+            shutil.copy(path, folder / f"{name}.png")
+            copied[f"{name}.png"] = caption
+    return copied
 
 
 def lines_of(benchmark: Json) -> list[Line]:

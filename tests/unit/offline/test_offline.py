@@ -161,6 +161,10 @@ stages:
     cmd: "false"
     deps: [models/pruned]
     outs: [{reports/benchmark.json: {cache: false}}]
+  teacher:
+    cmd: "false"
+    deps: [data/faces]
+    outs: [models/teacher, reports/teacher]
 """
 
 
@@ -188,6 +192,9 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_network) -> Pat
     round_bundle(paths.PRUNED)
     paths.PRUNE_REPORT.mkdir()
     (paths.PRUNE_REPORT / "metrics.json").write_text("{}\n")
+    bundle.save_bundle(small_network, bundle.new_spec(small_network, 64), paths.TEACHER)
+    paths.TEACHER_REPORT.mkdir()
+    (paths.TEACHER_REPORT / "metrics.json").write_text("{}\n")
     paths.BENCHMARK.write_text('{"rows": []}\n')
     run = Run(device={"gpus": [{"name": "Great GPU"}], "cpu": "some"})
     for step in read_steps().values():
@@ -200,7 +207,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_network) -> Pat
     with tracking.stage_run("prune", {}, {}) as piece:
         piece.log({"loss": 0.25}, 2)
     tracking.take_outbox(paths.RECORDS, 0.0)
-    packed = pack(tmp_path / "parts", ["prune", "benchmark"], 2**20)
+    packed = pack(tmp_path / "parts", ["prune", "benchmark"], 2**20, reports=["teacher"])
     assert len(packed.parts) >= 3
     assert packed.size_bytes == sum(part.stat().st_size for part in packed.parts)
     monkeypatch.chdir(here)
@@ -222,6 +229,9 @@ def test_a_run_is_taken_over_with_its_provenance(there: Path) -> None:
     assert provenance["commit"] == head
     assert provenance["device"]["gpus"][0]["name"] == "Great GPU"
     assert provenance["installed"] == ["prune"]
+    assert (folder / paths.TEACHER_REPORT / "metrics.json").is_file(), "its report alone was packed"
+    assert not (folder / paths.TEACHER).exists()
+    assert not paths.TEACHER_REPORT.exists(), "of a network that is not here"
     assert Path("runs/first.dvc").is_file()
     lock = yaml.safe_load(Path("dvc.lock").read_text())
     assert list(lock["stages"]) == ["prune"]

@@ -1,6 +1,7 @@
 """The tables of a GPU's run: ratios to the original in the same run, targets reached and missed, what did not run."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +119,50 @@ def test_the_results_are_written_by_code_with_all_that_ran_and_all_that_did_not(
     assert {path.name for path in folder.iterdir()} == {
         "README.md", "benchmark.json", "config.yaml", "provenance.json", "speed.png", "summary.json",
     }  # fmt: skip
+
+
+def test_quality_and_pictures_are_shown_where_the_run_has_them(
+    benchmark: dict[str, Any], run: Path, tmp_path: Path
+) -> None:
+    scores = {
+        "original_fp32": {"truth_identity_mm": 0.98, "truth_rotation_deg": 1.5},
+        "distilled_fp32": {"truth_identity_mm": 1.176, "truth_rotation_deg": 1.5},
+        "quantized_int8": {"truth_identity_mm": 1.18, "ssim": 0.99612, "ssim_face": 0.9851, "mse": 0.0004},
+    }
+    for variant, values in scores.items():
+        file = paths.evaluation_dir(variant) / "metrics.json"
+        contents = json.loads(file.read_text())
+        for measure, value in values.items():
+            contents["measures"][measure] = {"mean": value, "low": value, "high": value}
+        file.write_text(json.dumps(contents))
+    paths.BENCHMARK.write_text(json.dumps(benchmark))
+    paths.CONFIG.write_text("evaluate: {gates: {uv_ssim_min: 0.982, mse_max: 0.005}}\n")
+    folder = tmp_path / "results"
+    summary = write_results(run, folder)
+
+    goals = {(goal["variant"], goal["name"]): (goal["value"], goal["passed"]) for goal in summary["goals"]}
+    assert goals["original_fp32", "Identity to truth (mm)"] == (0.98, True)
+    assert goals["original_fp32", "Rotation to truth (degrees)"] == (1.5, False)
+    assert goals["distilled_fp32", "Identity to truth, times the original's"] == (pytest.approx(1.2), False)
+    assert goals["quantized_int8", "Identity to truth, times the distilled"] == (pytest.approx(1.18 / 1.176), True)
+    assert goals["quantized_int8", "UV SSIM to the original"] == (0.99612, False)
+    assert goals["quantized_int8", "Gate: UV SSIM to the original"] == (0.99612, True)
+    assert summary["ratios"]["distilled_fp32"]["truth_rotation_deg"] == pytest.approx(1)
+    page = (folder / "README.md").read_text()
+    for line in (
+        "| UV SSIM to the original | Light INT8 | 0.9961 | ≥ 0.997 | **missed** |",
+        "| Gate: re-rendered MSE to the original | Light INT8 | 0.0004 | ≤ 0.005 | met |",
+        "| Against the original | Light | Light FP16 | Light INT8 |\n|---|--:|--:|--:|\n| UV SSIM (texture",
+        "| Original | Light | Light FP16 | Light INT8 |\n|---|--:|--:|--:|--:|\n| Identity (mm) | 0.980 | 1.18",
+        "error against truth | Light | Light FP16 | Light INT8 |\n|---|--:|--:|--:|\n| Identity (mm) | 1.200",
+    ):
+        assert line in page, line
+    for picture in ("faces", "photos", "heatmap", "teacher_photos", "teacher_errors"):
+        assert f"]({picture}.png)" in page
+        assert (folder / f"{picture}.png").is_file()
+    assert json.loads((folder / "evaluations.json").read_text()).keys() == set(paths.VARIANTS)
+
+    shutil.rmtree(paths.evaluation_dir("original_fp32"))
+    summary = write_results(run, tmp_path / "without")
+    assert summary["ratios"] == {}, "to what is not there"
+    assert {goal["variant"] for goal in summary["goals"]} == {"quantized_int8"}
