@@ -145,7 +145,8 @@ def test_students_of_several_sizes_are_shared_among_processes_and_drawn_over_the
     assert "MACs" in header
 
     monkeypatch.setattr(latency, "BATCHES", {"torch": (1,), "torch_cuda": (1,), "torch_cuda_graph": (1,)})
-    monkeypatch.setattr(latency, "TIMING", {"warmup": 1, "window": 2, "windows_max": 3})
+    monkeypatch.setattr(latency, "WINDOW", 2)
+    monkeypatch.setattr(latency, "WINDOWS_MAX", 3)
     latency.main(folder)
     rows = read_json(folder / LATENCY)["rows"]
     times = {row["variant"]: row["p50_ms"] for row in rows}
