@@ -29,6 +29,9 @@ from leanface.runtime import open_runtime
 BATCHES = {"torch": (1,), "torch_cuda": (1, 64), "torch_cuda_graph": (1, 64)}
 """PyTorch in FP32, and on a GPU in FP16 as CUDA graphs."""
 
+WARMUP, WINDOW, WINDOWS_MAX = 5, 20, 6
+"""See `leanface.metrics.latency.measure_latency`."""
+
 Widths = Mapping[str, tuple[int, int]]
 
 
@@ -62,7 +65,7 @@ def measure(widths: Mapping[str, Widths], image_size: int) -> list[Json]:
                         if opened.on_gpu
                         else lambda opened=opened, batched=batched: opened.run(batched)
                     )
-        timings = measure_latency(calls, warmup=5, window=20, windows_max=6, stability=0.05)
+        timings = measure_latency(calls, warmup=WARMUP, window=WINDOW, windows_max=WINDOWS_MAX, stability=0.05)
         calls.clear()
     return [
         {"variant": name, "runtime": runtime, "batch": batch, "p50_ms": timing.p50_ms, "status": timing.status}

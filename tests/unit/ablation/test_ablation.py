@@ -144,7 +144,9 @@ def test_students_of_several_sizes_are_shared_among_processes_and_drawn_over_the
     header = (folder / "table.md").read_text().splitlines()[0]
     assert "MACs" in header
 
-    monkeypatch.setattr(latency, "BATCHES", {"torch": (2,), "torch_cuda": (2,), "torch_cuda_graph": (2,)})
+    monkeypatch.setattr(latency, "BATCHES", {"torch": (1,), "torch_cuda": (1,), "torch_cuda_graph": (1,)})
+    monkeypatch.setattr(latency, "WINDOW", 2)
+    monkeypatch.setattr(latency, "WINDOWS_MAX", 3)
     latency.main(folder)
     rows = read_json(folder / LATENCY)["rows"]
     times = {row["variant"]: row["p50_ms"] for row in rows}
