@@ -17,7 +17,7 @@ ASSETS = Path(__file__).parent / "assets"
 PACKAGED_MORPHABLE_MODEL = ASSETS / "morphable_model.npz"
 PRETRAINED_TEACHER = ASSETS / "teacher.npz"
 TEACHER_224 = ASSETS / "teacher_224.npz"
-"""More accurate, with statistics for several image sizes; see docs/results/teacher/seventh/README.md."""
+"""More accurate, with statistics for several image sizes; see docs/results/teacher_224/README.md."""
 PACKAGED_MODEL = ASSETS / "leanface_int8.onnx"
 """The compressed network that `leanface reconstruct` uses unless told otherwise."""
 PACKAGED_CARD = PACKAGED_MODEL.with_suffix(".md")

@@ -1,5 +1,6 @@
 """`leanface ablate distill`: every variant from the same data and number of steps, measured on the val split."""
 
+import functools
 import logging
 import time
 from pathlib import Path
@@ -97,7 +98,23 @@ class _Lab:
         self._device = resolve_device(config.machine)
         self._answers = predict(self._original.to(self._device), self._val)
         self._original.to("cpu")
+        self._renderer = Renderer(self._model, self._val.image_size, config.data.supersample)
+        self._uv_map = UvMap(self._model, config.evaluate.uv_size)
         self._students: dict[str, tuple[FaceReconstructionNet, Kept]] = {}
+
+    @functools.cached_property
+    def _digests(self) -> dict[str, str]:
+        return {"teacher": bundle.digest(paths.TEACHER)}
+
+    @functools.cached_property
+    def _pipelines_digests(self) -> dict[str, str]:
+        return {"parent": bundle.digest(paths.PRUNED)} | self._digests
+
+    @functools.cached_property
+    def _originals(self) -> dict[str, float]:
+        """Errors to truth of the original, and its cost."""
+        errors = reference_errors(self._model, {"": self._answers}, self._val.truth())
+        return {name.removeprefix("/"): value for name, value in errors.items()} | self._cost(self._original)
 
     def mark(self, variant: Variant) -> str:
         """Tells the conditions of one variant from those of any other."""
@@ -128,11 +145,10 @@ class _Lab:
             metrics = self._measure(predict(student, self._val)) | self._cost(student)
             metrics |= {"best_step": trained.best_step, "seconds": trained.seconds}
             record.log(metrics, 0)
-        errors = reference_errors(model, {"": self._answers}, self._val.truth())
         return {
             "variant": variant.model_dump(mode="json"),
             "metrics": metrics,
-            "original": {name.removeprefix("/"): value for name, value in errors.items()} | self._cost(original),
+            "original": self._originals,
             "image_size": self._val.image_size,
             "widths": widths_of(student),
             "history": trained.history,
@@ -149,8 +165,7 @@ class _Lab:
         return self._students[key]
 
     def _parents(self, settings: Prune | None) -> dict[str, str]:
-        teacher = {"teacher": bundle.digest(paths.TEACHER)}
-        return teacher if settings is not None else {"parent": bundle.digest(paths.PRUNED)} | teacher
+        return self._digests if settings is not None else self._pipelines_digests
 
     def _cost(self, network: FaceReconstructionNet) -> dict[str, float]:
         macs, parameters = macs_and_parameters(network, self._val.image_size)
@@ -161,8 +176,6 @@ class _Lab:
         """Geometry against the original (teacher/...) and truth (truth/...), likeness to the original (ssim, ...)."""
         model, answers = self._model, self._answers
         errors = reference_errors(model, {"": predicted}, {"teacher": answers, **self._val.truth()})
-        renderer = Renderer(model, self._val.image_size, self._config.data.supersample)
         pair = predicted[:RENDERED], answers[:RENDERED]
-        uv_map = UvMap(model, self._config.evaluate.uv_size)
-        likeness = uv_likeness(model, uv_map, *pair) | render_likeness(renderer, *pair)
+        likeness = uv_likeness(model, self._uv_map, *pair) | render_likeness(self._renderer, *pair)
         return {name.removeprefix("/"): value for name, value in errors.items()} | means(likeness)

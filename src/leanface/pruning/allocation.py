@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from leanface.config import Prune
 from leanface.errors import ArtifactError, ConfigError
 from leanface.pruning.cost_share import CostShare
 from leanface.pruning.scopes import Counts, least_left
@@ -41,6 +42,15 @@ def read_errors(path: Path) -> Errors:
         raise ArtifactError(f"{path} is missing; run `dvc repro analyze`.") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path} is no sensitivity report ({error!r}); run `dvc repro -f analyze`.") from None
+
+
+def errors_for(settings: Prune, path: Path) -> Errors:
+    """What stage analyze measured, if the allocation goes by it.
+
+    Raises:
+        ArtifactError: as `read_errors`.
+    """
+    return read_errors(path) if settings.allocation == "sensitivity" else {}
 
 
 def sensitive_counts(

@@ -136,7 +136,7 @@ class Runtime(ABC):
         try:
             coefficients = self._infer(images, stream)
         except Exception as error:  # the libraries' exceptions have no common base
-            raise BackendError(f"{self.name} failed: {type(error).__name__}: {error}") from error
+            raise self._failure(error) from error
         if coefficients.shape != (len(images), COUNT) or coefficients.dtype != np.float32:
             raise BackendError(
                 f"{self.name} returned {coefficients.dtype} {coefficients.shape}; "
@@ -152,10 +152,24 @@ class Runtime(ABC):
         It is valid until the stream is used otherwise.
 
         Raises:
-            BackendError: as `run`.
+            BackendError: as `run`, here and in each call.
         """
         self.run(images, stream)  # checks, allocates and warms up
-        return self._resident(images, stream)
+        try:
+            compute = self._resident(images, stream)
+        except Exception as error:
+            raise self._failure(error) from error
+
+        def call() -> None:
+            try:
+                compute()
+            except Exception as error:
+                raise self._failure(error) from error
+
+        return call
+
+    def _failure(self, error: Exception) -> BackendError:
+        return BackendError(f"{self.name} failed: {type(error).__name__}: {error}")
 
     @final
     def close(self) -> None:

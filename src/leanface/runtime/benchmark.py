@@ -317,8 +317,8 @@ def _noting(failures: dict[Key, BackendError], key: Key, call: Callable[[], obje
         if key not in failures:
             try:
                 call()
-            except (BackendError, RuntimeError) as error:  # RuntimeError: PyTorch's, when a GPU's memory is full
-                failures[key] = BackendError(str(error))
+            except BackendError as error:  # a GPU's memory may be full
+                failures[key] = error
 
     return noting
 

@@ -8,7 +8,7 @@ from leanface.data.dataset import FaceDataset
 from leanface.face.morphable_model import load_morphable_model
 from leanface.metrics.geometry import predict, reference_errors
 from leanface.networks.resnet import widths_of
-from leanface.pruning.allocation import read_errors
+from leanface.pruning.allocation import errors_for
 from leanface.pruning.cost import layer_costs
 from leanface.pruning.report import plot_widths, recovered, size_metrics, write_layers
 from leanface.pruning.stepwise import prune as prune_network
@@ -19,8 +19,7 @@ def run(*, prune: Prune, seed: int) -> dict[str, float]:
     teacher, parent = bundle.load_network(paths.TEACHER)
     model = load_morphable_model(paths.MORPHABLE_MODEL)
     images = train.head(prune.calibration_count).images
-    errors = read_errors(paths.SENSITIVITY) if prune.allocation == "sensitivity" else {}
-    pruned = prune_network(teacher, prune, images, model, errors, seed)
+    pruned = prune_network(teacher, prune, images, model, errors_for(prune, paths.SENSITIVITY), seed)
     provenance = {"parent": bundle.digest(paths.TEACHER), "prune": prune.model_dump(), "seed": seed}
     spec = bundle.new_spec(
         pruned.network, parent.input.size, kept=pruned.kept, sparsity=prune.sparsity, provenance=provenance

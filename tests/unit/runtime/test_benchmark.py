@@ -3,6 +3,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -11,10 +12,11 @@ from leanface import paths
 from leanface.bundle import new_spec, save_bundle
 from leanface.config import Benchmark
 from leanface.data.photos import load_photo
-from leanface.errors import ArtifactError
+from leanface.errors import ArtifactError, BackendError
 from leanface.face.morphable_model import load_morphable_model
 from leanface.networks.resnet import build_network, widths_of
-from leanface.runtime import ONNX_READERS, RUNTIMES, files_of
+from leanface.runtime import ONNX_READERS, RUNTIMES, Runtime, files_of
+from leanface.runtime.base import InputSpec
 from leanface.runtime.bench import ORIGINAL, bench_file, print_rows, speedups
 from leanface.runtime.benchmark import (
     CONCURRENT,
@@ -23,6 +25,8 @@ from leanface.runtime.benchmark import (
     LANDMARKS,
     NOT_PLANNED,
     Entry,
+    Key,
+    _noting,  # pyright: ignore[reportPrivateUsage]
     benchmark_end_to_end,
     benchmark_networks,
     headline,
@@ -206,3 +210,59 @@ def test_the_way_from_photo_to_vertices_is_timed_for_both_networks(project, monk
     rows = benchmark_end_to_end(SETTINGS, SIZE, load_morphable_model(), photo)
     assert [(row.variant, row.runtime) for row in rows] == [LANDMARKS, *END_TO_END["all"]]
     assert all(row.p50_ms is not None and row.p50_ms > 0 for row in rows)
+
+
+def test_a_failure_is_noted_once_and_the_call_not_made_again():
+    calls, failures = [], {}
+    key = Key("original_fp32", "torch", 1)
+
+    def fails() -> None:
+        calls.append(key)
+        raise BackendError("no more")
+
+    noting = _noting(failures, key, fails)
+    noting()
+    noting()
+    assert len(calls) == 1
+    assert str(failures[key]) == "no more"
+    assert isinstance(failures[key], BackendError)
+
+
+def test_a_call_that_works_is_made_every_time():
+    calls, failures = [], {}
+    noting = _noting(failures, Key("original_fp32", "torch", 1), lambda: calls.append(1))
+    noting()
+    noting()
+    assert calls == [1, 1]
+    assert not failures
+
+
+class Full(Runtime):
+    """Answers once; then the GPU's memory is full."""
+
+    name = "full"
+
+    def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
+        return InputSpec()
+
+    def _infer(self, images, stream):
+        return np.zeros((len(images), 257), np.float32)
+
+    def _resident(self, images, stream):
+        def call() -> None:
+            raise torch.OutOfMemoryError("no more")
+
+        return call
+
+    def _close(self) -> None: ...
+
+
+def test_a_full_gpu_costs_its_row_only(tmp_path):
+    key, failures = Key("original_fp32", "torch", 1), {}
+    with Full(tmp_path) as full:
+        call = full.resident(np.zeros((1, 3, 64, 64), np.float32))
+        with pytest.raises(BackendError, match="full failed: OutOfMemoryError: no more"):
+            call()
+        _noting(failures, key, call)()
+    assert "no more" in str(failures[key])
+    assert isinstance(failures[key], BackendError)
