@@ -26,7 +26,7 @@ repro: $(STAMP)  ## Run every stage that is due, from faces to reports/report.ht
 	$(BIN)/dvc repro
 
 # A worker per core, with a thread each. A module's tests stay in one worker, which makes its fixtures once; modules start in
-# their order, in which the longest, the pipeline's, come early.
+# their order, in which the longest, the pipeline's and the sweeps', come first (tests/conftest.py).
 test: export OMP_NUM_THREADS = 1
 test: lint  ## Check style, types and import layers, then run the tests
 	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder

@@ -26,6 +26,11 @@ ROOT = Path(__file__).parents[1]
 SIZE = 64
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The modules that take minutes first: at the end, one worker would wait for the other's."""
+    items.sort(key=lambda item: not {"pipeline", "sweep"} & set(item.path.parts))
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The project's root folder."""

@@ -97,10 +97,7 @@ def _sweep(arguments: Sequence[str], conf: str, chosen: Plan, folder: Path) -> N
     begun = time.time()
     clear_leftovers()
     (folder / STOP).unlink(missing_ok=True)
-    for path in folder.glob(f"*/{RESULT}"):
-        if (trial := Trial(**read_json(path))).status == "running":
-            trial.status = "interrupted"  # killed, and could not say so
-            save_trial(trial, folder)
+    _interrupted(folder)
     shared = sorted(Stages().shared(chosen.varied))
     old = read_json(folder / SWEEP_FILE) if (folder / SWEEP_FILE).is_file() else {}
     run = tracking.begin_run(
@@ -117,6 +114,7 @@ def _sweep(arguments: Sequence[str], conf: str, chosen: Plan, folder: Path) -> N
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
+        _interrupted(folder)
         raise LeanFaceError(f"stopped. What is finished is kept; to go on:\n  {command}") from None
     finally:
         run.finish(status)
@@ -127,6 +125,19 @@ def _sweep(arguments: Sequence[str], conf: str, chosen: Plan, folder: Path) -> N
     if failed:
         lines = [f"{trial.name} ({' '.join(trial.overrides)}): {trial.reason}" for trial in failed]
         raise TrialError(f"{len(failed)} of {len(trials)} trials failed:\n  " + "\n  ".join(lines))
+
+
+def _running(folder: Path) -> list[Trial]:
+    """The trials that run, or were killed and could not say so."""
+    trials = [Trial(**read_json(path)) for path in folder.glob(f"*/{RESULT}")]
+    return [trial for trial in trials if trial.status == "running"]
+
+
+def _interrupted(folder: Path) -> None:
+    """Say it for the trials that could not; nothing of the sweep runs any more."""
+    for trial in _running(folder):
+        trial.status = "interrupted"
+        save_trial(trial, folder)
 
 
 def _hydra(arguments: Sequence[str], conf: str) -> None:
@@ -156,9 +167,7 @@ class _Interruptible:
         if self.others and not (self.folder / STOP).exists():
             (self.folder / STOP).touch()
             deadline = time.monotonic() + PATIENCE
-            while time.monotonic() < deadline and any(
-                Trial(**read_json(path)).status == "running" for path in self.folder.glob(f"*/{RESULT}")
-            ):
+            while time.monotonic() < deadline and _running(self.folder):
                 time.sleep(0.2)
         raise KeyboardInterrupt
 
