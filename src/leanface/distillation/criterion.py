@@ -39,6 +39,7 @@ class DistillationCriterion(nn.Module):
         model: the morphable model.
         distill: weights, alpha and temperature.
         kept: the student's pruning record; None if it has all channels.
+        compiled: ask the original through torch.compile.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class DistillationCriterion(nn.Module):
         model: MorphableModel,
         distill: Distill,
         kept: Mapping[str, Sequence[int]] | None,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.alpha = distill.alpha
@@ -59,6 +61,7 @@ class DistillationCriterion(nn.Module):
             teacher,
             self.attention.of_teacher if self.reads_maps else None,
             remembers=self.attention.compact or not self.reads_maps,
+            compiled=compiled,
         )
         self.teacher_error = CoefficientLoss(model)
 

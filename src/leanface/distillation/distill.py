@@ -39,7 +39,7 @@ def distill(
     stream = Stream(data, settings.image_sizes, resolve_device(machine), MORPHABLE_MODEL) if settings.streamed else None
     return fit(
         student,
-        DistillationCriterion(original, model, settings, kept),
+        DistillationCriterion(original, model, settings, kept, machine.compile),
         FaceDataModule(FACES, settings.optimizer.batch_size, seed, stream, val),
         settings.optimizer,
         machine,

@@ -29,6 +29,7 @@ class Original(nn.Module):
         network: the original; the caller's own is left as it is.
         summarise: what to keep of the feature maps of each image, batch first; None: the maps are not needed.
         remembers: False if what is kept of an image is too large to remember for all.
+        compiled: ask it through torch.compile, with a graph per image size, where feature maps are not needed.
     """
 
     def __init__(
@@ -36,12 +37,15 @@ class Original(nn.Module):
         network: FaceReconstructionNet,
         summarise: Callable[[list[Tensor]], list[Tensor]] | None = None,
         remembers: bool = True,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.network = copy.deepcopy(network)
         # pyright does not know this overload of nn.Module.to
         self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.network.eval().requires_grad_(False)
+        # In a tuple: one network, not two modules.
+        self._answer = (cast(nn.Module, torch.compile(self.network, dynamic=False)) if compiled else self.network,)
         self._summarise = summarise
         self._remembers = remembers
         self._known: dict[int, tuple[Tensor, ...]] = {}
@@ -68,6 +72,6 @@ class Original(nn.Module):
 
     def _read(self, images: Tensor) -> list[Tensor]:
         if self._summarise is None:
-            return [self.network(images)]
+            return [self._answer[0](images)]
         coefficients, maps = self.network.forward_with_maps(images)
         return [coefficients, *self._summarise(maps)]

@@ -40,7 +40,8 @@ def run(
             DistillationCriterion(teacher, model, distill, parent.kept),
             FaceDataModule(paths.FACES, quantize.optimizer.batch_size, seed, val=val.labelled(answers)),
             quantize.optimizer,
-            machine,
+            # A training of a minute or two, which compiling would not pay for.
+            machine.model_copy(update={"compile": False}),
             model=model,
             seed=seed,
             report=paths.QUANTIZE_REPORT,
