@@ -22,6 +22,10 @@ Run = Callable[[Images], Coefficients]
 AS_WRITTEN = "as written"
 """How `as_written` is called among the runtimes."""
 
+FAINT = 2 / 255
+"""Noise on a blank image, as from a camera. Without any, all pixels of a feature map are alike: one value next to a
+rounding boundary takes the whole map with it, and nothing averages out (docs/decisions/0003)."""
+
 LARGER_PX = (16, 32)
 """What an image of another size has more in height and in width."""
 
@@ -59,14 +63,15 @@ def parity_inputs(
     Args:
         dynamic_size: whether the file takes images of another size.
     """
-    blank = faces.new_zeros(1, *faces.shape[1:])
-    noise = torch.rand(2, *faces.shape[1:], generator=torch.Generator().manual_seed(0)).round()
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(2, *faces.shape[1:], generator=generator).round()
+    faint = FAINT * torch.rand(1, *faces.shape[1:], generator=generator)
     inputs = {
         "faces": faces,
         "one face": faces[:1],
         "seven faces": faces[torch.arange(7) % len(faces)],
-        "black": blank,
-        "white": blank + 1.0,
+        "black": faint,
+        "white": 1.0 - faint,
         "black and white noise": noise,  # the largest contrast that the input contract allows
     }
     if dynamic_size:
