@@ -232,11 +232,13 @@ def _import_run(arguments: argparse.Namespace) -> None:
 
 
 def _results(arguments: argparse.Namespace) -> None:
-    from leanface.report.gpu import write_results
+    from leanface.report.gpu import asks, write_results
 
-    targets = write_results(arguments.run_folder, arguments.folder, arguments.cpu)["targets"]
-    missed = [name for name, target in targets.items() if not target["passed"]]
-    print(f"{arguments.folder / 'README.md'}; targets missed: {', '.join(missed) or 'none'}")
+    found = asks(write_results(arguments.run_folder, arguments.folder, arguments.cpu))
+    unmet = [ask for ask in found if ask.verdict != "met"]
+    for ask in unmet:
+        print(f"{ask.verdict}: {ask.name}, {ask.network}: {ask.reached}, asked {ask.asked}")
+    print(f"{arguments.folder / 'README.md'}: {len(found) - len(unmet)} of {len(found)} targets, goals and gates met")
 
 
 def _compare(arguments: argparse.Namespace) -> None:

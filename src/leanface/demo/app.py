@@ -46,9 +46,6 @@ PIXELS_MAX = 50_000_000
 WAITING_MAX = 4
 """Photos that may be in work or wait for it; more are refused."""
 
-WINDOWS_MAX = 4
-"""Of 15 runs of each network at the start, which must not take long on a busy machine either."""
-
 TEXTURE_PX = 1024
 TURNS = 24
 """Pictures of the head on its way once around, for browsers without WebGL."""
@@ -78,7 +75,7 @@ class Demo:
         self.compressed = compressed
         self._lock = threading.Lock()
         example = next(iter(PACKAGED_PHOTOS))
-        self.timings = network_times(original, compressed, load_photo(example), WINDOWS_MAX)
+        self.timings = network_times(original, compressed, load_photo(example))
         self.reconstruct(photo_path(example).read_bytes())
 
     def networks(self) -> list[dict[str, Any]]:

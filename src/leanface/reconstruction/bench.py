@@ -1,6 +1,9 @@
 """`leanface bench --end-to-end`: where the time goes from a photo file to a mesh file, step by step."""
 
+import logging
+import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +12,7 @@ from PIL import Image
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from tqdm import tqdm
 
 from leanface.config import Benchmark
 from leanface.data.photos import load_photo
@@ -20,6 +24,16 @@ PHOTO = "grace_hopper"
 NETWORK = "network"
 REST = "all but the network"
 
+SECONDS = 45.0
+"""For all steps together. A machine that is too busy for it still runs each step a few times, see RUNS_MIN."""
+
+SHARES = {"crop": 0.2, "photo": 0.5, "files": 1.0}
+"""When, as a share of the time, each part's measurement ends; what one leaves, the next may use."""
+
+RUNS_MIN = 3
+
+logger = logging.getLogger(__name__)
+
 
 class Step(NamedTuple):
     """A step's name, its time, and what it belongs to: a crop's reading, a photo's, or its files."""
@@ -29,14 +43,19 @@ class Step(NamedTuple):
     timing: Timing
 
 
-def bench_end_to_end(path: Path | None, settings: Benchmark, photo_name: str = PHOTO) -> list[Step]:
-    """Time each step on a photo with one face, batch 1, all in one thread but the network and the 4K texture.
+def bench_end_to_end(
+    path: Path | None, settings: Benchmark, photo_name: str = PHOTO, seconds: float = SECONDS
+) -> list[Step]:
+    """Time each step on a photo with one face, batch 1, with a line of progress on standard error.
 
-    Of `settings`, threads and how long to measure are used.
+    Args:
+        settings: threads (of the network), warmup, window, windows_max and stability are used.
+        seconds: after which no step is measured any more, if each has run at least RUNS_MIN times.
 
     Raises:
         LeanFaceError: the network cannot be opened, or there is no face in the photo.
     """
+    start = time.monotonic()
     with LeanFace.load(path, threads=settings.threads) as lean_face, tempfile.TemporaryDirectory() as folder:
         photo = load_photo(photo_name)
         crops = lean_face.crop(photo, "largest")
@@ -69,16 +88,21 @@ def bench_end_to_end(path: Path | None, settings: Benchmark, photo_name: str = P
             ("files", "preview"): lambda: preview(textured),
             ("files", "overlay"): lambda: overlay(photo, [textured]),
         }
+        logger.info("measuring %d steps, for about %.0f s at most", len(calls), seconds)
         timings: dict[tuple[str, str], Timing] = {}
-        # What takes long is measured apart: in turns it would leave the caches cold for what takes little.
-        for part in ("crop", "photo", "files"):
-            timings |= measure_latency(
-                {key: call for key, call in calls.items() if key[0] == part},
-                warmup=settings.warmup if part == "crop" else 2,
-                window=settings.window if part == "crop" else max(3, settings.window // 5),
-                windows_max=settings.windows_max,
-                stability=settings.stability,
-            )
+        with tqdm(bar_format="{desc} {elapsed}", disable=None, leave=False, file=sys.stderr) as progress:
+            # What takes long is measured apart: in turns it would leave the caches cold for what takes little.
+            for part, share in SHARES.items():
+                timings |= measure_latency(
+                    {key: call for key, call in calls.items() if key[0] == part},
+                    warmup=settings.warmup if part == "crop" else 2,
+                    window=max(RUNS_MIN, settings.window // 3) if part == "files" else settings.window,
+                    windows_max=settings.windows_max,
+                    stability=settings.stability,
+                    until=start + share * seconds,
+                    runs_min=RUNS_MIN,
+                    on_window=lambda key: progress.set_description_str(": ".join(key)),
+                )
     return [Step(name, part, timings[part, name]) for part, name in calls]
 
 
@@ -91,13 +115,12 @@ def ratio(steps: list[Step]) -> float:
 def print_steps(steps: list[Step], console: Console) -> None:
     """A table, and below it the ratio and what varied too much."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-    for heading in ("Part", "Step", "p50 ms", "p95 ms"):
-        table.add_column(heading, justify="right" if heading.endswith("ms") else "left", no_wrap=True)
+    for heading in ("Part", "Step", "p50 ms", "p95 ms", "Runs"):
+        table.add_column(heading, justify="left" if heading in ("Part", "Step") else "right", no_wrap=True)
     part = ""
     for step in steps:
-        table.add_row(
-            "" if step.part == part else step.part, step.name, f"{step.timing.p50_ms:.2f}", f"{step.timing.p95_ms:.2f}"
-        )
+        times = (f"{ms:.2f}" for ms in (step.timing.p50_ms, step.timing.p95_ms))
+        table.add_row("" if step.part == part else step.part, step.name, *times, str(step.timing.runs))
         part = step.part
     console.print(table)
     console.print(f"everything but the network, for an aligned crop: {ratio(steps):.2f} times the network's own time")

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -29,6 +30,11 @@ from leanface.report.pictures import BACKING, FaceRow, save_face_sheet
 
 ORIGINAL = "original"
 PICTURE_PX = 224
+
+TIMING_SECONDS = 10.0
+"""What measuring two networks may take, however busy the machine is, beyond TIMING_RUNS_MIN runs of each."""
+
+TIMING_RUNS_MIN = 3
 
 logger = logging.getLogger(__name__)
 
@@ -98,8 +104,14 @@ def compare_all(original: LeanFace, compressed: LeanFace, sources: Sequence[Sour
     staging = folder / ".comparison.json"
     staging.write_text(json.dumps(content, indent=1) + "\n")
     os.replace(staging, folder / "comparison.json")
-    slow, fast = (timings[name].p50_ms for name in networks)
-    logger.info("network alone, batch 1: %.2f ms and %.2f ms, %.1f times as fast", slow, fast, slow / fast)
+    slow, fast = (timings[name] for name in networks)
+    logger.info(
+        "network alone, batch 1: %.2f ms and %.2f ms (medians of %d and %d runs), %.1f times as fast",
+        *(slow.p50_ms, fast.p50_ms, slow.runs, fast.runs, slow.p50_ms / fast.p50_ms),
+    )
+    for name, timing in timings.items():
+        if timing.reason:
+            logger.warning("the %s network's time is unstable: %s", name, timing.reason)
     if failed:
         raise ArtifactError(f"{len(failed)} pictures could not be compared (see above).")
 
@@ -130,10 +142,9 @@ def read_both(
     return [Pair(*pair) for pair in zip(*answers, strict=True)]
 
 
-def network_times(
-    original: LeanFace, compressed: LeanFace, photo: UInt8[np.ndarray, "H W 3"], windows_max: int = 8
-) -> dict[str, Timing]:
-    """Of each network alone, batch 1, on the photo's largest face, in turns."""
+def network_times(original: LeanFace, compressed: LeanFace, photo: UInt8[np.ndarray, "H W 3"]) -> dict[str, Timing]:
+    """Of each network alone, batch 1, on the photo's largest face, in turns, within about TIMING_SECONDS."""
+    logger.info("timing both networks, for %.0f s at most", TIMING_SECONDS)
     crops = {"original": original.crop(photo, "largest"), "compressed": compressed.crop(photo, "largest")}
     inputs = {"original": original.to_input(crops["original"][0].crop[None])}
     inputs["compressed"] = compressed.to_input(crops["compressed"][0].crop[None])
@@ -141,7 +152,15 @@ def network_times(
         "original": lambda: original.runtime.run(inputs["original"]),
         "compressed": lambda: compressed.runtime.run(inputs["compressed"]),
     }
-    return measure_latency(calls, warmup=5, window=15, windows_max=windows_max, stability=0.05)
+    return measure_latency(
+        calls,
+        warmup=5,
+        window=15,
+        windows_max=8,
+        stability=0.05,
+        until=time.monotonic() + TIMING_SECONDS,
+        runs_min=TIMING_RUNS_MIN,
+    )
 
 
 def face_row(number: int, photo: UInt8[np.ndarray, "H W 3"], pair: Pair, timings: dict[str, Timing]) -> FaceRow:

@@ -11,10 +11,10 @@ from leanface.metrics.accuracy import Accuracy, Row
 from leanface.report.sheet import save_figure
 
 PANELS = {
-    "vertex_mm": "vertices (mm)",
-    "rotation_deg": "rotation (degrees)",
-    "landmark_nme": "landmarks (NME, %)",
-    "ssim_face": "re-rendered SSIM, face",
+    "vertex_mm": "vertex error (mm)",
+    "rotation_deg": "rotation error (degrees)",
+    "landmark_nme": "landmark error (NME, %)",
+    "ssim_face": "re-rendered SSIM of the face (1 is best)",
 }
 YAW_COLOUR, SIZE_COLOUR = "#0969da", "#8250df"
 FEW = 10
@@ -35,8 +35,13 @@ def save_breakdown(accuracy: Accuracy, path: Path) -> None:
         _points(by_size, sizes, accuracy.by_size, measure, SIZE_COLOUR)
         if not measure.startswith("ssim"):
             by_yaw.set_ylim(0, 1.08 * by_yaw.get_ylim()[1])
-    grid[0, 0].set_ylabel("by yaw, to either side")
-    grid[1, 0].set_ylabel("by image size, the same faces")
+    grid[0, 0].set_ylabel("by yaw")
+    grid[1, 0].set_ylabel("by image size")
+    figure.supxlabel(
+        f"Means over n faces with 95 % intervals, hollow where n is below {FEW}. "
+        "Yaw is to either side; images of different sizes show the same faces.",
+        fontsize=9,
+    )
     save_figure(figure, path)
 
 
@@ -48,7 +53,7 @@ def _points(axes: Axes, labels: list[str], rows: list[Row], measure: str, colour
             continue
         mean, count = found["mean"], found["count"]
         axes.errorbar(
-            f"{label}\n{count} face{'s' if count > 1 else ''}",
+            f"{label}\nn = {count}",
             mean,
             [[mean - found["low"]], [found["high"] - mean]],
             fmt="o",

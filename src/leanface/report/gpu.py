@@ -3,7 +3,7 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -37,6 +37,11 @@ TEACHER_PICTURES = {
     "teacher_errors": (paths.TEACHER_REPORT / "errors.png", "Errors of the original by yaw and by image size"),
 }
 
+SPEED_CAPTION = (
+    "Left: images per second; right: times the original's in PyTorch FP32 at the same batch. "
+    "A colour per network, a dash per runtime."
+)
+
 PROOF_PICTURES = {
     "faces": "Test faces: the original beside Light INT8",
     "photos": "Photos: the original beside Light INT8",
@@ -45,6 +50,17 @@ PROOF_PICTURES = {
 """Of stage evaluate's folder of the deployed network."""
 
 DASHES = {"torch_cuda": "-", "torch_cuda_graph": "--", "torch_compiled": ":", "onnxruntime_cuda": "-."}
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One target, goal or gate as the page shows it: numbers as text, a dash for what was not measured."""
+
+    name: str
+    network: str
+    reached: str
+    asked: str
+    verdict: Literal["met", "missed", "not measured"]
 
 
 @dataclass(frozen=True)
@@ -113,7 +129,8 @@ def write_results(run: Path, folder: Path, cpu: Path | None = None) -> Json:
         "end_to_end": benchmark["end_to_end"],
         "cpu": cpu_lines(read_json(cpu)) if cpu is not None else [],
         "cpu_name": read_json(cpu)["device"]["cpu"] if cpu is not None else "",
-        "targets": TARGETS,
+        "asks": asks(summary),
+        "speed_caption": SPEED_CAPTION,
         "steps": tables.steps(stages),
         "step_measures": list(tables.STEP_MEASURES.values()),
         "evaluations": evaluations,
@@ -217,6 +234,34 @@ def check_targets(lines: list[Line]) -> dict[str, Json]:
             "runtime": best and best[1].runtime,
         }
     return reached
+
+
+def asks(summary: Json) -> list[Ask]:
+    """Every target of `TARGETS`, then every goal and gate on quality, of what `write_results` returned."""
+    listed: list[Ask] = []
+    for name, target in summary["targets"].items():
+        used = (
+            [tables.VARIANT_NAMES[target["variant"]], tables.RUNTIME_NAMES[target["runtime"]]]
+            if target["variant"]
+            else []
+        )
+        title = f"{TARGETS[name][0]} ({target['batch']})"
+        listed.append(_ask(title, ", ".join(used) or tables.DASH, {**target, "at_least": True}))
+    listed += [_ask(goal["name"], tables.VARIANT_NAMES[goal["variant"]], goal) for goal in summary["goals"]]
+    return listed
+
+
+def _ask(name: str, network: str, checked: Json) -> Ask:
+    """Of one entry with value, limit, at_least and passed."""
+    value, limit = checked["value"], checked["limit"]
+    asked = f"{'≥' if checked['at_least'] else '≤'} {limit:.4g}"
+    if value is None:
+        return Ask(name, network, tables.DASH, asked, "not measured")
+    # As many digits as it takes to see on which side of the limit it lies.
+    texts = (f"{value:.{digits}g}" for digits in range(4, 18))
+    side = value < limit, value > limit
+    reached = next(text for text in texts if (float(text) < limit, float(text) > limit) == side)
+    return Ask(name, network, reached, asked, "met" if checked["passed"] else "missed")
 
 
 def cpu_lines(benchmark: Json) -> list[Json]:

@@ -68,8 +68,14 @@ def server(exported: Any) -> Iterator[Server]:
     )
     try:
         assert process.stdout is not None
-        line = process.stdout.readline()  # said once the networks are open; the socket listens a moment later
-        assert f"http://127.0.0.1:{port}" in line, line + process.stdout.read()
+        # Said once the networks are open and timed; the socket listens a moment later.
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if f"http://127.0.0.1:{port}" in line:
+                break
+        else:
+            raise AssertionError("".join(said))
         _await_port(port)
         yield Server(process, port)
     finally:

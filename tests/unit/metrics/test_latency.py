@@ -144,3 +144,28 @@ def test_clients_call_at_the_same_time_and_each_as_often():
     )["it"]
     assert len(callers) == clients * window * AGREEING_WINDOWS
     assert timing.calls_per_second > 0
+
+
+def test_when_the_time_is_up_windows_end_early_only_if_they_may():
+    counts: list[int] = []
+    for runs_min in (None, 3, 7):
+        calls: list[None] = []
+        timing = measure_latency(
+            {"it": lambda calls=calls: calls.append(None)},
+            warmup=4, window=5, windows_max=10, stability=0.05, until=0.0, runs_min=runs_min,
+        )["it"]  # fmt: skip
+        assert (timing.status, timing.windows) == ("unstable", 1)
+        assert timing.reason is not None
+        assert "the time was up after 1" in timing.reason
+        counts += [len(calls), timing.runs]
+    assert counts == [9, 5, 6, 3, 9, 5]
+
+
+def test_the_runs_are_those_of_the_windows_that_count_and_each_window_is_announced(clock):
+    announced: list[str] = []
+    timing = measure_latency(
+        {"it": clock.lasting(growing())},
+        warmup=0, window=5, windows_max=4, stability=0.05, on_window=announced.append,
+    )["it"]  # fmt: skip
+    assert (timing.windows, timing.runs) == (4, AGREEING_WINDOWS * 5)
+    assert announced == ["it"] * 4

@@ -1,11 +1,13 @@
 """The end-to-end measurement measures every step."""
 
+import logging
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from leanface.config import Benchmark
-from leanface.reconstruction.bench import NETWORK, REST, bench_end_to_end, print_steps, ratio
+from leanface.reconstruction.bench import NETWORK, REST, RUNS_MIN, bench_end_to_end, print_steps, ratio
 
 
 def test_every_step_is_measured_and_shown(exported: Any) -> None:
@@ -21,3 +23,21 @@ def test_every_step_is_measured_and_shown(exported: Any) -> None:
         print_steps(steps, console)
     assert all(step.name in text.get() for step in steps)
     assert f"{ratio(steps):.2f} times the network's own time" in text.get()
+
+
+def test_without_time_every_step_still_runs_and_says_how_often(exported: Any, caplog: pytest.LogCaptureFixture) -> None:
+    settings = Benchmark(
+        batches=(1,), streams=(1,), threads=1, warmup=9, window=9, windows_max=9, stability=0.05, energy_seconds=1.0
+    )
+    with caplog.at_level(logging.INFO):
+        steps = bench_end_to_end(exported.fp32, settings, seconds=0.0)
+    assert "measuring 14 steps" in caplog.text
+    assert {(step.timing.windows, step.timing.runs, step.timing.status) for step in steps} == {
+        (1, RUNS_MIN, "unstable")
+    }
+    assert all("the time was up" in (step.timing.reason or "") for step in steps)
+    console = Console(width=200)
+    with console.capture() as text:
+        print_steps(steps, console)
+    rows = [line.split() for line in text.get().splitlines() if "preview" in line]
+    assert rows[0][-1] == str(RUNS_MIN)

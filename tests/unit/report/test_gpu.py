@@ -10,7 +10,8 @@ from PIL import Image
 
 from leanface import paths
 from leanface.errors import ArtifactError
-from leanface.report.gpu import TARGETS, check_targets, lines_of, write_results
+from leanface.report import tables
+from leanface.report.gpu import TARGETS, asks, check_targets, lines_of, write_results
 from leanface.runtime.benchmark import GPU_PLAN, Row
 
 BATCHES = (1, 256)
@@ -83,6 +84,15 @@ def test_targets_take_the_best_compressed_network_and_say_what_was_missed(benchm
     assert targets["throughput_ratio"]["runtime"] == "torch_cuda_graph"
 
 
+def test_what_just_misses_its_limit_does_not_look_as_if_it_met_it() -> None:
+    goal = {"name": "Error", "variant": "quantized_int8", "limit": 0.0005, "at_least": False}
+    values = {0.000500004: ("0.000500004", "missed"), 0.0005: ("0.0005", "met"), 0.00012346: ("0.0001235", "met")}
+    goals = [goal | {"value": value, "passed": value <= 0.0005} for value in values]
+    found = asks({"targets": {}, "goals": [*goals, goal | {"value": None, "passed": False}]})
+    assert [(ask.reached, ask.verdict) for ask in found] == [*values.values(), (tables.DASH, "not measured")]
+    assert {ask.asked for ask in found} == {"≤ 0.0005"}
+
+
 def test_without_the_original_there_is_nothing_to_compare_with(benchmark: dict[str, Any]) -> None:
     benchmark["rows"] = [entry for entry in benchmark["rows"] if entry["variant"] != "original_fp32"]
     with pytest.raises(ArtifactError, match="benchmark: gpu"):
@@ -106,14 +116,15 @@ def test_the_results_are_written_by_code_with_all_that_ran_and_all_that_did_not(
     for text in (
         "# On Imaginary GPU",
         "commit abc123",
-        "(256) | 10.0 |",
+        "largest batch (256) | Light FP16, ONNX Runtime, CUDA | 10 | ≥ 9 | met |",
+        "**All 4 met.**",
         "7.12",
         "there is no tensorrt",
         "Imaginary 2000",
     ):
         assert text in page, text
     assert "| Light INT8 | OpenVINO | 2 | 20 |" in page.replace("2.00", "2").replace("20.0", "20"), "the CPU beside it"
-    assert page.count("\n## Batch ") == len(BATCHES)
+    assert page.count("\n### Batch ") == len(BATCHES)
     with Image.open(folder / "speed.png") as picture:
         assert picture.width > 800
     assert {path.name for path in folder.iterdir()} == {
@@ -149,7 +160,13 @@ def test_quality_and_pictures_are_shown_where_the_run_has_them(
     assert goals["quantized_int8", "Gate: UV SSIM to the original"] == (0.99612, True)
     assert summary["ratios"]["distilled_fp32"]["truth_rotation_deg"] == pytest.approx(1)
     page = (folder / "README.md").read_text()
+    assert [ask.name for ask in asks(summary) if ask.verdict == "missed"] == [
+        "Rotation to truth (degrees)", "Identity to truth, times the original's", "UV SSIM to the original",
+    ]  # fmt: skip
+    assert page.index("**11 of 14 met.**") < page.index("## Speed") < page.index("## Quality")
     for line in (
+        "- UV SSIM to the original, Light INT8: 0.9961, asked ≥ 0.997 (missed)",
+        "*Where on the face Light INT8 differs*",
         "| UV SSIM to the original | Light INT8 | 0.9961 | ≥ 0.997 | **missed** |",
         "| Gate: re-rendered MSE to the original | Light INT8 | 0.0004 | ≤ 0.005 | met |",
         "| Against the original | Light | Light FP16 | Light INT8 |\n|---|--:|--:|--:|\n| UV SSIM (texture",
