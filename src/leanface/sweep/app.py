@@ -37,6 +37,7 @@ from leanface.sweep.experiments import (
     project_state,
     read_tree,
     run_experiment,
+    untouched_workspace,
 )
 from leanface.sweep.leash import PATIENCE
 from leanface.sweep.plan import Plan, combinations, options, print_plan, threads_of
@@ -184,8 +185,9 @@ def run_job(job: DictConfig) -> float | tuple[float, ...]:
     sweep = shared_record(folder)
     if (folder / STOP).exists():
         raise KeyboardInterrupt
-    name = trial_name(own["name"], tree, project_state())
-    trial = find_trial(folder, name) or Trial(name, list(changes(_params(), tree)), _varied(tree, sweep["varied"]))
+    with untouched_workspace():
+        name, overrides = trial_name(own["name"], tree, project_state()), list(changes(_params(), tree))
+    trial = find_trial(folder, name) or Trial(name, overrides, _varied(tree, sweep["varied"]))
     if experiment_revision(name) is None:
         trial.status, trial.started, trial.ended, trial.reason = "running", time.time(), None, None
         run = tracking.begin_run(

@@ -21,9 +21,13 @@ from dvc.repo import Repo
 
 from leanface import paths
 from leanface.errors import ArtifactError, LeanFaceError
-from leanface.sweep import leash
+from leanface.sweep import leash, one_experiment
 
 START_LOCK = Path(".cache/experiment-start.lock")
+"""Held while DVC takes an experiment out of the workspace, whose files and commit are another's until it is done."""
+
+SHARED_LOCK = Path(".cache/experiment-shared.lock")
+"""Held while an experiment may run stages that others wait for."""
 
 CHECKOUTS = Path(".dvc/tmp/exps/standalone")
 """Where `dvc exp run --temp` works."""
@@ -50,7 +54,7 @@ def run_experiment(
     shared: Collection[str] = (),
     show: Callable[[str], None] = print,
 ) -> None:
-    """`dvc exp run --temp`, its output in `log` as well.
+    """`dvc exp run --temp`, its output in `log` as well; see `one_experiment`.
 
     Args:
         seconds: gets what each executed stage took.
@@ -62,8 +66,7 @@ def run_experiment(
         TrialError: it failed.
         KeyboardInterrupt: it was stopped.
     """
-    command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "-n", name]
-    command += [part for override in overrides for part in ("-S", override)]
+    command = [sys.executable, "-m", one_experiment.__name__, name, *overrides]
     # dvc.yaml calls `leanface` by name: the one beside this interpreter, also where no environment is active.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -71,10 +74,11 @@ def run_experiment(
     last = collections.deque[str](maxlen=200)
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(log.open("w"))
-        # DVC hands an experiment on through a stash that it looks after for one at a time only: two that start in the
-        # same moment may get hold of each other's.
         turn = stack.enter_context(contextlib.ExitStack())
-        turn.enter_context(_locked(START_LOCK))
+        if shared:
+            turn.enter_context(_locked(SHARED_LOCK))
+        start = stack.enter_context(contextlib.ExitStack())
+        start.enter_context(_locked(START_LOCK))
         process = stack.enter_context(_leashed(command, stop, {**os.environ, "PATH": path, **environment}))
         assert process.stdout is not None
         stage, since = "", time.monotonic()
@@ -89,8 +93,8 @@ def run_experiment(
                 stage, since = found[1], time.monotonic()
                 if stage not in shared:
                     turn.close()
-            elif not shared and _REPRODUCING.match(line):
-                turn.close()
+            elif _REPRODUCING.match(line):
+                start.close()
         if stage:
             seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - since
         code = process.wait()
@@ -147,8 +151,9 @@ def clear_leftovers() -> None:
         for process in psutil.process_iter(["cwd", "cmdline"]):
             folder = Path(process.info["cwd"] or "/")
             if folder.is_relative_to(root):
-                if {"exp", "run"} <= set(process.info["cmdline"] or ()):
-                    return  # one that was started by hand
+                command: set[str] = set(process.info["cmdline"] or ())
+                if {"exp", "run"} <= command or one_experiment.__name__ in command:
+                    return  # one that was started by hand, or has lost its leash
                 inside.append(folder)
         for checkout in CHECKOUTS.glob("tmp*"):
             if not any(folder.is_relative_to(root / checkout) for folder in inside):
@@ -160,6 +165,13 @@ def _locked(path: Path) -> Generator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def untouched_workspace() -> Generator[None]:
+    """While inside, no trial has params.yaml, or what else is in the workspace, changed for its start."""
+    with _locked(START_LOCK):
         yield
 
 
