@@ -37,6 +37,7 @@ from leanface.sweep.experiments import (
     project_state,
     read_tree,
     run_experiment,
+    take_over,
     untouched_workspace,
 )
 from leanface.sweep.leash import PATIENCE
@@ -216,16 +217,19 @@ def _run_trial(trial: Trial, run: tracking.Run, folder: Path, sweep: Json, setti
     environment = {tracking.PARENT_RUN: trial.mlflow_run or "", **_share(settings.launcher)}
     status, note = "FINISHED", None
     try:
-        run_experiment(
-            trial.name,
-            trial.overrides,
-            seconds=trial.stages,
-            log=log,
-            environment=environment,
-            stop=folder / STOP,
-            shared=() if alone else sweep["shared"],
-            show=print if alone else _brief(trial.name),
-        )
+        if (other := take_over(trial.name)) is not None:
+            logger.info("%s: the same as %s, which is finished", trial.name, other)
+        else:
+            run_experiment(
+                trial.name,
+                trial.overrides,
+                seconds=trial.stages,
+                log=log,
+                environment=environment,
+                stop=folder / STOP,
+                shared=() if alone else sweep["shared"],
+                show=print if alone else _brief(trial.name),
+            )
         trial.status = "finished"
         tracking.log_headline(run, read_tree(paths.SUMMARY, trial.name))
     except (TrialError, ArtifactError) as error:

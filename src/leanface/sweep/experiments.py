@@ -20,6 +20,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from leanface import paths
+from leanface.device import describe_device
 from leanface.errors import ArtifactError, LeanFaceError
 from leanface.sweep import leash, one_experiment
 
@@ -195,6 +196,28 @@ def experiment_revision(name: str) -> str | None:
     """Commit of an experiment, the newest one of that name."""
     refs = _git("for-each-ref", "--sort=-committerdate", "--format=%(objectname)", f"refs/exps/*/*/{name}").split()
     return refs[0] if refs else None
+
+
+def take_over(name: str) -> str | None:
+    """Give an experiment of another sweep that computed the same on a machine like this one this name as well.
+
+    Args:
+        name: as `trial_name` makes it, which ends with what the experiment computes.
+
+    Returns:
+        The other one's name; None if there is none.
+    """
+    computed = name.rpartition("-")[2]
+    for ref in _git("for-each-ref", "--format=%(refname)", f"refs/exps/*/*/*-{computed}").split():
+        baseline, _, other = ref.rpartition("/")
+        try:
+            alike = read_tree(paths.DEVICE, other) == describe_device()
+        except ArtifactError:
+            continue  # one that does not say where it was measured
+        if alike:
+            _git("update-ref", f"{baseline}/{name}", ref)
+            return other
+    return None
 
 
 def read_text(path: Path, experiment: str) -> str:
