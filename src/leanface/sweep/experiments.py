@@ -36,6 +36,7 @@ CHECKOUTS = Path(".dvc/tmp/exps/standalone")
 ERROR_LINES = 12
 
 _RUNNING = re.compile(r"Running stage '([^'@]+)(?:@[^']+)?'")
+_RAN = re.compile(r"Updating lock file|Stage '[^']+' (?:is cached|didn't change)")
 _REPRODUCING = re.compile(r"Reproducing experiment '")
 _REASON = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Exit|Killed)\b.*")
 
@@ -82,21 +83,23 @@ def run_experiment(
         start.enter_context(_locked(START_LOCK))
         process = stack.enter_context(_leashed(command, stop, {**os.environ, "PATH": path, **environment}))
         assert process.stdout is not None
-        stage, since = "", time.monotonic()
+        stage, since = "", None
         for line in process.stdout:
             output.write(line)
             output.flush()
             show(line.rstrip("\n"))
             last.append(line.rstrip())
-            if found := _RUNNING.search(line):
-                if stage:
-                    seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - since
+            found = _RUNNING.search(line)
+            if since is not None and (found or _RAN.match(line)):
+                seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - since
+                since = None
+            if found:
                 stage, since = found[1], time.monotonic()
                 if stage not in shared:
                     turn.close()
             elif _REPRODUCING.match(line):
                 start.close()
-        if stage:
+        if since is not None:
             seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - since
         code = process.wait()
     if code == leash.STOPPED:

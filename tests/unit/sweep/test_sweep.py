@@ -86,6 +86,8 @@ def test_a_grid_runs_shared_stages_once_goes_on_after_failures_and_does_not_run_
     assert trials[1].reason == "stage distill: ValueError: loss is NaN"
     assert trials[0].varied == {"prune.ratio": 0.3, "distill.temperature": 2}
     assert trials[0].values == [1.5]
+    assert set(trials[0].stages) == set(first)  # seconds of what it executed itself
+    assert set(trials[2].stages) == set(first) - {"teacher"}
     assert subprocess.run(["git", "status", "--porcelain"], capture_output=True, check=True).stdout == b""
 
     with pytest.raises(LeanFaceError, match="2 of 4 trials failed"):
