@@ -37,6 +37,7 @@ from leanface.sweep.experiments import (
     project_state,
     read_tree,
     run_experiment,
+    same_experiment,
     take_over,
     untouched_workspace,
 )
@@ -217,8 +218,9 @@ def _run_trial(trial: Trial, run: tracking.Run, folder: Path, sweep: Json, setti
     environment = {tracking.PARENT_RUN: trial.mlflow_run or "", **_share(settings.launcher)}
     status, note = "FINISHED", None
     try:
-        if (other := take_over(trial.name)) is not None:
-            logger.info("%s: the same as %s, which is finished", trial.name, other)
+        if (same := same_experiment(trial.name)) is not None:
+            logger.info("%s: the same as %s, which is finished", trial.name, Path(same).name)
+            take_over(same, trial.name)
         else:
             run_experiment(
                 trial.name,
@@ -275,12 +277,10 @@ def _objectives(summary: Json, objectives: Sequence[str]) -> list[float]:
 
 
 def _finished(chosen: Plan) -> list[bool]:
-    """Of each combination, whether its experiment is there."""
+    """Of each combination, whether its experiment is there, or another sweep's that is the same."""
     state, base = project_state(), _params()
-    return [
-        experiment_revision(trial_name(chosen.name, _with(base, overrides), state)) is not None
-        for overrides in combinations(chosen)
-    ]
+    names = [trial_name(chosen.name, _with(base, overrides), state) for overrides in combinations(chosen)]
+    return [experiment_revision(name) is not None or same_experiment(name) is not None for name in names]
 
 
 def _with(base: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -201,26 +201,25 @@ def experiment_revision(name: str) -> str | None:
     return refs[0] if refs else None
 
 
-def take_over(name: str) -> str | None:
-    """Give an experiment of another sweep that computed the same on a machine like this one this name as well.
+def same_experiment(name: str) -> str | None:
+    """Git's reference to another sweep's experiment that computed the same on a machine like this one, if there is one.
 
     Args:
         name: as `trial_name` makes it, which ends with what the experiment computes.
-
-    Returns:
-        The other one's name; None if there is none.
     """
     computed = name.rpartition("-")[2]
     for ref in _git("for-each-ref", "--format=%(refname)", f"refs/exps/*/*/*-{computed}").split():
-        baseline, _, other = ref.rpartition("/")
         try:
-            alike = read_tree(paths.DEVICE, other) == describe_device()
+            if read_tree(paths.DEVICE, Path(ref).name) == describe_device():
+                return ref
         except ArtifactError:
-            continue  # one that does not say where it was measured
-        if alike:
-            _git("update-ref", f"{baseline}/{name}", ref)
-            return other
+            continue  # it does not say where it was measured
     return None
+
+
+def take_over(ref: str, name: str) -> None:
+    """Give an experiment this name as well."""
+    _git("update-ref", f"{Path(ref).parent}/{name}", ref)
 
 
 def read_text(path: Path, experiment: str) -> str:

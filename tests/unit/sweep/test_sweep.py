@@ -43,10 +43,15 @@ def test_what_git_keeps_is_shared_too_where_it_is_a_metric(toy: Path, ran: Ran) 
     assert first.values == second.values == pytest.approx([1.7])
 
 
-def test_what_another_sweep_computed_is_taken_over_without_running_a_stage(toy: Path, ran: Ran) -> None:
+def test_what_another_sweep_computed_is_taken_over_without_running_a_stage(
+    toy: Path, ran: Ran, capfd: pytest.CaptureFixture[str]
+) -> None:
     main(["-m", "prune.ratio=0.3", "distill.temperature=1,2", "name=one"])
     before = ran()
-    main(["-m", "prune.ratio=0.3", "distill.temperature=2,3", "name=two"])
+    arguments = ["-m", "prune.ratio=0.3", "distill.temperature=2,3", "name=two"]
+    main([*arguments, "--dry-run"])
+    assert "1 trials to run, 1 finished" in capfd.readouterr().out
+    main(arguments)
     assert ran() == {name: count + (name not in ("teacher", "prune")) for name, count in before.items()}
     (_, done), (same, other) = read_trials("one"), read_trials("two")
     assert [same.status, other.status] == ["finished"] * 2
