@@ -37,6 +37,9 @@ from leanface.sweep.experiments import (
     project_state,
     read_tree,
     run_experiment,
+    same_experiment,
+    take_over,
+    untouched_workspace,
 )
 from leanface.sweep.leash import PATIENCE
 from leanface.sweep.plan import Plan, combinations, options, print_plan, threads_of
@@ -184,8 +187,9 @@ def run_job(job: DictConfig) -> float | tuple[float, ...]:
     sweep = shared_record(folder)
     if (folder / STOP).exists():
         raise KeyboardInterrupt
-    name = trial_name(own["name"], tree, project_state())
-    trial = find_trial(folder, name) or Trial(name, list(changes(_params(), tree)), _varied(tree, sweep["varied"]))
+    with untouched_workspace():
+        name, overrides = trial_name(own["name"], tree, project_state()), list(changes(_params(), tree))
+    trial = find_trial(folder, name) or Trial(name, overrides, _varied(tree, sweep["varied"]))
     if experiment_revision(name) is None:
         trial.status, trial.started, trial.ended, trial.reason = "running", time.time(), None, None
         run = tracking.begin_run(
@@ -214,16 +218,20 @@ def _run_trial(trial: Trial, run: tracking.Run, folder: Path, sweep: Json, setti
     environment = {tracking.PARENT_RUN: trial.mlflow_run or "", **_share(settings.launcher)}
     status, note = "FINISHED", None
     try:
-        run_experiment(
-            trial.name,
-            trial.overrides,
-            seconds=trial.stages,
-            log=log,
-            environment=environment,
-            stop=folder / STOP,
-            shared=() if alone else sweep["shared"],
-            show=print if alone else _brief(trial.name),
-        )
+        if (same := same_experiment(trial.name)) is not None:
+            logger.info("%s: the same as %s, which is finished", trial.name, Path(same).name)
+            take_over(same, trial.name)
+        else:
+            run_experiment(
+                trial.name,
+                trial.overrides,
+                seconds=trial.stages,
+                log=log,
+                environment=environment,
+                stop=folder / STOP,
+                shared=() if alone else sweep["shared"],
+                show=print if alone else _brief(trial.name),
+            )
         trial.status = "finished"
         tracking.log_headline(run, read_tree(paths.SUMMARY, trial.name))
     except (TrialError, ArtifactError) as error:
@@ -269,12 +277,10 @@ def _objectives(summary: Json, objectives: Sequence[str]) -> list[float]:
 
 
 def _finished(chosen: Plan) -> list[bool]:
-    """Of each combination, whether its experiment is there."""
+    """Of each combination, whether its experiment is there, or another sweep's that is the same."""
     state, base = project_state(), _params()
-    return [
-        experiment_revision(trial_name(chosen.name, _with(base, overrides), state)) is not None
-        for overrides in combinations(chosen)
-    ]
+    names = [trial_name(chosen.name, _with(base, overrides), state) for overrides in combinations(chosen)]
+    return [experiment_revision(name) is not None or same_experiment(name) is not None for name in names]
 
 
 def _with(base: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

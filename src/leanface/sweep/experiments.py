@@ -20,10 +20,15 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from leanface import paths
+from leanface.device import describe_device
 from leanface.errors import ArtifactError, LeanFaceError
-from leanface.sweep import leash
+from leanface.sweep import leash, one_experiment
 
 START_LOCK = Path(".cache/experiment-start.lock")
+"""Held while DVC takes an experiment out of the workspace, whose files and commit are another's until it is done."""
+
+SHARED_LOCK = Path(".cache/experiment-shared.lock")
+"""Held while an experiment may run stages that others wait for."""
 
 CHECKOUTS = Path(".dvc/tmp/exps/standalone")
 """Where `dvc exp run --temp` works."""
@@ -31,6 +36,7 @@ CHECKOUTS = Path(".dvc/tmp/exps/standalone")
 ERROR_LINES = 12
 
 _RUNNING = re.compile(r"Running stage '([^'@]+)(?:@[^']+)?'")
+_RAN = re.compile(r"Updating lock file|Stage '[^']+' (?:is cached|didn't change)")
 _REPRODUCING = re.compile(r"Reproducing experiment '")
 _REASON = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Exit|Killed)\b.*")
 
@@ -50,7 +56,7 @@ def run_experiment(
     shared: Collection[str] = (),
     show: Callable[[str], None] = print,
 ) -> None:
-    """`dvc exp run --temp`, its output in `log` as well.
+    """`dvc exp run --temp`, its output in `log` as well; see `one_experiment`.
 
     Args:
         seconds: gets what each executed stage took.
@@ -62,8 +68,7 @@ def run_experiment(
         TrialError: it failed.
         KeyboardInterrupt: it was stopped.
     """
-    command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "-n", name]
-    command += [part for override in overrides for part in ("-S", override)]
+    command = [sys.executable, "-m", one_experiment.__name__, name, *overrides]
     # dvc.yaml calls `leanface` by name: the one beside this interpreter, also where no environment is active.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -71,27 +76,30 @@ def run_experiment(
     last = collections.deque[str](maxlen=200)
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(log.open("w"))
-        # DVC hands an experiment on through a stash that it looks after for one at a time only: two that start in the
-        # same moment may get hold of each other's.
         turn = stack.enter_context(contextlib.ExitStack())
-        turn.enter_context(_locked(START_LOCK))
+        if shared:
+            turn.enter_context(_locked(SHARED_LOCK))
+        start = stack.enter_context(contextlib.ExitStack())
+        start.enter_context(_locked(START_LOCK))
         process = stack.enter_context(_leashed(command, stop, {**os.environ, "PATH": path, **environment}))
         assert process.stdout is not None
-        stage, since = "", time.monotonic()
+        stage, since = "", None
         for line in process.stdout:
             output.write(line)
             output.flush()
             show(line.rstrip("\n"))
             last.append(line.rstrip())
-            if found := _RUNNING.search(line):
-                if stage:
-                    seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - since
+            found = _RUNNING.search(line)
+            if since is not None and (found or _RAN.match(line)):
+                seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - since
+                since = None
+            if found:
                 stage, since = found[1], time.monotonic()
                 if stage not in shared:
                     turn.close()
-            elif not shared and _REPRODUCING.match(line):
-                turn.close()
-        if stage:
+            elif _REPRODUCING.match(line):
+                start.close()
+        if since is not None:
             seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - since
         code = process.wait()
     if code == leash.STOPPED:
@@ -147,8 +155,9 @@ def clear_leftovers() -> None:
         for process in psutil.process_iter(["cwd", "cmdline"]):
             folder = Path(process.info["cwd"] or "/")
             if folder.is_relative_to(root):
-                if {"exp", "run"} <= set(process.info["cmdline"] or ()):
-                    return  # one that was started by hand
+                command: set[str] = set(process.info["cmdline"] or ())
+                if {"exp", "run"} <= command or one_experiment.__name__ in command:
+                    return  # one that was started by hand, or has lost its leash
                 inside.append(folder)
         for checkout in CHECKOUTS.glob("tmp*"):
             if not any(folder.is_relative_to(root / checkout) for folder in inside):
@@ -160,6 +169,13 @@ def _locked(path: Path) -> Generator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def untouched_workspace() -> Generator[None]:
+    """While inside, no trial has params.yaml, or what else is in the workspace, changed for its start."""
+    with _locked(START_LOCK):
         yield
 
 
@@ -183,6 +199,27 @@ def experiment_revision(name: str) -> str | None:
     """Commit of an experiment, the newest one of that name."""
     refs = _git("for-each-ref", "--sort=-committerdate", "--format=%(objectname)", f"refs/exps/*/*/{name}").split()
     return refs[0] if refs else None
+
+
+def same_experiment(name: str) -> str | None:
+    """Git's reference to another sweep's experiment that computed the same on a machine like this one, if there is one.
+
+    Args:
+        name: as `trial_name` makes it, which ends with what the experiment computes.
+    """
+    computed = name.rpartition("-")[2]
+    for ref in _git("for-each-ref", "--format=%(refname)", f"refs/exps/*/*/*-{computed}").split():
+        try:
+            if read_tree(paths.DEVICE, Path(ref).name) == describe_device():
+                return ref
+        except ArtifactError:
+            continue  # it does not say where it was measured
+    return None
+
+
+def take_over(ref: str, name: str) -> None:
+    """Give an experiment this name as well."""
+    _git("update-ref", f"{Path(ref).parent}/{name}", ref)
 
 
 def read_text(path: Path, experiment: str) -> str:

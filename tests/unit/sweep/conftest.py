@@ -13,6 +13,7 @@ import yaml
 STAGE = '''
 """Counts its runs, and computes something from its parameters."""
 import json, os, pathlib, sys, time, yaml
+from leanface.device import describe_device
 name = sys.argv[1]
 config = yaml.safe_load(open("params.yaml"))
 with open(os.environ["COUNT"], "a") as file:
@@ -21,6 +22,8 @@ ratio, temperature = config["prune"]["ratio"], config["distill"]["temperature"]
 if name == "configure":
     pathlib.Path("reports").mkdir(exist_ok=True)
     pathlib.Path("reports/config.yaml").write_text(yaml.safe_dump(config))
+elif name == "probe":
+    pathlib.Path("reports/device.json").write_text(json.dumps(describe_device()))
 elif name == "report":
     row = {"vertex_error_mm": 1 + ratio + temperature / 10, "latency_ms_p50": 10 * (1 - ratio), "size_mb": 9.0}
     gates = {"mse": {"limit": 1, "value": ratio, "passed": ratio < 0.7, "bound": "max"}}
@@ -55,9 +58,14 @@ def pipeline() -> dict:
             "deps": [f"{other}.txt" for other in before],
             "outs": [f"{name}.txt"],
         }
+    stages["probe"] = {
+        "cmd": f"{command} probe",
+        "always_changed": True,
+        "outs": [{"reports/device.json": {"cache": False, "persist": True}}],
+    }
     stages["report"] = {
         "cmd": f"{command} report",
-        "deps": ["distill.txt"],
+        "deps": ["distill.txt", "reports/device.json"],
         "outs": [{"reports/summary.json": {"cache": False}}],
     }
     return {"stages": stages}

@@ -12,8 +12,10 @@ import psutil
 import pytest
 import yaml
 
+from leanface import paths
 from leanface.errors import ConfigError, LeanFaceError
 from leanface.sweep.app import main
+from leanface.sweep.experiments import apply_experiment, read_tree
 from leanface.sweep.trials import read_trials
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -34,10 +36,43 @@ def test_what_git_keeps_is_shared_too_where_it_is_a_metric(toy: Path, ran: Ran) 
     Path("dvc.yaml").write_text(yaml.safe_dump(pipeline))
     for name in ("one", "two"):
         main(["-m", "prune.ratio=0.3", f"name={name}"])
-    assert ran() == {"configure": 2, "teacher": 1, "prune": 1, "distill": 1, "report": 1}
+        subprocess.run(["git", "commit", "-q", "--allow-empty", "-am", "what changes no stage"], check=True)
+    assert ran() == {"configure": 2, "teacher": 1, "prune": 1, "distill": 1, "probe": 2, "report": 1}
     (first,), (second,) = read_trials("one"), read_trials("two")
     assert first.name != second.name
     assert first.values == second.values == pytest.approx([1.7])
+
+
+def test_what_another_sweep_computed_is_taken_over_without_running_a_stage(
+    toy: Path, ran: Ran, capfd: pytest.CaptureFixture[str]
+) -> None:
+    main(["-m", "prune.ratio=0.3", "distill.temperature=1,2", "name=one"])
+    before = ran()
+    arguments = ["-m", "prune.ratio=0.3", "distill.temperature=2,3", "name=two"]
+    main([*arguments, "--dry-run"])
+    assert "1 trials to run, 1 finished" in capfd.readouterr().out
+    main(arguments)
+    assert ran() == {name: count + (name not in ("teacher", "prune")) for name, count in before.items()}
+    (_, done), (same, other) = read_trials("one"), read_trials("two")
+    assert [same.status, other.status] == ["finished"] * 2
+    assert same.values == done.values
+    assert same.stages == {}
+    assert read_tree(paths.PARAMS, same.name) == read_tree(paths.PARAMS, done.name)
+    record = {record["name"]: record for record in waiting()}[same.name]
+    assert record["status"] == "FINISHED"
+    assert {name: value for name, value, *_ in record["metrics"]}["quantized_int8/vertex_error_mm"] == 1.5
+    apply_experiment(same.name)
+    assert Path("distill.txt").read_text() == "0.3 2"
+
+
+def test_what_was_computed_on_another_machine_is_not_taken_over(toy: Path, ran: Ran) -> None:
+    """DVC is asked, whose stages know which of them depend on the machine."""
+    stage = Path("stage.py")
+    stage.write_text(stage.read_text().replace("describe_device()", '{"cpu": "another"}'))
+    for name in ("one", "two"):
+        main(["-m", "prune.ratio=0.3", f"name={name}"])
+    assert ran()["probe"] == 2
+    assert ran()["distill"] == 1
 
 
 def test_a_grid_runs_shared_stages_once_goes_on_after_failures_and_does_not_run_twice(
@@ -56,6 +91,8 @@ def test_a_grid_runs_shared_stages_once_goes_on_after_failures_and_does_not_run_
     assert trials[1].reason == "stage distill: ValueError: loss is NaN"
     assert trials[0].varied == {"prune.ratio": 0.3, "distill.temperature": 2}
     assert trials[0].values == [1.5]
+    assert set(trials[0].stages) == set(first)  # seconds of what it executed itself
+    assert set(trials[2].stages) == set(first) - {"teacher"}
     assert subprocess.run(["git", "status", "--porcelain"], capture_output=True, check=True).stdout == b""
 
     with pytest.raises(LeanFaceError, match="2 of 4 trials failed"):

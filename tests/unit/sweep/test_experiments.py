@@ -1,0 +1,59 @@
+"""An experiment runs itself and nothing else, whatever DVC has waiting."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+from leanface.sweep import one_experiment
+from leanface.sweep.experiments import experiment_names, run_experiment
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+
+Ran = Callable[[], dict[str, int]]
+
+
+def run(name: str, *overrides: str) -> None:
+    run_experiment(name, overrides, seconds={}, log=Path("multirun/x/dvc.log"), environment={}, stop=Path("stop"))
+
+
+def stashed(reference: str) -> list[str]:
+    done = subprocess.run(["git", "reflog", reference], capture_output=True, text=True, check=False)
+    return done.stdout.splitlines()
+
+
+def test_it_leaves_another_that_starts_to_the_process_that_started_it(toy: Path, ran: Ran) -> None:
+    with Repo() as repo:
+        queue = repo.experiments.tempdir_queue
+        repo.experiments.queue_one(queue, name="other", params={"params.yaml": ["distill.temperature=3"]})
+    run("mine", "distill.temperature=2")
+    assert experiment_names() == ["mine"]
+    assert ran()["distill"] == 1
+    assert len(stashed(queue.ref)) == 1
+    # As `dvc exp run` would not: it runs what it finds.
+    subprocess.run([sys.executable, "-m", "dvc", "exp", "run", "--temp", "-n", "third"], check=True)
+    assert sorted(experiment_names()) == ["mine", "other", "third"]
+
+
+def test_it_starts_anew_after_a_start_that_was_killed(toy: Path, ran: Ran) -> None:
+    with Repo() as repo:
+        queue = one_experiment.OwnQueue(repo, "mine")
+        repo.experiments.queue_one(queue, name="mine", params={"params.yaml": ["distill.temperature=3"]})
+    run("mine", "distill.temperature=2")
+    assert ran()["distill"] == 1
+    assert not stashed(queue.ref)
+
+
+def test_it_waits_for_the_repository_as_long_as_it_takes(toy: Path, ran: Ran) -> None:
+    with Repo() as repo:
+        repo.lock.lock()
+        command = [sys.executable, "-m", one_experiment.__name__, "mine", "distill.temperature=2"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(10)  # `dvc` gives up after 3 seconds
+        repo.lock.unlock()
+    assert process.wait(60) == 0
+    assert experiment_names() == ["mine"]
