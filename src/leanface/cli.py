@@ -244,8 +244,9 @@ def _results(arguments: argparse.Namespace) -> None:
 def _compare(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
+    console = Console(width=None if sys.stdout.isatty() else 140)  # a file has no width
     # By name: the sweep is this module's equal, and needs Hydra and DVC.
-    importlib.import_module("leanface.sweep.compare").compare(arguments.names, arguments.sweep, Console())
+    importlib.import_module("leanface.sweep.compare").compare(arguments.names, arguments.sweep, console)
 
 
 def _promote(arguments: argparse.Namespace) -> None:

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,9 @@ COLUMNS = {
     "size_mb": "MB",
     "macs": "MACs (M)",
 }
+ROOMY = ("vertex_to_original_mm", "speedup", "macs")
+"""Columns that a terminal of less than `ROOMY_WIDTH` characters leaves to the page."""
+ROOMY_WIDTH = 110
 
 
 def shown_names(rows: Sequence[Row]) -> list[str]:
@@ -49,15 +52,19 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
     chosen, error, keys = recommended(rows), error_measure(rows), differing(rows)
     comparable, others = on_one_machine(rows)
     fronts = set[str]().union(*(front(comparable, error, cost) for cost in COSTS))
-    table = Table(*keys, box=None, header_style="dim", pad_edge=False)
-    for title in [*COLUMNS.values(), "Gates"]:
-        table.add_column(title, justify="right")
-    table.add_column("Trial", no_wrap=True, overflow="fold")
+    measures = [measure for measure in COLUMNS if console.width >= ROOMY_WIDTH or measure not in ROOMY]
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    table.add_column("Trial", no_wrap=True, min_width=max(len(row.name) for row in rows))
+    for key in keys:
+        table.add_column(key)
+    for measure in measures:
+        table.add_column(COLUMNS[measure], justify="right", min_width=6)  # else a narrow terminal cuts numbers
+    table.add_column("Gates")
     for row in [*_by_speed(comparable), *_by_speed(others)]:
         style = "bold green" if row == chosen else "" if row.name in fronts else "dim"
-        table.add_row(*_params(row, keys), *_measures(row), _gates(row), row.name, style=style)
+        table.add_row(row.name, *_params(row, keys), *_measures(row, measures), _gates(row), style=style)
     for row in (row for row in rows if row.reason is not None):
-        table.add_row(*_params(row, keys), *[DASH] * len(COLUMNS), "failed", row.name, style="red")
+        table.add_row(row.name, *_params(row, keys), *[DASH] * len(measures), "failed", style="red")
     console.print(table)
     for line in [*_remarks(rows), _advice(chosen)]:
         console.print(line, markup=False, highlight=False)
@@ -116,8 +123,8 @@ def _params(row: Row, keys: Sequence[str]) -> list[str]:
     return [str(row.params.get(key, DASH)) for key in keys]
 
 
-def _measures(row: Row) -> list[str]:
-    return [value_of(measure, row.measures.get(measure)) for measure in COLUMNS]
+def _measures(row: Row, measures: Iterable[str] = COLUMNS) -> list[str]:
+    return [value_of(measure, row.measures.get(measure)) for measure in measures]
 
 
 def _gates(row: Row) -> str:

@@ -21,6 +21,8 @@ from dvc.repo import Repo
 from dvc.repo.experiments.queue.tempdir import TempDirQueue
 from dvc.ui import ui
 
+from leanface.sweep import dvc_yaml
+
 
 class OwnQueue(TempDirQueue):
     """A queue of one experiment, apart from the one that all share."""
@@ -37,6 +39,7 @@ class OwnQueue(TempDirQueue):
 def main(arguments: Sequence[str]) -> int:
     """Run it; returns an exit status."""
     name, *overrides = arguments
+    dvc_yaml.remember()
     ui.enable()
     try:
         with Repo(_wait_for_lock=True) as repo:

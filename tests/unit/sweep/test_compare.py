@@ -60,6 +60,18 @@ def test_table_and_page_of_200_trials(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [page]
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_no_terminal_cuts_a_number_or_a_name(width: int) -> None:
+    rows = [
+        row(f"grid-000000{n}", 1.234, 0.8765 + n, n > 1, **{"prune.ratio": n, "distill.temperature": n})
+        for n in range(3)
+    ]
+    text = io.StringIO()
+    print_table(rows, Console(file=text, width=width))
+    for shown in ("1.23", "0.9900", "0.876", "1.88", "failed", "grid-0000000", "grid-0000001", "grid-0000002"):
+        assert shown in text.getvalue()
+
+
 def test_a_sweep_is_compared_and_what_fails_its_gates_is_not_promoted(toy: Path) -> None:
     with pytest.raises(ArtifactError, match="known: none"):
         compare([], "grid", Console(file=io.StringIO()))
@@ -67,7 +79,7 @@ def test_a_sweep_is_compared_and_what_fails_its_gates_is_not_promoted(toy: Path)
         main(["-m", "prune.ratio=0.3,0.8", "distill.temperature=1,13", "name=grid"])
     text = io.StringIO()
     page = compare([], "grid", Console(file=text, width=160))
-    names = {float(line.split()[0]): line.split()[-1] for line in text.getvalue().splitlines() if " 1 " in line}
+    names = {float(line.split()[1]): line.split()[0] for line in text.getvalue().splitlines() if " 1 " in line}
     assert page.is_file()
     assert "loss is NaN" in page.read_text()
     best = text.getvalue().split("leanface promote ")[1].split()[0]
