@@ -117,6 +117,9 @@ def _gate(arguments: argparse.Namespace) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
+    # The face detector's threads, if they spin while they wait, take the processors from all else that runs here, and
+    # the service is soon the slowest of all. OpenMP asks when it is first loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from leanface.errors import BackendError
 
     try:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import torch
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
@@ -211,6 +212,7 @@ def work(connection: Connection, settings: Settings, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     Image.MAX_IMAGE_PIXELS = settings.pixels_max
+    torch.set_num_threads(threads)  # of the face detector, which would take those of the other workers too
     process = psutil.Process()
     try:
         reader = Reader(settings, threads)

@@ -78,6 +78,11 @@ def start(model: Path, folder: Path, *options: str) -> Server:
         time.sleep(0.1)
 
 
+def workers(server: Server) -> list[psutil.Process]:
+    children = psutil.Process(server.process.pid).children()
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
 @pytest.fixture(scope="module")
 def server(exported, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     limits = {
@@ -261,13 +266,12 @@ def test_prometheus_and_the_monitor_know_what_happened(server: Server, photo: by
 
 
 def test_a_killed_worker_comes_back_and_no_request_is_lost(server: Server, photo: bytes) -> None:
-    children = psutil.Process(server.process.pid).children()
-    (worker,) = (child.pid for child in children if "spawn_main" in " ".join(child.cmdline()))
-    os.kill(worker, signal.SIGSTOP)
+    (worker,) = workers(server)
+    worker.suspend()
     with ThreadPoolExecutor(4) as threads:
         pending = [threads.submit(server.read, photo) for _ in range(4)]
         time.sleep(0.5)
-        os.kill(worker, signal.SIGKILL)
+        worker.kill()
         assert [reply.result().status for reply in pending] == [200] * 4
 
 
@@ -330,3 +334,14 @@ def test_a_setting_that_is_out_of_range_is_refused(
     assert "--workers: " in message
     assert "LEANFACE_API_KEY: " in message
     assert "short-secret" not in message
+
+
+def test_its_threads_sleep_while_they_wait(exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    server = start(exported.int8, tmp_path, "--no-drift")
+    try:
+        (worker,) = workers(server)
+        assert worker.environ()["OMP_WAIT_POLICY"] == "PASSIVE"
+    finally:
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait()
