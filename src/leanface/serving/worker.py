@@ -10,6 +10,7 @@ import logging
 import signal
 import tempfile
 import time
+import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -212,6 +213,7 @@ def work(connection: Connection, settings: Settings, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     Image.MAX_IMAGE_PIXELS = settings.pixels_max
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such a photo is refused, which is no news
     torch.set_num_threads(threads)  # of the face detector, which would take those of the other workers too
     process = psutil.Process()
     try:

@@ -140,6 +140,10 @@ def test_wrong_addresses_are_refused_in_the_same_form(
 
 
 def test_photos_without_a_face_and_bombs_are_refused(server: Server, faceless: bytes, bomb: bytes) -> None:
+    large = io.BytesIO()
+    Image.new("RGB", (PIXELS_MAX // 900, 1000)).save(large, "PNG")
+    assert "at most 1,000,000 are read" in server.read(large.getvalue()).json()["detail"]
+    assert "Warning" not in server.log.read_text()
     reply = server.read(faceless)
     assert (reply.status, reply.json()["error"]) == (422, "no_face")
     assert "at least 40 pixels tall" in reply.json()["detail"]
