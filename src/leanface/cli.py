@@ -117,6 +117,9 @@ def _gate(arguments: argparse.Namespace) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
+    # The face detector's threads, if they spin while they wait, take the processors from all else that runs here, and
+    # the service is soon the slowest of all. OpenMP asks when it is first loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from leanface.errors import BackendError
 
     try:
@@ -149,15 +152,20 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 def _load(arguments: argparse.Namespace) -> None:
     from leanface.data.photos import photo_path
+    from leanface.errors import ArtifactError
     from leanface.serving import load
 
-    photo = photo_path(arguments.photo).read_bytes()
+    try:
+        photo = photo_path(arguments.photo).read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"cannot read {arguments.photo}: {error.strerror}; name a photo's file.") from None
     rates = sorted(arguments.rates)
     with load.own_service(arguments.serve) as url:
         loads = load.measure(url, photo, rates, arguments.seconds)
     print(load.markdown(loads), end="")
     settings = {"photo": str(arguments.photo), "seconds": arguments.seconds, "serve": arguments.serve}
     load.save(arguments.out, loads, settings)
+    print(f"kept in {arguments.out}")
 
 
 def _drift(arguments: argparse.Namespace) -> None:
@@ -306,7 +314,7 @@ def _parser() -> argparse.ArgumentParser:
         "serve", help="the network behind HTTP; clients need the key in LEANFACE_API_KEY, if it is set"
     )
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    serve.add_argument("--port", type=_count, default=8000)
+    serve.add_argument("--port", type=_port, default=8000)
     serve.add_argument("--model", type=Path, help="an exported network; by default the one that LeanFace ships")
     serve.add_argument("--runtime", help="what runs it (default: the best that can)")
     serve.add_argument("--larger", type=Path, help="a second network, which reads strange faces again")
@@ -330,7 +338,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(run=_serve)
     demo = commands.add_parser("demo", help="a page in the browser: a photo in, its 3D face by both networks out")
     demo.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    demo.add_argument("--port", type=_count, default=7860)
+    demo.add_argument("--port", type=_port, default=7860)
     demo.add_argument("--model", type=Path, help=".onnx, bundle or .plan; by default the one shipped or made here")
     demo.add_argument("--compare", default="original", metavar="MODEL", help="stands beside it (default: original)")
     demo.add_argument("--runtime", default="auto", help="(default: the best that runs the model here)")
@@ -426,6 +434,12 @@ def _add_offline(commands: Any) -> None:
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"expected 1 to 65535, got {text!r}")
     return int(text)
 
 

@@ -14,7 +14,17 @@ class ArtifactError(LeanFaceError):
 
 
 class NoFaceError(ArtifactError):
-    """A photo shows no face that can be read."""
+    """A photo shows no face that can be read.
+
+    Attributes:
+        found: what was found, and how to choose a better photo; the whole message also says which parameter to change,
+            for those who can.
+    """
+
+    def __init__(self, found: str, parameter: str = "") -> None:
+        """Say both."""
+        super().__init__(f"{found} {parameter}".rstrip())
+        self.found = found
 
 
 class ExportError(LeanFaceError):

@@ -42,6 +42,8 @@ PROPOSAL_STRIDE = 2
 PYRAMID_STEP = 0.709
 """Ratio of neighbouring pyramid levels: halves the area, as in the paper."""
 
+LOWER = "Smaller ones are looked for with a lower min_face_px (`leanface reconstruct --min-face`)."
+
 _BATCH = 512
 
 
@@ -129,11 +131,13 @@ class FaceDetector:
         if smaller:
             raise NoFaceError(
                 f"the largest face in {photo} is about {_side(smaller[0].box):.0f} pixels tall, too small to be read; "
-                f"expected at least {self._min_face_px}. Use a larger picture of it, or lower min_face_px."
+                f"expected at least {self._min_face_px}. Use a larger picture of it.",
+                LOWER,
             )
         raise NoFaceError(
             f"no face found in {photo}. Use an upright photo in which both eyes and the mouth show and the face is at "
-            f"least {self._min_face_px} pixels tall, or lower min_face_px."
+            f"least {self._min_face_px} pixels tall.",
+            LOWER,
         )
 
     def _propose(self, pixels: Float[Tensor, "1 3 H W"], min_face_px: float) -> Float[np.ndarray, "N 4"]:

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from starlette.requests import ClientDisconnect
 
 from leanface.data.photos import PACKAGED_PHOTOS, load_photo, photo_path
 from leanface.errors import ArtifactError, LeanFaceError, NoFaceError
+from leanface.listening import listen, url
 from leanface.reconstruction.lean_face import LeanFace
 from leanface.reconstruction.pictures import overlay, view
 from leanface.reconstruction.result import Reconstruction
@@ -87,6 +88,7 @@ class Demo:
                 "precision": lean_face.precision,
                 "runtime": lean_face.runtime.name,
                 "network_ms": round(self.timings[name].p50_ms, 2),
+                "runs": self.timings[name].runs,
                 "unstable": bool(self.timings[name].reason),
             }
             for name, lean_face in (("original", self.original), ("compressed", self.compressed))
@@ -163,9 +165,8 @@ def create_app(reconstruct: Callable[[bytes, bool], dict[str, Any]]) -> FastAPI:
             return JSONResponse(await run_in_threadpool(reconstruct, bytes(content), turntable), headers=HEADERS)
         except ClientDisconnect:
             return _refusal(400, "The upload ended early.")  # nobody reads it
-        except NoFaceError:
-            # The error's own words advise callers of the library.
-            return _refusal(422, "No face was found. Choose an upright photo in which eyes and mouth show.")
+        except NoFaceError as error:
+            return _refusal(422, error.found[0].upper() + error.found[1:])
         except ArtifactError as error:
             return _refusal(422, str(error))
         except LeanFaceError as error:
@@ -186,13 +187,16 @@ def run(
     """Open both networks and serve the page until Ctrl-C.
 
     Raises:
-        LeanFaceError: a network cannot be opened.
+        LeanFaceError: the address cannot be had, or a network cannot be opened.
     """
     with ExitStack() as stack:
+        listening = stack.enter_context(listen(host, port))
         compressed = stack.enter_context(LeanFace.load(model, runtime, threads))
         demo = Demo(stack.enter_context(open_original(original, compressed, threads)), compressed)
-        print(f"open http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)", flush=True)
-        uvicorn.run(create_app(demo.reconstruct), host=host, port=port, log_level="warning", server_header=False)
+        print(f"open {url(host, port)} (Ctrl-C ends it)", flush=True)
+        config = uvicorn.Config(create_app(demo.reconstruct), log_level="warning", server_header=False)
+        with suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listening])
 
 
 def _decode(content: bytes) -> UInt8[np.ndarray, "H W 3"]:

@@ -90,7 +90,9 @@ def bench_end_to_end(
         }
         logger.info("measuring %d steps, for about %.0f s at most", len(calls), seconds)
         timings: dict[tuple[str, str], Timing] = {}
-        with tqdm(bar_format="{desc} {elapsed}", disable=None, leave=False, file=sys.stderr) as progress:
+        with tqdm(
+            desc="starting", bar_format="{elapsed} {desc}", disable=None, leave=False, file=sys.stderr
+        ) as progress:
             # What takes long is measured apart: in turns it would leave the caches cold for what takes little.
             for part, share in SHARES.items():
                 timings |= measure_latency(

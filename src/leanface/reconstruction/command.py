@@ -58,7 +58,10 @@ def reconstruct_to(
             faces += outcome.faces
             bar.update()
     known = f", {_counted(skipped, 'picture')} done before" if skipped else ""
-    logger.info("%s in %s%s: see %s", _counted(faces, "face"), _counted(done, "picture"), known, folder)
+    if done or skipped:
+        logger.info("%s in %s%s: see %s", _counted(faces, "face"), _counted(done, "picture"), known, folder)
+    if failed and not done and not skipped:
+        raise ArtifactError("nothing could be reconstructed (see above).")
     if failed:
         raise ArtifactError(
             f"{len(failed)} of {done + skipped + len(failed)} pictures could not be reconstructed (see above); "
@@ -113,6 +116,8 @@ def run(
     sources = find_sources(inputs)
     if len(sources) > 1 and any(source.label == STDIN for source in sources):
         raise ConfigError("a photo from standard input comes alone; give it no other inputs.")
+    if out == STDOUT and compare is not None:
+        raise ConfigError("--compare writes pictures and comparison.json: name a folder for them, not --out -.")
     if len(sources) > 1 or sources[0].kind != "photo":
         # Pictures are searched side by side: threads within each search would only get in each other's way.
         torch.set_num_threads(1)
@@ -125,7 +130,7 @@ def run(
             from leanface.reconstruction.side_by_side import compare_all, open_original
 
             original = stack.enter_context(open_original(compare, lean_face, threads))
-            compare_all(original, lean_face, sources, Path(out))
+            compare_all(original, lean_face, sources, Path(out), every=every, limit=limit)
             return
         logger.info("%s in %s", lean_face.model_path, lean_face.runtime.name)
         reconstruct_to(lean_face, sources, Path(out), settings, every=every, limit=limit, redo=redo)

@@ -72,8 +72,19 @@ def open_original(model: str, beside: LeanFace, threads: int | None) -> Generato
             yield lean_face
 
 
-def compare_all(original: LeanFace, compressed: LeanFace, sources: Sequence[Source], folder: Path) -> None:
+def compare_all(
+    original: LeanFace,
+    compressed: LeanFace,
+    sources: Sequence[Source],
+    folder: Path,
+    *,
+    every: int = 1,
+    limit: int | None = None,
+) -> None:
     """Write NAME.png for each photo, a row per face, and comparison.json; frames of videos count as photos.
+
+    Args:
+        every: take each so manieth frame of a video; `limit` so many frames at most.
 
     Raises:
         ArtifactError: no picture could be read, or a file cannot be written.
@@ -81,7 +92,7 @@ def compare_all(original: LeanFace, compressed: LeanFace, sources: Sequence[Sour
     timings: dict[str, Timing] | None = None
     report: dict[str, Any] = {}
     failed: list[str] = []
-    for picture in (picture for source in sources for picture in pictures(source)):
+    for picture in (picture for source in sources for picture in pictures(source, every, limit)):
         try:
             photo = picture.load()
             pairs = read_both(original, compressed, photo)
@@ -113,7 +124,7 @@ def compare_all(original: LeanFace, compressed: LeanFace, sources: Sequence[Sour
         if timing.reason:
             logger.warning("the %s network's time is unstable: %s", name, timing.reason)
     if failed:
-        raise ArtifactError(f"{len(failed)} pictures could not be compared (see above).")
+        raise ArtifactError(f"{len(failed)} of {len(failed) + len(report)} pictures could not be compared (see above).")
 
 
 def _about(lean_face: LeanFace) -> dict[str, Any]:

@@ -14,7 +14,7 @@ PANELS = {
     "vertex_mm": "vertex error (mm)",
     "rotation_deg": "rotation error (degrees)",
     "landmark_nme": "landmark error (NME, %)",
-    "ssim_face": "re-rendered SSIM of the face (1 is best)",
+    "ssim_face": "re-rendered face (SSIM)",
 }
 YAW_COLOUR, SIZE_COLOUR = "#0969da", "#8250df"
 FEW = 10

@@ -204,9 +204,11 @@ def read_onnx(path: Path) -> ExportedNetwork:
         content = path.read_bytes()
         model = onnx.load_model_from_string(content)
     except FileNotFoundError:
-        raise ArtifactError(f"{path} is missing; run `leanface stage export`.") from None
+        raise ArtifactError(f"{path} is missing; name another file, or make it with `leanface stage export`.") from None
     except DecodeError as error:
-        raise ArtifactError(f"{path} is not an ONNX file ({error}); run `leanface stage export`.") from None
+        raise ArtifactError(
+            f"{path} is not an ONNX file ({error}); name another, or make it with `leanface stage export`."
+        ) from None
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     try:
         size = int(json.loads(metadata[METADATA_PREFIX + "input"])["size"])

@@ -14,13 +14,14 @@ from typing import Annotated, Any, Literal
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from leanface.errors import ArtifactError, BackendError
 from leanface.monitoring.drift import Reference
 from leanface.monitoring.monitor import Monitor, Report, markdown
+from leanface.report.templates import render
 from leanface.serving.fleet import BusyError, ClosedError, Fleet, Watchers
 from leanface.serving.messages import FAILURES, STATUS, Answer, Format, Job
 from leanface.serving.metrics import Metrics
@@ -37,13 +38,26 @@ DESCRIPTION = """Send a photo as the request's body:
     curl --data-binary @photo.jpg 'http://127.0.0.1:8000/v1/reconstruct?format=glb' -o face.glb
 
 An error is `{"error": KIND, "detail": TEXT}`; its kind decides the status.
+Where the service has a key, send it as `X-API-Key` or `Authorization: Bearer`.
 """
+
+DOCS_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'"}
 
 PHOTO_TYPES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
 PHOTO_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in PHOTO_TYPES},
+    }
+}
+
+ERROR_CONTENT: dict[str, Any] = {
+    "application/json": {
+        "schema": {
+            "type": "object",
+            "properties": {name: {"type": "string"} for name in ("error", "detail")},
+            "required": ["error", "detail"],
+        }
     }
 }
 
@@ -170,6 +184,8 @@ def create_app(
         version=metadata.version("leanface"),
         description=DESCRIPTION,
         lifespan=lifespan,
+        # FastAPI's own pages load their scripts from elsewhere.
+        docs_url=None,
         redoc_url=None,
     )
     app.state.service = service
@@ -211,7 +227,7 @@ def create_app(
     async def reconstruct(
         request: Request,
         format: Annotated[Format, Query(description=FORMAT)] = "json",
-        faces: Annotated[Literal["all", "largest"], Query()] = "all",
+        faces: Annotated[Literal["all", "largest"], Query(description="of the photo, for json and png")] = "all",
         texture: Annotated[Literal["0", "512", "1024", "2048"], Query(description="side in pixels, for glb")] = "0",
     ) -> Response:
         """Every face in the photo that is the request's body."""
@@ -227,23 +243,37 @@ def create_app(
         service.count(answer, time.monotonic() - start)
         return respond(answer, format)
 
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        """What there is to ask for, to read."""
+        return HTMLResponse(render("serving/docs.html.j2", **app.openapi()), headers=DOCS_HEADERS)
+
     @app.get("/healthz")
     async def alive() -> dict[str, str]:
         """The process runs."""
         return {"status": "alive"}
 
-    @app.get("/readyz", responses={503: {}})
+    @app.get("/readyz", responses={503: {"description": "not yet, or not now"}})
     async def ready() -> Response:
         """A worker can read photos."""
         content = {"status": "ready" if service.fleet.ready else "not ready", "workers": service.fleet.ready}
         return JSONResponse(content, 200 if service.fleet.ready else 503)
 
-    @app.get("/metrics", dependencies=[Depends(authorize)])
+    @app.get(
+        "/metrics",
+        dependencies=[Depends(authorize)],
+        response_class=PlainTextResponse,
+        responses=_errors("unauthorized"),
+    )
     async def prometheus() -> Response:
         """For Prometheus."""
         return Response(service.metrics.exposition(), media_type="text/plain; version=1.0.0; charset=utf-8")
 
-    @app.get("/v1/monitor", dependencies=[Depends(authorize)])
+    @app.get(
+        "/v1/monitor",
+        dependencies=[Depends(authorize)],
+        responses={200: {"content": {"text/markdown": {}}}, **_errors("unauthorized", "bad_query")},
+    )
     async def monitor(format: Annotated[Literal["json", "markdown"], Query()] = "json") -> Response:
         """How the service does, and whether the photos look like the training's."""
         report = service.report()
@@ -309,9 +339,10 @@ def _sent_key(request: Request, key: str) -> bool:
     return hmac.compare_digest(sent.encode("latin-1", "replace"), key.encode())
 
 
-def _errors() -> dict[int | str, dict[str, Any]]:
-    kinds: dict[int | str, dict[str, Any]] = {}
-    for kind, status in STATUS.items():
-        known = kinds.setdefault(status, {"description": ""})
+def _errors(*kinds: str) -> dict[int | str, dict[str, Any]]:
+    """For the description: the statuses of these kinds, or of all, with the kinds of each."""
+    described: dict[int | str, dict[str, Any]] = {}
+    for kind in kinds or STATUS:
+        known = described.setdefault(STATUS[kind], {"description": "", "content": ERROR_CONTENT})
         known["description"] = ", ".join(filter(None, (known["description"], kind)))
-    return kinds
+    return described

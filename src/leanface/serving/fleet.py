@@ -87,11 +87,14 @@ class Fleet:
 
         Raises:
             BackendError: none can start, or none did in time.
+            ClosedError: `close` was called meanwhile.
         """
         with self._change:
-            self._change.wait_for(lambda: self._ready or self._failure, seconds)
+            self._change.wait_for(lambda: self._ready or self._failure or self._closing, seconds)
             if self._ready:
                 return next(iter(self._ready.values()))
+            if self._closing:
+                raise ClosedError
         raise BackendError(f"no worker started: {self._failure or f'not within {seconds:.0f} s'}")
 
     @property
@@ -131,6 +134,12 @@ class Fleet:
         with self._change:
             self._closing = True
             self._change.notify_all()
+            # Nobody waits for those that only start.
+            idle = (
+                [] if self._queue else [self._processes[index] for index in self._processes.keys() - self._ready.keys()]
+            )
+        for process in idle:
+            process.kill()
         until = time.monotonic() + seconds
         for thread in self._threads:
             if thread.ident is not None:
@@ -183,6 +192,8 @@ class Fleet:
         """Hand out batches until the worker is lost, or the service closes; whether any was answered."""
         first = self._receive(connection, START_SECONDS)
         if not isinstance(first, Ready):
+            if self._closing:
+                return False
             reason = first.reason if isinstance(first, Failed) else "a worker ended while it started"
             logger.error("worker %d did not start: %s", index, reason)
             with self._change:

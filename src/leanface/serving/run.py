@@ -1,6 +1,7 @@
 """`leanface serve`: the application in a server, until a signal ends it."""
 
 import contextlib
+import logging
 import math
 import signal
 from collections.abc import Callable, Generator
@@ -11,10 +12,13 @@ import uvicorn
 
 from leanface import tracking
 from leanface.errors import BackendError
+from leanface.listening import listen, url
 from leanface.monitoring.monitor import Report
 from leanface.reconstruction.network import default_model
 from leanface.serving.app import create_app
 from leanface.serving.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 
 def serve(settings: Settings, host: str, port: int) -> None:
@@ -22,12 +26,13 @@ def serve(settings: Settings, host: str, port: int) -> None:
 
     Raises:
         ArtifactError: there is no network to serve.
-        BackendError: no worker can start.
+        BackendError: the address cannot be had, or no worker can start.
     """
     if settings.model is None:
         default_model()  # says so at once if there is none
     failures: list[BackendError] = []
-    with _reports(settings) as on_report:
+    with listen(host, port) as listening, _reports(settings) as on_report:
+        logger.info("starting on %s", url(host, port))
 
         def stop(error: BackendError) -> None:
             failures.append(error)
@@ -35,8 +40,6 @@ def serve(settings: Settings, host: str, port: int) -> None:
 
         config = uvicorn.Config(
             create_app(settings, on_report, stop),
-            host=host,
-            port=port,
             log_level="warning",
             server_header=False,
             # Beyond these, connections are answered with 503 before their photos are read into memory.
@@ -47,7 +50,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
         # uvicorn hands a signal on when all is done; what follows here, MLflow's last numbers, still has to run.
         signal.signal(signal.SIGTERM, _heard)
         with contextlib.suppress(KeyboardInterrupt):
-            server.run()
+            server.run(sockets=[listening])
     if failures:
         raise failures[0]
 

@@ -62,5 +62,10 @@ class Settings(Section):
         try:
             return cls.model_validate(values)
         except ValidationError as error:  # without the values: one is a secret
-            lines = [f"  --{str(found['loc'][0]).replace('_', '-')}: {found['msg']}" for found in error.errors()]
+            lines = [f"  {_told_by(str(found['loc'][0]))}: {found['msg']}" for found in error.errors()]
             raise ConfigError("\n".join(["leanface serve was told what it cannot do:", *lines])) from None
+
+
+def _told_by(name: str) -> str:
+    """Where a setting comes from: an option, or the environment, since other users of the machine see options."""
+    return "LEANFACE_API_KEY" if name == "api_key" else f"--{name.replace('_', '-')}"

@@ -10,6 +10,7 @@ import logging
 import signal
 import tempfile
 import time
+import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import torch
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
@@ -70,7 +72,8 @@ class _Progress:
         except RefusedError as refused:
             self.answer = Answer(error=refused.kind, detail=str(refused), steps_ms=self.steps_ms)
         except NoFaceError as error:
-            self.answer = Answer(error="no_face", detail=str(error), steps_ms=self.steps_ms)
+            # Without the parameter, which clients cannot set.
+            self.answer = Answer(error="no_face", detail=error.found, steps_ms=self.steps_ms)
         except Exception as error:
             logger.exception("a photo failed in step %s", name)
             detail = f"{type(error).__name__} in step {name}"
@@ -187,7 +190,9 @@ def decode(content: bytes, pixels_max: int) -> UInt8[np.ndarray, "H W 3"]:
         with Image.open(io.BytesIO(content), formats=FORMATS) as photo:
             width, height = photo.size
     except UnidentifiedImageError:
-        raise RefusedError("not_a_photo", f"expected a photo as {', '.join(FORMATS)}.") from None
+        raise RefusedError(
+            "not_a_photo", f"expected a photo's file ({', '.join(FORMATS)}) as it is: no form, no JSON."
+        ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RefusedError("too_large", str(error)) from None
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, ... depending on where it is damaged
@@ -208,6 +213,8 @@ def work(connection: Connection, settings: Settings, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     Image.MAX_IMAGE_PIXELS = settings.pixels_max
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such a photo is refused, which is no news
+    torch.set_num_threads(threads)  # of the face detector, which would take those of the other workers too
     process = psutil.Process()
     try:
         reader = Reader(settings, threads)

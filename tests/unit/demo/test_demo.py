@@ -163,7 +163,7 @@ def enormous_photo() -> bytes:
         (b"", 400, "empty"),
         (b"not a photo", 422, "not a photo that can be read"),
         (photo_path("grace_hopper").read_bytes()[:20_000], 422, "cannot read"),
-        (grey_photo(), 422, "No face was found"),
+        (grey_photo(), 422, "No face found in a photo of 200x200 pixels. Use an upright photo"),
         (enormous_photo(), 422, "8000 x 8000 pixels"),
         (bytes(20 * 2**20 + 1), 413, "20 MiB"),
     ],

@@ -97,7 +97,8 @@ def test_from_standard_input_to_standard_output(exported: Any) -> None:
         (["{photos}", "--out", "-"], "takes a single photo"),
         (["{photos}/astronaut.png", "--out", "-", "--mesh", "obj"], "OBJ is three files"),
         (["-", "{photos}", "--out", "x"], "comes alone"),
-        (["{photos}/none.jpg", "--out", "{photos}/out"], "1 of 1 pictures could not be reconstructed"),
+        (["{photos}/astronaut.png", "--out", "-", "--compare", "original"], "name a folder"),
+        (["{photos}/none.jpg", "--out", "{photos}/out"], "nothing could be reconstructed (see above)"),
     ],
 )
 def test_what_cannot_be_done_is_said(
@@ -105,6 +106,12 @@ def test_what_cannot_be_done_is_said(
 ) -> None:
     assert main(["reconstruct", *(argument.format(photos=photos) for argument in arguments), *network]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_network_that_is_not_there_is_named(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["reconstruct", str(photos), "--out", str(photos / "out"), "--model", str(photos / "none.onnx")]
+    assert main(command) == 1
+    assert "none.onnx is missing; name another file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["x.png"], ["x.png", "--out", "o", "--texture", "5000"]])
@@ -124,6 +131,10 @@ def test_a_video_gives_a_folder_per_frame(network: list[str], tmp_path: Path) ->
             picture = np.ascontiguousarray(np.roll(photo, 2 * index, axis=1))
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
+    compared = tmp_path / "compared"
+    command = ["reconstruct", str(tmp_path / "clip.mp4"), "--out", str(compared), "--every", "2", "--frames", "1"]
+    assert main([*command, "--compare", network[1], *network]) == 0
+    assert [path.name for path in sorted((compared / "clip").iterdir())] == ["000000.png"]
     out = tmp_path / "out"
     command = ["reconstruct", str(tmp_path / "clip.mp4"), "--out", str(out), "--mesh", "none", "--texture", "0"]
     assert main([*command, "--frames", "3", *network]) == 0

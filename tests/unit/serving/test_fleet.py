@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -105,6 +106,19 @@ def test_closing_answers_what_was_accepted(settings: Settings, photo: bytes) -> 
     assert fleet.processes == []
     with pytest.raises(ClosedError):
         fleet.submit(Job(photo))
+
+
+def test_closing_does_not_wait_for_workers_that_start(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    fleet = Fleet(settings)
+    fleet.start()
+    until(lambda: fleet.processes)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(fleet.wait_ready)
+        fleet.close(WAIT_S)
+        with pytest.raises(ClosedError):
+            waiting.result(WAIT_S)
+    assert fleet.processes == []
+    assert "did not start" not in caplog.text
 
 
 def test_closing_before_the_end_says_so(settings: Settings, photo: bytes) -> None:

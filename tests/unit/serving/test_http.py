@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -77,6 +78,11 @@ def start(model: Path, folder: Path, *options: str) -> Server:
         time.sleep(0.1)
 
 
+def workers(server: Server) -> list[psutil.Process]:
+    children = psutil.Process(server.process.pid).children()
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
 @pytest.fixture(scope="module")
 def server(exported, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     limits = {
@@ -134,7 +140,14 @@ def test_wrong_addresses_are_refused_in_the_same_form(
 
 
 def test_photos_without_a_face_and_bombs_are_refused(server: Server, faceless: bytes, bomb: bytes) -> None:
-    assert (server.read(faceless).status, server.read(faceless).json()["error"]) == (422, "no_face")
+    large = io.BytesIO()
+    Image.new("RGB", (PIXELS_MAX // 900, 1000)).save(large, "PNG")
+    assert "at most 1,000,000 are read" in server.read(large.getvalue()).json()["detail"]
+    assert "Warning" not in server.log.read_text()
+    reply = server.read(faceless)
+    assert (reply.status, reply.json()["error"]) == (422, "no_face")
+    assert "at least 40 pixels tall" in reply.json()["detail"]
+    assert "min_face" not in reply.json()["detail"].replace("-", "_"), "which clients cannot set"
     assert (server.read(bomb).status, server.read(bomb).json()["error"]) == (413, "too_large")
 
 
@@ -179,7 +192,17 @@ def test_the_description_names_routes_formats_and_errors(server: Server) -> None
     assert "image/jpeg" in post["requestBody"]["content"]
     assert set(post["responses"]["200"]["content"]) == {"application/json", "model/gltf-binary", "image/png"}
     assert {"400", "401", "413", "422", "429", "503", "504"} <= set(post["responses"])
-    assert server.ask("GET", "/docs").status == 200
+    assert post["responses"]["422"]["content"] == content["paths"]["/v1/monitor"]["get"]["responses"]["422"]["content"]
+
+
+def test_the_description_to_read_needs_nothing_from_elsewhere(server: Server) -> None:
+    reply = server.ask("GET", "/docs")
+    assert (reply.status, reply.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert reply.headers["content-security-policy"].startswith("default-src 'none'")
+    page = reply.body.decode()
+    for text in ("POST /v1/reconstruct", "GET /metrics", "json, glb, png", "bad_query, no_face", "image/webp"):
+        assert text in page, text
+    assert not re.search(r"<script|<link|src=|@import|url\(", page)
 
 
 def test_hundreds_of_random_requests_never_bring_a_500(server: Server, hostile: list[bytes], photo: bytes) -> None:
@@ -247,13 +270,12 @@ def test_prometheus_and_the_monitor_know_what_happened(server: Server, photo: by
 
 
 def test_a_killed_worker_comes_back_and_no_request_is_lost(server: Server, photo: bytes) -> None:
-    children = psutil.Process(server.process.pid).children()
-    (worker,) = (child.pid for child in children if "spawn_main" in " ".join(child.cmdline()))
-    os.kill(worker, signal.SIGSTOP)
+    (worker,) = workers(server)
+    worker.suspend()
     with ThreadPoolExecutor(4) as threads:
         pending = [threads.submit(server.read, photo) for _ in range(4)]
         time.sleep(0.5)
-        os.kill(worker, signal.SIGKILL)
+        worker.kill()
         assert [reply.result().status for reply in pending] == [200] * 4
 
 
@@ -271,8 +293,22 @@ def test_a_load_test_finds_out_where_it_is_saturated(server: Server, photo: byte
     assert content["device"]["cores"]
     assert len(content["loads"]) == 2
     assert "| 200 |" in (tmp_path / "load.md").read_text()
-    with pytest.raises(BackendError, match="answers the photo with 401"):
-        load.measure(f"http://127.0.0.1:{server.port}", photo, [1.0], 1.0, "another")
+
+
+@pytest.mark.parametrize(
+    ("content", "key", "reason"), [(None, "another", "unauthorized"), (b"hello", KEY, "expected a photo's file")]
+)
+def test_a_load_test_says_why_the_service_does_not_read_its_photo(
+    server: Server, photo: bytes, content: bytes | None, key: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # the loopback interface is not asked by way of it
+    with pytest.raises(BackendError, match=f"does not read the photo: .*{reason}"):
+        load.measure(f"http://127.0.0.1:{server.port}", content or photo, [1.0], 1.0, key)
+
+
+def test_a_load_test_without_its_photo_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["load", "--photo", str(tmp_path / "no.jpg")]) == 1
+    assert "no.jpg: No such file" in capsys.readouterr().err
 
 
 def test_a_stopped_server_finishes_what_it_accepted(server: Server, photo: bytes) -> None:
@@ -300,5 +336,16 @@ def test_a_setting_that_is_out_of_range_is_refused(
     assert main(["serve", "--workers", "1000"]) == 1
     message = capsys.readouterr().err
     assert "--workers: " in message
-    assert "--api-key: " in message
+    assert "LEANFACE_API_KEY: " in message
     assert "short-secret" not in message
+
+
+def test_its_threads_sleep_while_they_wait(exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    server = start(exported.int8, tmp_path, "--no-drift")
+    try:
+        (worker,) = workers(server)
+        assert worker.environ()["OMP_WAIT_POLICY"] == "PASSIVE"
+    finally:
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait()
