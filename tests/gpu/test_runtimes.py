@@ -140,3 +140,9 @@ def test_a_benchmark_counts_time_memory_and_energy(exported) -> None:
             assert row.energy_source == "nvml"
             assert row.energy_mj > 0
     assert keyed["torch_cuda_graph", 1, 2, True].energy_reason is not None
+
+
+def test_onnxruntime_refuses_int8_where_it_would_end_the_process(exported) -> None:
+    opened("onnxruntime_cuda", exported, "fp32").close()
+    with pytest.raises(BackendError, match="TensorRT"):
+        open_runtime("onnxruntime_cuda", exported.int8)

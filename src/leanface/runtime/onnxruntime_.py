@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 
 from leanface.errors import ArtifactError, BackendError
@@ -66,6 +67,11 @@ class OnnxRuntimeCuda(Runtime):
                 f"onnxruntime has no {CUDA_PROVIDER} here (it has {', '.join(providers)}); on a machine with an NVIDIA "
                 "GPU replace it: `pip uninstall onnxruntime && pip install onnxruntime-gpu`."
             )
+        if is_quantized(path):
+            raise BackendError(
+                f"onnxruntime's {CUDA_PROVIDER} has no INT8 convolutions, and with the layout that tensor cores read it "
+                f"ends the process at {path}: take the FP16 file of the same network, or TensorRT."
+            )
         ORT.preload_dlls()  # CUDA and cuDNN from NVIDIA's Python packages, where they are installed
         try:
             sessions = [_session(path, 0, [(CUDA_PROVIDER, CUDA_OPTIONS)]) for _ in range(streams)]
@@ -86,6 +92,19 @@ class OnnxRuntimeCuda(Runtime):
 
     def _close(self) -> None:
         del self._sessions
+
+
+def is_quantized(path: Path) -> bool:
+    """Whether a file computes in steps of 8 bits (Q/DQ nodes).
+
+    Raises:
+        ArtifactError: it is no ONNX file.
+    """
+    try:
+        nodes = onnx.load(path, load_external_data=False).graph.node
+    except Exception as error:  # protobuf's, or the system's
+        raise ArtifactError(f"{path} is no ONNX file: {error}\nExport it again.") from error
+    return any(node.op_type == "QuantizeLinear" for node in nodes)
 
 
 class Turns:
