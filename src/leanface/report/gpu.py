@@ -240,13 +240,10 @@ def asks(summary: Json) -> list[Ask]:
     """Every target of `TARGETS`, then every goal and gate on quality, of what `write_results` returned."""
     listed: list[Ask] = []
     for name, target in summary["targets"].items():
-        used = (
-            [tables.VARIANT_NAMES[target["variant"]], tables.RUNTIME_NAMES[target["runtime"]]]
-            if target["variant"]
-            else []
-        )
-        title = f"{TARGETS[name][0]} ({target['batch']})"
-        listed.append(_ask(title, ", ".join(used) or tables.DASH, {**target, "at_least": True}))
+        network = tables.DASH
+        if target["variant"] is not None:
+            network = f"{tables.VARIANT_NAMES[target['variant']]}, {tables.RUNTIME_NAMES[target['runtime']]}"
+        listed.append(_ask(f"{TARGETS[name][0]} ({target['batch']})", network, {**target, "at_least": True}))
     listed += [_ask(goal["name"], tables.VARIANT_NAMES[goal["variant"]], goal) for goal in summary["goals"]]
     return listed
 

@@ -134,12 +134,12 @@ class Fleet:
         with self._change:
             self._closing = True
             self._change.notify_all()
-            # Nobody waits for those that only start.
-            idle = (
-                [] if self._queue else [self._processes[index] for index in self._processes.keys() - self._ready.keys()]
-            )
-        for process in idle:
-            process.kill()
+            # Nobody waits for workers that only start.
+            processes = [] if self._queue else list(self._processes.items())
+            starting = [process for index, process in processes if index not in self._ready]
+        for process in starting:
+            with contextlib.suppress(ValueError):  # it has ended by itself
+                process.kill()
         until = time.monotonic() + seconds
         for thread in self._threads:
             if thread.ident is not None:
