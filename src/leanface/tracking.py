@@ -124,7 +124,8 @@ def log_headline(run: "Run", summary: Mapping[str, Any]) -> None:
     numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
     run.log({f"{paths.DEPLOYED}/{name}": value for name, value in numbers.items()}, 0)
     passed = all(gate["passed"] for gate in summary["gates"].values())
-    run.log({"gates_passed": float(passed)}, 0)
+    # By a name that comes after the numbers': MLflow's contour plot shows the first one unless asked.
+    run.log({f"{paths.DEPLOYED}/passes_gates": float(passed)}, 0)
 
 
 def in_trial() -> bool:

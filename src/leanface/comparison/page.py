@@ -139,9 +139,13 @@ def _remarks(rows: Sequence[Row]) -> list[str]:
             f"{len(others)} trials were measured on another machine ({', '.join(row.name for row in others[:5])}): "
             "they are listed, but their times are not compared, and none of them is recommended."
         )
-    unstable = [row for row in rows if row.measures.get("latency_status") == "unstable"]
+    measured = [row for row in rows if row.reason is None]
+    unstable = [row for row in measured if row.measures.get("latency_status") == "unstable"]
     if unstable:
-        lines.append(f"{len(unstable)} latencies still varied when they were taken (unstable): compare them with care.")
+        lines.append(
+            f"{len(unstable)} of {len(measured)} latencies still varied when they were taken (unstable): compare them "
+            "with care."
+        )
     return lines
 
 
