@@ -271,7 +271,7 @@ def _parser() -> argparse.ArgumentParser:
     stages = (paths.ASSETS.parent / "stages").glob("[!_]*.py")
     stage.add_argument("name", choices=sorted(path.stem for path in stages))
     stage.add_argument("--variant", choices=paths.EXPORTED, help="for stages that run once per variant")
-    stage.add_argument("--seconds", type=float, help="stop a training after so long; the same command goes on")
+    stage.add_argument("--seconds", type=float, help="stop a training, or a benchmark's measuring, after so long")
     stage.set_defaults(run=_stage)
     reconstruct = commands.add_parser("reconstruct", help="photos, videos or a webcam to textured 3D faces")
     add = reconstruct.add_argument

@@ -16,8 +16,9 @@ SPLITS = ("train", "val", "test")
 ASSETS = Path(__file__).parent / "assets"
 PACKAGED_MORPHABLE_MODEL = ASSETS / "morphable_model.npz"
 PRETRAINED_TEACHER = ASSETS / "teacher.npz"
-TEACHER_224 = ASSETS / "teacher_224.npz"
-"""More accurate, with statistics for several image sizes; see docs/results/teacher_224/README.md."""
+PRETRAINED_TEACHER_224 = ASSETS / "teacher_224.npz"
+"""For images from 160 px: more accurate at every size, but a short training at 112 px follows the other one better (see
+docs/results/teacher_224/README.md)."""
 PACKAGED_MODEL = ASSETS / "leanface_int8.onnx"
 """The compressed network that `leanface reconstruct` uses unless told otherwise."""
 PACKAGED_CARD = PACKAGED_MODEL.with_suffix(".md")

@@ -30,7 +30,8 @@ def run_stage(name: str, variant: str | None = None, seconds: float | None = Non
     """Run src/leanface/stages/NAME.py.
 
     Args:
-        seconds: after which a training stops with its state saved, for another call to go on.
+        seconds: after which a training stops with its state saved, for another call to go on; benchmark measures what
+            it can by then.
 
     Raises:
         ConfigError: the stage needs a variant and got none, or the other way round.

@@ -25,12 +25,14 @@ OUTS: dict[str, list[Any]] = {name: stage.get("outs", []) + stage.get("metrics",
 PLUMBING = {"", "config", "errors", "paths", "params", "device", "stages"}
 """Code that carries a stage's inputs and outputs but does not shape its result."""
 
-ASSETS = {
-    "data.detector": SOURCE / "assets/mtcnn.safetensors",
-    "face.morphable_model": SOURCE / "assets/morphable_model.npz",
-    "networks.packed": SOURCE / "assets/teacher.npz",
+PACKAGED_MODEL = SOURCE / "assets/morphable_model.npz"
+READERS = {
+    SOURCE / "assets/mtcnn.safetensors": "data.detector",
+    PACKAGED_MODEL: "face.morphable_model",
+    SOURCE / "assets/teacher.npz": "networks.packed",
+    SOURCE / "assets/teacher_224.npz": "networks.packed",
 }
-"""Packaged file that a module reads."""
+"""Which module reads a packaged file."""
 
 
 def names(entries: list[Any]) -> set[Path]:
@@ -109,11 +111,11 @@ def test_code_dependencies_are_exactly_what_is_imported(stage: str, imports: gri
 def test_the_packaged_files_that_a_stage_reads_are_among_its_deps(stage: str, imports: grimp.ImportGraph) -> None:
     deps = names(STAGES[stage]["deps"])
     listed = {dep for dep in deps if SOURCE / "assets" in dep.parents}
-    readable = {file for module, file in ASSETS.items() if module in reached(imports, stage)}
+    readable = {file for file, module in READERS.items() if module in reached(imports, stage)}
     assert listed <= readable
     direct = imports.find_modules_directly_imported_by(f"leanface.stages.{stage}")
     if "leanface.face.choice" in direct:
-        assert ASSETS["face.morphable_model"] in listed
+        assert PACKAGED_MODEL in listed
     elif "leanface.face.morphable_model" in direct:
         assert paths.MORPHABLE_MODEL in deps
 

@@ -15,6 +15,10 @@ from torch import Tensor
 
 from leanface.errors import ArtifactError
 from leanface.networks.resnet import FaceReconstructionNet
+from leanface.paths import PRETRAINED_TEACHER, PRETRAINED_TEACHER_224
+
+PRETRAINED_224_FROM_PX = 160
+"""Half-way, by ratio, between the sizes that the two shipped networks are for."""
 
 _SCALE = ".scale"
 """Ends the name of an int8 weight's scales."""
@@ -85,6 +89,16 @@ def load_packed(path: Path, image_size: int | None = None) -> FaceReconstruction
     except RuntimeError as error:
         raise ArtifactError(f"{path} holds another network: {error}") from None
     return network.eval()
+
+
+def load_pretrained(image_size: int) -> FaceReconstructionNet:
+    """The shipped original for images of a size (px), in eval mode.
+
+    Raises:
+        ArtifactError: its file is missing or damaged.
+    """
+    path = PRETRAINED_TEACHER_224 if image_size >= PRETRAINED_224_FROM_PX else PRETRAINED_TEACHER
+    return load_packed(path, image_size)
 
 
 def _at_size(arrays: Mapping[str, Tensor], image_size: int | None) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from leanface.errors import ArtifactError, LeanFaceError
 from leanface.face.render import Renderer
 from leanface.metrics.geometry import MM_PER_DM
 from leanface.metrics.latency import Timing, measure_latency
-from leanface.networks.packed import load_packed
+from leanface.networks.packed import load_pretrained
 from leanface.reconstruction.lean_face import Faces, LeanFace
 from leanface.reconstruction.result import Reconstruction
 from leanface.reconstruction.sources import Source, pictures
@@ -66,7 +66,7 @@ def open_original(model: str, beside: LeanFace, threads: int | None) -> Generato
             yield lean_face
         return
     with tempfile.TemporaryDirectory() as folder:
-        network, bundle = load_packed(paths.PRETRAINED_TEACHER, beside.image_size), Path(folder) / ORIGINAL
+        network, bundle = load_pretrained(beside.image_size), Path(folder) / ORIGINAL
         save_bundle(network, new_spec(network, beside.image_size), bundle)
         with LeanFace.load(bundle, threads=threads) as lean_face:
             yield lean_face

@@ -69,8 +69,8 @@ class OnnxRuntimeCuda(Runtime):
             )
         if is_quantized(path):
             raise BackendError(
-                f"onnxruntime's {CUDA_PROVIDER} has no INT8 convolutions, and with the layout that tensor cores read it "
-                f"ends the process at {path}: take the FP16 file of the same network, or TensorRT."
+                f"onnxruntime's {CUDA_PROVIDER} has no INT8 convolutions, and in the layout that tensor cores read "
+                f"it ends the process at {path}: take the FP16 file of the same network, or TensorRT."
             )
         ORT.preload_dlls()  # CUDA and cuDNN from NVIDIA's Python packages, where they are installed
         try:

@@ -9,7 +9,9 @@ from leanface.report.files import read_json, write_json
 from leanface.runtime.benchmark import as_json, benchmark_end_to_end, benchmark_networks, headline, plan
 
 
-def run(*, benchmark: Benchmark, data: Data) -> dict[str, float]:
+def run(*, benchmark: Benchmark, data: Data, seconds: float | None = None) -> dict[str, float]:
+    if seconds is not None:
+        benchmark = benchmark.model_copy(update={"seconds": min(seconds, benchmark.seconds or seconds)})
     clocks = [clocks_mhz()]
     rows = benchmark_networks(plan(benchmark), benchmark, data.image_size)
     clocks.append(clocks_mhz())

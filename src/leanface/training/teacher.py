@@ -15,9 +15,9 @@ from leanface.errors import ArtifactError
 from leanface.face.coefficients import HEAD_SIZES
 from leanface.face.morphable_model import MorphableModel
 from leanface.networks.modelscope import load_checkpoint, load_modelscope
-from leanface.networks.packed import load_packed
+from leanface.networks.packed import load_packed, load_pretrained
 from leanface.networks.resnet import FaceReconstructionNet, build_network, scaled_widths
-from leanface.paths import FACES, MORPHABLE_MODEL, PRETRAINED_TEACHER, TEACHER_REPORT, TEACHER_STATE
+from leanface.paths import FACES, MORPHABLE_MODEL, TEACHER_REPORT, TEACHER_STATE
 from leanface.training.criterion import SupervisedCriterion
 from leanface.training.fit import MetricLog, fit, head_scales, resolve_device
 
@@ -34,7 +34,7 @@ class Request(NamedTuple):
 
 
 def _pretrained(request: Request) -> FaceReconstructionNet:
-    return load_packed(PRETRAINED_TEACHER, request.data.image_size)
+    return load_pretrained(request.data.image_size)
 
 
 def _modelscope(request: Request) -> FaceReconstructionNet:

@@ -11,7 +11,7 @@ from tests.unit.data.test_prepare import DATA
 from tests.unit.training.test_training import MACHINE, OPTIMIZER
 
 from leanface import paths
-from leanface.config import Distill
+from leanface.config import Distill, Machine
 from leanface.data.dataset import COEFFICIENTS, LANDMARKS, FaceDataset
 from leanface.data.prepare import prepare_faces
 from leanface.distillation.distill import distill
@@ -30,7 +30,13 @@ def faces(project: Path, model: MorphableModel) -> Path:
     return paths.FACES
 
 
-def train(network: FaceReconstructionNet, model: MorphableModel, val: FaceDataset, **changes: object) -> FitResult:
+def train(
+    network: FaceReconstructionNet,
+    model: MorphableModel,
+    val: FaceDataset,
+    machine: Machine = MACHINE,
+    **changes: object,
+) -> FitResult:
     """Distil a copy of the network from the network; the copy starts off the mark."""
     student = copy.deepcopy(network)
     with torch.no_grad():
@@ -44,11 +50,25 @@ def train(network: FaceReconstructionNet, model: MorphableModel, val: FaceDatase
         None,
         settings,
         data=DATA,
-        machine=MACHINE,
+        machine=machine,
         model=model,
         val=val.labelled(predict(network, val)),
         seed=0,
         report=Path("reports/distill"),
+    )
+
+
+def test_a_compiled_original_teaches_the_same(
+    small_network: FaceReconstructionNet, model: MorphableModel, faces: Path
+) -> None:
+    val, attention = FaceDataset(faces / "val"), {"name": "imitation", "weight": 1.0}
+    compiled = MACHINE.model_copy(update={"compile": True})
+    with torch.compiler.set_stance("force_eager"):  # the compiler itself would take a minute
+        eager, same = (
+            train(small_network, model, val, machine, attention=attention) for machine in (MACHINE, compiled)
+        )
+    assert [row["val/posed_mm"] for row in eager.history] == pytest.approx(
+        [row["val/posed_mm"] for row in same.history]
     )
 
 

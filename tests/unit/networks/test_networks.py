@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from leanface import paths
 from leanface.errors import ArtifactError
 from leanface.face.coefficients import COUNT, LIGHTING
 from leanface.face.lighting import sh_basis, shade
 from leanface.networks.modelscope import load_checkpoint, load_modelscope
-from leanface.networks.packed import load_packed, save_packed, statistics_of
+from leanface.networks.packed import load_packed, load_pretrained, save_packed, statistics_of
 from leanface.networks.resnet import FaceReconstructionNet, batch_norm_of, build_network, widths_of
 from leanface.snapshot import CHECKPOINT
 
@@ -71,6 +72,12 @@ def test_damaged_packed_networks_are_refused(tmp_path: Path) -> None:
     (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04 cut")
     with pytest.raises(ArtifactError, match="not a packed network"):
         load_packed(tmp_path / "cut.npz")
+
+
+@pytest.mark.parametrize(("image_size", "path"), [(112, paths.PRETRAINED_TEACHER), (224, paths.PRETRAINED_TEACHER_224)])
+def test_the_shipped_original_is_the_one_for_the_images(image_size: int, path: Path) -> None:
+    found, expected = load_pretrained(image_size).state_dict(), load_packed(path, image_size).state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
 
 
 def test_a_packed_network_has_statistics_for_several_sizes(tmp_path: Path) -> None:

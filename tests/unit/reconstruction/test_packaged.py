@@ -11,7 +11,7 @@ from leanface.data.dataset import FaceDataset
 from leanface.data.prepare import prepare_faces
 from leanface.face.morphable_model import MorphableModel
 from leanface.metrics.geometry import mean_errors, predict
-from leanface.networks.packed import load_packed
+from leanface.networks.packed import load_packed, load_pretrained
 from leanface.reconstruction import LeanFace
 
 KNOWN = json.loads(paths.PACKAGED_SCORES.read_text())
@@ -39,18 +39,18 @@ def test_it_is_small_and_passed_its_gates() -> None:
 def test_its_errors_are_those_of_its_card(model: MorphableModel, test_faces: FaceDataset) -> None:
     with LeanFace.load() as lean_face:
         answers = torch.from_numpy(lean_face.read(test_faces.images))
-    original = predict(load_packed(paths.PRETRAINED_TEACHER, test_faces.images.shape[-1]), test_faces)
+    original = predict(load_pretrained(KNOWN["data"]["image_size"]), test_faces)
     truth = torch.from_numpy(test_faces.coefficients)
     # Processors round INT8 sums differently, and rendered bytes may differ by a level.
     for reference, name in ((truth, "vertex_error_mm"), (original, "vertex_to_original_mm")):
         assert mean_errors(model, answers, reference)["vertex_mm"] == pytest.approx(SCORES[name], rel=0.03)
 
 
-def test_the_teacher_for_224_px_reads_better_at_112_too(model: MorphableModel, test_faces: FaceDataset) -> None:
+def test_the_teacher_for_224_px_reads_better_than_the_other(model: MorphableModel, test_faces: FaceDataset) -> None:
     truth = torch.from_numpy(test_faces.coefficients)
     default, newer = (
         mean_errors(model, predict(load_packed(path, test_faces.images.shape[-1]), test_faces), truth)
-        for path in (paths.PRETRAINED_TEACHER, paths.TEACHER_224)
+        for path in (paths.PRETRAINED_TEACHER, paths.PRETRAINED_TEACHER_224)
     )
     for name, ratio in {"identity_mm": 0.92, "vertex_mm": 0.92, "rotation_deg": 0.92}.items():
         assert newer[name] < ratio * default[name], name

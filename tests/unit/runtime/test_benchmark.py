@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from tests.unit.data.test_prepare import DATA
 
 from leanface import paths
 from leanface.bundle import new_spec, save_bundle
@@ -15,6 +16,7 @@ from leanface.data.photos import load_photo
 from leanface.errors import ArtifactError, BackendError
 from leanface.face.morphable_model import load_morphable_model
 from leanface.networks.resnet import build_network, widths_of
+from leanface.report.files import read_json, write_json
 from leanface.runtime import ONNX_READERS, RUNTIMES, Runtime, files_of
 from leanface.runtime.base import InputSpec
 from leanface.runtime.bench import ORIGINAL, bench_file, print_rows, speedups
@@ -33,6 +35,7 @@ from leanface.runtime.benchmark import (
     measure_fresh,
     plan,
 )
+from leanface.stages.benchmark import run
 
 SIZE = 64
 SETTINGS = Benchmark(
@@ -141,6 +144,18 @@ def test_what_the_time_is_too_short_for_says_so(project, monkeypatch):
     assert (first.status, first.windows, first.memory_mb) == ("unstable", 1, None)
     assert first.p50_ms is not None
     assert "benchmark.seconds" in str(first.memory_reason)
+
+
+def test_the_stage_measures_what_it_can_in_its_piece_of_time(project, monkeypatch):
+    monkeypatch.chdir(project)
+    write_json(paths.DEVICE, {})
+    paths.MORPHABLE_MODEL.parent.mkdir()
+    paths.MORPHABLE_MODEL.symlink_to(paths.PACKAGED_MORPHABLE_MODEL)
+    run(benchmark=SETTINGS.model_copy(update={"runtimes": "gpu"}), data=DATA, seconds=1e-9)
+    written = read_json(paths.BENCHMARK)
+    assert written["settings"]["seconds"] == 1e-9
+    assert {row["status"] for row in written["rows"]} == {"not_run"}
+    assert {row["status"] for row in written["end_to_end"]} > {"not_run"}
 
 
 def test_a_batch_that_a_runtime_refuses_is_not_run_and_stops_no_other(project, monkeypatch):

@@ -38,7 +38,8 @@ def test_without_its_provider_it_says_what_to_install(exported) -> None:
 
 def test_it_knows_the_files_that_it_cannot_run(exported, tmp_path: Path) -> None:
     assert is_quantized(exported.int8)
-    assert not is_quantized(exported.fp32) and not is_quantized(exported.fp16)
+    assert not is_quantized(exported.fp32)
+    assert not is_quantized(exported.fp16)
     (tmp_path / "no.onnx").write_bytes(b"no model")
     with pytest.raises(ArtifactError, match="no ONNX file"):
         is_quantized(tmp_path / "no.onnx")
