@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from leanface.data.folder import SUFFIXES
-from leanface.data.photos import load_photo
+from leanface.data.photos import PACKAGED_PHOTOS, load_photo, photo_path
 from leanface.errors import ArtifactError, BackendError
 
 VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"}
@@ -54,6 +54,8 @@ class Picture:
 
 def find_sources(inputs: Sequence[str]) -> list[Source]:
     """Files as given, folders searched through, patterns expanded (`**` too), in a stable order, each file once.
+
+    The name of a packaged photo stands for it, where there is no such file.
 
     Raises:
         ArtifactError: an input is no file, or a folder or pattern has no photos and videos.
@@ -118,6 +120,9 @@ def _files(text: str) -> list[tuple[Path, Path]]:
                 "count too)."
             )
         return files
+    if text in PACKAGED_PHOTOS and not path.exists():
+        file = photo_path(text)
+        return [(file.parent, file)]
     # A file that is not there is reported with the others that cannot be read.
     if path.exists() or not glob.has_magic(text):
         return [(path.parent, path)]

@@ -49,7 +49,7 @@ def test_its_errors_are_those_of_its_card(model: MorphableModel, test_faces: Fac
 def test_the_teacher_for_224_px_reads_better_than_the_other(model: MorphableModel, test_faces: FaceDataset) -> None:
     truth = torch.from_numpy(test_faces.coefficients)
     default, newer = (
-        mean_errors(model, predict(load_packed(path, test_faces.images.shape[-1]), test_faces), truth)
+        mean_errors(model, predict(load_packed(path, KNOWN["data"]["image_size"]), test_faces), truth)
         for path in (paths.PRETRAINED_TEACHER, paths.PRETRAINED_TEACHER_224)
     )
     for name, ratio in {"identity_mm": 0.92, "vertex_mm": 0.92, "rotation_deg": 0.92}.items():

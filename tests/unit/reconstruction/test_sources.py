@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from leanface.data.photos import PACKAGED_PHOTOS
 from leanface.errors import ArtifactError
 from leanface.reconstruction.sources import Source, find_sources, pictures
 
@@ -45,6 +46,15 @@ def test_names_never_collide(tmp_path: Path) -> None:
         photo(tmp_path / name)
     sources = find_sources([str(tmp_path / "x" / "me.jpg"), str(tmp_path / "y" / "me.jpg"), str(tmp_path / "y/me.png")])
     assert [source.name for source in sources] == ["me.jpg", "me.jpg_2", "me.png"]
+
+
+def test_packaged_photos_go_by_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sources = find_sources(list(PACKAGED_PHOTOS))
+    assert [source.name for source in sources] == list(PACKAGED_PHOTOS)
+    assert all(next(pictures(source)).load().ndim == 3 for source in sources)
+    photo(tmp_path / "red.png").rename(tmp_path / "astronaut")
+    assert find_sources(["astronaut"])[0].path == Path("astronaut")
 
 
 def test_nothing_to_be_found_is_an_error(tmp_path: Path) -> None:

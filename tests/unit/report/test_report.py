@@ -224,6 +224,20 @@ def test_the_model_card_tells_what_was_measured_and_what_it_is_not_for(run):
     assert "do not deploy it" in paths.MODEL_CARD.read_text()
 
 
+def test_the_model_card_says_on_how_many_faces_and_for_which_sizes_it_was_trained(run):
+    report()
+    stored = paths.MODEL_CARD.read_text()
+    assert "rendered faces alone (2400 for training, 160 for" in stored
+    assert "but were not evaluated" in stored
+    config = paths.CONFIG.read_text()
+    config = config.replace("streamed: false", "streamed: true").replace("norm: true", "norm: false")
+    paths.CONFIG.write_text(config)
+    report()
+    streamed = paths.MODEL_CARD.read_text()
+    assert "rendered faces alone (6400 for distillation" in streamed
+    assert "it reads others badly" in streamed
+
+
 def test_a_phone_gets_the_pareto_picture_upright(run):
     report()
     with Image.open(paths.FIGURES / "pareto.png") as wide, Image.open(paths.FIGURES / "pareto_narrow.png") as narrow:
