@@ -45,7 +45,7 @@ class Original(nn.Module):
         self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.network.eval().requires_grad_(False)
         # In a tuple: one network, not two modules.
-        self._answer = (cast(nn.Module, torch.compile(self.network, dynamic=False)) if compiled else self.network,)
+        self._compiled = (cast(nn.Module, torch.compile(self.network, dynamic=False)),) if compiled else None
         self._summarise = summarise
         self._remembers = remembers
         self._known: dict[int, tuple[Tensor, ...]] = {}
@@ -72,6 +72,7 @@ class Original(nn.Module):
 
     def _read(self, images: Tensor) -> list[Tensor]:
         if self._summarise is None:
-            return [self._answer[0](images)]
+            network = self.network if self._compiled is None else self._compiled[0]
+            return [network(images)]
         coefficients, maps = self.network.forward_with_maps(images)
         return [coefficients, *self._summarise(maps)]
