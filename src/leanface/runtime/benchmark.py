@@ -52,6 +52,7 @@ GPU_PLAN = (
     ("distilled_fp16", "torch_compiled", False),
     ("original_fp16", "torch_compiled", False),
     ("distilled_fp16", "onnxruntime_cuda", True),
+    ("quantized_int8", "onnxruntime_cuda", False),
 )
 """What a GPU alone is measured with, and whether with more than one stream; the time may not suffice for the last."""
 
