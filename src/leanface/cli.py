@@ -15,7 +15,7 @@ from leanface.errors import LeanFaceError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; an error that LeanFace raised on purpose is printed without its traceback."""
+    """Run one command; neither an error that LeanFace raised on purpose nor Ctrl-C prints a traceback."""
     argv = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
@@ -28,6 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LeanFaceError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nstopped.", file=sys.stderr)  # below "^C", or a progress bar
+        return 130  # as a shell counts SIGINT
     return 0
 
 

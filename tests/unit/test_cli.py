@@ -1,6 +1,7 @@
 """The command line: errors in one line, exit codes, and a quick --help."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,17 @@ def test_a_wrong_command_is_refused(arguments: list[str], capsys: pytest.Capture
 def test_a_file_that_is_not_there_cannot_be_measured(project, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "network.onnx"]) == 1
     assert capsys.readouterr().err.startswith("ArtifactError: network.onnx is missing")
+
+
+def test_ctrl_c_ends_a_command_in_one_line(tmp_path: Path) -> None:
+    photo = tmp_path / "photo.jpg"
+    os.mkfifo(photo)
+    command = [sys.executable, "-m", "leanface", "load", "--photo", str(photo)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        with photo.open("wb"):  # returns once the command has opened it, too
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=60) == ("", "\nstopped.\n")
+        assert process.returncode == 130
 
 
 def test_help_imports_nothing_heavy() -> None:

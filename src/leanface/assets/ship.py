@@ -9,6 +9,7 @@ from pathlib import Path
 
 from leanface import paths
 from leanface.config import load_config
+from leanface.errors import ArtifactError
 from leanface.report.files import read_json, write_json
 from leanface.report.gate import require_gates
 
@@ -17,7 +18,7 @@ def ship() -> None:
     """Copy the network and its model card; beside them, what it scored, and on which faces.
 
     Raises:
-        LeanFaceError: a gate failed, or the report is missing.
+        LeanFaceError: a gate failed, or the report or the network is missing; nothing was changed.
     """
     require_gates(paths.SUMMARY)
     summary, config = read_json(paths.SUMMARY), load_config(paths.CONFIG)
@@ -28,14 +29,18 @@ def ship() -> None:
         "gates": summary["gates"],
         "scores": summary["variants"][paths.DEPLOYED],
     }
-    write_json(paths.PACKAGED_SCORES, scores)
-    _copy(paths.MODEL_CARD, paths.PACKAGED_CARD)
+    # Reports are in Git, the network is in DVC's cache: where it is missing, nothing may change.
     _copy(paths.onnx_path(paths.DEPLOYED), paths.PACKAGED_MODEL)
+    _copy(paths.MODEL_CARD, paths.PACKAGED_CARD)
+    write_json(paths.PACKAGED_SCORES, scores)
 
 
 def _copy(source: Path, target: Path) -> None:
     staging = target.with_suffix(".tmp")
-    shutil.copyfile(source, staging)
+    try:
+        shutil.copyfile(source, staging)
+    except FileNotFoundError:
+        raise ArtifactError(f"{source} is missing: run `dvc repro`, which makes it.") from None
     os.replace(staging, target)
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,16 +79,15 @@ def write_page(title: str, rows: Sequence[Row], faces: Mapping[str, bytes], path
     """
     chosen, error, keys = recommended(rows), error_measure(rows), differing(rows)
     comparable, others = on_one_machine(rows)
-    pictures = path.parent / f".{path.stem}"
-    save_fronts(comparable, error, chosen, pictures / "fronts.png")
-    inlined = {"fronts": _inline((pictures / "fronts.png").read_bytes())}
-    pair = ("prune.ratio", "distill.temperature")
-    if comparable and set(pair) <= set(keys):
-        save_heatmaps(comparable, error, pair, pictures / "heatmaps.png")
-        inlined["heatmaps"] = _inline((pictures / "heatmaps.png").read_bytes())
-    for picture in pictures.glob("*.png"):
-        picture.unlink()
-    pictures.rmdir()
+    inlined: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        picture = Path(folder) / "picture.png"
+        save_fronts(comparable, error, chosen, picture)
+        inlined["fronts"] = _inline(picture.read_bytes())
+        pair = ("prune.ratio", "distill.temperature")
+        if comparable and set(pair) <= set(keys):
+            save_heatmaps(comparable, error, pair, picture)
+            inlined["heatmaps"] = _inline(picture.read_bytes())
     fronts = set[str]().union(*(front(comparable, error, cost) for cost in COSTS))
     lines: list[dict[str, Any]] = [
         {"row": row, "params": _params(row, keys), "cells": _measures(row), "gates": _gates(row),

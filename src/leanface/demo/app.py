@@ -39,6 +39,7 @@ from leanface.reconstruction.side_by_side import (
     turn_deg,
 )
 from leanface.report.pictures import DIFFERENCE_GAIN, DIFFERENCE_SHADES
+from leanface.report.tables import RUNTIME_NAMES
 
 BYTES_MAX = 20 * 2**20
 """Of a photo's file."""
@@ -86,7 +87,7 @@ class Demo:
                 "name": name,
                 "file": lean_face.model_path.name,
                 "precision": lean_face.precision,
-                "runtime": lean_face.runtime.name,
+                "runtime": RUNTIME_NAMES[lean_face.runtime.name],
                 "network_ms": round(self.timings[name].p50_ms, 2),
                 "runs": self.timings[name].runs,
                 "unstable": bool(self.timings[name].reason),

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from leanface.face.camera import rotation_from_angles
 from leanface.face.coefficients import ANGLES, COUNT, EXPRESSION, IDENTITY, TRANSLATION
 from leanface.face.morphable_model import ShapeBasis
+from leanface.face.rasterize_numba import fill_normals
 
 SHAPE = slice(IDENTITY.start, EXPRESSION.stop)
 _COLUMNS = 1024
@@ -82,7 +83,7 @@ class Decoder:
     def normals(self, vertices: Float[np.ndarray, "vertices 3"]) -> Float[np.ndarray, "vertices 3"]:
         """Unit normals: the area-weighted mean of the adjacent triangles' normals."""
         normals = np.zeros_like(vertices)
-        _normals(vertices, self._triangles, normals)
+        fill_normals(vertices, self._triangles, normals)
         return normals
 
 
@@ -134,24 +135,3 @@ def _pose(vertices: Any, rotation: Any, translation: Any, out: Any) -> None:
         x, y, z = vertices[row, 0], vertices[row, 1], vertices[row, 2]
         for axis in range(3):
             out[row, axis] = rotation[axis, 0] * x + rotation[axis, 1] * y + rotation[axis, 2] * z + translation[axis]
-
-
-@numba.njit(nogil=True, cache=True, fastmath={"contract"})  # pyright: ignore[reportUntypedFunctionDecorator]
-def _normals(vertices: Any, triangles: Any, out: Any) -> None:
-    """Fills out (V,3), zero at first."""
-    for index in range(triangles.shape[0]):
-        a, b, c = np.uint32(triangles[index, 0]), np.uint32(triangles[index, 1]), np.uint32(triangles[index, 2])
-        x, y, z = vertices[a, 0], vertices[a, 1], vertices[a, 2]
-        ux, uy, uz = vertices[b, 0] - x, vertices[b, 1] - y, vertices[b, 2] - z
-        vx, vy, vz = vertices[c, 0] - x, vertices[c, 1] - y, vertices[c, 2] - z
-        nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
-        for vertex in (a, b, c):
-            out[vertex, 0] += nx
-            out[vertex, 1] += ny
-            out[vertex, 2] += nz
-    for vertex in range(out.shape[0]):
-        x, y, z = out[vertex, 0], out[vertex, 1], out[vertex, 2]
-        scale = np.float32(1.0) / max(np.sqrt(x * x + y * y + z * z), np.float32(1e-12))
-        out[vertex, 0] = x * scale
-        out[vertex, 1] = y * scale
-        out[vertex, 2] = z * scale

@@ -156,30 +156,24 @@ def _irradiance(normals: Any, lighting: Any, out: Any) -> None:
 
 
 @numba.njit(nogil=True, cache=True)  # pyright: ignore[reportUntypedFunctionDecorator]
-def _normals(vertices: Any, triangles: Any, normals: Any) -> None:
-    """One mesh: fills normals (V,3) float32, zero at first, with unit normals."""
+def fill_normals(vertices: Any, triangles: Any, out: Any) -> None:
+    """One mesh: fills out (V,3) float32, zero at first; see `leanface.face.lighting.vertex_normals`."""
     for index in range(triangles.shape[0]):
-        a, b, c = triangles[index, 0], triangles[index, 1], triangles[index, 2]
-        ux, uy, uz = (
-            vertices[b, 0] - vertices[a, 0],
-            vertices[b, 1] - vertices[a, 1],
-            vertices[b, 2] - vertices[a, 2],
-        )
-        vx, vy, vz = (
-            vertices[c, 0] - vertices[a, 0],
-            vertices[c, 1] - vertices[a, 1],
-            vertices[c, 2] - vertices[a, 2],
-        )
+        a, b, c = np.uint32(triangles[index, 0]), np.uint32(triangles[index, 1]), np.uint32(triangles[index, 2])
+        x, y, z = vertices[a, 0], vertices[a, 1], vertices[a, 2]
+        ux, uy, uz = vertices[b, 0] - x, vertices[b, 1] - y, vertices[b, 2] - z
+        vx, vy, vz = vertices[c, 0] - x, vertices[c, 1] - y, vertices[c, 2] - z
         nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
         for vertex in (a, b, c):
-            normals[vertex, 0] += nx
-            normals[vertex, 1] += ny
-            normals[vertex, 2] += nz
-    for vertex in range(normals.shape[0]):
-        length = math.sqrt(normals[vertex, 0] ** 2 + normals[vertex, 1] ** 2 + normals[vertex, 2] ** 2)
-        scale = np.float32(1.0 / max(length, 1e-12))
-        for axis in range(3):
-            normals[vertex, axis] *= scale
+            out[vertex, 0] += nx
+            out[vertex, 1] += ny
+            out[vertex, 2] += nz
+    for vertex in range(out.shape[0]):
+        x, y, z = out[vertex, 0], out[vertex, 1], out[vertex, 2]
+        scale = np.float32(1.0) / max(np.sqrt(x * x + y * y + z * z), np.float32(1e-12))
+        out[vertex, 0] = x * scale
+        out[vertex, 1] = y * scale
+        out[vertex, 2] = z * scale
 
 
 def visible_triangles(vertices_image: Tensor, triangles: Tensor, size: int) -> Tensor:
@@ -212,7 +206,7 @@ def vertex_normals(vertices: Tensor, triangles: Tensor) -> Tensor:
     """See `leanface.face.lighting.vertex_normals`."""
     normals = np.zeros(tuple(vertices.shape), np.float32)
     for mesh, out in zip(vertices.numpy(), normals, strict=True):
-        _normals(mesh, triangles.numpy(), out)
+        fill_normals(mesh, triangles.numpy(), out)
     return torch.from_numpy(normals)
 
 

@@ -153,6 +153,10 @@ def _run_stage(step: Step, seconds: float) -> Ended:
                 file.write(line)
                 last_line = line.strip() or last_line
             process.wait()
+        except KeyboardInterrupt:  # Ctrl-C does not reach another session
+            os.killpg(process.pid, signal.SIGINT)
+            file.write(process.communicate()[0])
+            raise
         finally:
             timer.cancel()
     return Ended(process.returncode, last_line, killed.is_set())

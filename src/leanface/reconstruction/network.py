@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from leanface import paths
 from leanface.bundle import SPEC, load_spec
-from leanface.errors import ArtifactError
-from leanface.runtime import ONNX_READERS, Runtime, open_best, open_runtime
+from leanface.errors import ArtifactError, BackendError
+from leanface.runtime import ONNX_READERS, RUNTIMES, Runtime, open_best, open_runtime
 from leanface.runtime.engine import read_onnx
 
 
@@ -21,11 +21,12 @@ class Network(NamedTuple):
 
 
 class _Contract(NamedTuple):
-    """What a file says of itself, and which runtimes read it."""
+    """What a file says of itself, which runtimes read it, and which do so on request alone: they round it to FP16."""
 
     image_size: int
     precision: str
     readers: tuple[str, ...]
+    on_request: tuple[str, ...] = ()
 
 
 def default_model() -> Path:
@@ -57,6 +58,8 @@ def open_network(path: Path, runtime: str, threads: int) -> Network:
     contract = _contract(path)
     if runtime == "auto":
         opened = open_best(dict.fromkeys(contract.readers, path), threads).runtime
+    elif runtime in RUNTIMES and runtime not in (readers := contract.readers + contract.on_request):
+        raise BackendError(f"{runtime} does not read {path}; expected one of {', '.join(readers)}.")
     else:
         opened = open_runtime(runtime, path, threads)
     return Network(path, opened, contract.image_size, contract.precision)
@@ -67,7 +70,8 @@ def _contract(path: Path) -> _Contract:
         if not (path / SPEC).is_file():
             raise ArtifactError(f"{path} is not a bundle: it has no {SPEC}. Name an .onnx file, a bundle or a .plan.")
         spec = load_spec(path)
-        return _Contract(spec.input.size, spec.scheme or "fp32", ("torch", "torch_cuda"))
+        readers, on_request = ("torch", "torch_cuda"), ("torch_cuda_graph", "torch_compiled")
+        return _Contract(spec.input.size, spec.scheme or "fp32", readers, on_request)
     if path.suffix == ".plan":
         return _engine_contract(path)
     exported = read_onnx(path)

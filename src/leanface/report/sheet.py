@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 CELL_INCHES = 1.7
 DOTS_PER_INCH = 130
-LABEL_INCHES = 1.6
+LABEL_INCHES = 1.75
 HEADER_INCHES = 0.35
 GAP_INCHES = 0.06
 

@@ -166,7 +166,7 @@ def _rung(name: str, row: Json, slowest_ms: float, sources: Sources, summary: Js
 class ParityLine:
     """How close one file in one runtime comes to PyTorch: on faces, and on the input on which it is farthest off.
 
-    `reason` says why it was not compared; then there are no numbers.
+    `reason` says why it, or each of several files, was not compared; then there are no numbers.
     """
 
     name: str
@@ -183,6 +183,7 @@ class ParityLine:
 def parity(exports: Mapping[str, Json]) -> list[ParityLine]:
     """A line per exported file and way to run it, then those that could not be compared here."""
     lines: list[ParityLine] = []
+    absent: dict[tuple[str, str], list[str]] = {}  # by runtime and reason: most are the same for all
     for variant, description in exports.items():
         name, rows = VARIANT_NAMES[variant], description["parity"]["rows"]
         for runtime in dict.fromkeys(str(row["runtime"]) for row in rows):
@@ -202,8 +203,8 @@ def parity(exports: Mapping[str, Json]) -> list[ParityLine]:
             )
         not_run: dict[str, str] = description["parity"]["not_run"]
         for runtime, reason in not_run.items():
-            lines.append(ParityLine(name, RUNTIME_NAMES.get(runtime, runtime), reason=reason))
-    return lines
+            absent.setdefault((RUNTIME_NAMES.get(runtime, runtime), reason), []).append(name)
+    return lines + [ParityLine(", ".join(names), runtime, reason=reason) for (runtime, reason), names in absent.items()]
 
 
 def evaluated(evaluations: Mapping[str, Json]) -> list[tuple[str, str, dict[str, str]]]:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 
 from leanface.errors import ArtifactError, BackendError
 from leanface.face.coefficients import COUNT
 from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
 from leanface.runtime.base import Coefficients, Images, InputSpec, Runtime, check_names, threads_per_stream
+from leanface.runtime.engine import read_onnx
 
 ORT: Any = onnxruntime
 """Its functions and classes have no types."""
@@ -67,10 +67,10 @@ class OnnxRuntimeCuda(Runtime):
                 f"onnxruntime has no {CUDA_PROVIDER} here (it has {', '.join(providers)}); on a machine with an NVIDIA "
                 "GPU replace it: `pip uninstall onnxruntime && pip install onnxruntime-gpu`."
             )
-        if is_quantized(path):
+        if (precision := read_onnx(path).precision) in ("int8", "fp8"):
             raise BackendError(
-                f"onnxruntime's {CUDA_PROVIDER} has no INT8 convolutions, and in the layout that tensor cores read "
-                f"it ends the process at {path}: take the FP16 file of the same network, or TensorRT."
+                f"onnxruntime's {CUDA_PROVIDER} has no {precision.upper()} convolutions, and in the layout that tensor "
+                f"cores read it ends the process at {path}: take the FP16 file of the same network, or TensorRT."
             )
         ORT.preload_dlls()  # CUDA and cuDNN from NVIDIA's Python packages, where they are installed
         try:
@@ -92,19 +92,6 @@ class OnnxRuntimeCuda(Runtime):
 
     def _close(self) -> None:
         del self._sessions
-
-
-def is_quantized(path: Path) -> bool:
-    """Whether a file computes in steps of 8 bits (Q/DQ nodes).
-
-    Raises:
-        ArtifactError: it is no ONNX file.
-    """
-    try:
-        nodes = onnx.load(path, load_external_data=False).graph.node
-    except Exception as error:  # protobuf's, or the system's
-        raise ArtifactError(f"{path} is no ONNX file: {error}\nExport it again.") from error
-    return any(node.op_type == "QuantizeLinear" for node in nodes)
 
 
 class Turns:

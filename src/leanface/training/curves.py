@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 PANELS = {
     "loss": (("train/loss", "training loss"),),
@@ -25,9 +26,11 @@ def plot_curves(rows: Sequence[dict[str, float]], path: Path) -> None:
             points = [(row["step"], row[name]) for row in rows if name in row]
             if points:
                 axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
+        axes.axhline(0, linewidth=0)  # the room above is a share of what is shown: else the frame hides a flat curve
+        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("step")
         axes.set_ylabel(unit)
-        axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         if len(curves) > 1:
             axes.legend(fontsize=8)

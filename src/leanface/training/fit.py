@@ -135,6 +135,7 @@ def fit(
 
     Raises:
         Unfinished: `piece_seconds` were over before the last step.
+        KeyboardInterrupt: Ctrl-C; the state is the last validation's.
         LeanFaceError: the loss is not finite.
         SystemExit: this process is the copy that Lightning started for another device than the first (quietly).
     """
@@ -176,7 +177,12 @@ def fit(
         enable_checkpointing=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, datamodule=data, ckpt_path=state and state.found, weights_only=False)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=state and state.found, weights_only=False)
+    except SystemExit:
+        if trainer.interrupted:  # Lightning makes this of Ctrl-C
+            raise KeyboardInterrupt from None
+        raise
     finished = trainer.global_step >= optimizer.steps
     if state is not None and not finished:
         state.save(trainer)

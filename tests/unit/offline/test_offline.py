@@ -3,10 +3,13 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import safetensors.torch
 import torch
@@ -77,6 +80,22 @@ def test_a_run_in_pieces_ends_where_one_in_one_piece_does_and_comes_back(
     with pytest.raises(LeanFaceError, match=r"(?s)prune failed: ArtifactError: .*teacher.*prune\.log"):
         run_offline(["prune"], 120.0, paths.CONFIG)
     assert log.is_file()
+
+
+def test_ctrl_c_ends_the_stage_too(tiny: Path) -> None:
+    command = [sys.executable, "-m", "leanface", "offline", "run", "--stages", "prepare"]
+    command += ["-S", "data.train_count=100000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        stages: list[psutil.Process] = []
+        while not (stages and stages[0].cpu_times().user > 0.2):
+            assert process.poll() is None
+            time.sleep(0.02)
+            stages = psutil.Process(process.pid).children()
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert output.endswith("\nstopped.\n")
+    assert not any(stage.is_running() for stage in stages)
 
 
 @pytest.mark.parametrize("change", ["prune.ratoi=0.3", "prune.ratio", "nothing.at.all=1", "prune.ratio=1.5"])

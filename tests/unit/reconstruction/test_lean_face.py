@@ -40,6 +40,18 @@ def test_a_file_says_its_image_size_and_precision(exported: Any) -> None:
             assert (opened.image_size, opened.precision, opened.runtime.name) == (64, precision, runtime)
 
 
+def test_a_runtime_that_does_not_read_the_file_is_refused_with_those_that_do(exported: Any) -> None:
+    for path, runtime, readers in (
+        (exported.int8, "tensorrt", "onnxruntime, onnxruntime_cuda, openvino"),
+        (exported.int8, "torch", "onnxruntime, onnxruntime_cuda, openvino"),
+        (exported.float_bundle, "openvino", "torch, torch_cuda, torch_cuda_graph, torch_compiled"),
+    ):
+        with pytest.raises(BackendError, match=f"{runtime} does not read .*{path.name}; expected one of {readers}"):
+            LeanFace.load(path, runtime)
+    with pytest.raises(BackendError, match="unknown runtime 'nothing'"):
+        LeanFace.load(exported.int8, "nothing")
+
+
 def test_bundle_and_onnx_read_the_same_and_bytes_are_floats(exported: Any, lean_face: LeanFace) -> None:
     crops = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3)).astype(np.uint8)
     answers = lean_face.read(crops)

@@ -1,7 +1,6 @@
 """Of ONNX Runtime on CUDA what can be run without a GPU: the same bindings and buffers, on the CPU."""
 
 import threading
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,10 +8,10 @@ import onnxruntime
 import pytest
 from torch import Tensor
 
-from leanface.errors import ArtifactError, BackendError
+from leanface.errors import BackendError
 from leanface.networks.interface import INPUT_NAME
 from leanface.runtime import open_runtime
-from leanface.runtime.onnxruntime_ import CUDA_PROVIDER, BoundSession, Turns, is_quantized
+from leanface.runtime.onnxruntime_ import CUDA_PROVIDER, BoundSession, Turns
 
 WAIT_S = 10.0
 
@@ -34,15 +33,6 @@ def test_without_its_provider_it_says_what_to_install(exported) -> None:
         pytest.skip("onnxruntime-gpu is installed")
     with pytest.raises(BackendError, match="onnxruntime-gpu"):
         open_runtime("onnxruntime_cuda", exported.fp32)
-
-
-def test_it_knows_the_files_that_it_cannot_run(exported, tmp_path: Path) -> None:
-    assert is_quantized(exported.int8)
-    assert not is_quantized(exported.fp32)
-    assert not is_quantized(exported.fp16)
-    (tmp_path / "no.onnx").write_bytes(b"no model")
-    with pytest.raises(ArtifactError, match="no ONNX file"):
-        is_quantized(tmp_path / "no.onnx")
 
 
 def test_runs_go_side_by_side_and_a_capture_waits_for_them():
