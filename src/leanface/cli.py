@@ -106,10 +106,10 @@ def _reconstruct(arguments: argparse.Namespace) -> None:
 
 
 def _ablate(arguments: argparse.Namespace) -> None:
-    from leanface.ablation.distill import ablate
+    from leanface.ablation.ablate import ablate
 
     table = arguments.table or paths.CONF / "ablation" / f"{arguments.name}.yaml"
-    ablate(table, paths.ABLATIONS / table.stem, arguments.steps, arguments.share, arguments.seconds)
+    ablate(arguments.name, table, paths.ABLATIONS / table.stem, arguments.steps, arguments.share, arguments.seconds)
 
 
 def _gate(arguments: argparse.Namespace) -> None:
@@ -385,7 +385,7 @@ def _parser() -> argparse.ArgumentParser:
     track = commands.add_parser("track", help="deliver to MLflow what it could not take earlier")
     track.set_defaults(run=_track)
     ablate = commands.add_parser("ablate", help="what each part of a stage's method is worth, under equal conditions")
-    ablate.add_argument("name", choices=["distill"])
+    ablate.add_argument("name", choices=["distill", "quantize"])
     ablate.add_argument("--table", type=Path, help="YAML of variants; conf/ablation/NAME.yaml by default")
     ablate.add_argument("--steps", type=int, help="of training, in place of the configuration's")
     ablate.add_argument("--share", type=_share, default=(1, 1), metavar="N/M", help="the Nth of M processes beside it")

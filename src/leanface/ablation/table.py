@@ -23,13 +23,17 @@ from leanface.report.files import Json, read_json, write_text
 from leanface.report.sheet import save_figure
 
 RESULT = "result.json"
-"""Of one variant: "name", "place" in the table, "variant", "metrics", "history", "widths", and "original"."""
+"""Of one variant: "name", "place" in the table, "variant", "steps", "metrics", "history", "widths", and "original"."""
 
 COLUMNS = {
     "macs": ("MACs (million)", "{:.0f}"),
     "parameters": ("parameters (million)", "{:.2f}"),
     "truth/vertex_mm": ("vertices to truth (mm)", "{:.3f}"),
     "teacher/vertex_mm": ("vertices to original (mm)", "{:.3f}"),
+    "over_float": ("over the distilled's", "{:.3f}"),
+    "float/vertex_mm": ("moved (mm)", "{:.3f}"),
+    "file/teacher/vertex_mm": ("file on a CPU to original (mm)", "{:.3f}"),
+    "size_mb": ("ONNX (MB)", "{:.2f}"),
     "truth/posed_mm": ("posed to truth (mm)", "{:.3f}"),
     "teacher/posed_mm": ("posed to original (mm)", "{:.3f}"),
     "teacher/rotation_deg": ("rotation to original (deg)", "{:.2f}"),
@@ -37,6 +41,7 @@ COLUMNS = {
     "ssim": ("UV SSIM", "{:.4f}"),
     "ssim_face": ("rendered SSIM, face", "{:.4f}"),
     "mse": ("rendered MSE", "{:.5f}"),
+    "best_step": ("best step", "{:.0f}"),
     "seconds": ("seconds", "{:.0f}"),
 }
 """Of the Markdown: a metric, its title and its format; the CSV has every metric. Without labels, none is to truth."""
@@ -44,7 +49,7 @@ COLUMNS = {
 COSTS = ("macs", "parameters")
 """In millions; shown only where the variants differ in them."""
 
-DOTS = ("teacher/vertex_mm", "truth/vertex_mm", "mse")
+DOTS = ("teacher/vertex_mm", "truth/vertex_mm", "float/vertex_mm", "mse")
 CURVE = "val/posed_mm"
 
 
@@ -88,17 +93,20 @@ def _differ(results: Mapping[str, Json], metric: str) -> bool:
     return len({result["metrics"].get(metric) for result in results.values()}) > 1
 
 
+def _measured(results: Mapping[str, Json], metric: str) -> bool:
+    return any(metric in result["metrics"] for result in results.values())
+
+
 def _conditions(result: Json) -> list[Any]:
     variant = result["variant"]
-    return [variant["start"], variant["seed"], variant["distill"]["optimizer"]["steps"]]
+    return [variant["start"], variant["seed"], result["steps"]]
 
 
 def _markdown(results: Mapping[str, Json]) -> str:
     shown = {
         name: title
         for name, (title, _) in COLUMNS.items()
-        if any(name in result["metrics"] for result in results.values())
-        and (name not in COSTS or _differ(results, name))
+        if _measured(results, name) and (name not in COSTS or _differ(results, name))
     }
     head = ["variant", "from", *shown.values()]
     lines = [head, ["---", "---", *["---:"] * len(shown)]]
@@ -114,20 +122,22 @@ def _shown(column: str, value: float) -> str:
 
 
 def _plot(results: Mapping[str, Json], path: Path) -> None:
-    """Left, the validation error as training went; right, where each variant ended."""
+    """Left, the validation error as training went, where it did; right, where each variant ended."""
+    metrics = [metric for metric in DOTS if _measured(results, metric)]
     figure = Figure(figsize=(15, 1.8 + 0.3 * len(results)), dpi=110, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    curves, *dots = figure.subplots(1, 1 + len(DOTS), width_ratios=[1.6, *[1] * len(DOTS)])
+    curves, *dots = figure.subplots(1, 1 + len(metrics), width_ratios=[1.6, *[1] * len(metrics)])
     colours = {name: f"C{index % 10}" for index, name in enumerate(results)}
     for index, (name, result) in enumerate(results.items()):
-        points = [(row["step"], row[CURVE]) for row in result["history"]]
-        style = "-" if index < 10 else "--"
-        curves.plot(*zip(*points, strict=True), style, color=colours[name], label=name, linewidth=1.3)
+        if points := [(row["step"], row[CURVE]) for row in result["history"]]:
+            style = ("-", "--", ":")[index // 10 % 3]  # there are ten colours
+            curves.plot(*zip(*points, strict=True), style, color=colours[name], label=name, linewidth=1.3)
     curves.set_xlabel("step")
     curves.set_ylabel("validation error, posed vertices (mm)")
     curves.grid(alpha=0.3)
-    curves.legend(fontsize=7, ncols=2)
-    for place, (axes, metric) in enumerate(zip(dots, DOTS, strict=True)):
+    if curves.lines:
+        curves.legend(fontsize=7, ncols=2)
+    for place, (axes, metric) in enumerate(zip(dots, metrics, strict=True)):
         _dots(axes, metric, results, colours, named=place == 0)
     save_figure(figure, path)
 

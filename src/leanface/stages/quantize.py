@@ -2,20 +2,14 @@
 
 from leanface import bundle, paths
 from leanface.config import Distill, Machine, Quantize
-from leanface.data.datamodule import FaceDataModule
 from leanface.data.dataset import FaceDataset
-from leanface.distillation.criterion import DistillationCriterion
+from leanface.distillation.train_on import train_on
 from leanface.face.morphable_model import load_morphable_model
 from leanface.metrics.geometry import predict, reference_errors
-from leanface.networks.quantized import Quantizer
 from leanface.networks.sparsity import keep_zeros
-from leanface.quantization.fake_quantize import fake_quantize
-from leanface.quantization.keep import layers_to_keep
+from leanface.quantization.calibrate import calibrate, quantizer_of
 from leanface.report.files import write_json
-from leanface.training.fit import MetricLog, fit
-
-POINTS = 4
-"""Validations of a training so short that each costs as much as several of its steps."""
+from leanface.training.fit import MetricLog
 
 
 def run(
@@ -25,31 +19,28 @@ def run(
     teacher, _ = bundle.load_network(paths.TEACHER)
     student, parent = bundle.load_network(paths.DISTILLED)
     answers, predictions = predict(teacher, val), {"float": predict(student, val)}
-    kept = layers_to_keep(quantize.keep_fp16, parent.widths, paths.SENSITIVITY)
-    quantizer = Quantizer(scheme=quantize.scheme, residual=quantize.quantize_residual, kept=kept)
-    images = FaceDataset(paths.FACES / "train").head(quantize.calibration_count).images
-    network = fake_quantize(student, images, quantizer, quantize.calibration)
+    quantizer = quantizer_of(quantize, parent.widths)
+    network = calibrate(student, quantize, quantizer)
     predictions["calibrated"] = predict(network, val)
     parents = {"parent": bundle.digest(paths.DISTILLED), "teacher": bundle.digest(paths.TEACHER)}
     metrics: dict[str, float] = {}
     if parent.sparsity is not None:
         keep_zeros(network)
     if quantize.method == "qat":
-        result = fit(
+        result = train_on(
             network,
-            DistillationCriterion(teacher, model, distill, parent.kept),
-            FaceDataModule(paths.FACES, quantize.optimizer.batch_size, seed, val=val.labelled(answers)),
+            teacher,
+            parent.kept,
             quantize.optimizer,
-            # A training of a minute or two, which compiling would not pay for.
-            machine.model_copy(update={"compile": False}),
+            distill,
+            machine=machine,
             model=model,
+            val=val.labelled(answers),
             seed=seed,
             report=paths.QUANTIZE_REPORT,
-            freeze_batch_norm=True,
             log=log,
             checkpoint=paths.QUANTIZE_STATE,
-            purpose=[quantize, distill, parents],
-            points=POINTS,
+            purpose=[quantize, parents],
             piece_seconds=seconds,
         )
         predictions["trained"] = predict(network, val)

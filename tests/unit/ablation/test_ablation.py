@@ -17,9 +17,9 @@ from leanface.ablation import latency, table
 from leanface.ablation.pareto import LATENCY
 from leanface.ablation.start import cut, starting_network
 from leanface.ablation.table import RESULT, read_results
-from leanface.ablation.variants import read_variants
+from leanface.ablation.variants import DistillVariant, QuantizeVariant, read_variants
 from leanface.cli import main
-from leanface.config import Config, load_config
+from leanface.config import Config, Quantize, load_config
 from leanface.data.prepare import prepare_faces
 from leanface.errors import ConfigError
 from leanface.face.morphable_model import MorphableModel
@@ -27,8 +27,8 @@ from leanface.networks.resnet import FaceReconstructionNet, widths_of
 from leanface.pruning.groups import coupled_groups
 from leanface.pruning.importance.magnitude import Magnitude
 from leanface.pruning.prune import PruneResult, prune_channels
-from leanface.report.files import read_json
-from leanface.stages import configure
+from leanface.report.files import read_json, write_json
+from leanface.stages import configure, quantize
 
 SmoothImages = Callable[[int, int], Tensor]
 
@@ -47,14 +47,15 @@ def config(project: Path) -> Config:
 
 @pytest.mark.parametrize("table", sorted((Path(__file__).parents[3] / paths.CONF / "ablation").glob("*.yaml")))
 def test_every_shipped_table_is_valid_and_its_variants_differ(table: Path, config: Config) -> None:
-    variants = list(read_variants(table, config).values())
+    kind = QuantizeVariant if table.stem == "quantize" else DistillVariant
+    variants = list(read_variants(table, config, kind).values())
     assert len(variants) == len({variant.model_dump_json() for variant in variants})
 
 
 def test_a_variant_changes_the_common_settings_which_change_the_configuration(config: Config, tmp_path: Path) -> None:
     table = tmp_path / "table.yaml"
     table.write_text("common: {alpha: 0.5, temperature: 2}\nvariants: {a: {}, b: {alpha: 1, from: scratch, seed: 7}}\n")
-    first, second = read_variants(table, config.model_copy(update={"seed": 3})).values()
+    first, second = read_variants(table, config.model_copy(update={"seed": 3}), DistillVariant).values()
     assert (first.start, first.seed) == ("pruned", 3)
     assert (second.start, second.seed) == ("scratch", 7)
     assert first.distill == config.distill.model_copy(update={"alpha": 0.5, "temperature": 2.0})
@@ -76,7 +77,7 @@ def test_a_variant_changes_the_common_settings_which_change_the_configuration(co
 def test_a_wrong_table_says_what_is_wrong(text: str, says: str, config: Config, tmp_path: Path) -> None:
     (tmp_path / "table.yaml").write_text(text)
     with pytest.raises(ConfigError, match=f"(?s){says}"):
-        read_variants(tmp_path / "table.yaml", config)
+        read_variants(tmp_path / "table.yaml", config, DistillVariant)
 
 
 def test_cutting_by_the_record_is_pruning(small_network: FaceReconstructionNet, pruned: PruneResult) -> None:
@@ -112,11 +113,12 @@ def prepared(
     return config
 
 
-def ablate(variants: dict[str, Any]) -> dict[str, int]:
+def ablate(variants: dict[str, Any], stage: str = "distill") -> dict[str, int]:
     """Run a table; when each variant's result was written (in nanoseconds)."""
-    common = {"streamed": False, "alpha": 0.5, "optimizer": {"batch_size": 4}}
+    only = {"distill": {"streamed": False, "alpha": 0.5}, "quantize": {"method": "ptq", "calibration_count": 4}}
+    common = {**only[stage], "optimizer": {"batch_size": 4}}
     Path("table.yaml").write_text(yaml.safe_dump({"common": common, "variants": variants}, sort_keys=False))
-    assert main(["ablate", "distill", "--table", "table.yaml", "--steps", "2"]) == 0
+    assert main(["ablate", stage, "--table", "table.yaml", "--steps", "2"]) == 0
     return {file.parent.name: file.stat().st_mtime_ns for file in (paths.ABLATIONS / "table").glob(f"*/{RESULT}")}
 
 
@@ -186,3 +188,55 @@ def test_what_is_done_is_not_done_again_and_the_table_grows(prepared: Config) ->
     third = ablate({"mixed": {"alpha": 0.25}, **others})
     assert third["mixed"] > second["mixed"]
     assert third["labels_scratch"] == second["labels_scratch"]
+
+
+def test_quantised_variants_are_what_the_stage_makes_and_say_what_8_bits_move(prepared: Config) -> None:
+    small_network, spec = bundle.load_network(paths.PRUNED)
+    bundle.save_bundle(small_network, spec, paths.DISTILLED)
+    kept = ["final_layers.0", "backbone.conv1"]
+    layers = {name: {"vertex_mm": 1.0 if name in kept else 0.1} for name in spec.widths}
+    write_json(paths.SENSITIVITY, {"quantize": layers})
+    variants = {
+        "float": {"from": "float"},
+        "max": {"calibration": "max"},
+        "auto": {"keep_fp16": "auto"},
+        "named": {"keep_fp16": kept},
+        "qat": {"method": "qat"},
+        "as_long": {"from": "float", "method": "qat"},
+        "fp8": {"scheme": "fp8", "calibration": "max"},
+    }
+    first = ablate(variants, "quantize")
+    assert first.keys() == variants.keys()
+    folder = paths.ABLATIONS / "table"
+    metrics = {name: read_json(folder / name / RESULT)["metrics"] for name in variants}
+
+    assert metrics["float"]["float/vertex_mm"] == 0
+    assert metrics["float"]["over_float"] == 1
+    assert metrics["as_long"]["float/vertex_mm"] > 0
+    for name in ("max", "auto", "named", "qat", "fp8"):
+        assert metrics[name]["float/vertex_mm"] > 0
+        assert metrics[name]["size_mb"] < metrics["float"]["size_mb"] / 2
+    assert metrics["auto"]["float/vertex_mm"] == metrics["named"]["float/vertex_mm"]
+    assert metrics["auto"]["size_mb"] > metrics["max"]["size_mb"]
+    assert {name for name, row in metrics.items() if "file/teacher/vertex_mm" in row} == {"max", "auto", "named", "qat"}
+    rows = {row["variant"]: row for row in csv.DictReader((folder / "table.csv").read_text().splitlines())}
+    assert (rows["as_long"]["start"], rows["as_long"]["steps"]) == ("float", "2")
+    assert (rows["max"]["start"], rows["max"]["steps"]) == ("calibrated", "0")
+    assert "moved" in (folder / "table.md").read_text().splitlines()[0]
+
+    # Another sensitivity is another `auto`, and nothing else.
+    layers[kept[0]] = {"vertex_mm": 0.1}
+    write_json(paths.SENSITIVITY, {"quantize": layers})
+    second = ablate(variants, "quantize")
+    assert {name for name in variants if second[name] > first[name]} == {"auto"}
+
+    settings = read_json(folder / "qat" / RESULT)["variant"]["quantize"]
+    made = quantize.run(
+        quantize=Quantize.model_validate(settings),
+        distill=prepared.distill,
+        machine=prepared.machine,
+        seed=prepared.seed,
+        log=lambda metrics, step: None,
+    )
+    for name in ("teacher/vertex_mm", "truth/posed_mm"):
+        assert made[f"trained/{name}"] == pytest.approx(metrics["qat"][name], rel=1e-5)

@@ -1,0 +1,29 @@
+"""Quantising as the configuration says: what is kept, and ranges from faces of the train split."""
+
+from collections.abc import Collection
+
+from torch import nn
+
+from leanface import paths
+from leanface.config import Quantize
+from leanface.data.dataset import FaceDataset
+from leanface.networks.quantized import Quantizer
+from leanface.networks.resnet import FaceReconstructionNet
+from leanface.quantization.fake_quantize import fake_quantize
+from leanface.quantization.keep import layers_to_keep
+
+
+def quantizer_of(settings: Quantize, layers: Collection[str]) -> Quantizer:
+    """What is quantised of a network with these convolutions.
+
+    Raises:
+        ConfigError, ArtifactError: as `layers_to_keep`.
+    """
+    kept = layers_to_keep(settings.keep_fp16, layers, paths.SENSITIVITY)
+    return Quantizer(scheme=settings.scheme, residual=settings.quantize_residual, kept=kept)
+
+
+def calibrate(network: FaceReconstructionNet, settings: Quantize, quantizer: Quantizer) -> nn.Module:
+    """Quantise in place, with ranges found on the first `calibration_count` faces of the train split."""
+    images = FaceDataset(paths.FACES / "train").head(settings.calibration_count).images
+    return fake_quantize(network, images, quantizer, settings.calibration)
