@@ -111,5 +111,6 @@ def _step(stage: str, variant: str | None, entry: Mapping[str, Any], names: Mapp
 
     title = stage if variant is None else f"{stage}@{variant}"
     sections = [name for params in entry.get("params", []) for listed in params.values() for name in listed]
-    inputs, outputs = (tuple(map(path, entry.get(kind, []))) for kind in ("deps", "outs"))
+    inputs = tuple(map(path, entry.get("deps", [])))
+    outputs = tuple(path(value) for kind in ("outs", "metrics", "plots") for value in entry.get(kind, []))
     return Step(title, stage, variant, tuple(sections), inputs, outputs)

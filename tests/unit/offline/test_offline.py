@@ -179,7 +179,7 @@ stages:
   benchmark:
     cmd: "false"
     deps: [models/pruned]
-    outs: [{reports/benchmark.json: {cache: false}}]
+    metrics: [{reports/benchmark.json: {cache: false}}]
   teacher:
     cmd: "false"
     deps: [data/faces]
