@@ -38,7 +38,8 @@ from leanface.reconstruction.side_by_side import (
     read_both,
     turn_deg,
 )
-from leanface.report.pictures import DIFFERENCE_GAIN, DIFFERENCE_SHADES
+from leanface.report.pictures import DIFFERENCE_SHADES
+from leanface.report.sheet import DIFFERENCE_GAIN
 from leanface.report.tables import RUNTIME_NAMES
 
 BYTES_MAX = 20 * 2**20

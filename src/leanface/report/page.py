@@ -10,7 +10,7 @@ from leanface.report import tables
 from leanface.report.card import card
 from leanface.report.figures import save_pareto
 from leanface.report.files import Json, write_json, write_text
-from leanface.report.pictures import DIFFERENCE_GAIN
+from leanface.report.sheet import DIFFERENCE_GAIN
 from leanface.report.sources import PICTURES, Sources
 from leanface.report.summary import summarize
 from leanface.report.templates import render

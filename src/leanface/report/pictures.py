@@ -12,10 +12,7 @@ from torch import Tensor
 
 from leanface.face.render import Renderer
 from leanface.metrics.evaluation import Comparison
-from leanface.report.sheet import Cell, Row, save_sheet
-
-DIFFERENCE_GAIN = 5.0
-"""Differences are shown this many times as large: a fifth of the colour range gives the darkest shade."""
+from leanface.report.sheet import DIFFERENCE_GAIN, Cell, Row, save_sheet
 
 WORST_COUNT = 8
 """How many of the faces least like the original's are shown."""

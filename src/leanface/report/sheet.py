@@ -16,6 +16,9 @@ LABEL_INCHES = 1.75
 HEADER_INCHES = 0.35
 GAP_INCHES = 0.06
 
+DIFFERENCE_GAIN = 5.0
+"""Differences are shown this many times as large: a fifth of the colour range gives the darkest shade."""
+
 
 class Cell(NamedTuple):
     """Colours in [0,1], or one channel with how to colour it (arguments of `Axes.imshow`)."""

@@ -36,7 +36,7 @@ CHECKOUTS = Path(".dvc/tmp/exps/standalone")
 ERROR_LINES = 12
 
 _RUNNING = re.compile(r"Running stage '([^'@]+)(?:@[^']+)?'")
-_RAN = re.compile(r"Updating lock file|Stage '[^']+' (?:is cached|didn't change)")
+_RAN = re.compile(r"Stage '[^']+' (?:is done|is cached|didn't change)")
 _REPRODUCING = re.compile(r"Reproducing experiment '")
 _REASON = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Exit|Killed)\b.*")
 

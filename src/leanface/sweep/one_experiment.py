@@ -1,7 +1,7 @@
 """`dvc exp run --temp` beside others of its kind.
 
 `python -m leanface.sweep.one_experiment NAME OVERRIDES...` does what `dvc exp run --temp -n NAME -S OVERRIDE...` does,
-but for two things by which experiments get into each other's way:
+but for two things by which experiments get into each other's way, and two that take longer than stages from the cache:
 
 DVC hands an experiment on to the process that runs it through a stash that all share, and a process that has run its
 own goes on with whatever lies there (`WorkspaceQueue.reproduce` in dvc/repo/experiments/queue/workspace.py). One that
@@ -9,19 +9,65 @@ ends while another starts takes that one's experiment from it, or runs it a seco
 
 DVC gives up after three seconds if the repository is locked, also at the end of an experiment that ran for hours;
 another one that starts has it locked for longer. Here it waits.
+
+DVC copies the project's whole history into each checkout, and writes dvc.lock and the index of Git after each stage.
+Here a checkout borrows the history, and both are written once.
 """
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
+from configobj import ConfigObj
+from dulwich.repo import Repo as GitRepo
+from dvc.dvcfile import LOCK_FILE
 from dvc.exceptions import DvcException
-from dvc.repo import Repo
+from dvc.repo import Repo, lock_repo
+from dvc.repo.experiments.executor.local import TempDirExecutor
 from dvc.repo.experiments.queue.tempdir import TempDirQueue
+from dvc.repo.experiments.refs import EXEC_BASELINE, EXEC_HEAD, EXEC_MERGE
 from dvc.ui import ui
 
-from leanface.sweep import dvc_yaml
+
+class Checkout(TempDirExecutor):
+    """Where an experiment runs; in this process there is but one."""
+
+    reproduced: ClassVar[list[Any]] = []
+    """The stages that dvc.lock does not have yet."""
+
+    def init_git(self, repo: Any, scm: Any, stash_rev: str, entry: Any, *_: Any, **__: Any) -> None:
+        """As DVC's, but with the objects of the repository that it is taken from, as `git clone --shared` has them."""
+        with GitRepo(scm.root_dir) as source, GitRepo.init(os.fspath(self.root_dir)) as checkout:
+            checkout.object_store.add_alternate_path(source.object_store.path)
+        own: Any = self.scm
+        own.set_ref(EXEC_BASELINE, entry.baseline_rev)
+        own.set_ref(EXEC_HEAD, entry.head_rev)
+        own.set_ref(EXEC_MERGE, stash_rev)
+        own.checkout(EXEC_HEAD, detach=True)
+        own.stash.apply(stash_rev)
+        self._update_config(repo.config.read("local"))
+        self._update_git_config(ConfigObj(str(Path(scm.root_dir) / ".git/config"), list_values=False))
+
+    @staticmethod
+    def _repro_and_track(stage: Any, **kwargs: Any) -> Any:
+        """Run a stage, unless nothing is to be done."""
+        done = stage.reproduce(**kwargs)
+        if done:
+            Checkout.reproduced.append(done)
+            ui.write(f"Stage '{stage.addressing}' is done")
+        return done
+
+    @classmethod
+    def _get_top_level_paths(cls, repo: Any) -> list[str]:
+        """Write dvc.lock; returns what the experiment's commit takes beside the changes of files that Git knows."""
+        with lock_repo(repo):
+            if cls.reproduced:
+                cls.reproduced[0].dvcfile.dump_stages(cls.reproduced, update_pipeline=False)
+        kept = [str(out) for stage in cls.reproduced for out in stage.outs if not out.use_cache]
+        return [LOCK_FILE, *kept, *super()._get_top_level_paths(repo)]
 
 
 class OwnQueue(TempDirQueue):
@@ -35,11 +81,14 @@ class OwnQueue(TempDirQueue):
         self.clear()
         return super().put(*args, **kwargs)
 
+    @classmethod
+    def init_executor(cls, exp: Any, queue_entry: Any, executor_cls: Any = Checkout, **kwargs: Any) -> Any:
+        return super().init_executor(exp, queue_entry, Checkout, **kwargs)
+
 
 def main(arguments: Sequence[str]) -> int:
     """Run it; returns an exit status."""
     name, *overrides = arguments
-    dvc_yaml.remember()
     ui.enable()
     try:
         with Repo(_wait_for_lock=True) as repo:

@@ -6,11 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 from dvc.repo import Repo
 
 from leanface.sweep import one_experiment
-from leanface.sweep.dvc_yaml import Rewriter
 from leanface.sweep.experiments import experiment_names, read_text, run_experiment
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -68,16 +66,3 @@ def test_it_writes_what_dvc_would(toy: Path, ran: Ran) -> None:
     )
     for path in ("dvc.lock", "params.yaml"):
         assert read_text(Path(path), "mine") == read_text(Path(path), "plain")
-
-
-def test_a_file_that_another_has_changed_is_read_again(tmp_path: Path) -> None:
-    path, rewriter = tmp_path / "dvc.lock", Rewriter()
-    with rewriter.modify(str(path)) as data:
-        data["stages"] = {"prune": 1}
-    with rewriter.modify(str(path)) as data:
-        data["stages"]["distill"] = 2
-    assert yaml.safe_load(path.read_text()) == {"stages": {"prune": 1, "distill": 2}}
-    path.write_text("stages: {teacher: 3} # by hand\n")
-    with rewriter.modify(str(path)) as data:
-        data["stages"]["distill"] = 4
-    assert path.read_text() == "stages: {teacher: 3, distill: 4} # by hand\n"
