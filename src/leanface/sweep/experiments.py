@@ -189,10 +189,13 @@ def project_state() -> str:
 
 
 def experiment_names() -> list[str]:
-    """Of all experiments, the newest last."""
-    refs = _git("for-each-ref", "--sort=committerdate", "--format=%(refname)", "refs/exps/").split()
+    """Of all experiments, the newest last; one that a sweep took over, and that has two names, by one of them."""
+    refs = _git("for-each-ref", "--sort=committerdate", "--format=%(refname) %(objectname)", "refs/exps/").splitlines()
+    named = (ref.rsplit(" ", 1) for ref in refs)
     # refs/exps/12/34567.../NAME; what DVC keeps besides has another form
-    return [parts[4] for parts in (ref.split("/") for ref in refs) if len(parts) == 5 and len(parts[2]) == 2]
+    names = {commit: parts[4] for parts, commit in ((ref.split("/"), commit) for ref, commit in named)
+             if len(parts) == 5 and len(parts[2]) == 2}  # fmt: skip
+    return list(names.values())
 
 
 def experiment_revision(name: str) -> str | None:

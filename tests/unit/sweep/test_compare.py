@@ -125,3 +125,11 @@ def test_an_experiment_that_passes_is_applied_and_becomes_the_champion(
     client = MlflowClient(store)
     champion = client.get_model_version_by_alias(tracking.MODEL, tracking.CHAMPION)
     assert client.get_run(champion.run_id).data.tags[tracking.PROMOTED_TAG] == trial.name
+
+
+def test_a_trial_that_another_sweep_took_over_is_listed_once(toy: Path) -> None:
+    for name in ("one", "two"):
+        main(["-m", "prune.ratio=0.3", f"name={name}"])
+    text = io.StringIO()
+    compare([], None, Console(file=text, width=160))
+    assert sum(line.startswith(("one-", "two-")) for line in text.getvalue().splitlines()) == 1
