@@ -124,6 +124,7 @@ def write_results(run: Path, folder: Path, cpu: Path | None = None) -> Json:
         "lines": lines,
         "batches": benchmark["settings"]["batches"],
         "settings": benchmark["settings"],
+        "config": config,
         "streams": [row for row in benchmark["rows"] if row["streams"] > 1 and row["status"] != "not_run"],
         "not_run": sorted({(row["runtime"], row["reason"]) for row in benchmark["rows"] if row["status"] == "not_run"}),
         "end_to_end": benchmark["end_to_end"],

@@ -105,7 +105,8 @@ def test_the_results_are_written_by_code_with_all_that_ran_and_all_that_did_not(
     source, folder = tmp_path / "runs/h100", tmp_path / "docs/results/h100"
     (source / paths.REPORTS / "prune").mkdir(parents=True)
     (source / paths.BENCHMARK).write_text(json.dumps(benchmark))
-    (source / paths.CONFIG).write_text("seed: 0\n")
+    training = "{optimizer: {steps: 900, batch_size: 64}}"
+    (source / paths.CONFIG).write_text(f"prune: {{ratio: 0.4}}\ndistill: {training}\nquantize: {training}\n")
     metrics = {"pruned/teacher/vertex_mm": 7.12, "compensated/teacher/vertex_mm": 1.92}
     (source / paths.PRUNE_REPORT / "metrics.json").write_text(json.dumps(metrics))
     (source / "provenance.json").write_text(json.dumps({"commit": "abc123", "device": DEVICE}))
@@ -116,6 +117,8 @@ def test_the_results_are_written_by_code_with_all_that_ran_and_all_that_did_not(
     for text in (
         "# On Imaginary GPU",
         "commit abc123",
+        "pruned at ratio 0.4, distilled for 900 steps of 64 faces",
+        "quality was not evaluated in this run",
         "largest batch (256) | Light FP16, ONNX Runtime, CUDA | 10 | ≥ 9 | met |",
         "**All 4 met.**",
         "7.12",
@@ -160,6 +163,7 @@ def test_quality_and_pictures_are_shown_where_the_run_has_them(
     assert goals["quantized_int8", "Gate: UV SSIM to the original"] == (0.99612, True)
     assert summary["ratios"]["distilled_fp32"]["truth_rotation_deg"] == pytest.approx(1)
     page = (folder / "README.md").read_text()
+    assert "quality was not evaluated" not in page
     assert [ask.name for ask in asks(summary) if ask.verdict == "missed"] == [
         "Rotation to truth (degrees)", "Identity to truth, times the original's", "UV SSIM to the original",
     ]  # fmt: skip
