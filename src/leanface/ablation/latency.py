@@ -6,9 +6,9 @@ times a network of every variant's widths and the original, in turns, and writes
 next `python -m leanface.ablation.table` draws it. Their weights are random: a network's time does not depend on them.
 """
 
+import argparse
 import contextlib
 import logging
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -87,4 +87,6 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description="How fast an ablation's networks are on this machine.")
+    parser.add_argument("folder", type=Path, help="where `leanface ablate` wrote its results: reports/ablations/NAME")
+    main(**vars(parser.parse_args()))

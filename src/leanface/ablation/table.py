@@ -5,9 +5,9 @@
 makes them again of the results that lie in a folder, say of those that came home from another machine.
 """
 
+import argparse
 import csv
 import io
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -162,4 +162,7 @@ def main(source: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(description="Tables and pictures of an ablation's results.")
+    parser.add_argument("source", type=Path, help="where `leanface ablate` wrote them: reports/ablations/NAME")
+    parser.add_argument("target", type=Path, help="a folder, docs/results/NAME say")
+    main(**vars(parser.parse_args()))

@@ -6,11 +6,11 @@ reads what stages prepare, teacher and analyze left (and nothing of the test spl
 comparison.png. Everything but the cases is as in reports/config.yaml.
 """
 
+import argparse
 import csv
 import itertools
 import logging
 import os
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -162,4 +162,6 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description="Importances and scopes at equal cost, before any training.")
+    parser.add_argument("folder", type=Path, help="where comparison.csv and comparison.png go")
+    main(**vars(parser.parse_args()))
