@@ -17,6 +17,7 @@ from leanface.metrics.accuracy import Accuracy, by_yaw
 from leanface.metrics.photos import PhotoReadings
 from leanface.report.breakdown import save_breakdown
 from leanface.report.reconstructions import Shown, save_reconstructions, shown_faces, shown_photos
+from leanface.report.sheet import LABEL_INCHES
 
 SIZE = 64
 YAWS_RAD = (0.7, -0.1, 0.3, -0.5, 0.0)
@@ -83,9 +84,9 @@ def test_a_right_reading_laid_over_its_own_render_leaves_it_as_it_was(renderer, 
     save_reconstructions(renderer, [Shown("a face", backed, truth[0])] * 2, tmp_path / "sheet.png")
     pixels = pixels_of(tmp_path / "sheet.png")
     height, width = pixels.shape[:2]
-    # Cells are 1.76 inches apart at 130 dots; the label takes 1.6 inches on the left and the header 0.35 above.
-    cells = [pixels[60:250, round((1.6 + 1.76 * column) * 130) + 8 :][:, :200] for column in range(4)]
-    assert width == round((1.6 + 4 * 1.76) * 130)
+    # Cells are 1.76 inches apart at 130 dots; the labels are on the left and the header 0.35 above.
+    cells = [pixels[60:250, round((LABEL_INCHES + 1.76 * column) * 130) + 8 :][:, :200] for column in range(4)]
+    assert width == pytest.approx((LABEL_INCHES + 4 * 1.76) * 130, abs=1)
     assert height == pytest.approx((0.35 + 2 * 1.76) * 130, abs=1)
     assert np.abs(cells[0] - cells[3]).mean() < 1
     assert np.abs(cells[0] - cells[2]).mean() > 5
