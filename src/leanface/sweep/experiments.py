@@ -190,11 +190,12 @@ def project_state() -> str:
 
 def experiment_names() -> list[str]:
     """Of all experiments, the newest last; one that a sweep took over, and that has two names, by one of them."""
-    refs = _git("for-each-ref", "--sort=committerdate", "--format=%(refname) %(objectname)", "refs/exps/").splitlines()
-    named = (ref.rsplit(" ", 1) for ref in refs)
-    # refs/exps/12/34567.../NAME; what DVC keeps besides has another form
-    names = {commit: parts[4] for parts, commit in ((ref.split("/"), commit) for ref, commit in named)
-             if len(parts) == 5 and len(parts[2]) == 2}  # fmt: skip
+    lines = _git("for-each-ref", "--sort=committerdate", "--format=%(objectname) %(refname)", "refs/exps/").splitlines()
+    names: dict[str, str] = {}
+    for commit, ref in (line.split() for line in lines):
+        parts = ref.split("/")
+        if len(parts) == 5 and len(parts[2]) == 2:  # refs/exps/12/34567.../NAME; what else DVC keeps has another form
+            names[commit] = parts[4]
     return list(names.values())
 
 
