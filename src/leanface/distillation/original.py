@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leanface.data.dataset import FaceBatch
+from leanface.networks.inference import HalfPrecision
 from leanface.networks.resnet import FaceReconstructionNet
 
 
@@ -29,7 +30,6 @@ class Original(nn.Module):
         network: the original; the caller's own is left as it is.
         summarise: what to keep of the feature maps of each image, batch first; None: the maps are not needed.
         remembers: False if what is kept of an image is too large to remember for all.
-        compiled: ask it through torch.compile, with a graph per image size, where feature maps are not needed.
     """
 
     def __init__(
@@ -37,15 +37,13 @@ class Original(nn.Module):
         network: FaceReconstructionNet,
         summarise: Callable[[list[Tensor]], list[Tensor]] | None = None,
         remembers: bool = True,
-        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.network = copy.deepcopy(network)
         # pyright does not know this overload of nn.Module.to
         self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.network.eval().requires_grad_(False)
-        # In a tuple: one network, not two modules.
-        self._compiled = (cast(nn.Module, torch.compile(self.network, dynamic=False)),) if compiled else None
+        self._fast: tuple[nn.Module] | None = None  # in a tuple: one network, not two modules
         self._summarise = summarise
         self._remembers = remembers
         self._known: dict[int, tuple[Tensor, ...]] = {}
@@ -72,7 +70,13 @@ class Original(nn.Module):
 
     def _read(self, images: Tensor) -> list[Tensor]:
         if self._summarise is None:
-            network = self.network if self._compiled is None else self._compiled[0]
-            return [network(images)]
+            return [self._fastest(images.device)(images)]
         coefficients, maps = self.network.forward_with_maps(images)
         return [coefficients, *self._summarise(maps)]
+
+    def _fastest(self, device: torch.device) -> nn.Module:
+        if device.type != "cuda":
+            return self.network
+        if self._fast is None:
+            self._fast = (HalfPrecision(self.network, fused=True).to(device),)
+        return self._fast[0]

@@ -8,11 +8,14 @@ fetched afterwards, once per pixel. With TRITON_INTERPRET=1 the kernels also run
 # pyright: basic, reportMissingImports=false, reportIndexIssue=false
 # Triton comes with PyTorch for CUDA only, and a checker cannot follow its language inside a kernel.
 
+import functools
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from leanface.face.lighting import BAND_FACTORS, BANDS
 from leanface.face.rasterize import MIN_AREA_PX2
 
 TRIANGLES_PER_BLOCK = 64
@@ -195,6 +198,21 @@ def _normals_kernel(vertices, ring, normals, vertex_count, NEIGHBOURS: tl.conste
     tl.store(normals + at + 2, nz * scale, valid)
 
 
+@triton.jit
+def _irradiance_kernel(normals, gains, out, vertex_count, BLOCK: tl.constexpr):
+    image = tl.program_id(1).to(tl.int64)
+    v = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    valid = v < vertex_count
+    at = image * vertex_count * 3 + v * 3
+    x, y, z = _load3(normals, at, valid)
+    for channel in range(3):
+        gain = gains + image * 27 + channel
+        light = tl.load(gain) + tl.load(gain + 3) * y + tl.load(gain + 6) * z + tl.load(gain + 9) * x
+        light += tl.load(gain + 12) * x * y + tl.load(gain + 15) * y * z + tl.load(gain + 18) * (z * z - 1.0 / 3)
+        light += tl.load(gain + 21) * x * z + tl.load(gain + 24) * (x * x - y * y)
+        tl.store(out + at + channel, tl.maximum(light, 0.0), valid)
+
+
 def visible_triangles(vertices_image: Tensor, triangles: Tensor, size: int) -> Tensor:
     """See `leanface.face.rasterize.visible_triangles`."""
     keys = _nearest(vertices_image, triangles, size)
@@ -277,3 +295,19 @@ def vertex_normals(vertices: Tensor, ring: Tensor) -> Tensor:
     grid = (triton.cdiv(vertex_count, VERTICES_PER_BLOCK), batch)
     _normals_kernel[grid](vertices, ring, normals, vertex_count, NEIGHBOURS=len(ring) // 2, BLOCK=VERTICES_PER_BLOCK)
     return normals
+
+
+def irradiance(normals: Tensor, lighting: Tensor) -> Tensor:
+    """See `leanface.face.lighting.irradiance`."""
+    normals = normals.contiguous()
+    batch, vertex_count = normals.shape[:2]
+    gains = lighting.reshape(batch, BANDS, 3) * _band_factors(lighting.device)
+    out = torch.empty_like(normals)
+    grid = (triton.cdiv(vertex_count, VERTICES_PER_BLOCK), batch)
+    _irradiance_kernel[grid](normals, gains, out, vertex_count, BLOCK=VERTICES_PER_BLOCK)
+    return out
+
+
+@functools.cache  # a CUDA graph that is being captured could not copy them to the device
+def _band_factors(device: torch.device) -> Tensor:
+    return BAND_FACTORS.to(device)[:, None]

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from leanface.face.camera import camera_from_model, image_from_camera
 from leanface.face.coefficients import split
-from leanface.face.lighting import irradiance
 from leanface.face.morphable_model import MorphableModel
 from leanface.face.rasterize import draw
 
@@ -75,10 +74,11 @@ class Renderer(nn.Module):
     ) -> Float[Tensor, "batch vertices 3"]:
         """Light that falls on each vertex, by the device's fast path (see `leanface.face.lighting.irradiance`)."""
         if normals.is_cuda:
-            return irradiance(normals, lighting)
-        from leanface.face import rasterize_numba
+            from leanface.face import rasterize_triton as fast
+        else:
+            from leanface.face import rasterize_numba as fast
 
-        return rasterize_numba.irradiance(normals, lighting)
+        return fast.irradiance(normals, lighting)
 
     def _vertices_camera(self, coefficients: Tensor) -> Tensor:
         parts = split(coefficients.float())

@@ -1,19 +1,20 @@
 """PyTorch from a bundle: the reference that everything else is compared to, on the CPU and on a CUDA GPU.
 
-On a GPU also as fast as PyTorch makes it: in FP16, the batch norms folded, as a CUDA graph or compiled.
+On a GPU also as fast as PyTorch makes it: in FP16, the batch norms folded, with fused kernels as a CUDA graph, or
+compiled.
 """
 
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from leanface.bundle import load_bundle, load_network
 from leanface.errors import BackendError
-from leanface.networks.inference import inference_form
+from leanface.networks.inference import HalfPrecision
 from leanface.runtime.base import Coefficients, Images, InputSpec, Runtime, threads_per_stream
 
 
@@ -77,14 +78,20 @@ class TorchCudaRuntime(TorchRuntime):
 
 
 class TorchGraphRuntime(Runtime):
-    """On the first GPU in FP16, channels last, as one CUDA graph per input shape and stream. `threads` is not used."""
+    """On the first GPU in FP16 with fused kernels, as one CUDA graph per input shape and stream.
+
+    Larger batches are computed in groups, which costs a tenth of the time and saves most of the memory. `threads` is
+    not used.
+    """
 
     name = "torch_cuda_graph"
     on_gpu = True
+    AT_ONCE = 64
+    """Images in a group."""
 
     def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
         require_gpu()
-        network = HalfPrecision(load_network(path)[0]).to("cuda")
+        network = HalfPrecision(load_network(path)[0], fused=True, at_once=self.AT_ONCE).to("cuda")
         self._lanes = [_Lane(network) for _ in range(streams)]
         return InputSpec()
 
@@ -140,23 +147,12 @@ _CAPTURING = threading.Lock()
 """One capture at a time; other streams go on meanwhile."""
 
 
-class HalfPrecision(nn.Module):
-    """A network computed in FP16 and channels last, with float32 images in and coefficients out."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = inference_form(network).half()
-        self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.network(images.to(torch.float16, memory_format=torch.channels_last)).float()
-
-
 class _Lane:
-    """A CUDA stream, and its graph and buffers for each shape."""
+    """A CUDA stream, and its graph and buffers for each shape; one graph runs at a time, so all share their memory."""
 
     def __init__(self, network: nn.Module) -> None:
         self._network, self._stream = network, torch.cuda.Stream()
+        self._pool = torch.cuda.graph_pool_handle()
         self._graphs: dict[torch.Size, _Graph] = {}
 
     def run(self, images: Tensor) -> Coefficients:
@@ -165,7 +161,7 @@ class _Lane:
     def graph(self, images: Tensor) -> "_Graph":
         """The graph of this shape, with these images on their way into it."""
         if images.shape not in self._graphs:
-            self._graphs[images.shape] = _Graph(self._network, self._stream, images.shape)
+            self._graphs[images.shape] = _Graph(self._network, self._stream, self._pool, images.shape)
         graph = self._graphs[images.shape]
         graph.load(images)
         return graph
@@ -177,7 +173,7 @@ class _Graph:
     WARMUP = 3
     """Runs before the capture, in which libraries choose and allocate."""
 
-    def __init__(self, network: nn.Module, stream: torch.cuda.Stream, shape: torch.Size) -> None:
+    def __init__(self, network: nn.Module, stream: torch.cuda.Stream, pool: Any, shape: torch.Size) -> None:
         self._stream = stream
         self._pinned, self._images = torch.empty(shape, pin_memory=True), torch.zeros(shape, device="cuda")
         torch.cuda.current_stream().synchronize()
@@ -187,7 +183,8 @@ class _Graph:
                 for _ in range(self.WARMUP):
                     network(self._images)
             stream.synchronize()
-            with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
+            torch.cuda.empty_cache()  # a graph has memory of its own and leaves what the first runs needed
+            with torch.cuda.graph(self._graph, pool, stream, "thread_local"):
                 self._coefficients = network(self._images)
 
     def load(self, images: Tensor) -> None:

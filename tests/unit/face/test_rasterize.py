@@ -159,7 +159,7 @@ def test_triton_equals_torch_under_its_interpreter(tmp_path: Path, model: Morpha
     code = """
 import sys, torch
 from leanface.face import rasterize_triton as fast
-from leanface.face.lighting import vertex_normals
+from leanface.face.lighting import irradiance, vertex_normals
 from leanface.face.rasterize import Fragments, draw, interpolate, rasterize
 for vertices, triangles, *expected in torch.load(sys.argv[1]):
     found = rasterize(vertices, triangles, 24, "triton")
@@ -173,6 +173,8 @@ for vertices, triangles, *expected in torch.load(sys.argv[1]):
 # The last scene is a face; normals of triangles without area would be those of rounding errors.
 normals = fast.vertex_normals(vertices, fast.vertex_ring(triangles, vertices.shape[1]))
 torch.testing.assert_close(normals, vertex_normals(vertices, triangles), atol=1e-4, rtol=0)
+normals, lighting = normals.repeat(2, 1, 1), torch.randn(2, 27)
+torch.testing.assert_close(fast.irradiance(normals, lighting), irradiance(normals, lighting), atol=1e-4, rtol=0)
 print("agrees")
 """
     command = [sys.executable, "-c", code, str(tmp_path / "scenes.pt")]
