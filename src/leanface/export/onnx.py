@@ -14,11 +14,11 @@ from torch import nn
 
 from leanface.bundle import Spec
 from leanface.errors import ExportError
-from leanface.export.precision import EIGHT_BIT, PRECISIONS
+from leanface.export.precision import PRECISIONS
 from leanface.export.tidy import tidy
 from leanface.export.wrapper import traced_as_int8
 from leanface.networks.inference import inference_form
-from leanface.networks.interface import INPUT_NAME, METADATA_PREFIX, OUTPUT_NAME
+from leanface.networks.interface import EIGHT_BIT, INPUT_NAME, METADATA_PREFIX, OUTPUT_NAME
 
 BATCH, SIZE = {0: "batch"}, {2: "height", 3: "width"}
 """Names of the dynamic dimensions, by their index."""

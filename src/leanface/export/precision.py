@@ -145,5 +145,3 @@ PRECISIONS: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
     "int8": to_int8,
     "fp8": to_fp8,
 }
-EIGHT_BIT = ("int8", "fp8")
-"""Those of a network that is fake-quantised by the scheme of that name."""

@@ -1,10 +1,13 @@
-"""The names by which an exported network is fed and read, in ONNX files and engines alike."""
+"""The names by which an exported network is fed, read and described, in ONNX files and engines alike."""
 
 INPUT_NAME = "images"
 """float32 (B,3,H,W), RGB in [0,1]."""
 
 OUTPUT_NAME = "coefficients"
 """float32 (B,257)."""
+
+EIGHT_BIT = ("int8", "fp8")
+"""Precisions of a network that is fake-quantised by the scheme of that name."""
 
 METADATA_PREFIX = "leanface."
 """Of the metadata keys inside an ONNX file: version, precision, input, coefficients, licence."""

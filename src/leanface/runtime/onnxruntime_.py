@@ -11,7 +11,7 @@ import onnxruntime
 
 from leanface.errors import ArtifactError, BackendError
 from leanface.face.coefficients import COUNT
-from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
+from leanface.networks.interface import EIGHT_BIT, INPUT_NAME, OUTPUT_NAME
 from leanface.runtime.base import Coefficients, Images, InputSpec, Runtime, check_names, threads_per_stream
 from leanface.runtime.engine import read_onnx
 
@@ -67,7 +67,7 @@ class OnnxRuntimeCuda(Runtime):
                 f"onnxruntime has no {CUDA_PROVIDER} here (it has {', '.join(providers)}); on a machine with an NVIDIA "
                 "GPU replace it: `pip uninstall onnxruntime && pip install onnxruntime-gpu`."
             )
-        if (precision := read_onnx(path).precision) in ("int8", "fp8"):
+        if (precision := read_onnx(path).precision) in EIGHT_BIT:
             raise BackendError(
                 f"onnxruntime's {CUDA_PROVIDER} has no {precision.upper()} convolutions, and in the layout that tensor "
                 f"cores read it ends the process at {path}: take the FP16 file of the same network, or TensorRT."
