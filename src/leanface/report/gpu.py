@@ -91,7 +91,7 @@ def write_results(run: Path, folder: Path, cpu: Path | None = None) -> Json:
 
     Args:
         run: a folder that `leanface import-run` made, or a project's own.
-        cpu: benchmark.json of the same networks on a CPU, to stand beside it.
+        cpu: benchmark.json of the same networks on a CPU, to stand beside it; kept as benchmark_cpu.json.
 
     Raises:
         ArtifactError: a record is missing, or the baseline was not run on the GPU.
@@ -103,6 +103,7 @@ def write_results(run: Path, folder: Path, cpu: Path | None = None) -> Json:
         for name, path in STAGE_REPORTS.items()
         if (run / path / "metrics.json").is_file()
     }
+    cpu_benchmark = read_json(cpu) if cpu is not None else {}
     evaluations = read_evaluations(run)
     config: Json = yaml.safe_load((run / paths.CONFIG).read_text()) if (run / paths.CONFIG).is_file() else {}
     lines = lines_of(benchmark)
@@ -128,8 +129,8 @@ def write_results(run: Path, folder: Path, cpu: Path | None = None) -> Json:
         "streams": [row for row in benchmark["rows"] if row["streams"] > 1 and row["status"] != "not_run"],
         "not_run": sorted({(row["runtime"], row["reason"]) for row in benchmark["rows"] if row["status"] == "not_run"}),
         "end_to_end": benchmark["end_to_end"],
-        "cpu": cpu_lines(read_json(cpu)) if cpu is not None else [],
-        "cpu_name": read_json(cpu)["device"]["cpu"] if cpu is not None else "",
+        "cpu": cpu_lines(cpu_benchmark) if cpu_benchmark else [],
+        "cpu_name": cpu_benchmark["device"]["cpu"] if cpu_benchmark else "",
         "asks": asks(summary),
         "speed_caption": SPEED_CAPTION,
         "steps": tables.steps(stages),
@@ -151,6 +152,8 @@ def write_results(run: Path, folder: Path, cpu: Path | None = None) -> Json:
     }
     write_text(folder / "README.md", render("report/gpu.md.j2", **context))
     write_json(folder / "benchmark.json", benchmark)
+    if cpu_benchmark:
+        write_json(folder / "benchmark_cpu.json", cpu_benchmark)
     if provenance:
         write_json(folder / "provenance.json", provenance)
     if evaluations:

@@ -131,8 +131,11 @@ def test_the_results_are_written_by_code_with_all_that_ran_and_all_that_did_not(
     with Image.open(folder / "speed.png") as picture:
         assert picture.width > 800
     assert {path.name for path in folder.iterdir()} == {
-        "README.md", "benchmark.json", "config.yaml", "provenance.json", "speed.png", "summary.json",
+        "README.md", "benchmark.json", "benchmark_cpu.json", "config.yaml", "provenance.json", "speed.png",
+        "summary.json",
     }  # fmt: skip
+    write_results(source, folder, cpu=folder / "benchmark_cpu.json")
+    assert (folder / "README.md").read_text() == page, "made again from what is kept"
 
 
 def test_quality_and_pictures_are_shown_where_the_run_has_them(
