@@ -3,14 +3,9 @@
 For whoever prepares a release: it takes what lies in the working tree, if the report's gates passed.
 """
 
-import os
-import shutil
-from pathlib import Path
-
 from leanface import paths
 from leanface.config import load_config
-from leanface.errors import ArtifactError
-from leanface.report.files import read_json, write_json
+from leanface.report.files import copy_file, read_json, write_json
 from leanface.report.gate import require_gates
 
 
@@ -30,18 +25,9 @@ def ship() -> None:
         "scores": summary["variants"][paths.DEPLOYED],
     }
     # Reports are in Git, the network is in DVC's cache: where it is missing, nothing may change.
-    _copy(paths.onnx_path(paths.DEPLOYED), paths.PACKAGED_MODEL)
-    _copy(paths.MODEL_CARD, paths.PACKAGED_CARD)
+    copy_file(paths.onnx_path(paths.DEPLOYED), paths.PACKAGED_MODEL)
+    copy_file(paths.MODEL_CARD, paths.PACKAGED_CARD)
     write_json(paths.PACKAGED_SCORES, scores)
-
-
-def _copy(source: Path, target: Path) -> None:
-    staging = target.with_suffix(".tmp")
-    try:
-        shutil.copyfile(source, staging)
-    except FileNotFoundError:
-        raise ArtifactError(f"{source} is missing: run `dvc repro`, which makes it.") from None
-    os.replace(staging, target)
 
 
 if __name__ == "__main__":

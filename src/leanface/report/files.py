@@ -1,7 +1,8 @@
-"""Reading and writing the small text files that stages hand on."""
+"""Reading, writing and copying the small files that stages hand on."""
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,3 +44,17 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, contents: Json) -> None:
     """Indented JSON, whole or not at all."""
     write_text(path, json.dumps(contents, indent=1) + "\n")
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file whole or not at all.
+
+    Raises:
+        ArtifactError: it is missing.
+    """
+    staging = target.with_name(f".{target.name}")
+    try:
+        shutil.copyfile(source, staging)
+    except FileNotFoundError:
+        raise ArtifactError(f"{source} is missing: run `dvc repro`, which makes it.") from None
+    os.replace(staging, target)

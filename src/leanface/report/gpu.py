@@ -1,6 +1,5 @@
 """A GPU's run as tables and pictures: speed against the original in PyTorch FP32 there, and quality."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +12,7 @@ from leanface import paths
 from leanface.errors import ArtifactError
 from leanface.report import tables
 from leanface.report.figures import COLOURS
-from leanface.report.files import Json, read_json, write_json, write_text
+from leanface.report.files import Json, copy_file, read_json, write_json, write_text
 from leanface.report.proof import ERRORS, check_goals, ratios, read_evaluations
 from leanface.report.sheet import save_figure
 from leanface.report.sources import STAGE_REPORTS
@@ -159,7 +158,7 @@ def write_results(run: Path, folder: Path, cpu: Path | None = None) -> Json:
     if evaluations:
         write_json(folder / "evaluations.json", evaluations)
     if (run / paths.CONFIG).is_file():
-        shutil.copy(run / paths.CONFIG, folder / "config.yaml")
+        copy_file(run / paths.CONFIG, folder / "config.yaml")
     write_json(folder / "summary.json", summary)
     return summary
 
@@ -172,7 +171,7 @@ def copy_pictures(run: Path, folder: Path) -> dict[str, str]:
     copied: dict[str, str] = {}
     for name, (path, caption) in wanted.items():
         if path.is_file():
-            shutil.copy(path, folder / f"{name}.png")
+            copy_file(path, folder / f"{name}.png")
             copied[f"{name}.png"] = caption
     return copied
 
