@@ -63,6 +63,7 @@ def _context(sources: Sources, summary: Json) -> dict[str, Any]:
         "variant_names": tables.VARIANT_NAMES,
         "runtime_names": tables.RUNTIME_NAMES,
         "benchmark": sources.benchmark,
+        "not_run": tables.not_run(summary),
         "parity": tables.parity(sources.exports),
         "evaluated": tables.evaluated(sources.evaluations),
         "engines": {name: list(tables.flatten(description)) for name, description in sources.engines.items()},

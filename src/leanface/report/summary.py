@@ -81,9 +81,7 @@ def not_run(sources: Sources) -> list[Json]:
         if row["status"] == "not_run":
             known = variants.setdefault((row["runtime"], row["reason"]), [])
             known += [row["variant"]] if row["variant"] not in known else []
-    return [
-        {"what": f"{', '.join(names)} in {runtime}", "reason": reason} for (runtime, reason), names in variants.items()
-    ]
+    return [{"variants": names, "runtime": runtime, "reason": reason} for (runtime, reason), names in variants.items()]
 
 
 def not_measured(sources: Sources) -> dict[str, str]:

@@ -40,6 +40,9 @@ GATE_NAMES = {
     "speedup": ("Times faster", "batch 1, against the original in PyTorch FP32"),
 }
 
+UNMEASURED_NAMES = {"energy_ratio": "Energy per image"}
+"""Of summary.json's `not_measured`."""
+
 AGAINST_ORIGINAL = {
     "ssim": "UV SSIM (texture and position)",
     "ssim_texture": "UV texture SSIM",
@@ -205,6 +208,15 @@ def parity(exports: Mapping[str, Json]) -> list[ParityLine]:
         for runtime, reason in not_run.items():
             absent.setdefault((RUNTIME_NAMES.get(runtime, runtime), reason), []).append(name)
     return lines + [ParityLine(", ".join(names), runtime, reason=reason) for (runtime, reason), names in absent.items()]
+
+
+def not_run(summary: Json) -> list[tuple[str, str]]:
+    """(networks and runtime, why they were not run), then (measure, why it was not taken)."""
+    lines: list[tuple[str, str]] = []
+    for row in summary["not_run"]:
+        names = ", ".join(VARIANT_NAMES[name] for name in row["variants"])
+        lines.append((f"{names} in {RUNTIME_NAMES[row['runtime']]}", row["reason"]))
+    return lines + [(UNMEASURED_NAMES[name], reason) for name, reason in summary["not_measured"].items()]
 
 
 def evaluated(evaluations: Mapping[str, Json]) -> list[tuple[str, str, dict[str, str]]]:

@@ -162,12 +162,13 @@ def test_the_page_tells_a_failed_gate_from_a_passed_one(run):
 
 def test_what_was_not_run_is_named_with_its_reason_and_has_no_number(run):
     summary = report()
-    what = f"{', '.join(paths.VARIANTS)} in tensorrt"
-    assert {"what": what, "reason": "no supported GPU"} in summary["not_run"]
+    row = {"variants": list(paths.VARIANTS), "runtime": "tensorrt", "reason": "no supported GPU"}
+    assert row in summary["not_run"]
     for text in (Page(paths.REPORT_HTML.read_text()).text, paths.REPORT_MD.read_text()):
         assert "TensorRT INT8" in text
         assert "not run" in text
-        assert "no supported GPU" in text
+        assert re.search(r"Original, Light, Light FP16, Light INT8 in TensorRT:\s+no supported GPU", text)
+        assert re.search(r"Energy per image:\s+an imaginary processor needs none", text)
     line = next(line for line in paths.REPORT_MD.read_text().splitlines() if line.startswith("| TensorRT INT8"))
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[2] == "not run"
