@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from leanface import paths
 from leanface.errors import ArtifactError
 from leanface.offline.steps import Step, object_id
-from leanface.report.files import read_text, write_text
+from leanface.report.files import write_text
 
 RECORD = paths.OFFLINE / "run.json"
 
@@ -51,7 +51,9 @@ def load_run(path: Path = RECORD) -> Run:
         ArtifactError: it is missing or not a record of this version.
     """
     try:
-        return Run.model_validate_json(read_text(path))
+        return Run.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is missing: run `leanface offline run`, which makes it.") from None
     except ValidationError as error:
         raise ArtifactError(f"{path} is no record of a run: {error}") from None
 

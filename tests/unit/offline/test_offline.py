@@ -237,6 +237,11 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_network) -> Pat
     return tmp_path / "parts"
 
 
+def test_without_a_run_there_is_nothing_to_pack(project: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"run\.json is missing: run `leanface offline run`"):
+        pack(project / "parts", ["prune"], 2**20)
+
+
 def test_a_run_is_taken_over_with_its_provenance(there: Path) -> None:
     folder = import_run(there, "first")
     original = there.parent / "there"
