@@ -92,8 +92,8 @@ def stage_run(
     run = Run(Record(name, _flat(params), {**_origin(), **tags}, _now()), live_after_s)
     try:
         yield run
-    except BaseException:
-        run.record.status = "FAILED"
+    except BaseException as error:
+        run.record.status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
         raise
     else:
         run.record.status = "FINISHED"
@@ -208,7 +208,7 @@ def adopt(folder: Path, tags: Mapping[str, str]) -> list[str]:
     runs: dict[str, Record] = {}
     for record in (Record(**json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))):
         before = runs.get(record.name)
-        if before is not None and before.params == record.params and before.status == "FAILED":
+        if before is not None and before.params == record.params and before.status != "FINISHED":
             record.started = before.started
             record.metrics = [*before.metrics, *record.metrics]
         runs[record.name] = record

@@ -191,15 +191,18 @@ def test_what_waits_can_be_delivered_later(project: Path, runs: Runs, monkeypatc
     assert tracking.deliver() == 0
 
 
-def test_a_failing_stage_is_recorded_as_failed_and_still_fails(runs: Runs) -> None:
+@pytest.mark.parametrize(("error", "status"), [(ZeroDivisionError, "FAILED"), (KeyboardInterrupt, "KILLED")])
+def test_how_a_stage_ended_is_recorded_and_it_still_ends_so(
+    runs: Runs, error: type[BaseException], status: str
+) -> None:
     def stage() -> None:
         with tracking.stage_run("distill", {}, {}, live_after_s=0) as run:
             run.log_live({"loss": 1.0}, 0)
-            raise ZeroDivisionError
+            raise error
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(error):
         stage()
-    assert runs()["distill"].info.status == "FAILED"
+    assert runs()["distill"].info.status == status
 
 
 def test_an_unreachable_store_stops_nothing_and_loses_nothing(

@@ -1,11 +1,7 @@
 """`python -m leanface.sweep` is `leanface sweep`."""
 
+import importlib
 import sys
 
-from leanface.errors import LeanFaceError
-from leanface.sweep.app import main
-
-try:
-    main(sys.argv[1:])
-except LeanFaceError as error:
-    sys.exit(f"{type(error).__name__}: {error}")
+# By name, as it imports the sweep: neither is below the other.
+sys.exit(importlib.import_module("leanface.cli").main(["sweep", *sys.argv[1:]]))

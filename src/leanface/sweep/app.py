@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from leanface import paths, tracking
-from leanface.errors import ArtifactError, ConfigError, LeanFaceError
+from leanface.errors import ArtifactError, ConfigError
 from leanface.report.files import Json, read_json
 from leanface.sweep.experiments import (
     Stages,
@@ -73,6 +73,7 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
         ConfigError: an option or a key is unknown.
         LeanFaceError: a trial failed; the others were run all the same.
+        KeyboardInterrupt: it was stopped.
     """
     rest = [argument for argument in arguments if argument != "--dry-run"]
     try:
@@ -118,7 +119,8 @@ def _sweep(arguments: Sequence[str], conf: str, chosen: Plan, folder: Path) -> N
     except KeyboardInterrupt:
         status = "KILLED"
         _interrupted(folder)
-        raise LeanFaceError(f"stopped. What is finished is kept; to go on:\n  {command}") from None
+        logger.info("What is finished is kept; to go on:\n  %s", command)
+        raise
     finally:
         run.finish(status)
     trials = [trial for trial in read_trials(chosen.name) if (trial.ended or 0) >= begun or trial.status == "finished"]

@@ -91,7 +91,8 @@ def test_ctrl_c_leaves_no_process_and_no_lock_and_the_sweep_goes_on(
     else:
         process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == 130
+    assert "\nstopped.\n" in output  # after it launchers say what they have to say
     assert "to go on:\n  leanface sweep -m" in output
     assert not any(psutil.pid_exists(pid) for pid in sleepers)
     assert [trial.status for trial in read_trials("stop")] == ["interrupted"] * 2

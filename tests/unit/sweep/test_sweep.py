@@ -130,7 +130,8 @@ def test_an_interrupted_sweep_leaves_no_process_and_no_lock_and_goes_on(
     sleeper = int(asleep.read_text())
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == 130
+    assert output.endswith("\nstopped.\n")
     assert "to go on:\n  leanface sweep -m distill.temperature=2,99 name=stop" in output
     assert not psutil.pid_exists(sleeper)
     assert [trial.status for trial in read_trials("stop")] == ["finished", "interrupted"]
