@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +25,11 @@ from leanface.quantization.fake_quantize import fake_quantize
 
 ROOT = Path(__file__).parents[1]
 SIZE = 64
+
+
+def pytest_configure() -> None:
+    """Whoever runs the tests in the background has SIGINT ignored, and the processes that tests start inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

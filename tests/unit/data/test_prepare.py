@@ -41,14 +41,13 @@ DATA = Data(
 )
 
 PREPARE = """
-import resource, signal, sys
+import resource, sys
 from pathlib import Path
 from leanface.config import Data
 from leanface.data.prepare import prepare_faces
 from leanface.face.morphable_model import load_morphable_model
 
 data, folder, workers, limit = sys.argv[1:]
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background would inherit its neglect
 if int(limit):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
 prepare_faces(load_morphable_model(), Data.model_validate_json(data), 0, Path(folder), int(workers))
