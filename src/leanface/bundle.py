@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import safetensors.torch
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from torch import Tensor, nn
 
@@ -89,12 +90,18 @@ class Spec(BaseModel):
         return None if self.quantizer is None else str(self.quantizer.get("scheme"))
 
 
-def save_bundle(network: nn.Module, spec: Spec, folder: Path) -> None:
-    """Write a bundle; the folder appears whole or not at all."""
+def save_bundle(network: nn.Module, spec: Spec, folder: Path, half: bool = False) -> None:
+    """Write a bundle; the folder appears whole or not at all.
+
+    Args:
+        half: write the weights of convolutions in float16, at half the size; loading makes them float32 again.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+        if half:
+            tensors = {name: tensor.half() if tensor.ndim == 4 else tensor for name, tensor in tensors.items()}
         safetensors.torch.save_file(tensors, staging / WEIGHTS)
         spec = spec.model_copy(update={"versions": _versions()})
         (staging / SPEC).write_text(spec.model_dump_json(indent=1) + "\n")
@@ -165,9 +172,10 @@ def _check_widths(widths: Mapping[str, tuple[int, int]], tensors: Mapping[str, T
 
 
 def _check_types(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """load_state_dict would convert other types without a word."""
+    """load_state_dict would convert any type without a word; float16 (see `save_bundle`) becomes float32 exactly."""
     for name, expected in network.state_dict().items():
-        if name in tensors and tensors[name].dtype != expected.dtype:
+        types = (expected.dtype, torch.float16) if expected.ndim == 4 else (expected.dtype,)
+        if name in tensors and tensors[name].dtype not in types:
             raise ValueError(f"{name} is {tensors[name].dtype}, expected {expected.dtype}")
 
 

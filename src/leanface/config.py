@@ -178,6 +178,7 @@ class Distill(Section):
     streamed: bool
     image_sizes: Annotated[tuple[ImageSize, ...], Field(min_length=1)]
     freeze_batch_norm: bool
+    start_from: str | None
     optimizer: Optimizer
 
 

@@ -50,6 +50,19 @@ def test_a_network_with_other_widths_comes_back_bitwise(small_network: FaceRecon
         assert torch.equal(small_network(images), loaded(images))
 
 
+def test_at_half_the_size_weights_are_rounded_to_float16_and_nothing_else(
+    small_network: FaceReconstructionNet, saved: Path
+) -> None:
+    half = saved.with_name("half")
+    bundle.save_bundle(small_network, bundle.load_spec(saved), half, half=True)
+    assert (half / bundle.WEIGHTS).stat().st_size < 0.55 * (saved / bundle.WEIGHTS).stat().st_size
+    loaded = bundle.load_network(half)[0].state_dict()
+    for name, tensor in small_network.state_dict().items():
+        expected = tensor.half().float() if tensor.ndim == 4 else tensor
+        assert loaded[name].dtype == tensor.dtype
+        assert torch.equal(loaded[name], expected), name
+
+
 def test_the_spec_comes_back(small_network: FaceReconstructionNet, tmp_path: Path) -> None:
     kept = {"backbone.conv1": list(range(0, 48, 3))}
     spec = bundle.new_spec(small_network, 96, kept=kept, provenance={"seed": 3, "parent": "abc"})

@@ -1,19 +1,20 @@
-"""`python -m leanface.assets.ship`: the pipeline's INT8 network becomes the one that LeanFace ships.
+"""`python -m leanface.assets.ship`: the pipeline's INT8 network becomes the one that LeanFace ships, and its FP16 one.
 
 For whoever prepares a release: it takes what lies in the working tree, if the report's gates passed.
 """
 
 from leanface import paths
+from leanface.bundle import load_network, save_bundle
 from leanface.config import load_config
 from leanface.report.files import copy_file, read_json, write_json
 from leanface.report.gate import require_gates
 
 
 def ship() -> None:
-    """Copy the network and its model card; beside them, what it scored, and on which faces.
+    """Copy both networks and the model card; beside them, what they scored, and on which faces.
 
     Raises:
-        LeanFaceError: a gate failed, or the report or the network is missing; nothing was changed.
+        LeanFaceError: a gate failed, or the report or a network is missing; nothing was changed.
     """
     require_gates(paths.SUMMARY)
     summary, config = read_json(paths.SUMMARY), load_config(paths.CONFIG)
@@ -22,10 +23,12 @@ def ship() -> None:
         "data": config.data.model_dump(mode="json"),
         "device": summary["device"],
         "gates": summary["gates"],
-        "scores": summary["variants"][paths.DEPLOYED],
+        "scores": {name: summary["variants"][name] for name in (paths.DEPLOYED, "distilled_fp16")},
     }
     # Reports are in Git, the network is in DVC's cache: where it is missing, nothing may change.
+    student, spec = load_network(paths.DISTILLED)
     copy_file(paths.onnx_path(paths.DEPLOYED), paths.PACKAGED_MODEL)
+    save_bundle(student, spec, paths.PACKAGED_STUDENT, half=True)
     copy_file(paths.MODEL_CARD, paths.PACKAGED_CARD)
     write_json(paths.PACKAGED_SCORES, scores)
 

@@ -1,6 +1,7 @@
 """Stage distill: the pruned network learns from the original."""
 
 import json
+from pathlib import Path
 
 from leanface import bundle, paths
 from leanface.config import Data, Distill, Machine
@@ -17,10 +18,11 @@ def run(
 ) -> dict[str, float]:
     model, val = load_morphable_model(paths.MORPHABLE_MODEL), FaceDataset(paths.FACES / "val")
     teacher, _ = bundle.load_network(paths.TEACHER)
-    student, parent = bundle.load_network(paths.PRUNED)
+    start = paths.PRUNED if distill.start_from is None else Path(distill.start_from)
+    student, parent = bundle.load_network(start)
     if parent.sparsity is not None:
         keep_zeros(student)
-    parents = {"parent": bundle.digest(paths.PRUNED), "teacher": bundle.digest(paths.TEACHER)}
+    parents = {"parent": bundle.digest(start), "teacher": bundle.digest(paths.TEACHER)}
     answers = predict(teacher, val)
     result = distill_network(
         student,
@@ -38,7 +40,8 @@ def run(
         purpose=[parents],
         piece_seconds=seconds,
     )
-    spec = parent.model_copy(update={"provenance": parents | {"seed": seed}})
+    contract = parent.input.model_copy(update={"size": data.image_size})
+    spec = parent.model_copy(update={"input": contract, "provenance": parents | {"seed": seed}})
     bundle.save_bundle(student, spec, paths.DISTILLED)
 
     references = {"teacher": answers, **val.truth()}

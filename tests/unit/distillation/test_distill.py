@@ -10,7 +10,7 @@ import yaml
 from tests.unit.data.test_prepare import DATA
 from tests.unit.training.test_training import MACHINE, OPTIMIZER
 
-from leanface import paths
+from leanface import bundle, paths
 from leanface.config import Distill, Machine
 from leanface.data.dataset import COEFFICIENTS, LANDMARKS, FaceDataset
 from leanface.data.prepare import prepare_faces
@@ -18,6 +18,7 @@ from leanface.distillation.distill import distill
 from leanface.face.morphable_model import MorphableModel
 from leanface.metrics.geometry import predict
 from leanface.networks.resnet import FaceReconstructionNet
+from leanface.stages import distill as stage
 from leanface.training.fit import FitResult
 
 
@@ -79,6 +80,24 @@ def test_streamed_faces_need_no_stored_ones(
     result = train(small_network, model, FaceDataset(faces / "val"), streamed=True, image_sizes=(64, 80))
     assert [row["step"] for row in result.history] == [0, 1, 2, 3, 4]
     assert {"train/labels", "train/attention"} <= set(result.history[-1])
+
+
+def test_a_student_can_be_trained_on(small_network: FaceReconstructionNet, faces: Path) -> None:
+    student = copy.deepcopy(small_network)
+    with torch.no_grad():
+        student.backbone.bn1.weight.mul_(1.01)  # type: ignore[union-attr]
+    earlier = Path("earlier")
+    bundle.save_bundle(small_network, bundle.new_spec(small_network, 64), paths.TEACHER)
+    bundle.save_bundle(student, bundle.new_spec(student, 96), earlier, half=True)
+    terms = yaml.safe_load((paths.CONF / "distill/terms.yaml").read_text())
+    attention = {"attention": {"name": "imitation", "weight": 1.0}}
+    settings = Distill.model_validate(terms | attention | {"optimizer": OPTIMIZER, "start_from": str(earlier)})
+    # Stage prune left nothing: it is not asked.
+    metrics = stage.run(distill=settings, data=DATA, machine=MACHINE, seed=0, log=lambda row, step: None)
+    spec = bundle.load_spec(paths.DISTILLED)
+    assert spec.provenance["parent"] == bundle.digest(earlier)
+    assert spec.input.size == DATA.image_size
+    assert metrics["distilled/teacher/vertex_mm"] < 0.01  # never worse than its start
 
 
 def test_photos_have_no_labels_and_need_none(
