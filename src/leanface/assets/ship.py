@@ -3,15 +3,19 @@
 For whoever prepares a release: it takes what lies in the working tree, if the report's gates passed.
 """
 
+from pathlib import Path
+
 from leanface import paths
 from leanface.bundle import load_network, save_bundle
 from leanface.config import load_config
-from leanface.report.files import copy_file, read_json, write_json
+from leanface.report.files import copy_file, read_json, read_text, write_json, write_text
 from leanface.report.gate import require_gates
 
+SCORED = (paths.DEPLOYED, "distilled_fp16")
 
-def ship() -> None:
-    """Copy both networks and the model card; beside them, what they scored, and on which faces.
+
+def ship(folder: Path = paths.ASSETS) -> None:
+    """Put both networks and the model card into `folder`; beside them, what they scored, and on which faces.
 
     Raises:
         LeanFaceError: a gate failed, or the report or a network is missing; nothing was changed.
@@ -23,14 +27,14 @@ def ship() -> None:
         "data": config.data.model_dump(mode="json"),
         "device": summary["device"],
         "gates": summary["gates"],
-        "scores": {name: summary["variants"][name] for name in (paths.DEPLOYED, "distilled_fp16")},
+        "scores": {name: summary["variants"][name] for name in SCORED},
     }
-    # Reports are in Git, the network is in DVC's cache: where it is missing, nothing may change.
-    student, spec = load_network(paths.DISTILLED)
-    copy_file(paths.onnx_path(paths.DEPLOYED), paths.PACKAGED_MODEL)
-    save_bundle(student, spec, paths.PACKAGED_STUDENT, half=True)
-    copy_file(paths.MODEL_CARD, paths.PACKAGED_CARD)
-    write_json(paths.PACKAGED_SCORES, scores)
+    # Reports are in Git, networks in DVC's cache: all is read before anything is written.
+    card, (student, spec) = read_text(paths.MODEL_CARD), load_network(paths.DISTILLED)
+    copy_file(paths.onnx_path(paths.DEPLOYED), folder / paths.PACKAGED_MODEL.name)
+    save_bundle(student, spec, folder / paths.PACKAGED_STUDENT.name, half=True)
+    write_text(folder / paths.PACKAGED_CARD.name, card)
+    write_json(folder / paths.PACKAGED_SCORES.name, scores)
 
 
 if __name__ == "__main__":

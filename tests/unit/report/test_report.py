@@ -232,11 +232,13 @@ def test_the_model_card_says_on_how_many_faces_and_for_which_sizes_it_was_traine
     assert "but were not evaluated" in stored
     config = paths.CONFIG.read_text()
     config = config.replace("streamed: false", "streamed: true").replace("norm: true", "norm: false")
+    config = config.replace("start_from: null", "start_from: earlier/distilled")
     paths.CONFIG.write_text(config)
     report()
     streamed = paths.MODEL_CARD.read_text()
     assert "rendered faces alone (6400 for distillation" in streamed
     assert "it reads others badly" in streamed
+    assert "distillation (400 steps, after those of `earlier/distilled`)" in streamed
 
 
 def test_a_phone_gets_the_pareto_picture_upright(run):
