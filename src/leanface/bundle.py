@@ -89,6 +89,11 @@ class Spec(BaseModel):
         """Of the quantiser; None for a floating-point network."""
         return None if self.quantizer is None else str(self.quantizer.get("scheme"))
 
+    @property
+    def licence(self) -> str:
+        """Of the weights, as far as it is known: each stage hands on its original's."""
+        return str(self.provenance.get("licence", "not stated by the weights' source"))
+
 
 def save_bundle(network: nn.Module, spec: Spec, folder: Path, half: bool = False) -> None:
     """Write a bundle; the folder appears whole or not at all.

@@ -80,7 +80,7 @@ def _metadata(spec: Spec, precision: str) -> dict[str, str]:
         "precision": precision,
         "input": spec.input.model_dump_json(),
         "coefficients": json.dumps(spec.coefficients),
-        "licence": str(spec.provenance.get("licence", "not stated by the weights' source")),
+        "licence": spec.licence,
     }
     return {METADATA_PREFIX + key: value for key, value in values.items()}
 

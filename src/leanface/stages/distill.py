@@ -17,7 +17,7 @@ def run(
     *, distill: Distill, data: Data, machine: Machine, seed: int, log: MetricLog, seconds: float | None = None
 ) -> dict[str, float]:
     model, val = load_morphable_model(paths.MORPHABLE_MODEL), FaceDataset(paths.FACES / "val")
-    teacher, _ = bundle.load_network(paths.TEACHER)
+    teacher, original = bundle.load_network(paths.TEACHER)
     start = paths.PRUNED if distill.start_from is None else Path(distill.start_from)
     student, parent = bundle.load_network(start)
     if parent.sparsity is not None:
@@ -41,7 +41,8 @@ def run(
         piece_seconds=seconds,
     )
     contract = parent.input.model_copy(update={"size": data.image_size})
-    spec = parent.model_copy(update={"input": contract, "provenance": parents | {"seed": seed}})
+    provenance = parents | {"seed": seed, "licence": original.licence}
+    spec = parent.model_copy(update={"input": contract, "provenance": provenance})
     bundle.save_bundle(student, spec, paths.DISTILLED)
 
     references = {"teacher": answers, **val.truth()}

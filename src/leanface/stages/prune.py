@@ -20,7 +20,8 @@ def run(*, prune: Prune, seed: int) -> dict[str, float]:
     model = load_morphable_model(paths.MORPHABLE_MODEL)
     images = train.head(prune.calibration_count).images
     pruned = prune_network(teacher, prune, images, model, errors_for(prune, paths.SENSITIVITY), seed)
-    provenance = {"parent": bundle.digest(paths.TEACHER), "prune": prune.model_dump(), "seed": seed}
+    parents = {"parent": bundle.digest(paths.TEACHER), "licence": parent.licence}
+    provenance = parents | {"prune": prune.model_dump(), "seed": seed}
     spec = bundle.new_spec(
         pruned.network, parent.input.size, kept=pruned.kept, sparsity=prune.sparsity, provenance=provenance
     )

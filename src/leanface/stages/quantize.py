@@ -45,7 +45,7 @@ def run(
         )
         predictions["trained"] = predict(network, val)
         metrics = {"seconds": result.seconds, "images_per_second": result.images_per_second}
-    provenance = parents | {"quantize": quantize.model_dump(mode="json"), "seed": seed}
+    provenance = parents | {"quantize": quantize.model_dump(mode="json"), "seed": seed, "licence": parent.licence}
     fields = {"quantizer": quantizer.model_dump(mode="json"), "provenance": provenance}
     bundle.save_bundle(network, parent.model_copy(update=fields), paths.QUANTIZED)
 

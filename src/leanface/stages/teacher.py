@@ -12,7 +12,7 @@ from leanface.report.breakdown import save_breakdown
 from leanface.report.files import write_json
 from leanface.report.reconstructions import save_reconstructions, shown_faces, shown_photos
 from leanface.training.fit import MetricLog
-from leanface.training.teacher import Request, make_teacher
+from leanface.training.teacher import LICENCES, Request, make_teacher
 
 
 def run(
@@ -22,7 +22,10 @@ def run(
     if seconds is not None:
         teacher = teacher.model_copy(update={"piece_seconds": seconds})
     network = make_teacher(Request(teacher, data, machine, seed, model, log))
-    spec = bundle.new_spec(network, data.image_size, provenance={"source": teacher.source, "seed": seed})
+    provenance = {"source": teacher.source, "seed": seed}
+    if teacher.source in LICENCES:
+        provenance["licence"] = LICENCES[teacher.source]
+    spec = bundle.new_spec(network, data.image_size, provenance=provenance)
     bundle.save_bundle(network, spec, paths.TEACHER)
 
     measure, renderer = teacher.measure, Renderer(model, data.image_size, data.supersample)

@@ -92,6 +92,14 @@ SOURCES: dict[str, Callable[[Request], FaceReconstructionNet]] = {
 }
 
 
+LICENCES = {
+    "pretrained": "none granted yet by LeanFace, whose weights these are; trained on renders of CC0-1.0 data alone",
+    "trained": "for whoever trained it to say",
+    "modelscope": "that of iic/cv_resnet50_face-reconstruction on ModelScope and of the Basel Face Model",
+}
+"""Of the weights from these sources; a checkpoint's is not known."""
+
+
 def make_teacher(request: Request) -> FaceReconstructionNet:
     """The original network, in eval mode, from the configured source.
 
