@@ -22,6 +22,10 @@ def finished(project: Path, small_network: FaceReconstructionNet) -> Path:
     """A project whose pipeline has run, and a folder of assets from the release before."""
     configure.run()
     write_json(paths.SUMMARY, {"device": {"cpu": "one"}, "gates": {"ssim": GATE}, "variants": VARIANTS})
+    for name in VARIANTS:
+        rows = [f"{number},{1.0 + number % 2},0.5" for number in range(101)]
+        table = "\n".join(["sample,truth_vertex_mm,original_vertex_mm", *rows])
+        write_text(paths.evaluation_dir(name) / "samples.csv", table)
     write_text(paths.MODEL_CARD, "# Model card\n")
     write_text(paths.onnx_path(paths.DEPLOYED), "the new network")
     bundle.save_bundle(small_network, bundle.new_spec(small_network, 64), paths.DISTILLED)
@@ -40,6 +44,8 @@ def test_both_networks_their_card_and_their_scores_are_shipped(
     assert shipped["backbone.conv1.weight"].equal(small_network.state_dict()["backbone.conv1.weight"].half().float())
     known = json.loads((finished / "leanface_int8.json").read_text())
     assert known["scores"] == VARIANTS
+    errors = {"truth_vertex_mm": 1.5, "original_vertex_mm": 0.5}  # without the 101st face
+    assert known["first"] == {"count": 100} | dict.fromkeys(VARIANTS, errors)
     assert (known["data"]["image_size"], known["seed"]) == (112, 0)
 
 
@@ -52,10 +58,11 @@ def _a_gate_fails() -> None:
     [
         (_a_gate_fails, GateError),
         (lambda: paths.MODEL_CARD.unlink(), ArtifactError),
+        (lambda: (paths.evaluation_dir("distilled_fp16") / "samples.csv").unlink(), ArtifactError),
         (lambda: paths.onnx_path(paths.DEPLOYED).unlink(), ArtifactError),
         (lambda: (paths.DISTILLED / bundle.WEIGHTS).unlink(), ArtifactError),
     ],
-    ids=["a failed gate", "no card", "no INT8 network", "no FP16 network"],
+    ids=["a failed gate", "no card", "no errors by face", "no INT8 network", "no FP16 network"],
 )
 def test_nothing_changes_unless_all_is_there(finished: Path, spoil: Callable[[], None], error: type[Exception]) -> None:
     spoil()
