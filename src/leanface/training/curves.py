@@ -28,7 +28,7 @@ def plot_curves(rows: Sequence[dict[str, float]], path: Path) -> None:
                 axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
         axes.axhline(0, linewidth=0)  # the room above is a share of what is shown: else the frame hides a flat curve
         axes.set_ylim(bottom=0)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.set_xlabel("step")
         axes.set_ylabel(unit)
         axes.grid(alpha=0.3)
