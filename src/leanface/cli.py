@@ -5,6 +5,7 @@ import functools
 import importlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -214,6 +215,8 @@ def _track(arguments: argparse.Namespace) -> None:
 def _offline_run(arguments: argparse.Namespace) -> None:
     from leanface.offline.run import run_offline
 
+    # As Ctrl-C: `timeout` and job schedulers send it, and a stage, in a session of its own, would run on.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     run_offline(arguments.stages.split(","), arguments.seconds, arguments.config, arguments.set)
 
 

@@ -82,7 +82,8 @@ def test_a_run_in_pieces_ends_where_one_in_one_piece_does_and_comes_back(
     assert log.is_file()
 
 
-def test_ctrl_c_ends_the_stage_too(tiny: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_stage_too(tiny: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "leanface", "offline", "run", "--stages", "prepare"]
     command += ["-S", "data.train_count=100000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
@@ -91,7 +92,7 @@ def test_ctrl_c_ends_the_stage_too(tiny: Path) -> None:
             assert process.poll() is None
             time.sleep(0.02)
             stages = psutil.Process(process.pid).children()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert output.endswith("\nstopped.\n")

@@ -106,7 +106,8 @@ def test_the_results_are_written_by_code_with_all_that_ran_and_all_that_did_not(
     (source / paths.REPORTS / "prune").mkdir(parents=True)
     (source / paths.BENCHMARK).write_text(json.dumps(benchmark))
     training = "{optimizer: {steps: 900, batch_size: 64}}"
-    (source / paths.CONFIG).write_text(f"prune: {{ratio: 0.4}}\ndistill: {training}\nquantize: {training}\n")
+    distill = training.replace("{", "{start_from: earlier/distilled, ", 1)
+    (source / paths.CONFIG).write_text(f"prune: {{ratio: 0.4}}\ndistill: {distill}\nquantize: {training}\n")
     metrics = {"pruned/teacher/vertex_mm": 7.12, "compensated/teacher/vertex_mm": 1.92}
     (source / paths.PRUNE_REPORT / "metrics.json").write_text(json.dumps(metrics))
     (source / "provenance.json").write_text(json.dumps({"commit": "abc123", "device": DEVICE}))
@@ -117,7 +118,7 @@ def test_the_results_are_written_by_code_with_all_that_ran_and_all_that_did_not(
     for text in (
         "# On Imaginary GPU",
         "commit abc123",
-        "pruned at ratio 0.4, distilled for 900 steps of 64 faces",
+        "pruned at ratio 0.4, distilled for 900 steps of 64 faces, after those of `earlier/distilled`, trained for",
         "quality was not evaluated in this run",
         "largest batch (256) | Light FP16, ONNX Runtime, CUDA | 10 | ≥ 9 | met |",
         "**All 4 met.**",
