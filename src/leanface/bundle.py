@@ -110,6 +110,7 @@ def save_bundle(network: nn.Module, spec: Spec, folder: Path, half: bool = False
         safetensors.torch.save_file(tensors, staging / WEIGHTS)
         spec = spec.model_copy(update={"versions": _versions()})
         (staging / SPEC).write_text(spec.model_dump_json(indent=1) + "\n")
+        (staging / WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone, as mkdtemp does
         staging.chmod(0o755)
         if folder.exists():
             shutil.rmtree(folder)

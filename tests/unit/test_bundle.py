@@ -40,6 +40,10 @@ def test_the_full_network_comes_back_bitwise(tmp_path: Path) -> None:
     assert not loaded.training
 
 
+def test_others_may_read_what_was_saved(saved: Path) -> None:
+    assert {oct(path.stat().st_mode & 0o044) for path in [saved, *saved.iterdir()]} == {oct(0o044)}
+
+
 def test_a_network_with_other_widths_comes_back_bitwise(small_network: FaceReconstructionNet, saved: Path) -> None:
     loaded, spec = bundle.load_network(saved)
     assert widths_of(loaded) == widths_of(small_network) == spec.widths

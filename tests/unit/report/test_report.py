@@ -237,6 +237,7 @@ def test_the_model_card_says_on_how_many_faces_and_for_which_sizes_it_was_traine
     report()
     streamed = paths.MODEL_CARD.read_text()
     assert "rendered faces alone (6400 for distillation" in streamed
+    assert "seen once, beside those of `earlier/distilled`, 2400 for all other" in streamed
     assert "it reads others badly" in streamed
     assert "distillation (400 steps, after those of `earlier/distilled`)" in streamed
 
