@@ -11,7 +11,9 @@ from typing import Any
 import yaml
 
 from leanface import paths
+from leanface.bundle import SPEC, WEIGHTS
 from leanface.errors import ArtifactError, ConfigError
+from leanface.offline.weights import is_bundle, shrink
 
 CONFIGURED_HERE = "configure"
 """Needs Hydra: its result travels instead."""
@@ -75,16 +77,24 @@ def object_id(path: Path) -> str | None:
     """Git's id of a file or folder, so that a commit can be told by it; None if there is nothing at `path`.
 
     A folder with a manifest.json is told by that, less the versions it was made with: it has the digests of the rest.
+    A network is told by its spec, likewise, and its weights as they travel (see `weights`): unpacked or trained by DVC,
+    which rounds nothing, it is the same one.
     """
     if path.is_file():
         return _git_id("blob", path.read_bytes())
     if not path.is_dir():
         return None
     if (path / MANIFEST).is_file():
-        manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text())
-        manifest.pop("versions", None)
-        return _git_id("blob", json.dumps(manifest, sort_keys=True).encode())
+        return _git_id("blob", _without_versions(path / MANIFEST))
+    if is_bundle(path):
+        return _git_id("blob", _without_versions(path / SPEC) + shrink((path / WEIGHTS).read_bytes()))
     return _tree_id(path).hex()
+
+
+def _without_versions(path: Path) -> bytes:
+    contents: dict[str, Any] = json.loads(path.read_text())
+    contents.pop("versions", None)
+    return json.dumps(contents, sort_keys=True).encode()
 
 
 def _tree_id(folder: Path) -> bytes:

@@ -159,6 +159,23 @@ def test_rounded_weights_come_back_bit_for_bit_at_half_the_size(small_network, t
     assert expand(small) == rounded
 
 
+def test_a_network_is_the_same_one_rounded_or_saved_by_other_versions(small_network, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    bundle.save_bundle(small_network, bundle.new_spec(small_network, 64), folder)
+    before, weights = object_id(folder), (folder / bundle.WEIGHTS).read_bytes()
+    round_bundle(folder)
+    spec = json.loads((folder / bundle.SPEC).read_text())
+    (folder / bundle.SPEC).write_text(json.dumps(spec | {"versions": {"torch": "2.11.0"}}))
+    assert (folder / bundle.WEIGHTS).read_bytes() != weights
+    assert object_id(folder) == before
+    (folder / bundle.SPEC).write_text(json.dumps(spec | {"provenance": {"seed": 1}}))
+    assert object_id(folder) != before
+    with torch.no_grad():
+        next(small_network.parameters()).mul_(1.01)
+    bundle.save_bundle(small_network, bundle.new_spec(small_network, 64), folder)
+    assert object_id(folder) != before
+
+
 def test_ranges_of_quantisers_keep_their_precision_and_huge_weights_are_refused() -> None:
     amax = torch.full((8, 1, 1, 1), 0.1)
     weights = safetensors.torch.save({"amax": amax, "weight": torch.full((8, 4, 1, 1), 0.1)})
