@@ -1,5 +1,6 @@
 """dvc.yaml, read without DVC: what each stage reads and writes, and whether that has changed."""
 
+import contextlib
 import hashlib
 import json
 import re
@@ -87,7 +88,9 @@ def object_id(path: Path) -> str | None:
     if (path / MANIFEST).is_file():
         return _git_id("blob", _without_versions(path / MANIFEST))
     if is_bundle(path):
-        return _git_id("blob", _without_versions(path / SPEC) + shrink((path / WEIGHTS).read_bytes()))
+        # One that is damaged, or cannot travel, is told as any other folder.
+        with contextlib.suppress(ArtifactError, OSError, ValueError, LookupError):
+            return _git_id("blob", _without_versions(path / SPEC) + shrink((path / WEIGHTS).read_bytes()))
     return _tree_id(path).hex()
 
 

@@ -176,6 +176,23 @@ def test_a_network_is_the_same_one_rounded_or_saved_by_other_versions(small_netw
     assert object_id(folder) != before
 
 
+def test_a_damaged_network_has_an_id_of_its_own(small_network, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    bundle.save_bundle(small_network, bundle.new_spec(small_network, 64), folder)
+    weights, spec = (folder / bundle.WEIGHTS).read_bytes(), (folder / bundle.SPEC).read_text()
+    ids = [object_id(folder)]
+    for length in (len(weights) - 4, len(weights) // 2 + 1, 100, 0):
+        (folder / bundle.WEIGHTS).write_bytes(weights[:length])
+        ids.append(object_id(folder))
+    (folder / bundle.WEIGHTS).write_bytes(weights)
+    (folder / bundle.SPEC).write_text(spec[:-10])
+    ids.append(object_id(folder))
+    (folder / bundle.SPEC).unlink()
+    ids.append(object_id(folder))
+    assert None not in ids
+    assert len(set(ids)) == len(ids)
+
+
 def test_ranges_of_quantisers_keep_their_precision_and_huge_weights_are_refused() -> None:
     amax = torch.full((8, 1, 1, 1), 0.1)
     weights = safetensors.torch.save({"amax": amax, "weight": torch.full((8, 4, 1, 1), 0.1)})
