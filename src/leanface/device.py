@@ -1,13 +1,11 @@
-"""What this machine is: recorded beside every measurement and engine, which hold for it alone."""
+"""Describes this machine, and says how many of its cores this process may use."""
 
+import math
 import os
 import platform
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-import psutil
-import pynvml
 
 RUNTIMES = (
     "torch",
@@ -20,15 +18,86 @@ RUNTIMES = (
 )
 """Distributions whose version decides what an engine or a latency is."""
 
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+"""Environment variables that the numerical libraries read when they are first loaded."""
+
+
+def usable_cores() -> int:
+    """Count the cores that this process may use, at least 1: its affinity, and its CPU quota rounded up."""
+    quota = _cpu_quota(Path("/proc/self"))
+    return _visible_cores() if quota is None else max(1, min(_visible_cores(), math.ceil(quota)))
+
+
+def quota_binds() -> bool:
+    """Tell whether a CPU quota allows fewer cores than libraries see by themselves, which respect affinity only."""
+    return usable_cores() < _visible_cores()
+
+
+def limit_threads() -> None:
+    """Keep numerical libraries that are not loaded yet within the CPU quota; the user's own variables stay."""
+    if quota_binds():
+        for name in THREAD_VARIABLES:
+            os.environ.setdefault(name, str(usable_cores()))
+
+
+def _visible_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cpu_quota(process: Path) -> float | None:
+    """Read how many cores' time the control groups of a process allow; None without a limit.
+
+    A parent's limit binds too. Where a container hides the groups above its own, /proc names a folder that is not
+    there: then the mount itself is the container's group.
+
+    Args:
+        process: its folder in /proc.
+
+    Source: cgroups(7); Documentation/admin-guide/cgroup-v2.rst and scheduler/sched-bwc.rst of Linux.
+    """
+    try:
+        groups = [line.split(":", 2) for line in (process / "cgroup").read_text().splitlines()]
+        mounts = [line.split(" - ", 1) for line in (process / "mountinfo").read_text().splitlines()]
+    except OSError:
+        return None  # not Linux
+    limits: list[float] = []
+    for mount, filesystem in mounts:
+        kind, _, options = filesystem.split(" ", 2)
+        if kind != "cgroup2" and not (kind == "cgroup" and "cpu" in options.split(",")):
+            continue
+        controllers = "" if kind == "cgroup2" else "cpu"
+        own = [Path(path) for _, names, path in groups if controllers in names.split(",")]
+        top, point = (Path(part) for part in mount.split()[3:5])
+        folder = point / own[0].relative_to(top) if own and own[0].is_relative_to(top) else point
+        for group in (folder, *folder.parents):
+            limits += _limit(group)
+            if group == point:
+                break
+    return min(limits, default=None)
+
+
+def _limit(group: Path) -> list[float]:
+    """Read one group's limit in cores, if it has one."""
+    try:
+        if (group / "cpu.max").is_file():
+            quota, period = (group / "cpu.max").read_text().split()
+        else:
+            quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return [int(quota) / int(period)] if quota != "max" and int(quota) > 0 else []
+    except (OSError, ValueError):
+        return []  # the group at the top has no such file
+
 
 def describe_device() -> dict[str, Any]:
-    """Processor, memory, NVIDIA GPUs and runtimes; the same at every call. Imports no runtime."""
+    """Describe the processor, memory, NVIDIA GPUs and runtimes; the same at every call. Imports no runtime."""
+    import psutil
+
     return {
         "system": platform.system(),
         "architecture": platform.machine(),
         "python": platform.python_version(),
         "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "gpus": _gpus(),
         "runtimes": {name: _version(name) for name in RUNTIMES},
@@ -43,6 +112,8 @@ def _cpu_model() -> str:
 
 
 def _gpus() -> list[dict[str, str]]:
+    import pynvml
+
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:

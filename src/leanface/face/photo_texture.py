@@ -7,7 +7,6 @@ photo to model, which is carried on over the surface from where it is known (a s
 """
 
 import itertools
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, cast
@@ -20,6 +19,7 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from leanface.device import usable_cores
 from leanface.errors import ConfigError
 from leanface.face.camera import DISTANCE_DM
 from leanface.face.morphable_model import MorphableModel
@@ -127,7 +127,7 @@ class PhotoTexture:
         def band(rows: tuple[int, int]) -> None:
             _paint(pixel, triangles, corner_attributes, photo, rows[0], rows[1], texture, covered)
 
-        workers = os.cpu_count() or 1
+        workers = usable_cores()
         edges = np.linspace(0, uv_map.size, 4 * workers + 1).astype(int).tolist()
         with ThreadPoolExecutor(workers) as threads:
             list(threads.map(band, itertools.pairwise(edges)))

@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from leanface.data.crops import FaceCrop
+from leanface.device import usable_cores
 from leanface.errors import LeanFaceError
-from leanface.reconstruction.lean_face import LeanFace, processors
+from leanface.reconstruction.lean_face import LeanFace
 from leanface.reconstruction.outputs import Settings, is_done, write
 from leanface.reconstruction.smoothing import Smoother
 from leanface.reconstruction.sources import Picture, Source, pictures
@@ -78,7 +79,7 @@ def reconstruct_all(
             for shot in _pictures(source, folder, settings, redo=redo, every=every, limit=limit)
         )
         batch = 1 if live else BATCH_PICTURES
-        workers = processors()
+        workers = usable_cores()
         room = 1 if live else workers + batch
         found = threaded(lambda shot: _find(lean_face, shot, settings), shots, workers, room)
         answers = _read(lean_face, found, batch)

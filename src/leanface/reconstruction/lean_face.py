@@ -1,7 +1,6 @@
 """The compressed network in use: a photo in, 3D faces out."""
 
 import math
-import os
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +18,7 @@ from leanface.data.alignment import Alignment, align
 from leanface.data.crops import FaceCrop
 from leanface.data.detector import FaceDetection, FaceDetector
 from leanface.data.photos import require_rgb
+from leanface.device import usable_cores
 from leanface.errors import ArtifactError
 from leanface.face.coefficients import ANGLES, COUNT, TRANSLATION, split
 from leanface.face.lighting import irradiance
@@ -75,7 +75,7 @@ class LeanFace:
         model = default_model() if model is None else model
         surface = Surface(morphable_model_of(model) if morphable_model is None else morphable_model)
         detector = FaceDetector(min_face_px)
-        return cls(open_network(model, runtime, threads or processors()), surface, detector)
+        return cls(open_network(model, runtime, threads or usable_cores()), surface, detector)
 
     @property
     def image_size(self) -> int:
@@ -275,9 +275,8 @@ def _enlarged(face: FaceDetection, factor: int) -> FaceDetection:
     return FaceDetection((face.box + 0.5) * factor - 0.5, (face.landmarks + 0.5) * factor - 0.5, face.score)
 
 
-def processors() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+processors = usable_cores
+"""The name that `leanface.device.usable_cores` had here; deprecated."""
 
 
 def morphable_model_of(model: Path) -> Path:

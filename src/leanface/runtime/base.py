@@ -1,6 +1,5 @@
 """One contract for everything that can run an exported network."""
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import ClassVar, Self, final
 import numpy as np
 from jaxtyping import Float
 
+from leanface.device import quota_binds, usable_cores
 from leanface.errors import ArtifactError, BackendError
 from leanface.face.coefficients import COUNT
 from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
@@ -203,9 +203,9 @@ class Runtime(ABC):
 
 
 def threads_per_stream(threads: int, streams: int) -> int:
-    """Each stream's share of `threads`, at least 1; 0 (the runtime's choice) only for a single stream."""
-    if threads == 0 and streams > 1:
-        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Divide `threads` among streams, at least 1 each; 0 (the runtime's choice) only for one stream without a quota."""
+    if threads == 0 and (streams > 1 or quota_binds()):  # runtimes do not know of quotas
+        threads = usable_cores()
     return max(1, threads // streams) if threads else 0
 
 

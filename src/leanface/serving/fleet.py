@@ -18,8 +18,8 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
+from leanface.device import usable_cores
 from leanface.errors import BackendError
-from leanface.reconstruction.lean_face import processors
 from leanface.serving.messages import Answer, Answers, Failed, Job, Ready
 from leanface.serving.settings import Settings
 from leanface.serving.worker import work
@@ -179,7 +179,7 @@ class Fleet:
     def _spawn(self, index: int) -> tuple[BaseProcess, Connection]:
         context = multiprocessing.get_context("spawn")  # forking a process with threads is not safe
         ours, theirs = context.Pipe()
-        threads = self._settings.threads or max(1, processors() // self._settings.workers)
+        threads = self._settings.threads or max(1, usable_cores() // self._settings.workers)
         process = context.Process(
             target=work, args=(theirs, self._settings, threads), name=f"leanface-{index}", daemon=True
         )

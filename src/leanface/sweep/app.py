@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from leanface import paths, tracking
+from leanface.device import THREAD_VARIABLES
 from leanface.errors import ArtifactError, ConfigError
 from leanface.report.files import Json, read_json
 from leanface.sweep.experiments import (
@@ -266,8 +267,7 @@ def _share(launcher: Mapping[str, Any]) -> dict[str, str]:
     if threads is None:
         return {}
     lock = Path(tempfile.gettempdir()) / f"leanface-{os.getuid()}.lock"  # one per machine, whose time it guards
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-    return {name: str(threads) for name in names} | {"OMP_WAIT_POLICY": "PASSIVE", TURNSTILE: str(lock)}
+    return {name: str(threads) for name in THREAD_VARIABLES} | {"OMP_WAIT_POLICY": "PASSIVE", TURNSTILE: str(lock)}
 
 
 def _objectives(summary: Json, objectives: Sequence[str]) -> list[float]:

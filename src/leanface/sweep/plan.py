@@ -1,6 +1,5 @@
 """What a sweep would do: its combinations, the stages that run for them, and how long that may take."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from leanface.device import usable_cores
 from leanface.sweep.experiments import Stages
 from leanface.sweep.trials import typical_seconds
 
@@ -38,7 +38,7 @@ class Plan:
 
 def threads_of(launcher: Mapping[str, Any]) -> int | None:
     """Processor threads of each of several trials at once on a machine; None where there is but one."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     if "n_jobs" in launcher:  # joblib
         jobs = cores if launcher["n_jobs"] < 0 else launcher["n_jobs"]
         return None if jobs == 1 else max(1, cores // jobs)
