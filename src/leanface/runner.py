@@ -12,7 +12,7 @@ from typing import Any
 from leanface import paths
 from leanface.config import load_config
 from leanface.errors import ConfigError
-from leanface.turnstile import passed
+from leanface.machine_lock import hold_machine
 
 UNTRACKED = ("configure", "probe")
 """Stages that measure nothing: MLflow gets no run of theirs."""
@@ -60,7 +60,7 @@ def run_stage(name: str, variant: str | None = None, seconds: float | None = Non
     assert config is not None
     title = name if variant is None else f"{name}@{variant}"
     params = config.model_dump(include=set(names))
-    with passed(name), tracking.stage_run(title, params, {"stage": name}) as record:
+    with hold_machine(name), tracking.stage_run(title, params, {"stage": name}) as record:
         if "log" in wanted:
             arguments["log"] = record.log_live
         record.log(run(**arguments), 0)

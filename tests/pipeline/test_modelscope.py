@@ -17,9 +17,9 @@ from leanface.bundle import load_network
 from leanface.config import load_config
 from leanface.data.dataset import FaceDataset
 from leanface.face.morphable_model import load_morphable_model
+from leanface.modelscope_hub import BASEL_MODEL, CHECKPOINT
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.runner import stage_sections
-from leanface.snapshot import BASEL_MODEL, CHECKPOINT
 from leanface.stages import configure
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from pathlib import Path
 from leanface.errors import ArtifactError
 from leanface.face.basel import load_basel
 from leanface.face.morphable_model import MorphableModel, load_morphable_model, save_morphable_model
+from leanface.modelscope_hub import BASEL_MODEL, find_snapshot
 from leanface.paths import PACKAGED_MORPHABLE_MODEL
-from leanface.snapshot import BASEL_MODEL, find_snapshot
 
 
 def choose_morphable_model(choice: str, path: Path) -> MorphableModel:

@@ -6,8 +6,8 @@ from typing import Any, cast
 import torch
 
 from leanface.errors import ArtifactError
+from leanface.modelscope_hub import CHECKPOINT, MODEL_ID, find_snapshot
 from leanface.networks.resnet import FaceReconstructionNet
-from leanface.snapshot import CHECKPOINT, MODEL_ID, find_snapshot
 
 LIGHTING_HEAD = "4"
 AMBIENT = 0.8

@@ -29,6 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 from leanface import paths, tracking
 from leanface.device import THREAD_VARIABLES
 from leanface.errors import ArtifactError, ConfigError
+from leanface.machine_lock import MACHINE_LOCK
 from leanface.report.files import Json, read_json
 from leanface.sweep.experiments import (
     Stages,
@@ -42,9 +43,9 @@ from leanface.sweep.experiments import (
     take_over,
     untouched_workspace,
 )
-from leanface.sweep.leash import PATIENCE
 from leanface.sweep.plan import Plan, combinations, options, print_plan, threads_of
 from leanface.sweep.shared import share_record, shared_record
+from leanface.sweep.supervise import PATIENCE
 from leanface.sweep.trials import (
     LOG,
     RESULT,
@@ -57,7 +58,6 @@ from leanface.sweep.trials import (
     sweep_folder,
     trial_name,
 )
-from leanface.turnstile import TURNSTILE
 
 logger = logging.getLogger(__name__)
 
@@ -267,7 +267,7 @@ def _share(launcher: Mapping[str, Any]) -> dict[str, str]:
     if threads is None:
         return {}
     lock = Path(tempfile.gettempdir()) / f"leanface-{os.getuid()}.lock"  # one per machine, whose time it guards
-    return {name: str(threads) for name in THREAD_VARIABLES} | {"OMP_WAIT_POLICY": "PASSIVE", TURNSTILE: str(lock)}
+    return {name: str(threads) for name in THREAD_VARIABLES} | {"OMP_WAIT_POLICY": "PASSIVE", MACHINE_LOCK: str(lock)}
 
 
 def _objectives(summary: Json, objectives: Sequence[str]) -> list[float]:

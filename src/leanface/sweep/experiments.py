@@ -22,7 +22,7 @@ from dvc.repo import Repo
 from leanface import paths
 from leanface.device import describe_device
 from leanface.errors import ArtifactError, LeanFaceError
-from leanface.sweep import leash, one_experiment
+from leanface.sweep import dvc_executor, supervise
 
 START_LOCK = Path(".cache/experiment-start.lock")
 """Held while DVC takes an experiment out of the workspace, whose files and commit are another's until it is done."""
@@ -56,7 +56,7 @@ def run_experiment(
     shared: Collection[str] = (),
     show: Callable[[str], None] = print,
 ) -> None:
-    """`dvc exp run --temp`, its output in `log` as well; see `one_experiment`.
+    """`dvc exp run --temp`, its output in `log` as well; see `dvc_executor`.
 
     Args:
         seconds: gets what each executed stage took.
@@ -68,7 +68,7 @@ def run_experiment(
         TrialError: it failed.
         KeyboardInterrupt: it was stopped.
     """
-    command = [sys.executable, "-m", one_experiment.__name__, name, *overrides]
+    command = [sys.executable, "-m", dvc_executor.__name__, name, *overrides]
     # dvc.yaml calls `leanface` by name: the one beside this interpreter, also where no environment is active.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def run_experiment(
             turn.enter_context(_locked(SHARED_LOCK))
         start = stack.enter_context(contextlib.ExitStack())
         start.enter_context(_locked(START_LOCK))
-        process = stack.enter_context(_leashed(command, stop, {**os.environ, "PATH": path, **environment}))
+        process = stack.enter_context(_supervised(command, stop, {**os.environ, "PATH": path, **environment}))
         assert process.stdout is not None
         stage, since = "", None
         for line in process.stdout:
@@ -102,7 +102,7 @@ def run_experiment(
         if since is not None:
             seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - since
         code = process.wait()
-    if code == leash.STOPPED:
+    if code == supervise.STOPPED:
         raise KeyboardInterrupt
     if code:
         raise TrialError(_reason(stage, last))
@@ -121,10 +121,10 @@ def _reason(stage: str, lines: Collection[str]) -> str:
 
 
 @contextlib.contextmanager
-def _leashed(command: Sequence[str], stop: Path, environment: Mapping[str, str]) -> Generator[subprocess.Popen[str]]:
+def _supervised(command: Sequence[str], stop: Path, environment: Mapping[str, str]) -> Generator[subprocess.Popen[str]]:
     """A command that outlives neither the block nor this process; `stop` stops it too."""
     process = subprocess.Popen(
-        [sys.executable, "-m", leash.__name__, str(os.getpid()), str(stop.absolute()), *command],
+        [sys.executable, "-m", supervise.__name__, str(os.getpid()), str(stop.absolute()), *command],
         env=dict(environment),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -145,8 +145,8 @@ def _leashed(command: Sequence[str], stop: Path, environment: Mapping[str, str])
 def clear_leftovers() -> None:
     """Remove the checkouts of experiments that were killed outright, with all who would have cleared up."""
     root = Path.cwd()
-    leash.RUNNING.parent.mkdir(parents=True, exist_ok=True)
-    with leash.RUNNING.open("a") as running:
+    supervise.RUNNING.parent.mkdir(parents=True, exist_ok=True)
+    with supervise.RUNNING.open("a") as running:
         try:
             fcntl.flock(running, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -156,8 +156,8 @@ def clear_leftovers() -> None:
             folder = Path(process.info["cwd"] or "/")
             if folder.is_relative_to(root):
                 command: set[str] = set(process.info["cmdline"] or ())
-                if {"exp", "run"} <= command or one_experiment.__name__ in command:
-                    return  # one that was started by hand, or has lost its leash
+                if {"exp", "run"} <= command or dvc_executor.__name__ in command:
+                    return  # one that was started by hand, or has lost its supervisor
                 inside.append(folder)
         for checkout in CHECKOUTS.glob("tmp*"):
             if not any(folder.is_relative_to(root / checkout) for folder in inside):

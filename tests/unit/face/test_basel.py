@@ -15,8 +15,8 @@ from leanface.face.choice import choose_morphable_model
 from leanface.face.morphable_model import MorphableModel, load_morphable_model, save_morphable_model
 from leanface.face.render import Renderer
 from leanface.face.texture import UvMap
+from leanface.modelscope_hub import BASEL_MODEL
 from leanface.paths import PACKAGED_MORPHABLE_MODEL
-from leanface.snapshot import BASEL_MODEL
 
 if TYPE_CHECKING:
     from tests.conftest import Front

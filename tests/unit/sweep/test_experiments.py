@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from leanface.sweep import one_experiment
+from leanface.sweep import dvc_executor
 from leanface.sweep.experiments import experiment_names, read_text, run_experiment
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -40,7 +40,7 @@ def test_it_leaves_another_that_starts_to_the_process_that_started_it(toy: Path,
 
 def test_it_starts_anew_after_a_start_that_was_killed(toy: Path, ran: Ran) -> None:
     with Repo() as repo:
-        queue = one_experiment.OwnQueue(repo, "mine")
+        queue = dvc_executor.OwnQueue(repo, "mine")
         repo.experiments.queue_one(queue, name="mine", params={"params.yaml": ["distill.temperature=3"]})
     run("mine", "distill.temperature=2")
     assert ran()["distill"] == 1
@@ -50,7 +50,7 @@ def test_it_starts_anew_after_a_start_that_was_killed(toy: Path, ran: Ran) -> No
 def test_it_waits_for_the_repository_as_long_as_it_takes(toy: Path, ran: Ran) -> None:
     with Repo() as repo:
         repo.lock.lock()
-        command = [sys.executable, "-m", one_experiment.__name__, "mine", "distill.temperature=2"]
+        command = [sys.executable, "-m", dvc_executor.__name__, "mine", "distill.temperature=2"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(10)  # `dvc` gives up after 3 seconds
@@ -66,3 +66,19 @@ def test_it_writes_what_dvc_would(toy: Path, ran: Ran) -> None:
     )
     for path in ("dvc.lock", "params.yaml"):
         assert read_text(Path(path), "mine") == read_text(Path(path), "plain")
+
+
+def test_a_shallow_clone_keeps_its_experiments_and_stays_a_shallow_clone(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run(["git", "commit", "-q", "--allow-empty", "-m", "second"], check=True)
+    clone = tmp_path / "shallow"
+    subprocess.run(["git", "clone", "-q", "--depth", "1", toy.as_uri(), clone], check=True)
+    monkeypatch.chdir(clone)
+    for number, temperature in enumerate((2, 3)):
+        run(f"trial-{number}", f"distill.temperature={temperature}")
+    assert sorted(experiment_names()) == ["trial-0", "trial-1"]
+    assert (clone / ".git/shallow").read_text().split() == [
+        subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    ]
+    subprocess.run(["git", "fsck", "--connectivity-only"], check=True)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from leanface.snapshot import BASEL_MODEL, CHECKPOINT
+from leanface.modelscope_hub import BASEL_MODEL, CHECKPOINT
 
 SCRIPT = """
 from leanface.errors import ArtifactError
-from leanface.snapshot import find_snapshot
+from leanface.modelscope_hub import find_snapshot
 try:
     print(find_snapshot())
 except ArtifactError as error:

@@ -1,6 +1,6 @@
 """`dvc exp run --temp` beside others of its kind.
 
-`python -m leanface.sweep.one_experiment NAME OVERRIDES...` does what `dvc exp run --temp -n NAME -S OVERRIDE...` does,
+`python -m leanface.sweep.dvc_executor NAME OVERRIDES...` does what `dvc exp run --temp -n NAME -S OVERRIDE...` does,
 but for two things by which experiments get into each other's way, and two that take longer than stages from the cache:
 
 DVC hands an experiment on to the process that runs it through a stash that all share, and a process that has run its
@@ -16,8 +16,9 @@ Here a checkout borrows the history, and both are written once.
 
 import logging
 import os
+import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -42,6 +43,8 @@ class Checkout(TempDirExecutor):
         """As DVC's, but with the objects of the repository that it is taken from, as `git clone --shared` has them."""
         with GitRepo(scm.root_dir) as source, GitRepo.init(os.fspath(self.root_dir)) as checkout:
             checkout.object_store.add_alternate_path(source.object_store.path)
+            # In a shallow clone Git must know where the history ends, or it looks for commits that are not there.
+            checkout.update_shallow(source.get_shallow(), None)
         own: Any = self.scm
         own.set_ref(EXEC_BASELINE, entry.baseline_rev)
         own.set_ref(EXEC_HEAD, entry.head_rev)
@@ -50,6 +53,27 @@ class Checkout(TempDirExecutor):
         own.stash.apply(stash_rev)
         self._update_config(repo.config.read("local"))
         self._update_git_config(ConfigObj(str(Path(scm.root_dir) / ".git/config"), list_values=False))
+
+    def fetch_exps(
+        self,
+        dest_scm: Any,
+        refs: list[str],
+        force: bool = False,
+        on_diverged: Callable[[str], None] | None = None,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Bring an experiment's commits home with Git itself: DVC's own way removes the marks of a shallow clone.
+
+        Raises:
+            DvcException: Git refuses; with what it says.
+        """
+        command = ["git", "-c", "gc.auto=0", "-c", "maintenance.auto=false", "fetch", "--quiet", "--no-tags"]
+        command += ["--no-write-fetch-head", *(["--force"] if force else []), self.git_url]
+        done = subprocess.run([*command, *(f"{ref}:{ref}" for ref in refs)], cwd=dest_scm.root_dir,
+                              capture_output=True, text=True, check=False)  # fmt: skip
+        if done.returncode:
+            raise DvcException(f"git cannot take the experiment from its checkout: {done.stderr.strip()}")
+        return refs
 
     @staticmethod
     def _repro_and_track(stage: Any, **kwargs: Any) -> Any:

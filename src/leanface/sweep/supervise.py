@@ -1,8 +1,8 @@
-"""Runs a command that does not outlive whoever asked for it.
+"""Run a command and stop it when its parent exits.
 
-`python -m leanface.sweep.leash PARENT STOP_FILE COMMAND...`: the command is stopped when the process PARENT, which must
-have started this one, has ended, whatever ended it; when STOP_FILE appears, which reaches trials on other machines too;
-and on SIGTERM. It imports nothing of the library, for it starts before every trial.
+`python -m leanface.sweep.supervise PARENT STOP_FILE COMMAND...` stops the command when the process PARENT, which must
+have started this one, has ended for any reason; when STOP_FILE appears, which also reaches trials on other machines;
+and on SIGTERM. It imports nothing of LeanFace, because it starts before every trial.
 """
 
 import contextlib

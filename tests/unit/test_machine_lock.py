@@ -1,18 +1,18 @@
-"""Who measures waits until no other stage runs, and others wait until it is done."""
+"""A stage that measures time runs alone; all others run together."""
 
 import threading
 from pathlib import Path
 
 import pytest
 
-from leanface.turnstile import TURNSTILE, passed
+from leanface.machine_lock import MACHINE_LOCK, hold_machine
 
 
 def _enters(stage: str) -> tuple[threading.Thread, threading.Event]:
     inside = threading.Event()
 
     def run() -> None:
-        with passed(stage):
+        with hold_machine(stage):
             inside.set()
 
     thread = threading.Thread(target=run, daemon=True)
@@ -27,16 +27,16 @@ def _enters(stage: str) -> tuple[threading.Thread, threading.Event]:
 def test_only_measuring_stages_are_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, first: str, second: str, together: bool
 ) -> None:
-    monkeypatch.setenv(TURNSTILE, str(tmp_path / "machine"))
-    with passed(first):
+    monkeypatch.setenv(MACHINE_LOCK, str(tmp_path / "machine"))
+    with hold_machine(first):
         thread, inside = _enters(second)
         assert inside.wait(5 if together else 0.3) == together
     thread.join(5)
     assert inside.is_set()
 
 
-def test_without_a_turnstile_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(TURNSTILE, raising=False)
-    with passed("benchmark"):
+def test_nobody_waits_where_no_lock_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(MACHINE_LOCK, raising=False)
+    with hold_machine("benchmark"):
         _, inside = _enters("benchmark")
         assert inside.wait(5)
