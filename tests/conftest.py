@@ -16,11 +16,11 @@ from scipy.io import savemat
 from torch import Tensor, nn
 
 from leanface import bundle
-from leanface.data.photos import PACKAGED_PHOTOS, load_photo
 from leanface.export.onnx import export_network, save_model
 from leanface.face.morphable_model import MorphableModel, load_morphable_model
 from leanface.networks.quantized import Quantizer
 from leanface.networks.resnet import FaceReconstructionNet, build_network, scaled_widths
+from leanface.photos.load import PACKAGED_PHOTOS, load_photo
 from leanface.quantization.fake_quantize import fake_quantize
 
 ROOT = Path(__file__).parents[1]

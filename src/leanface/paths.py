@@ -60,7 +60,7 @@ DISTILLED = Path("models/distilled")
 DISTILL_STATE = Path("models/.distilled.ckpt")
 DISTILL_REPORT = REPORTS / "distill"
 ABLATIONS = REPORTS / "ablations"
-"""A folder per table of variants, see conf/ablation/."""
+"""A folder per table of variants, see tools/studies/tables/."""
 
 COMPARISONS = REPORTS / "compare"
 """A page per sweep."""

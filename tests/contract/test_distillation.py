@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 from leanface import paths
 from leanface.config import Attention, Distill, Terms
-from leanface.data.dataset import FaceBatch
-from leanface.data.synthesis import sample_coefficients
 from leanface.distillation.attention import ATTENTIONS
 from leanface.distillation.criterion import DistillationCriterion
 from leanface.distillation.losses import TERMS
@@ -22,6 +20,8 @@ from leanface.networks.resnet import FaceReconstructionNet
 from leanface.pruning.groups import coupled_groups
 from leanface.pruning.importance.magnitude import Magnitude
 from leanface.pruning.prune import PruneResult, prune_channels
+from leanface.synthesis.dataset import FaceBatch
+from leanface.synthesis.synthesis import sample_coefficients
 
 SmoothImages = Callable[[int, int], Tensor]
 

@@ -3,9 +3,9 @@
 import torch
 
 from leanface.config import Data
-from leanface.data.batches import BatchRenderer, render_batch
 from leanface.face.morphable_model import load_morphable_model
 from leanface.face.render import Renderer
+from leanface.synthesis.batches import BatchRenderer, render_batch
 
 DATA = Data(
     image_size=112,

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from leanface.data.synthesis import population
 from leanface.face.morphable_model import MorphableModel, load_morphable_model
 from leanface.face.render import Renderer
+from leanface.synthesis.synthesis import population
 
 
 @pytest.mark.parametrize(("size", "supersample"), [(64, 2), (224, 1)])

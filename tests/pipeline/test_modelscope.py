@@ -15,12 +15,12 @@ import yaml
 from leanface import paths
 from leanface.bundle import load_network
 from leanface.config import load_config
-from leanface.data.dataset import FaceDataset
 from leanface.face.morphable_model import load_morphable_model
 from leanface.modelscope_hub import BASEL_MODEL, CHECKPOINT
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.runner import stage_sections
 from leanface.stages import configure
+from leanface.synthesis.dataset import FaceDataset
 
 if TYPE_CHECKING:
     from tests.conftest import Front

@@ -1,5 +1,6 @@
 """The command line: errors in one line, exit codes, and a quick --help."""
 
+import importlib.metadata
 import os
 import signal
 import subprocess
@@ -8,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from leanface import paths
+from leanface import cli, paths
 from leanface.cli import main
+from leanface.cli.parser import GROUPS
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_stage_runs(project, capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,7 +46,7 @@ def test_an_error_that_nobody_foresaw_is_not_hidden(project) -> None:
         ["bench", "network.onnx", "--batches", "0"],
         ["bench", "network.onnx", "--streams", "two"],
         ["export", "exe", "folder"],
-        ["load", "--rates", "1000000"],
+        ["completion", "fish"],
         ["serve", "--workers", "0"],
     ],
 )
@@ -60,8 +64,8 @@ def test_a_file_that_is_not_there_cannot_be_measured(project, capsys: pytest.Cap
 def test_ctrl_c_ends_a_command_in_one_line(tmp_path: Path) -> None:
     photo = tmp_path / "photo.jpg"
     os.mkfifo(photo)
-    command = [sys.executable, "-m", "leanface", "load", "--photo", str(photo)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-m", "tools.studies", "load", "--photo", str(photo)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         with photo.open("wb"):  # returns once the command has opened it, too
             process.send_signal(signal.SIGINT)
             assert process.communicate(timeout=60) == ("", "\nstopped.\n")
@@ -99,3 +103,53 @@ def test_a_bench_does_not_put_threads_to_sleep(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
     assert main(["bench", str(tmp_path / "none.onnx")]) == 1
     assert "OMP_WAIT_POLICY" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("arguments", "suggestion"),
+    [
+        (["reconstrcut", "photo.jpg"], "did you mean reconstruct?"),
+        (["reconstruct", "photo.jpg", "--out", "faces", "--textur_size", "512"], "did you mean --texture?"),
+        (["stage", "benchmrk"], "did you mean benchmark?"),
+        (["reconstruct", "photo.jpg", "--out", "faces", "--mesh", "gbl"], "did you mean glb?"),
+    ],
+)
+def test_a_typo_is_answered_with_the_word_that_was_meant(
+    arguments: list[str], suggestion: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert suggestion in capsys.readouterr().err
+
+
+def test_help_lists_every_command_in_a_group(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    parser = cli._parser()
+    assert set(parser.groups) == set(GROUPS)
+    for entries in parser.groups.values():
+        for name, text in entries:
+            assert f"  {name} " in shown
+            assert text in shown
+
+
+def test_every_command_shows_an_example_of_itself() -> None:
+    parser = cli._parser()
+    for name, command in parser.commands.items():
+        assert command.epilog is not None
+        assert command.epilog.startswith("example:")
+        assert f"leanface {name}" in command.epilog
+
+
+def test_the_shell_gets_a_completion_script(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    assert "reconstruct" in script
+    assert "--min-face" in script
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"leanface {importlib.metadata.version('leanface')}\n"

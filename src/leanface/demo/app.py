@@ -24,9 +24,9 @@ from jaxtyping import UInt8
 from PIL import Image
 from starlette.requests import ClientDisconnect
 
-from leanface.data.photos import PACKAGED_PHOTOS, load_photo, photo_path
 from leanface.errors import ArtifactError, LeanFaceError, NoFaceError
 from leanface.listening import listen, url
+from leanface.photos.load import PACKAGED_PHOTOS, load_photo, photo_path
 from leanface.reconstruction.lean_face import LeanFace
 from leanface.reconstruction.pictures import overlay, view
 from leanface.reconstruction.result import Reconstruction

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from leanface.data.alignment import template_from_landmarks3d, to_input
-from leanface.data.crops import crop_faces
-from leanface.data.detector import FaceDetector
-from leanface.data.photos import load_photo
 from leanface.deployment import standalone
 from leanface.errors import ArtifactError
 from leanface.face.morphable_model import MorphableModel, load_morphable_model
+from leanface.photos.alignment import template_from_landmarks3d, to_input
+from leanface.photos.crops import crop_faces
+from leanface.photos.detector import FaceDetector
+from leanface.photos.load import load_photo
 from leanface.runtime import open_best
 from leanface.runtime.engine import ExportedNetwork, read_onnx
 

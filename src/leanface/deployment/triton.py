@@ -189,7 +189,7 @@ instance_group [ {{ count: 1 kind: KIND_AUTO }} ]
 
 
 def preprocessing(size: int) -> onnx.ModelProto:
-    """uint8 crops as the network takes them, bit for bit as `leanface.data.alignment.to_input` does it."""
+    """uint8 crops as the network takes them, bit for bit as `leanface.photos.alignment.to_input` does it."""
     nodes = [
         helper.make_node("Transpose", [CROPS_NAME], ["planes"], perm=[0, 3, 1, 2]),
         helper.make_node("Cast", ["planes"], ["levels"], to=TensorProto.FLOAT),

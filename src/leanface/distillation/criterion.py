@@ -10,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leanface.config import Distill
-from leanface.data.dataset import FaceBatch
 from leanface.distillation.attention import build_attention
 from leanface.distillation.losses import TERMS
 from leanface.distillation.original import Original
 from leanface.face.morphable_model import MorphableModel
 from leanface.networks.resnet import STAGE_DEPTHS, FaceReconstructionNet, widths_of
+from leanface.synthesis.dataset import FaceBatch
 from leanface.training.criterion import CoefficientLoss
 
 logger = logging.getLogger(__name__)

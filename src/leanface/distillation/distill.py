@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from leanface.config import Data, Distill, Machine
-from leanface.data.datamodule import FaceDataModule, Stream
-from leanface.data.dataset import FaceDataset
 from leanface.distillation.criterion import DistillationCriterion
 from leanface.face.morphable_model import MorphableModel
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.paths import FACES, MORPHABLE_MODEL
+from leanface.synthesis.datamodule import FaceDataModule, Stream
+from leanface.synthesis.dataset import FaceDataset
 from leanface.training.fit import FitResult, MetricLog, fit, resolve_device
 
 

@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leanface.data.synthesis import population, sample_coefficients
 from leanface.face.camera import REFERENCE_SIZE_PX, camera_from_model
 from leanface.face.coefficients import EXPRESSION, IDENTITY, split
 from leanface.face.landmarks import landmarks_image
 from leanface.face.morphable_model import MorphableModel, columns_of
 from leanface.metrics.geometry import MM_PER_DM
+from leanface.synthesis.synthesis import population, sample_coefficients
 from leanface.training.criterion import CoefficientLoss, PhotometricLoss
 
 

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leanface.data.dataset import FaceBatch
 from leanface.networks.inference import HalfPrecision
 from leanface.networks.resnet import FaceReconstructionNet
+from leanface.synthesis.dataset import FaceBatch
 
 
 class Reading(NamedTuple):

@@ -6,12 +6,12 @@ from pathlib import Path
 from torch import nn
 
 from leanface.config import Distill, Machine, Optimizer
-from leanface.data.datamodule import FaceDataModule
-from leanface.data.dataset import FaceDataset
 from leanface.distillation.criterion import DistillationCriterion
 from leanface.face.morphable_model import MorphableModel
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.paths import FACES
+from leanface.synthesis.datamodule import FaceDataModule
+from leanface.synthesis.dataset import FaceDataset
 from leanface.training.fit import FitResult, MetricLog, fit
 
 POINTS = 4

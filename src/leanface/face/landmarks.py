@@ -23,7 +23,7 @@ def landmarks_image(
     """Eyes, nose tip and mouth corners in an image of `size` pixels, also where something hides them.
 
     x to the right and y down, in pixels, with pixel centres at integers; the order is that of
-    `leanface.data.alignment.MEAN_FACE_LANDMARKS_DM`.
+    `leanface.photos.alignment.MEAN_FACE_LANDMARKS_DM`.
     """
     parts = split(coefficients)
     vertices = landmark_vertices(model, parts.identity, parts.expression)

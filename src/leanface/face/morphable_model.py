@@ -1,7 +1,7 @@
 """The 3D morphable model: a mean face plus linear identity, expression and albedo components.
 
 Source: Blanz and Vetter, SIGGRAPH 1999. The packaged model's components come from openly licensed data, see
-`leanface.assets.builder`. Units are decimetres; x points to the image's right, y up and z towards the camera.
+`tools.face_model`. Units are decimetres; x points to the image's right, y up and z towards the camera.
 """
 
 import functools

@@ -18,8 +18,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leanface.config import Measure
-from leanface.data.dataset import FaceDataset
-from leanface.data.synthesis import population, render_faces, seed_of
 from leanface.face.coefficients import split
 from leanface.face.landmarks import landmarks_image
 from leanface.face.render import Renderer
@@ -27,6 +25,8 @@ from leanface.metrics.estimate import Samples, means, summarize
 from leanface.metrics.fidelity import render_likeness
 from leanface.metrics.geometry import geometry_errors, predict
 from leanface.metrics.landmarks import interocular_px, landmark_errors
+from leanface.synthesis.dataset import FaceDataset
+from leanface.synthesis.synthesis import population, render_faces, seed_of
 
 ANGLES = ("pitch", "yaw", "roll")
 YAW_EDGES_DEG = (0, 15, 30, 45, 60, 90)

@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from leanface.data.synthesis import population
 from leanface.face.morphable_model import MorphableModel
 from leanface.face.render import Renderer
 from leanface.face.texture import UvMap
 from leanface.metrics.estimate import Samples, means
 from leanface.metrics.fidelity import render_likeness, uv_likeness
 from leanface.metrics.geometry import geometry_errors, vertex_errors_mm
+from leanface.synthesis.synthesis import population
 
 Run = Callable[[Float32[np.ndarray, "batch 3 H W"]], Float32[np.ndarray, "batch 257"]]
 """A network in any runtime."""

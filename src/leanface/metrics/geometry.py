@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leanface.data.dataset import FaceDataset
 from leanface.face.camera import camera_from_model, rotation_from_angles
 from leanface.face.coefficients import ALBEDO, EXPRESSION, IDENTITY, split
 from leanface.face.morphable_model import MorphableModel
+from leanface.synthesis.dataset import FaceDataset
 
 MM_PER_DM = 100.0
 LEVELS = 255.0

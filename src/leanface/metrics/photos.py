@@ -24,8 +24,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leanface.data.detector import PROPOSAL_PX, FaceDetector
-from leanface.data.synthesis import population
 from leanface.face.coefficients import split
 from leanface.face.landmarks import landmarks_image
 from leanface.face.morphable_model import MorphableModel
@@ -35,6 +33,8 @@ from leanface.metrics.geometry import LEVELS, MM_PER_DM
 from leanface.metrics.jitter import SCALE, SHIFT, TURN_RAD, reframe, sample_jitter, spread, undo_turn
 from leanface.metrics.landmarks import interocular_px, landmark_errors
 from leanface.metrics.mirror import mirror_errors, mirror_of
+from leanface.photos.detector import PROPOSAL_PX, FaceDetector
+from leanface.synthesis.synthesis import population
 
 BATCH_SIZE = 16
 HEADLINES = ("landmark_nme", "photometric_levels", "jitter_mm", "jitter_deg", "mirror_mm", "mirror_deg", "from_mean_mm")

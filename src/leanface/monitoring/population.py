@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from leanface.data.synthesis import sample_coefficients
 from leanface.face.coefficients import COUNT
 from leanface.face.morphable_model import MorphableModel
+from leanface.synthesis.synthesis import sample_coefficients
 
 SAMPLES = 20_000
 RIDGE = 1e-3

@@ -89,7 +89,7 @@ class Backbone(nn.Module):
 class FaceReconstructionNet(nn.Module):
     """Regresses the 257 coefficients of one face per image.
 
-    Input: float images (B,3,H,W), RGB in [0,1], aligned by `leanface.data.alignment`; H and W are multiples of 16
+    Input: float images (B,3,H,W), RGB in [0,1], aligned by `leanface.photos.alignment`; H and W are multiples of 16
     from 64 up (the network is fully convolutional). Output: raw coefficients (B,257), see `leanface.face.coefficients`.
     """
 

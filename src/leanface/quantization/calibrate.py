@@ -6,11 +6,11 @@ from torch import nn
 
 from leanface import paths
 from leanface.config import Quantize
-from leanface.data.dataset import FaceDataset
 from leanface.networks.quantized import Quantizer
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.quantization.fake_quantize import fake_quantize
 from leanface.quantization.keep import layers_to_keep
+from leanface.synthesis.dataset import FaceDataset
 
 
 def quantizer_of(settings: Quantize, layers: Collection[str]) -> Quantizer:

@@ -15,8 +15,8 @@ from rich.table import Table
 from tqdm import tqdm
 
 from leanface.config import Benchmark
-from leanface.data.photos import load_photo
 from leanface.metrics.latency import Timing, measure_latency
+from leanface.photos.load import load_photo
 from leanface.reconstruction.lean_face import LeanFace
 from leanface.reconstruction.pictures import overlay, preview
 

@@ -15,9 +15,9 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from leanface.data.crops import FaceCrop
 from leanface.device import usable_cores
 from leanface.errors import LeanFaceError
+from leanface.photos.crops import FaceCrop
 from leanface.reconstruction.lean_face import LeanFace
 from leanface.reconstruction.outputs import Settings, is_done, write
 from leanface.reconstruction.smoothing import Smoother

@@ -14,15 +14,15 @@ from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 
 from leanface import paths
-from leanface.data.alignment import Alignment, align
-from leanface.data.crops import FaceCrop
-from leanface.data.detector import FaceDetection, FaceDetector
-from leanface.data.photos import require_rgb
 from leanface.device import usable_cores
 from leanface.errors import ArtifactError
 from leanface.face.coefficients import ANGLES, COUNT, TRANSLATION, split
 from leanface.face.lighting import irradiance
 from leanface.face.photo_texture import Lighting
+from leanface.photos.alignment import Alignment, align
+from leanface.photos.crops import FaceCrop
+from leanface.photos.detector import FaceDetection, FaceDetector
+from leanface.photos.load import require_rgb
 from leanface.reconstruction.network import Network, default_model, open_network
 from leanface.reconstruction.result import Pose, Reconstruction, project
 from leanface.reconstruction.surface import Surface

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from leanface.data.alignment import Alignment
-from leanface.data.detector import FaceDetection
 from leanface.face.camera import image_from_camera
 from leanface.face.coefficients import ANGLES, LAYOUT
 from leanface.face.mesh import save_mesh
+from leanface.photos.alignment import Alignment
+from leanface.photos.detector import FaceDetection
 from leanface.reconstruction.surface import Surface
 
 MESH_TEXTURE_PX = 1024

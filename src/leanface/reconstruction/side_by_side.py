@@ -17,12 +17,12 @@ from jaxtyping import Float, UInt8
 
 from leanface import paths
 from leanface.bundle import SPEC, new_spec, save_bundle
-from leanface.data.alignment import align
 from leanface.errors import ArtifactError, LeanFaceError
 from leanface.face.render import Renderer
 from leanface.metrics.geometry import MM_PER_DM
 from leanface.metrics.latency import Timing, measure_latency
 from leanface.networks.packed import load_pretrained
+from leanface.photos.alignment import align
 from leanface.reconstruction.lean_face import Faces, LeanFace
 from leanface.reconstruction.result import Reconstruction
 from leanface.reconstruction.sources import Source, pictures

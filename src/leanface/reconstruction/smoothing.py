@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
-from leanface.data.alignment import Alignment
-from leanface.data.crops import FaceCrop
 from leanface.face.coefficients import ALBEDO, ANGLES, COUNT, IDENTITY, TRANSLATION
+from leanface.photos.alignment import Alignment
+from leanface.photos.crops import FaceCrop
 
 MIN_CUTOFF_HZ = 1.5
 SPEED_GAIN = 0.7

@@ -12,9 +12,9 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import UInt8
 
-from leanface.data.folder import SUFFIXES
-from leanface.data.photos import PACKAGED_PHOTOS, load_photo, photo_path
 from leanface.errors import ArtifactError, BackendError
+from leanface.photos.load import PACKAGED_PHOTOS, load_photo, photo_path
+from leanface.synthesis.folder import SUFFIXES
 
 VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"}
 STDIN = "-"

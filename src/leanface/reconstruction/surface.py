@@ -4,11 +4,11 @@ import functools
 from pathlib import Path
 
 from leanface import paths
-from leanface.data.alignment import template_from_landmarks3d
 from leanface.face.decoder import Decoder
 from leanface.face.morphable_model import load_morphable_model, load_shape_basis
 from leanface.face.photo_texture import PhotoTexture
 from leanface.face.texture import UvMap
+from leanface.photos.alignment import template_from_landmarks3d
 
 
 class Surface:

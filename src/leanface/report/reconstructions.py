@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from leanface.data.dataset import FaceDataset
 from leanface.face.coefficients import LIGHTING, split
 from leanface.face.lighting import BANDS
 from leanface.face.render import Renderer, Rendering
 from leanface.metrics.accuracy import Accuracy
 from leanface.metrics.photos import PhotoReadings
 from leanface.report.sheet import Cell, Row, save_sheet
+from leanface.synthesis.dataset import FaceDataset
 
 COLUMNS = ("input", "shape", "with skin", "over the input")
 BACKING = 0.88

@@ -7,10 +7,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from leanface.report import tables
 
 
-def render(template: str, **context: Any) -> str:
-    """Fill in a template, named by its path below leanface/."""
+def render(template: str, package: str = "leanface", **context: Any) -> str:
+    """Fill in a template, named by its path below the package."""
     environment = Environment(
-        loader=PackageLoader("leanface", "."),
+        loader=PackageLoader(package, "."),
         autoescape=select_autoescape(["html.j2"]),
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -19,14 +19,14 @@ from jaxtyping import Float32, UInt8
 
 from leanface import paths
 from leanface.config import Benchmark
-from leanface.data.alignment import align, to_input
-from leanface.data.detector import FaceDetector
 from leanface.errors import ArtifactError, BackendError
 from leanface.face.camera import camera_from_model
 from leanface.face.coefficients import split
 from leanface.face.morphable_model import MorphableModel
 from leanface.metrics.counters import energy_counters, energy_per_call_j, gpu_memory_bytes
 from leanface.metrics.latency import Timing, measure_latency
+from leanface.photos.alignment import align, to_input
+from leanface.photos.detector import FaceDetector
 from leanface.runtime import RUNTIMES, Pool, Runtime, files_of, open_runtime
 from leanface.runtime.engine import load_tensorrt
 

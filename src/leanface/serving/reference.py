@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from leanface import paths
-from leanface.data.synthesis import render_faces, sample_coefficients
 from leanface.face.render import Renderer
 from leanface.monitoring.drift import Reference, features
 from leanface.monitoring.population import Population
 from leanface.reconstruction import LeanFace
 from leanface.reconstruction.network import default_model
 from leanface.serving.settings import Settings
+from leanface.synthesis.synthesis import render_faces, sample_coefficients
 
 logger = logging.getLogger(__name__)
 

@@ -23,12 +23,12 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
-from leanface.data.crops import FaceCrop
-from leanface.data.photos import load_photo
 from leanface.errors import ArtifactError, LeanFaceError, NoFaceError
 from leanface.monitoring.drift import FEATURES
 from leanface.monitoring.drift import features as features_of
 from leanface.monitoring.population import Population
+from leanface.photos.crops import FaceCrop
+from leanface.photos.load import load_photo
 from leanface.reconstruction import LeanFace, Reconstruction
 from leanface.reconstruction.pictures import overlay
 from leanface.serving.adaptive import Adaptive, Policy, cost_ms

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from leanface import bundle, paths
 from leanface.config import Data, Distill, Machine
-from leanface.data.dataset import FaceDataset
 from leanface.distillation.distill import distill as distill_network
 from leanface.face.morphable_model import load_morphable_model
 from leanface.metrics.geometry import predict, reference_errors
 from leanface.networks.sparsity import keep_zeros
+from leanface.synthesis.dataset import FaceDataset
 from leanface.training.fit import MetricLog
 
 

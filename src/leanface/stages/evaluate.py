@@ -4,7 +4,6 @@ import torch
 
 from leanface import paths
 from leanface.config import Data, Evaluate
-from leanface.data.dataset import FaceDataset, load_photos
 from leanface.face.morphable_model import load_morphable_model
 from leanface.metrics.estimate import means, summarize, undefined
 from leanface.metrics.evaluation import Judge, write_samples
@@ -12,6 +11,7 @@ from leanface.report.files import write_json
 from leanface.report.heatmap import save_heatmaps
 from leanface.report.pictures import save_comparison, save_comparisons
 from leanface.runtime import exported_files_of, open_best, open_runtime
+from leanface.synthesis.dataset import FaceDataset, load_photos
 
 BATCH_SIZE = 32
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from leanface import bundle, paths
 from leanface.config import Export
-from leanface.data.dataset import FaceDataset
 from leanface.export.onnx import describe, export_network, save_model
 from leanface.export.parity import AS_WRITTEN, as_written, check_parity, headline, parity_inputs
 from leanface.networks.quantized import with_uint8_feature_maps
 from leanface.runtime import ONNX_READERS, open_all
+from leanface.synthesis.dataset import FaceDataset
 
 
 def run(*, variant: str, export: Export) -> dict[str, float]:

@@ -4,14 +4,14 @@ import json
 
 from leanface import paths
 from leanface.config import Data
-from leanface.data.alignment import template_from_landmarks3d
-from leanface.data.contact_sheet import prepared_sheet
-from leanface.data.dataset import FaceDataset
-from leanface.data.distributions import plot_distributions
-from leanface.data.folder import prepare_folder
-from leanface.data.prepare import prepare_faces, prepare_photos
 from leanface.data.staging import staged
 from leanface.face.choice import choose_morphable_model
+from leanface.photos.alignment import template_from_landmarks3d
+from leanface.synthesis.contact_sheet import prepared_sheet
+from leanface.synthesis.dataset import FaceDataset
+from leanface.synthesis.distributions import plot_distributions
+from leanface.synthesis.folder import prepare_folder
+from leanface.synthesis.prepare import prepare_faces, prepare_photos
 
 
 def run(*, data: Data, seed: int) -> dict[str, float]:

@@ -4,7 +4,6 @@ import json
 
 from leanface import bundle, paths
 from leanface.config import Prune
-from leanface.data.dataset import FaceDataset
 from leanface.face.morphable_model import load_morphable_model
 from leanface.metrics.geometry import predict, reference_errors
 from leanface.networks.resnet import widths_of
@@ -12,6 +11,7 @@ from leanface.pruning.allocation import errors_for
 from leanface.pruning.cost import layer_costs
 from leanface.pruning.report import plot_widths, recovered, size_metrics, write_layers
 from leanface.pruning.stepwise import prune as prune_network
+from leanface.synthesis.dataset import FaceDataset
 
 
 def run(*, prune: Prune, seed: int) -> dict[str, float]:

@@ -7,10 +7,10 @@ from typing import Any
 from rich.console import Console
 
 from leanface import paths, tracking
-from leanface.comparison.page import print_table, shown_names, write_page
-from leanface.comparison.trials import Row, row_of
 from leanface.errors import ArtifactError
 from leanface.report.gate import gate_lines, require_gates
+from leanface.sweep.comparison.page import print_table, shown_names, write_page
+from leanface.sweep.comparison.trials import Row, row_of
 from leanface.sweep.experiments import apply_experiment, cache_folder, experiment_names, read_output, read_tree
 from leanface.sweep.trials import read_trials
 

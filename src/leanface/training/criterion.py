@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leanface.data.dataset import FaceBatch
-from leanface.data.synthesis import population
 from leanface.face.camera import rotation_from_angles
 from leanface.face.coefficients import COUNT, LAYOUT, split
 from leanface.face.lighting import shade, vertex_normals
 from leanface.face.morphable_model import MorphableModel, columns_of
 from leanface.metrics.geometry import face_bases
+from leanface.synthesis.dataset import FaceBatch
+from leanface.synthesis.synthesis import population
 
 Criterion = Callable[[nn.Module, FaceBatch], dict[str, Tensor]]
 """(network, batch) -> named terms; "loss" is minimised, the others are logged."""

@@ -14,10 +14,10 @@ from pytorch_lightning.callbacks import Callback, Timer, TQDMProgressBar
 from torch import Tensor, nn
 
 from leanface.config import Machine, Optimizer
-from leanface.data.datamodule import FaceDataModule
-from leanface.data.synthesis import population
 from leanface.face.coefficients import HEAD_SIZES
 from leanface.face.morphable_model import MorphableModel
+from leanface.synthesis.datamodule import FaceDataModule
+from leanface.synthesis.synthesis import population
 from leanface.training.batch_norm import measure_batch_norm
 from leanface.training.checkpoint import Best, Checkpoint, Unfinished, fingerprint
 from leanface.training.criterion import Criterion

@@ -9,10 +9,10 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from leanface.config import Optimizer
-from leanface.data.dataset import FaceBatch
 from leanface.errors import LeanFaceError
 from leanface.face.morphable_model import MorphableModel
 from leanface.metrics.geometry import geometry_errors
+from leanface.synthesis.dataset import FaceBatch
 from leanface.training.average import WeightAverage
 from leanface.training.batch_norm import batch_norms
 from leanface.training.criterion import Criterion

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from leanface.bundle import load_network
 from leanface.config import Data, Machine, Teacher
-from leanface.data.datamodule import FaceDataModule, Stream
-from leanface.data.synthesis import population
 from leanface.errors import ArtifactError
 from leanface.face.coefficients import HEAD_SIZES
 from leanface.face.morphable_model import MorphableModel
@@ -18,6 +16,8 @@ from leanface.networks.modelscope import load_checkpoint, load_modelscope
 from leanface.networks.packed import load_packed, load_pretrained
 from leanface.networks.resnet import FaceReconstructionNet, build_network, scaled_widths
 from leanface.paths import FACES, MORPHABLE_MODEL, TEACHER_REPORT, TEACHER_STATE
+from leanface.synthesis.datamodule import FaceDataModule, Stream
+from leanface.synthesis.synthesis import population
 from leanface.training.criterion import SupervisedCriterion
 from leanface.training.fit import MetricLog, fit, head_scales, resolve_device
 

@@ -24,7 +24,7 @@ import trimesh
 from PIL import Image
 
 from leanface.cli import main
-from leanface.data.photos import PACKAGED_PHOTOS, photo_path
+from leanface.photos.load import PACKAGED_PHOTOS, photo_path
 
 pytest.importorskip("fastapi", reason="the extra `demo` is not installed")
 pytest.importorskip("uvicorn", reason="the extra `demo` is not installed")

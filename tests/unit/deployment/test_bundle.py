@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from leanface import paths
-from leanface.data.alignment import TEMPLATE_224, align, template_from_landmarks3d
-from leanface.data.photos import load_photo
 from leanface.deployment.bundle import SCRIPT, export_bundle
 from leanface.errors import ArtifactError
 from leanface.face.camera import camera_from_model, image_from_camera
 from leanface.face.coefficients import split
+from leanface.photos.alignment import TEMPLATE_224, align, template_from_landmarks3d
+from leanface.photos.load import load_photo
 from leanface.runtime import open_runtime
 
 NEEDED = {"openvino": ("openvino",), "onnxruntime": ("onnxruntime", "flatbuffers")}

@@ -10,9 +10,9 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 
-from leanface.data.alignment import to_input
 from leanface.deployment.triton import export_triton, preprocessing
 from leanface.errors import ArtifactError
+from leanface.photos.alignment import to_input
 
 NUMPY_OF = {"TYPE_FP32": "tensor(float)", "TYPE_UINT8": "tensor(uint8)"}
 

@@ -21,8 +21,8 @@ import onnxruntime
 import pytest
 import tritonclient.grpc as triton
 
-from leanface.data.alignment import to_input
 from leanface.deployment.triton import export_triton
+from leanface.photos.alignment import to_input
 
 STAND_IN = """
 import json

@@ -8,18 +8,18 @@ import pytest
 import torch
 import yaml
 from tests.unit.data.test_prepare import DATA
-from tests.unit.training.test_training import MACHINE, OPTIMIZER
 
 from leanface import bundle, paths
 from leanface.config import Distill, Machine
-from leanface.data.dataset import COEFFICIENTS, LANDMARKS, FaceDataset
-from leanface.data.prepare import prepare_faces
 from leanface.distillation.distill import distill
 from leanface.face.morphable_model import MorphableModel
 from leanface.metrics.geometry import predict
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.stages import distill as stage
+from leanface.synthesis.dataset import COEFFICIENTS, LANDMARKS, FaceDataset
+from leanface.synthesis.prepare import prepare_faces
 from leanface.training.fit import FitResult
+from tests.unit.training.test_training import MACHINE, OPTIMIZER
 
 
 @pytest.fixture

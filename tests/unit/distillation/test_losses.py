@@ -2,12 +2,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from leanface.data.synthesis import population, sample_coefficients
 from leanface.distillation.losses import TERMS, LandmarkLoss, VertexLoss
 from leanface.face.camera import DISTANCE_DM, FOCAL_PX
 from leanface.face.coefficients import ALBEDO, EXPRESSION, IDENTITY, LIGHTING, TRANSLATION
 from leanface.face.landmarks import landmarks_image
 from leanface.face.morphable_model import MorphableModel
+from leanface.synthesis.synthesis import population, sample_coefficients
 
 
 @pytest.fixture(scope="module")

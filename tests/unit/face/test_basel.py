@@ -8,7 +8,6 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from leanface.data.synthesis import sample_coefficients
 from leanface.errors import ArtifactError
 from leanface.face.basel import cylindrical_uv, load_basel
 from leanface.face.choice import choose_morphable_model
@@ -17,6 +16,7 @@ from leanface.face.render import Renderer
 from leanface.face.texture import UvMap
 from leanface.modelscope_hub import BASEL_MODEL
 from leanface.paths import PACKAGED_MORPHABLE_MODEL
+from leanface.synthesis.synthesis import sample_coefficients
 
 if TYPE_CHECKING:
     from tests.conftest import Front

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from leanface.data.synthesis import sample_coefficients
 from leanface.face.camera import camera_from_model
 from leanface.face.coefficients import split
 from leanface.face.decoder import Decoder
 from leanface.face.lighting import vertex_normals
 from leanface.face.morphable_model import MorphableModel, load_morphable_model, load_shape_basis, save_morphable_model
+from leanface.synthesis.synthesis import sample_coefficients
 
 
 @pytest.fixture(scope="module")

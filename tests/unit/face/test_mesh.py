@@ -11,13 +11,13 @@ import trimesh
 from PIL import Image
 from torch import Tensor
 
-from leanface.data.synthesis import sample_coefficients
 from leanface.errors import ArtifactError
 from leanface.face.coefficients import split
 from leanface.face.lighting import vertex_normals
 from leanface.face.mesh import FORMATS, HEADER, save_mesh
 from leanface.face.morphable_model import MorphableModel
 from leanface.face.texture import UvMap, spread
+from leanface.synthesis.synthesis import sample_coefficients
 
 SIZE = 256
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from leanface.data.synthesis import sample_coefficients
 from leanface.errors import ArtifactError
 from leanface.face.morphable_model import MorphableModel, load_morphable_model
 from leanface.face.render import Renderer
 from leanface.face.texture import UvMap
 from leanface.paths import PACKAGED_MORPHABLE_MODEL
+from leanface.synthesis.synthesis import sample_coefficients
 
 
 def faces(model: MorphableModel, count: int) -> torch.Tensor:

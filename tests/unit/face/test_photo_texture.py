@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from leanface.data.synthesis import population
 from leanface.errors import ConfigError
 from leanface.face.camera import camera_from_model, image_from_camera
 from leanface.face.coefficients import ANGLES, split
@@ -15,6 +14,7 @@ from leanface.face.morphable_model import MorphableModel
 from leanface.face.photo_texture import Lighting, PhotoTexture
 from leanface.face.rasterize import draw
 from leanface.face.texture import UvMap, spread
+from leanface.synthesis.synthesis import population
 
 PHOTO_PX = 512
 TEXTURE_PX = 256

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from leanface.data.synthesis import sample_coefficients
 from leanface.face.coefficients import split
 from leanface.face.morphable_model import MorphableModel
 from leanface.face.texture import UvMap
+from leanface.synthesis.synthesis import sample_coefficients
 
 SIZE = 512
 

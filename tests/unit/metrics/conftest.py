@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from leanface.data.synthesis import sample_coefficients
 from leanface.face.morphable_model import MorphableModel
+from leanface.synthesis.synthesis import sample_coefficients
 
 
 class Oracle(nn.Module):

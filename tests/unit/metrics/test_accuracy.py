@@ -4,12 +4,9 @@ import numpy as np
 import pytest
 import torch
 from tests.unit.data.test_prepare import DATA
-from tests.unit.metrics.conftest import Oracle
 from torch import nn
 
 from leanface.config import Data, Measure
-from leanface.data.dataset import FaceDataset
-from leanface.data.prepare import prepare_faces
 from leanface.face.coefficients import ANGLES
 from leanface.face.render import Renderer
 from leanface.metrics.accuracy import (
@@ -24,6 +21,9 @@ from leanface.metrics.accuracy import (
     measure_accuracy,
 )
 from leanface.metrics.estimate import means
+from leanface.synthesis.dataset import FaceDataset
+from leanface.synthesis.prepare import prepare_faces
+from tests.unit.metrics.conftest import Oracle
 
 MEASURE = Measure(sizes=(64, 80), faces_per_size=3, jitter_count=2, contrast_count=1, picture_count=1)
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from leanface.data.synthesis import population
 from leanface.face.morphable_model import load_morphable_model
 from leanface.metrics.estimate import means, summarize, undefined
 from leanface.metrics.evaluation import Judge, write_samples
+from leanface.synthesis.synthesis import population
 
 
 @pytest.fixture(scope="module")

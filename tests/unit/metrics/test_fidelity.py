@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from leanface.data.synthesis import population
 from leanface.face.coefficients import ALBEDO, ANGLES, EXPRESSION, IDENTITY, LIGHTING, TRANSLATION
 from leanface.face.morphable_model import MorphableModel, load_morphable_model
 from leanface.face.render import Renderer
 from leanface.face.texture import UvMap
 from leanface.metrics.fidelity import position_range_dm, render_likeness, uv_likeness
+from leanface.synthesis.synthesis import population
 
 
 @pytest.fixture(scope="module")

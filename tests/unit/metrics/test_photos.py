@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.unit.metrics.conftest import Oracle
 
-from leanface.data.alignment import align
-from leanface.data.detector import FaceDetector
-from leanface.data.photos import load_photo
-from leanface.data.synthesis import population
 from leanface.face.coefficients import ANGLES, TRANSLATION
 from leanface.face.landmarks import landmarks_image
 from leanface.face.render import Renderer
 from leanface.metrics.photos import HEADLINES, detect_landmarks, fit_errors, headline, photo_report, read_photos
+from leanface.photos.alignment import align
+from leanface.photos.detector import FaceDetector
+from leanface.photos.load import load_photo
+from leanface.synthesis.synthesis import population
+from tests.unit.metrics.conftest import Oracle
 
 SIZE = 112
 

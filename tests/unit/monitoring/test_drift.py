@@ -7,11 +7,11 @@ import pytest
 import scipy.ndimage as ndi
 import torch
 
-from leanface.data.synthesis import sample_coefficients
 from leanface.errors import ArtifactError
 from leanface.face.coefficients import ANGLES, IDENTITY
 from leanface.monitoring.drift import FALSE_ALARMS, FEATURES, WINDOW, Drift, Reference, features, sharpness
 from leanface.monitoring.population import Population
+from leanface.synthesis.synthesis import sample_coefficients
 
 
 @pytest.fixture(scope="module")

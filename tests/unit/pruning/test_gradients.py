@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from leanface.data.synthesis import sample_coefficients
 from leanface.errors import ConfigError
 from leanface.face.coefficients import LAYOUT
 from leanface.face.morphable_model import MorphableModel
@@ -15,6 +14,7 @@ from leanface.pruning.groups import ChannelGraph, layers_with_outputs
 from leanface.pruning.importance.hessian import HessianDiagonal
 from leanface.pruning.importance.taylor import Taylor
 from leanface.pruning.prune import Scorer, prune_channels
+from leanface.synthesis.synthesis import sample_coefficients
 
 SmoothImages = Callable[[int, int], Tensor]
 

@@ -8,14 +8,14 @@ from tests.unit.data.test_prepare import DATA
 from torch import nn
 
 from leanface.config import Machine, Optimizer
-from leanface.data.datamodule import FaceDataModule
-from leanface.data.dataset import FaceDataset
-from leanface.data.prepare import prepare_faces
 from leanface.errors import LeanFaceError
 from leanface.face.morphable_model import MorphableModel
 from leanface.networks.quantized import Quantizer
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.quantization.fake_quantize import fake_quantize
+from leanface.synthesis.datamodule import FaceDataModule
+from leanface.synthesis.dataset import FaceDataset
+from leanface.synthesis.prepare import prepare_faces
 from leanface.training.criterion import SupervisedCriterion
 from leanface.training.fit import fit
 

@@ -17,7 +17,7 @@ import trimesh
 from PIL import Image
 
 from leanface.cli import main
-from leanface.data.photos import load_photo
+from leanface.photos.load import load_photo
 from leanface.reconstruction.flow import threaded
 
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 import trimesh
 
-from leanface.data.photos import load_photo
-from leanface.data.synthesis import sample_coefficients
 from leanface.errors import ArtifactError, BackendError, NoFaceError
 from leanface.face.coefficients import ANGLES, LAYOUT
 from leanface.face.landmarks import landmarks_image
+from leanface.photos.load import load_photo
 from leanface.reconstruction import LeanFace
+from leanface.synthesis.synthesis import sample_coefficients
 
 
 @pytest.fixture(scope="module")

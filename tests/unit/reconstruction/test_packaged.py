@@ -7,12 +7,12 @@ import torch
 
 from leanface import paths
 from leanface.config import Data
-from leanface.data.dataset import FaceDataset
-from leanface.data.prepare import prepare_faces
 from leanface.face.morphable_model import MorphableModel
 from leanface.metrics.geometry import mean_errors, predict
 from leanface.networks.packed import load_packed, load_pretrained
 from leanface.reconstruction import LeanFace
+from leanface.synthesis.dataset import FaceDataset
+from leanface.synthesis.prepare import prepare_faces
 
 KNOWN = json.loads(paths.PACKAGED_SCORES.read_text())
 SCORES, FIRST = KNOWN["scores"][paths.DEPLOYED], KNOWN["first"]

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from leanface.data.alignment import Alignment
-from leanface.data.crops import FaceCrop
-from leanface.data.detector import FaceDetection
 from leanface.face.coefficients import ANGLES, COUNT, IDENTITY
+from leanface.photos.alignment import Alignment
+from leanface.photos.crops import FaceCrop
+from leanface.photos.detector import FaceDetection
 from leanface.reconstruction.smoothing import OneEuro, Smoother
 
 RATE_HZ = 30

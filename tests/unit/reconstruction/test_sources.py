@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leanface.data.photos import PACKAGED_PHOTOS
 from leanface.errors import ArtifactError
+from leanface.photos.load import PACKAGED_PHOTOS
 from leanface.reconstruction.sources import Source, find_sources, pictures
 
 

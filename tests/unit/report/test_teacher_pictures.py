@@ -8,9 +8,6 @@ import torch
 from PIL import Image
 from tests.unit.data.test_prepare import DATA
 
-from leanface.data.dataset import FaceDataset
-from leanface.data.prepare import prepare_faces
-from leanface.data.synthesis import sample_coefficients
 from leanface.face.coefficients import ANGLES
 from leanface.face.render import Renderer
 from leanface.metrics.accuracy import Accuracy, by_yaw
@@ -18,6 +15,9 @@ from leanface.metrics.photos import PhotoReadings
 from leanface.report.breakdown import save_breakdown
 from leanface.report.reconstructions import Shown, save_reconstructions, shown_faces, shown_photos
 from leanface.report.sheet import LABEL_INCHES
+from leanface.synthesis.dataset import FaceDataset
+from leanface.synthesis.prepare import prepare_faces
+from leanface.synthesis.synthesis import sample_coefficients
 
 SIZE = 64
 YAWS_RAD = (0.7, -0.1, 0.3, -0.5, 0.0)

@@ -12,10 +12,10 @@ from tests.unit.data.test_prepare import DATA
 from leanface import paths
 from leanface.bundle import new_spec, save_bundle
 from leanface.config import Benchmark
-from leanface.data.photos import load_photo
 from leanface.errors import ArtifactError, BackendError
 from leanface.face.morphable_model import load_morphable_model
 from leanface.networks.resnet import build_network, widths_of
+from leanface.photos.load import load_photo
 from leanface.report.files import read_json, write_json
 from leanface.runtime import ONNX_READERS, RUNTIMES, Runtime, files_of
 from leanface.runtime.base import InputSpec

@@ -5,7 +5,7 @@ import io
 import pytest
 from PIL import Image
 
-from leanface.data.photos import load_photo
+from leanface.photos.load import load_photo
 from leanface.serving.settings import Settings
 
 

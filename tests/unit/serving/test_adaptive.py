@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leanface.cli import main
-from leanface.data.dataset import COEFFICIENTS, IMAGES, LANDMARKS
 from leanface.errors import ArtifactError
 from leanface.monitoring.population import Population
 from leanface.serving.adaptive import SAVED_FACES, Adaptive, Policy
-from leanface.serving.adaptive_bench import markdown, measure
 from leanface.serving.messages import Job
 from leanface.serving.worker import Reader
+from leanface.synthesis.dataset import COEFFICIENTS, IMAGES, LANDMARKS
+from tools.studies.__main__ import main as studies
+from tools.studies.adaptive_precision import markdown, measure
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def faces(project: Path) -> Path:
 
 def test_the_comparison_measures_every_way(exported, faces: Path) -> None:
     options = ["--small", str(exported.int8), "--large", str(exported.fp32), "--runtime", "openvino", "--threads", "1"]
-    assert main(["adaptive", *options]) == 0
+    assert studies(["adaptive", *options]) == 0
     content = json.loads((faces / "reports/adaptive/adaptive.json").read_text())
     small, large, *adaptive = content["rows"]
     assert (small["reread"], large["reread"]) == (0.0, 1.0)

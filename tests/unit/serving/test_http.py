@@ -24,7 +24,8 @@ from PIL import Image
 
 from leanface.cli import main
 from leanface.errors import BackendError
-from leanface.serving import load
+from tools.studies import serving_load as load
+from tools.studies.__main__ import main as studies
 
 KEY = "correct-horse-battery"
 BYTES_MAX, PIXELS_MAX, QUEUE_MAX = 400_000, 1_000_000, 6
@@ -307,7 +308,7 @@ def test_a_load_test_says_why_the_service_does_not_read_its_photo(
 
 
 def test_a_load_test_without_its_photo_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["load", "--photo", str(tmp_path / "no.jpg")]) == 1
+    assert studies(["load", "--photo", str(tmp_path / "no.jpg")]) == 1
     assert "no.jpg: No such file" in capsys.readouterr().err
 
 

@@ -11,11 +11,11 @@ from mlflow import MlflowClient
 from rich.console import Console
 
 from leanface import paths, tracking
-from leanface.comparison.page import print_table, write_page
-from leanface.comparison.trials import Row, front, recommended
 from leanface.errors import ArtifactError, GateError, LeanFaceError
 from leanface.sweep.app import main
 from leanface.sweep.compare import compare, promote
+from leanface.sweep.comparison.page import print_table, write_page
+from leanface.sweep.comparison.trials import Row, front, recommended
 from leanface.sweep.experiments import cache_folder, read_output
 from leanface.sweep.trials import read_trials
 

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import torch
 from tests.unit.data.test_prepare import DATA
-from tests.unit.training.test_training import MACHINE, OPTIMIZER
 from torch import nn
 
-from leanface.data.datamodule import FaceDataModule, Stream
-from leanface.data.prepare import prepare_faces
 from leanface.face.morphable_model import MorphableModel
 from leanface.networks.resnet import FaceReconstructionNet
+from leanface.synthesis.datamodule import FaceDataModule, Stream
+from leanface.synthesis.prepare import prepare_faces
 from leanface.training.batch_norm import batch_norms, measure_batch_norm
 from leanface.training.criterion import SupervisedCriterion
 from leanface.training.fit import fit
+from tests.unit.training.test_training import MACHINE, OPTIMIZER
 
 
 def test_statistics_are_the_means_over_the_batches() -> None:

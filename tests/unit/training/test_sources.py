@@ -6,7 +6,6 @@ import pytest
 import torch
 import yaml
 from tests.unit.data.test_prepare import DATA
-from tests.unit.training.test_training import MACHINE
 
 from leanface import bundle, paths
 from leanface.config import Teacher
@@ -15,6 +14,7 @@ from leanface.face.morphable_model import MorphableModel
 from leanface.networks.packed import save_packed, statistics_of
 from leanface.networks.resnet import FaceReconstructionNet, widths_of
 from leanface.training.teacher import Request, make_teacher
+from tests.unit.training.test_training import MACHINE
 
 
 @pytest.fixture

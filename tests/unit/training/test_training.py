@@ -13,15 +13,15 @@ from tests.unit.data.test_prepare import DATA
 from torch import nn
 
 from leanface.config import Machine, Optimizer
-from leanface.data.datamodule import FaceDataModule, Stream
-from leanface.data.dataset import FaceBatch, FaceDataset
-from leanface.data.prepare import prepare_faces
-from leanface.data.synthesis import population, sample_coefficients
 from leanface.errors import LeanFaceError
 from leanface.face.coefficients import ALBEDO, IDENTITY
 from leanface.face.morphable_model import MorphableModel
 from leanface.metrics.geometry import face_bases, geometry_errors, mean_errors, predict
 from leanface.networks.resnet import FaceReconstructionNet
+from leanface.synthesis.datamodule import FaceDataModule, Stream
+from leanface.synthesis.dataset import FaceBatch, FaceDataset
+from leanface.synthesis.prepare import prepare_faces
+from leanface.synthesis.synthesis import population, sample_coefficients
 from leanface.training.average import WeightAverage
 from leanface.training.checkpoint import Checkpoint, Unfinished
 from leanface.training.criterion import CoefficientLoss, PhotometricLoss, SupervisedCriterion
@@ -246,7 +246,7 @@ import sys
 from pathlib import Path
 import torch
 from leanface.config import Machine, Optimizer
-from leanface.data.datamodule import FaceDataModule
+from leanface.synthesis.datamodule import FaceDataModule
 from leanface.face.morphable_model import load_morphable_model
 from leanface.networks.resnet import build_network, scaled_widths
 from leanface.training.checkpoint import Checkpoint, Unfinished

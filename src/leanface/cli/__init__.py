@@ -1,0 +1,45 @@
+"""The command line: a file per group of commands, each parser beside its handler. Heavy imports wait for a handler."""
+
+import importlib
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+from leanface.cli import bench, demo, export, pipeline, reconstruct, serve, shell, sweep
+from leanface.cli.parser import Parser, command_parser
+from leanface.errors import LeanFaceError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one `leanface` command and return its exit status."""
+    return guarded(_run, list(sys.argv[1:] if argv is None else argv))
+
+
+def guarded(command: Callable[[list[str]], None], argv: list[str]) -> int:
+    """Run a command and return its exit status; neither a LeanFaceError nor Ctrl-C prints a traceback."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        command(argv)
+    except LeanFaceError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped.", file=sys.stderr)  # below "^C", or a progress bar
+        return 130  # as a shell counts SIGINT
+    return 0
+
+
+def _run(argv: list[str]) -> None:
+    if argv[:1] == ["sweep"]:
+        # Hydra parses the rest. By name: the sweep is this module's equal, and needs Hydra and DVC.
+        importlib.import_module("leanface.sweep.app").main(argv[1:])
+        return
+    arguments = _parser().parse_args(argv)
+    arguments.run(arguments)
+
+
+def _parser() -> Parser:
+    parser, commands = command_parser()
+    for group in (reconstruct, bench, demo, serve, export, sweep, pipeline, shell):
+        group.add_commands(commands)
+    return parser

@@ -1,0 +1,61 @@
+"""`leanface bench`: how fast a network is here."""
+
+import argparse
+import functools
+import os
+import sys
+from pathlib import Path
+
+from leanface.cli.options import spin
+from leanface.cli.parser import USE, Commands, count
+
+
+def add_commands(commands: Commands) -> None:
+    """Add `bench`."""
+    parser = commands.add(
+        "bench",
+        USE,
+        "measure a network in every runtime that can run it here",
+        "leanface bench\nleanface bench --end-to-end",
+        _bench,
+    )
+    parser.add_argument("model", type=Path, nargs="?", metavar="MODEL.onnx", help="(default: the shipped one)")
+    number = functools.partial(parser.add_argument, type=count, metavar="N")
+    number("--batches", nargs="+", default=[8], help="batch sizes beside 1 (default: 8)")
+    number("--streams", nargs="+", default=[1], help="batches at once, beside 1 (default: none)")
+    number("--threads", default=os.cpu_count(), help="threads of all streams together (default: all)")
+    number("--size", help="height and width of the images in pixels (default: as exported)")
+    parser.add_argument(
+        "--original", type=Path, metavar="BUNDLE", help="a bundle that PyTorch runs beside it, to compare with"
+    )
+    parser.add_argument("--end-to-end", action="store_true", help="from photo to mesh, step by step")
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    spin()
+    from rich.console import Console
+
+    from leanface.config import Benchmark
+    from leanface.runtime.bench import bench_file, print_rows
+
+    settings = Benchmark(
+        batches=tuple(sorted({1, *arguments.batches})),
+        streams=tuple(sorted({1, *arguments.streams})),
+        threads=arguments.threads,
+        warmup=10,
+        window=15,
+        windows_max=10,
+        stability=0.05,
+        energy_seconds=1.0,
+    )
+    console = Console(width=None if sys.stdout.isatty() else 140)  # a file has no width
+    if arguments.end_to_end:
+        from leanface.reconstruction.bench import bench_end_to_end, print_steps
+
+        print_steps(bench_end_to_end(arguments.model, settings), console)
+        return
+    from leanface.reconstruction.network import default_model
+
+    model = arguments.model or default_model()
+    rows = bench_file(model, settings, original=arguments.original, image_size=arguments.size)
+    print_rows(rows, console)

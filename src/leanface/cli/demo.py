@@ -1,0 +1,40 @@
+"""`leanface demo`: a page in the browser."""
+
+import argparse
+
+from leanface.cli.options import add_network, add_threads, spin
+from leanface.cli.parser import USE, Commands, port
+
+
+def add_commands(commands: Commands) -> None:
+    """Add `demo`."""
+    parser = commands.add(
+        "demo",
+        USE,
+        "open a page that shows a photo's 3D face by two networks",
+        "leanface demo      # then open http://127.0.0.1:7860",
+        _demo,
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: localhost)")
+    parser.add_argument("--port", type=port, default=7860, help="(default: 7860)")
+    parser.add_argument("--compare", default="original", metavar="MODEL", help="stands beside it (default: original)")
+    add_network(parser)
+    add_threads(parser, "of each network")
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    spin()
+    from leanface.errors import BackendError
+
+    try:
+        from leanface.demo.app import run
+    except ModuleNotFoundError as error:
+        raise BackendError(f"{error}; `pip install 'leanface[demo]'`.") from None
+    run(
+        arguments.host,
+        arguments.port,
+        model=arguments.model,
+        runtime=arguments.runtime,
+        original=arguments.compare,
+        threads=arguments.threads,
+    )

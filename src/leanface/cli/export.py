@@ -1,0 +1,48 @@
+"""`leanface export`: the network for other software."""
+
+import argparse
+from pathlib import Path
+
+from leanface import paths
+from leanface.cli.parser import DEPLOY, Commands, count
+
+
+def add_commands(commands: Commands) -> None:
+    """Add `export` with its forms."""
+    parser = commands.add(
+        "export",
+        DEPLOY,
+        "write the network for other software: without PyTorch, or for Triton",
+        "leanface export bundle deploy/\nleanface export triton repository/",
+    )
+    forms = parser.add_subparsers(required=True, metavar="FORM")
+    bundle = forms.add_parser("bundle", help="a folder that needs only numpy and OpenVINO or ONNX Runtime")
+    bundle.add_argument("--morphable-model", type=Path, metavar="FILE.npz", help="(default: the network's own)")
+    bundle.set_defaults(run=_export_bundle)
+    triton = forms.add_parser("triton", help="a model repository for Triton Inference Server")
+    triton.add_argument("--plan", type=Path, default=paths.engine_path(paths.DEPLOYED), help="engine of full TensorRT")
+    triton.add_argument("--batch", type=count, default=32, metavar="N", help="largest batch (default: 32)")
+    triton.set_defaults(run=_export_triton)
+    for form in (bundle, triton):
+        form.add_argument("folder", type=Path, metavar="DIR")
+        form.add_argument("--model", type=Path, metavar="FILE.onnx", help="(default: the one that LeanFace ships)")
+
+
+def _export_bundle(arguments: argparse.Namespace) -> None:
+    from leanface.deployment.bundle import export_bundle
+    from leanface.reconstruction.lean_face import morphable_model_of
+    from leanface.reconstruction.network import default_model
+
+    model = arguments.model or default_model()
+    export_bundle(model, arguments.morphable_model or morphable_model_of(model), arguments.folder)
+    print(f"{arguments.folder}: run `python reconstruct.py --check` there")
+
+
+def _export_triton(arguments: argparse.Namespace) -> None:
+    from leanface.deployment.triton import export_triton
+    from leanface.reconstruction.network import default_model
+
+    written = export_triton(arguments.model or default_model(), arguments.plan, arguments.folder, arguments.batch)
+    print(f"{arguments.folder}: {', '.join(written.models)}")
+    if written.reason:
+        print(f"leanface_tensorrt has no plan, TensorRT will build its engine: {written.reason}")

@@ -1,0 +1,34 @@
+"""`leanface stage` and `leanface track`: what DVC calls, and what it left to be delivered."""
+
+import argparse
+
+from leanface import paths
+from leanface.cli.parser import MAINTAIN, Commands
+
+
+def add_commands(commands: Commands) -> None:
+    """Add `stage` and `track`."""
+    stage = commands.add(
+        "stage",
+        MAINTAIN,
+        "run one stage of the pipeline; `dvc repro` runs all that are due",
+        "leanface stage configure",
+        _stage,
+    )
+    stages = (paths.ASSETS.parent / "stages").glob("[!_]*.py")
+    stage.add_argument("name", choices=sorted(path.stem for path in stages))
+    stage.add_argument("--variant", choices=paths.EXPORTED, help="for stages that run once per variant")
+    stage.add_argument("--seconds", type=float, help="stop a training, or a benchmark's measuring, after this time")
+    commands.add("track", MAINTAIN, "deliver to MLflow what it could not take earlier", "leanface track", _track)
+
+
+def _stage(arguments: argparse.Namespace) -> None:
+    from leanface.runner import run_stage
+
+    run_stage(arguments.name, arguments.variant, arguments.seconds)
+
+
+def _track(arguments: argparse.Namespace) -> None:
+    from leanface import tracking
+
+    print(f"delivered {tracking.deliver()} runs to {tracking.tracking_uri()}")

@@ -1,0 +1,67 @@
+"""`leanface reconstruct`: photos, videos or a webcam to textured 3D faces."""
+
+import argparse
+
+from leanface.cli.options import add_network, add_threads, spin
+from leanface.cli.parser import USE, Commands, count, texture_size
+
+
+def add_commands(commands: Commands) -> None:
+    """Add `reconstruct`."""
+    parser = commands.add(
+        "reconstruct",
+        USE,
+        "turn photos, videos or a webcam into textured 3D faces",
+        "leanface reconstruct astronaut --out faces\nleanface reconstruct album/ clip.mp4 --out faces --texture 4096",
+        _reconstruct,
+    )
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="INPUT", help="file, folder, 'pattern', webcam[:N], or - for standard input")
+    add("--out", required=True, metavar="DIR", help="a folder per picture is made there; - for standard output")
+    add("--mesh", choices=["glb", "obj", "ply", "none"], default="glb", help="format of the mesh (default: glb)")
+    add(
+        "--texture",
+        type=texture_size,
+        default=1024,
+        metavar="PX",
+        help="side of the texture, 0 for the model's own colors (default: 1024)",
+    )
+    add("--delight", action="store_true", help="remove the photo's light from the texture")
+    add("--faces", choices=["all", "largest"], default="all", help="faces to take of each picture (default: all)")
+    add("--min-face", type=count, default=40, metavar="PX", help="height of the smallest face (default: 40)")
+    add("--no-pictures", action="store_true", help="write neither previews nor overlays")
+    add("--compare", metavar="MODEL", help="draw another network beside it, or 'original', with times")
+    add("--every", type=count, default=1, metavar="N", help="keep every Nth frame of a video")
+    add("--frames", type=count, metavar="N", help="stop after N frames of a video or webcam")
+    add("--redo", action="store_true", help="do again what an earlier run has finished")
+    add_network(parser)
+    add_threads(parser, "of the network")
+
+
+def _reconstruct(arguments: argparse.Namespace) -> None:
+    if arguments.compare:
+        spin()
+    from leanface.reconstruction.command import run
+    from leanface.reconstruction.outputs import Settings
+
+    settings = Settings(
+        network="",
+        mesh=None if arguments.mesh == "none" else arguments.mesh,
+        texture_px=arguments.texture,
+        delight=arguments.delight,
+        faces=arguments.faces,
+        pictures=not arguments.no_pictures,
+    )
+    run(
+        arguments.inputs,
+        arguments.out,
+        settings,
+        model=arguments.model,
+        runtime=arguments.runtime,
+        threads=arguments.threads,
+        min_face_px=arguments.min_face,
+        compare=arguments.compare,
+        every=arguments.every,
+        limit=arguments.frames,
+        redo=arguments.redo,
+    )

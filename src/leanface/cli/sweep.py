@@ -1,0 +1,59 @@
+"""`leanface sweep`, `compare`, `promote` and `gate`: many experiments, and which one to take."""
+
+import argparse
+import importlib
+import sys
+
+from leanface import paths
+from leanface.cli.parser import EXPERIMENT, Commands
+
+
+def add_commands(commands: Commands) -> None:
+    """Add `sweep`, `compare`, `promote` and `gate`."""
+    commands.add(
+        "sweep",
+        EXPERIMENT,
+        "run an experiment per combination of parameters",
+        "leanface sweep -m prune.ratio=0.3,0.5 distill.temperature=2,4",
+        add_help=False,  # Hydra's
+    )
+    compare = commands.add(
+        "compare",
+        EXPERIMENT,
+        "show experiments side by side, and which one to take",
+        "leanface compare\nleanface compare --sweep night",
+        _compare,
+    )
+    compare.add_argument("names", nargs="*", metavar="EXP", help="DVC experiments (default: all)")
+    compare.add_argument("--sweep", metavar="NAME", help="the trials of this sweep, with those that failed")
+    promote = commands.add(
+        "promote",
+        EXPERIMENT,
+        "apply an experiment that passes its gates, and make it MLflow's champion",
+        "leanface promote EXP      # a name from `leanface compare`",
+        _promote,
+    )
+    promote.add_argument("name", metavar="EXP")
+    commands.add(
+        "gate", EXPERIMENT, "fail if the last report's gates failed, and say which", "leanface gate && deploy", _gate
+    )
+
+
+# By name: the sweep is this module's equal, and needs Hydra and DVC.
+def _compare(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else 140)  # a file has no width
+    importlib.import_module("leanface.sweep.compare").compare(arguments.names, arguments.sweep, console)
+
+
+def _promote(arguments: argparse.Namespace) -> None:
+    for line in importlib.import_module("leanface.sweep.compare").promote(arguments.name):
+        print(line)
+
+
+def _gate(arguments: argparse.Namespace) -> None:
+    from leanface.report.gate import require_gates
+
+    for line in require_gates(paths.SUMMARY):
+        print(line)

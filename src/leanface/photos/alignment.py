@@ -1,0 +1,169 @@
+"""The one preprocessing: a photo and five landmarks give the square crop that every network here reads.
+
+The crop is a pure scaling and shift of the photo (no rotation: the network regresses the head's) that brings
+the landmarks, by least squares, to where a render of the mean face has them.
+
+Frames: photo and crop pixels have x right, y down and pixel centres at integers; the face has x right, y up
+and z towards the camera, in decimetres.
+
+Source: Deng et al., "Accurate 3D Face Reconstruction with Weakly-Supervised Learning", CVPRW 2019
+(arXiv:1903.08527), and align_img in https://github.com/sicxu/Deep3DFaceRecon_pytorch.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from PIL import Image
+
+from leanface.errors import ArtifactError
+from leanface.face.camera import REFERENCE_SIZE_PX, image_from_camera
+from leanface.photos.load import require_rgb
+
+BICUBIC_SUPPORT_PX = 2
+
+MEAN_FACE_LANDMARKS_DM: Float[np.ndarray, "5 3"] = np.array(
+    [
+        (-0.2986, 0.3100, -0.1000),
+        (0.2986, 0.3100, -0.1000),
+        (0.0000, -0.1313, 0.1959),
+        (-0.2560, -0.4173, -0.1231),
+        (0.2560, -0.4173, -0.1231),
+    ]
+)
+"""Image-left eye, image-right eye, nose tip, image-left and image-right mouth corner of the packaged model's
+mean face, in its own frame."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How a crop lies in its photo: crop = scale * photo + (tx, ty), in pixels.
+
+    Attributes:
+        scale: crop pixels per photo pixel.
+        tx: where the photo's x = 0 falls, in crop pixels.
+        ty: where the photo's y = 0 falls, in crop pixels.
+        size: side of the crop in pixels.
+    """
+
+    scale: float
+    tx: float
+    ty: float
+    size: int
+
+    def crop_from_photo(self, points: Float[np.ndarray, "*N 2"]) -> Float[np.ndarray, "*N 2"]:
+        """Photo pixels to crop pixels."""
+        return points * self.scale + (self.tx, self.ty)
+
+    def photo_from_crop(self, points: Float[np.ndarray, "*N 2"]) -> Float[np.ndarray, "*N 2"]:
+        """Inverse of `crop_from_photo`."""
+        return (points - (self.tx, self.ty)) / self.scale
+
+
+def template_from_landmarks3d(
+    points: Float[np.ndarray, "N 3"], size: int = REFERENCE_SIZE_PX
+) -> Float[np.ndarray, "N 2"]:
+    """Project points of an unposed face (dm) into a crop of `size` pixels, as the renderer does."""
+    vertices_camera = torch.tensor(points[None], dtype=torch.float64)
+    return image_from_camera(vertices_camera, size)[0, :, :2].numpy()
+
+
+TEMPLATE_224: Float[np.ndarray, "5 2"] = template_from_landmarks3d(MEAN_FACE_LANDMARKS_DM)
+"""Where the mean face's landmarks are in a crop of 224 pixels."""
+
+
+def align(
+    image: UInt8[np.ndarray, "H W 3"],
+    landmarks: Float[np.ndarray, "5 2"],
+    template: Float[np.ndarray, "5 2"] = TEMPLATE_224,
+    size: int = REFERENCE_SIZE_PX,
+) -> tuple[UInt8[np.ndarray, "size size 3"], Alignment]:
+    """Cut the face out of a photo, framed as in a render of the mean face.
+
+    Args:
+        image: RGB photo; it is not changed.
+        landmarks: where `template`'s points are in the photo (pixels).
+        template: where they shall be, in pixels of a crop of 224 (other sizes scale with it).
+        size: side of the crop in pixels.
+
+    Returns:
+        The crop, anti-aliased, with the photo's edge pixels repeated where it reaches beyond the photo, and
+        how it lies in the photo.
+
+    Raises:
+        ValueError: an array has the wrong dtype or shape, or `size` is not positive.
+        ArtifactError: the landmarks are not those of an upright face in this photo.
+    """
+    require_rgb(image)
+    alignment = fit(landmarks, template, size)
+    height, width = image.shape[:2]
+    reach = max(height, width)
+    if (landmarks < -reach).any() or (landmarks > (width + reach, height + reach)).any():
+        raise ArtifactError(
+            f"the landmarks {np.round(landmarks).tolist()} lie far outside the photo of {width}x{height} "
+            "pixels. Give them in pixels of this very photo, as (x, y)."
+        )
+    return _resample(image, alignment), alignment
+
+
+def fit(
+    landmarks: Float[np.ndarray, "5 2"],
+    template: Float[np.ndarray, "5 2"] = TEMPLATE_224,
+    size: int = REFERENCE_SIZE_PX,
+) -> Alignment:
+    """Where the crop lies; arguments and errors as for `align`."""
+    if landmarks.shape != (5, 2) or template.shape != (5, 2):
+        raise ValueError(
+            f"expected landmarks and a template of shape (5, 2), got {landmarks.shape} and {template.shape}; "
+            "project a 3D template with template_from_landmarks3d"
+        )
+    if size < 1:
+        raise ValueError(f"the crop's size must be at least 1 pixel, got {size}")
+    target = (template + 0.5) * (size / REFERENCE_SIZE_PX) - 0.5
+    source_centre, target_centre = landmarks.mean(axis=0), target.mean(axis=0)
+    source, target = landmarks - source_centre, target - target_centre
+    if not _looks_like(source, target):
+        raise ArtifactError(
+            f"the landmarks {np.round(landmarks, 1).tolist()} are not those of an upright face. Give "
+            "image-left eye, image-right eye, nose tip, image-left and image-right mouth corner, as (x, y), "
+            "and turn the photo upright."
+        )
+    scale = float((source * target).sum() / (source**2).sum())
+    tx, ty = target_centre - scale * source_centre
+    return Alignment(scale, float(tx), float(ty), size)
+
+
+def to_input(image: UInt8[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "3 H W"]:
+    """A crop as every network here takes it: RGB planes in [0, 1], no mean or deviation taken out.
+
+    Raises:
+        ValueError: the image is not uint8 (H, W, 3).
+    """
+    require_rgb(image)
+    return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32) / np.float32(255)
+
+
+def _looks_like(source: Float[np.ndarray, "5 2"], target: Float[np.ndarray, "5 2"]) -> bool:
+    """Whether centred landmarks can be a turned head's: neither in one line nor reversed."""
+    if not np.isfinite(source).all():
+        return False
+    affine, *_ = np.linalg.lstsq(target, source)
+    longest, shortest = np.linalg.svd(affine, compute_uv=False)
+    return bool(shortest > 0.15 * longest and affine[0, 0] > 0 and affine[1, 1] > 0)
+
+
+def _resample(image: UInt8[np.ndarray, "H W 3"], alignment: Alignment) -> UInt8[np.ndarray, "size size 3"]:
+    # The crop's corners in the photo's edge coordinates, where its pixels span [0, W] x [0, H].
+    corners = np.array([(-0.5, -0.5), (alignment.size - 0.5, alignment.size - 0.5)])
+    box = alignment.photo_from_crop(corners) + 0.5
+    # Taking the region by clipped indices repeats the edges and keeps the work independent of the photo's
+    # size; the margin lets the filter, which widens as it shrinks the photo, see the pixels around the crop.
+    margin = math.ceil(BICUBIC_SUPPORT_PX * max(1.0, 1 / alignment.scale)) + 1
+    start, stop = np.floor(box[0]).astype(int) - margin, np.ceil(box[1]).astype(int) + margin
+    columns = np.array(range(start[0], stop[0])).clip(0, image.shape[1] - 1)
+    rows = np.array(range(start[1], stop[1])).clip(0, image.shape[0] - 1)
+    region = Image.fromarray(image[rows[:, None], columns])
+    size = (alignment.size, alignment.size)
+    return np.array(region.resize(size, Image.Resampling.BICUBIC, box=tuple((box - start).ravel())))

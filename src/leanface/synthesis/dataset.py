@@ -1,0 +1,130 @@
+"""Prepared faces on disk: a memory-mapped folder per split with images and, if labeled, coefficients and landmarks."""
+
+import copy
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from leanface.errors import ArtifactError
+from leanface.paths import PHOTOS
+from leanface.photos.alignment import to_input
+
+IMAGES = "images.npy"
+COEFFICIENTS = "coefficients.npy"
+LANDMARKS = "landmarks.npy"
+
+
+class FaceBatch(NamedTuple):
+    """Images are float32 RGB in [0,1], (B,3,H,W); coefficients float32 (B,257). A single sample lacks B.
+
+    Photos have no labels: their `coefficients` are None. `keys` (B,) int64 tell stored images apart by their contents,
+    so that what a network makes of an image can be remembered; None says that the images will not come again.
+    """
+
+    images: Tensor
+    coefficients: Tensor | None
+    keys: Tensor | None = None
+
+
+class FaceDataset(Dataset[FaceBatch]):
+    """One split; its arrays are memory-mapped, so that opening it costs nothing.
+
+    Attributes:
+        images: (N,H,W,3) uint8.
+        coefficients: (N,257) float32; changes stay in memory.
+        landmarks: (N,5,2) float32, see `leanface.face.landmarks`; changes stay in memory.
+
+    Raises:
+        ArtifactError: its files are missing or do not belong together.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            self.images: np.ndarray = np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False)
+            self.coefficients: np.ndarray | None = None
+            self.landmarks: np.ndarray | None = None
+            if (folder / COEFFICIENTS).exists():  # photos have no labels
+                # PyTorch cannot share arrays that may not be written.
+                self.coefficients = np.load(folder / COEFFICIENTS, mmap_mode="c", allow_pickle=False)
+                self.landmarks = np.load(folder / LANDMARKS, mmap_mode="c", allow_pickle=False)
+        except FileNotFoundError as error:
+            raise ArtifactError(f"{error.filename} is missing; run `dvc repro prepare`.") from None
+        except (ValueError, EOFError) as error:
+            raise ArtifactError(f"{folder} holds no prepared faces ({error}); run `dvc repro -f prepare`.") from None
+        labels = [len(array) for array in (self.coefficients, self.landmarks) if array is not None]
+        if any(count != len(self.images) for count in labels):
+            raise ArtifactError(
+                f"{folder}: {len(self.images)} images but labels of {' and '.join(map(str, labels))}; "
+                "run `dvc repro -f prepare`."
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def image_size(self) -> int:
+        return int(self.images.shape[1])
+
+    def __getitem__(self, index: int) -> FaceBatch:
+        image = np.array(self.images[index])
+        key = int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=8).digest(), "big", signed=True)
+        labels = None if self.coefficients is None else torch.from_numpy(self.coefficients[index])
+        return FaceBatch(torch.from_numpy(to_input(image)), labels, torch.tensor(key))
+
+    def truth(self) -> dict[str, Float[Tensor, "count 257"]]:
+        """The labels as {"truth": labels}; without labels {}."""
+        return {} if self.coefficients is None else {"truth": torch.from_numpy(self.coefficients)}
+
+    def labelled(self, answers: Float[Tensor, "count 257"]) -> Self:
+        """This split if it has labels, else one whose labels are a network's answers."""
+        if self.coefficients is not None:
+            return self
+        other = copy.copy(self)
+        other.coefficients = answers.numpy()
+        return other
+
+    def slice(self, start: int, stop: int) -> FaceBatch:
+        """Samples start to stop - 1 as one batch."""
+        images = torch.from_numpy(np.array(self.images[start:stop])).permute(0, 3, 1, 2)
+        labels = None if self.coefficients is None else torch.from_numpy(self.coefficients[start:stop].copy())
+        return FaceBatch(images.contiguous().float() / 255.0, labels)
+
+    def head(self, count: int) -> FaceBatch:
+        """The first `count` samples (or all there are) as one batch."""
+        return self.slice(0, min(count, len(self)))
+
+    def batches(self, size: int) -> Iterator[FaceBatch]:
+        """All samples in order, `size` at a time."""
+        for start in range(0, len(self), size):
+            yield self.slice(start, min(start + size, len(self)))
+
+
+def collate(samples: list[FaceBatch]) -> FaceBatch:
+    """One batch of single samples, each part of which all of them have or none."""
+    images, labels, keys = zip(*samples, strict=True)
+    return FaceBatch(torch.stack(images), _stacked(labels), _stacked(keys))
+
+
+def _stacked(parts: Iterable[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return torch.stack(present) if present else None
+
+
+def load_photos(folder: Path = PHOTOS) -> dict[str, Float[Tensor, "3 size size"]]:
+    """The aligned photos that stage prepare left, by name.
+
+    Raises:
+        ArtifactError: there are none.
+    """
+    files = sorted(folder.glob("*.png"))
+    if not files:
+        raise ArtifactError(f"{folder} holds no aligned photos; run `dvc repro prepare`.")
+    return {file.stem: torch.as_tensor(to_input(np.asarray(Image.open(file).convert("RGB")))) for file in files}

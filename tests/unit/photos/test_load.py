@@ -1,0 +1,216 @@
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from leanface.errors import ArtifactError
+from leanface.photos.load import PACKAGED_PHOTOS, load_photo, require_rgb
+
+ORIENTATION = 0x0112
+
+
+@pytest.mark.parametrize(("name", "shape"), [("astronaut", (512, 512, 3)), ("grace_hopper", (600, 512, 3))])
+def test_packaged_photos_are_rgb(name: str, shape: tuple[int, int, int]) -> None:
+    photo = load_photo(name)
+    assert photo.shape == shape
+    require_rgb(photo)
+
+
+def test_a_lossless_file_is_read_exactly(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    np.testing.assert_array_equal(load_photo(tmp_path / "photo.png"), pixels)
+    np.testing.assert_array_equal(load_photo(str(tmp_path / "photo.png")), pixels)
+
+
+UPRIGHT = np.zeros((48, 64, 3), dtype=np.uint8)
+UPRIGHT[:16, :16] = (250, 20, 60)
+UPRIGHT[:16, 32:] = (20, 60, 250)
+UPRIGHT[32:, 48:] = (240, 240, 240)
+
+STORED = {
+    1: UPRIGHT,
+    2: UPRIGHT[:, ::-1],
+    3: UPRIGHT[::-1, ::-1],
+    4: UPRIGHT[::-1],
+    5: UPRIGHT.swapaxes(0, 1),
+    6: np.rot90(UPRIGHT, 1),
+    7: UPRIGHT[::-1, ::-1].swapaxes(0, 1),
+    8: np.rot90(UPRIGHT, -1),
+}
+"""How a camera stores the same picture under each EXIF orientation (6: turn the stored one clockwise to see it)."""
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize(
+    ("suffix", "options", "tolerance"),
+    [
+        ("png", {}, 0),
+        ("tiff", {}, 0),
+        ("webp", {"lossless": True}, 0),
+        ("jpg", {"quality": 95, "subsampling": 0}, 12),
+    ],
+    ids=["png", "tiff", "webp", "jpg"],
+)
+def test_every_exif_orientation_is_turned_upright(
+    tmp_path: Path, orientation: int, suffix: str, options: dict[str, Any], tolerance: int
+) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    Image.fromarray(np.ascontiguousarray(STORED[orientation])).save(tmp_path / f"photo.{suffix}", exif=exif, **options)
+    np.testing.assert_allclose(load_photo(tmp_path / f"photo.{suffix}").astype(int), UPRIGHT, atol=tolerance)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_exif_does_not_know_is_ignored(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    Image.fromarray(UPRIGHT).save(tmp_path / "photo.png", exif=exif)
+    np.testing.assert_array_equal(load_photo(tmp_path / "photo.png"), UPRIGHT)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "1", "YCbCr"])
+def test_other_colour_modes_become_rgb(tmp_path: Path, mode: str) -> None:
+    """Black and white must come out as such: a mode taken for another one inverts or tints them."""
+    path = tmp_path / "photo.tiff"
+    picture = Image.fromarray(np.repeat(np.uint8([[[0]], [[255]]]), 6, axis=1).repeat(3, axis=2))
+    picture.convert(mode).save(path)
+    photo = load_photo(path)
+    assert (photo[0] <= 1).all()
+    assert (photo[1] >= 254).all()
+
+
+@pytest.mark.parametrize("colour", [(200, 40, 40), (40, 40, 200), (250, 250, 250), (10, 10, 10)])
+def test_cmyk_jpegs_are_not_inverted(tmp_path: Path, colour: tuple[int, int, int]) -> None:
+    """Adobe's programs, and Pillow, store the inks inverted."""
+    path = tmp_path / "photo.jpg"
+    Image.new("RGB", (32, 32), colour).convert("CMYK").save(path, quality=95)
+    assert b"Adobe" in path.read_bytes()
+    np.testing.assert_allclose(load_photo(path).mean((0, 1)), colour, atol=4)
+
+
+def test_16_bit_grey_keeps_its_range(tmp_path: Path) -> None:
+    levels = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    for path, pixels in ((tmp_path / "grey.png", levels * 257), (tmp_path / "grey.tiff", (levels * 257).astype(">u2"))):
+        Image.fromarray(pixels).save(path)
+        np.testing.assert_array_equal(load_photo(path), levels[..., None].repeat(3, 2))
+
+
+@pytest.mark.parametrize(("colour_type", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)], ids=["L", "RGB", "LA", "RGBA"])
+def test_every_16_bit_png_becomes_8_bit(tmp_path: Path, colour_type: int, channels: int) -> None:
+    """Pillow cannot write most of these, so the file is made here."""
+    levels = np.random.default_rng(0).integers(0, 256, (5, 7, channels))
+    if channels in (2, 4):
+        levels[..., -1] = 255
+    (tmp_path / "photo.png").write_bytes(png_16_bit(levels * 257, colour_type))
+    colour = levels[..., :1].repeat(3, 2) if channels < 3 else levels[..., :3]
+    np.testing.assert_array_equal(load_photo(tmp_path / "photo.png"), colour)
+
+
+def png_16_bit(pixels: np.ndarray, colour_type: int) -> bytes:
+    height, width = pixels.shape[:2]
+    rows = pixels.astype(">u2").reshape(height, -1)
+    data = b"".join(b"\0" + row.tobytes() for row in rows)
+    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk(*part) for part in ((b"IHDR", header), (b"IDAT", zlib.compress(data)), (b"IEND", b""))
+    )
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_pixels_without_a_known_white_are_refused(tmp_path: Path, dtype: type) -> None:
+    Image.fromarray(np.ones((4, 6), dtype)).save(tmp_path / "photo.tiff")
+    with pytest.raises(ArtifactError, match=r"do not say what white is.*8 or 16 bits per channel"):
+        load_photo(tmp_path / "photo.tiff")
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b""))
+    bomb = b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+    (tmp_path / "bomb.png").write_bytes(bomb)
+    with pytest.raises(ArtifactError, match=r"too large to be a photo.*3600000000 pixels"):
+        load_photo(tmp_path / "bomb.png")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tiff", "gif"])
+def test_a_damaged_file_is_read_or_refused_but_never_crashes(tmp_path: Path, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    whole, path = tmp_path / f"whole.{suffix}", tmp_path / f"damaged.{suffix}"
+    Image.fromarray(UPRIGHT).save(whole, exif=exif)
+    content = np.frombuffer(whole.read_bytes(), np.uint8)
+    random, refused = np.random.default_rng(0), 0
+    for _ in range(150):
+        damaged = content.copy()
+        damaged[random.integers(0, len(content), 3)] = random.integers(0, 256, 3)
+        path.write_bytes(damaged[: random.integers(len(content) // 2, len(content) + 1)].tobytes())
+        try:
+            require_rgb(load_photo(path))
+        except ArtifactError:
+            refused += 1
+    assert refused > 50
+
+
+def test_transparency_is_laid_on_white(tmp_path: Path) -> None:
+    Image.new("RGBA", (6, 4), (0, 0, 0, 0)).save(tmp_path / "photo.png")
+    assert (load_photo(tmp_path / "photo.png") == 255).all()
+
+
+@pytest.mark.parametrize("mode", ["P", "LA", "L", "RGB"])
+def test_transparency_of_other_modes_is_laid_on_white(tmp_path: Path, mode: str) -> None:
+    if mode == "LA":
+        Image.new("LA", (6, 4), (0, 0)).save(tmp_path / "photo.png")
+    else:
+        black = {"P": 0, "L": 0, "RGB": (0, 0, 0)}[mode]
+        Image.new(mode, (6, 4), black).save(tmp_path / "photo.png", transparency=black)
+    assert (load_photo(tmp_path / "photo.png") == 255).all()
+
+
+def test_a_missing_photo_lists_the_packaged_ones(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=", ".join(PACKAGED_PHOTOS)):
+        load_photo(tmp_path / "nobody.jpg")
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n\x00\x00"])
+def test_an_unreadable_photo_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "photo.png"
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match="cannot read"):
+        load_photo(path)
+
+
+def test_a_truncated_photo_is_refused(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.png"
+    Image.fromarray(load_photo("astronaut")).save(whole)
+    half = tmp_path / "half.png"
+    half.write_bytes(whole.read_bytes()[:10_000])
+    with pytest.raises(ArtifactError, match="cannot read"):
+        load_photo(half)
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError):
+        load_photo(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((4, 4), dtype=np.uint8),
+        np.zeros((4, 4, 4), dtype=np.uint8),
+        np.zeros((4, 4, 3), dtype=np.float32),
+        np.zeros((0, 4, 3), dtype=np.uint8),
+    ],
+)
+def test_require_rgb_refuses_anything_else(image: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="expected an RGB image"):
+        require_rgb(image)

@@ -1,0 +1,277 @@
+"""Prepared faces on disk."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from leanface import paths
+from leanface.cli import main
+from leanface.config import Data
+from leanface.errors import ArtifactError
+from leanface.face.camera import camera_from_model, image_from_camera
+from leanface.face.coefficients import IDENTITY, split
+from leanface.face.morphable_model import MorphableModel
+from leanface.face.render import Renderer
+from leanface.synthesis.batches import render_batch
+from leanface.synthesis.dataset import COEFFICIENTS, IMAGES, LANDMARKS, FaceDataset, load_photos
+from leanface.synthesis.prepare import prepare_faces, prepare_photos
+
+DATA = Data(
+    image_size=64,
+    train_count=40,
+    val_count=6,
+    test_count=5,
+    images_per_identity=2,
+    supersample=1,
+    yaw_max_rad=0.6,
+    coefficient_clip=2.0,
+    augment=1.0,
+    photos=("astronaut",),
+)
+
+PREPARE = """
+import resource, sys
+from pathlib import Path
+from leanface.config import Data
+from leanface.synthesis.prepare import prepare_faces
+from leanface.face.morphable_model import load_morphable_model
+
+data, folder, workers, limit = sys.argv[1:]
+if int(limit):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
+prepare_faces(load_morphable_model(), Data.model_validate_json(data), 0, Path(folder), int(workers))
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print(int(status["VmHWM"].split()[0]) / 1024)
+"""
+"""A process of its own, which can be killed, measured (it prints its peak in MiB) and limited (bytes per file)."""
+
+
+def start(data: Data, folder: Path, workers: int = 2, limit: int = 0) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", PREPARE, data.model_dump_json(), str(folder), str(workers), str(limit)]
+    # Large blocks go back when they are freed: the peak is what was in use, not how the heap was cut up.
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**17)}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+@pytest.fixture(scope="module")
+def faces(model: MorphableModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("prepared") / "faces"
+    prepare_faces(model, DATA, 0, folder)
+    return folder
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_splits_have_their_counts_and_no_identity_in_common(faces: Path) -> None:
+    splits = {name: FaceDataset(faces / name) for name in ("train", "val", "test")}
+    assert [len(split) for split in splits.values()] == [40, 6, 5]
+    people = [{tuple(row) for row in split.coefficients[:, IDENTITY].tolist()} for split in splits.values()]
+    assert [len(group) for group in people] == [20, 3, 3]
+    assert not people[0] & people[1]
+    assert not people[0] & people[2]
+    assert not people[1] & people[2]
+
+
+def test_the_same_seed_gives_the_same_bytes_whatever_the_count(
+    model: MorphableModel, faces: Path, tmp_path: Path
+) -> None:
+    again = prepare_faces(model, DATA.model_copy(update={"train_count": 33}), 0, tmp_path / "faces")
+    assert again["splits"]["val"]["sha256"] == manifest_of(faces)["splits"]["val"]["sha256"]
+    few, many = FaceDataset(tmp_path / "faces" / "train"), FaceDataset(faces / "train")
+    assert np.array_equal(few.images[:32], many.images[:32])
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(1, 1), (2, 1), (3, 2)])
+def test_the_bytes_depend_on_neither_workers_nor_threads(
+    model: MorphableModel, faces: Path, tmp_path: Path, workers: int, threads: int
+) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        again = prepare_faces(model, DATA, 0, tmp_path / "faces", workers)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert again == manifest_of(faces) == manifest_of(tmp_path / "faces")
+    for name, entry in again["splits"].items():
+        files = {file.name: sha256(file) for file in (tmp_path / "faces" / name).iterdir()}
+        assert files == entry["sha256"]
+        assert set(files) == {IMAGES, COEFFICIENTS, LANDMARKS}
+
+
+def test_the_manifest_says_how_to_render_the_same_again(model: MorphableModel, faces: Path) -> None:
+    manifest = manifest_of(faces)
+    data = Data.model_validate(manifest["data"])
+    assert data == DATA
+    assert {"leanface", "torch", "numpy"} <= manifest["versions"].keys()
+    again = render_batch(Renderer(model, 64), data, manifest["seed"], "test", 0, manifest["batch"])
+    test = FaceDataset(faces / "test")
+    assert np.array_equal(test.images, again.images[:5].permute(0, 2, 3, 1))
+    assert np.array_equal(test.coefficients, again.coefficients[:5])
+
+
+def test_another_seed_gives_other_faces_and_another_model_another_hash(
+    model: MorphableModel, faces: Path, tmp_path: Path
+) -> None:
+    small = DATA.model_copy(update={"train_count": 1, "val_count": 1})
+    other = prepare_faces(model, small, 1, tmp_path / "faces")
+    assert other["splits"]["test"]["sha256"] != manifest_of(faces)["splits"]["test"]["sha256"]
+    assert other["morphable_model_sha256"] == manifest_of(faces)["morphable_model_sha256"]
+    paler = MorphableModel(**{**dict(model.named_buffers()), "mean_albedo": model.mean_albedo + 0.01})
+    changed = prepare_faces(paler, small, 1, tmp_path / "faces")
+    assert changed["morphable_model_sha256"] != other["morphable_model_sha256"]
+
+
+def test_landmarks_are_where_the_vertices_are_seen(model: MorphableModel, faces: Path) -> None:
+    train = FaceDataset(faces / "train")
+    parts = split(torch.from_numpy(train.coefficients))
+    vertices = camera_from_model(model.vertices(parts.identity, parts.expression), parts.angles_rad, parts.translation)
+    seen = image_from_camera(vertices, 64)[:, model.landmarks, :2]
+    np.testing.assert_allclose(train.landmarks, seen, atol=1e-3)
+    eyes, mouth = train.landmarks[:, :2].mean(1), train.landmarks[:, 3:].mean(1)
+    assert (eyes[:, 1] < mouth[:, 1]).all()
+    assert train.landmarks.min() > 0
+    assert train.landmarks.max() < 63
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_run_costs_nothing(model: MorphableModel, faces: Path, tmp_path: Path, sent: int) -> None:
+    folder = tmp_path / "faces"
+    first = prepare_faces(model, DATA, 1, folder)
+    process = start(DATA.model_copy(update={"train_count": 100_000}), folder)
+    while not (written := list(tmp_path.glob(f".faces-*/new/train/{IMAGES}"))) or written[0].stat().st_size < 500_000:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(sent)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == -sent
+    assert "Exception in thread" not in errors
+    left = [entry.name for entry in tmp_path.iterdir() if entry != folder]
+    assert len(left) == (1 if sent == signal.SIGKILL else 0)
+    assert manifest_of(folder) == first
+    FaceDataset(folder / "train")
+
+    assert prepare_faces(model, DATA, 0, folder) == manifest_of(faces)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["faces"]
+    assert sha256(folder / "train" / IMAGES) == sha256(faces / "train" / IMAGES)
+
+
+def test_a_full_disk_is_a_clear_error_and_costs_nothing(faces: Path) -> None:
+    before = {path: sha256(path) for path in faces.rglob("*.*")}
+    process = start(DATA, faces, limit=300_000)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "ArtifactError: cannot write" in errors
+    assert "File too large" in errors
+    assert {path: sha256(path) for path in faces.rglob("*.*")} == before
+    assert [entry.name for entry in faces.parent.iterdir()] == ["faces"]
+
+
+def test_what_will_not_fit_is_refused_at_once(model: MorphableModel, faces: Path) -> None:
+    endless = DATA.model_copy(update={"train_count": 10**12})
+    with pytest.raises(ArtifactError, match=r"GB left; make room, or lower data.train_count"):
+        prepare_faces(model, endless, 0, faces)
+    assert manifest_of(faces)["data"] == DATA.model_dump(mode="json")
+
+
+def test_a_folder_that_cannot_be_made_is_a_clear_error(model: MorphableModel, tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(ArtifactError, match=r"cannot write .*data/faces"):
+        prepare_faces(model, DATA, 0, tmp_path / "data" / "faces")
+    assert (tmp_path / "data").read_text() == "a file"
+
+
+def test_the_stage_fails_with_one_message_where_it_cannot_write(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths.PARAMS.write_text("scale: tiny\n")
+    assert main(["stage", "configure"]) == 0
+    Path("data").write_text("a file")
+    assert main(["stage", "prepare"]) == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith("ArtifactError: cannot write data/morphable_model.npz")
+    assert "Traceback" not in errors
+    assert not paths.PREPARE_REPORT.exists()
+
+
+def test_a_workers_error_arrives_once_and_says_where(model: MorphableModel, faces: Path) -> None:
+    broken = MorphableModel(**{**dict(model.named_buffers()), "albedo_basis": model.albedo_basis[:79]})
+    before = (faces / "manifest.json").read_bytes()
+    with pytest.raises(RuntimeError) as caught:
+        prepare_faces(broken, DATA, 0, faces, workers=2)
+    assert caught.value.__notes__ == ["while rendering faces 0 to 31 of train from seed 0"]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("render")]
+    assert (faces / "manifest.json").read_bytes() == before
+    assert [entry.name for entry in faces.parent.iterdir()] == ["faces"]
+
+
+def test_memory_does_not_grow_with_the_count(tmp_path: Path) -> None:
+    peaks_mib: list[float] = []
+    few, many = 96, 320
+    for count in (few, many):
+        data = DATA.model_copy(update={"train_count": count, "image_size": 128, "augment": 0.0})
+        output, errors = start(data, tmp_path / "faces", workers=1).communicate(timeout=120)
+        assert output, errors
+        peaks_mib.append(float(output))
+    written_mib = (many - few) * 128 * 128 * 3 / 2**20
+    assert peaks_mib[1] - peaks_mib[0] < written_mib / 4
+
+
+def test_opening_a_split_reads_nothing(tmp_path: Path) -> None:
+    shapes = {IMAGES: (np.uint8, (20_000, 224, 224, 3)), COEFFICIENTS: (np.float32, (20_000, 257))}
+    shapes[LANDMARKS] = (np.float32, (20_000, 5, 2))
+    for name, (dtype, shape) in shapes.items():  # 3 GB, of which nothing is on the disk
+        np.lib.format.open_memmap(tmp_path / name, "w+", dtype, shape)
+    faces = FaceDataset(tmp_path)
+    for array in (faces.images, faces.coefficients, faces.landmarks):
+        assert isinstance(array, np.memmap)
+    assert faces[19_999].images.shape == (3, 224, 224)
+
+
+def test_samples_batches_and_heads_are_the_same_faces(faces: Path) -> None:
+    dataset = FaceDataset(faces / "val")
+    whole = torch.cat([batch.images for batch in dataset.batches(4)])
+    assert torch.equal(whole, dataset.head(100).images)
+    assert torch.equal(dataset[5].images, whole[5])
+    assert torch.equal(dataset[5].coefficients, dataset.head(6).coefficients[5])
+    assert whole.shape == (6, 3, 64, 64)
+
+
+def test_missing_and_torn_splits_are_refused(faces: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="dvc repro"):
+        FaceDataset(tmp_path)
+    np.save(tmp_path / IMAGES, np.zeros((3, 64, 64, 3), np.uint8))
+    np.save(tmp_path / COEFFICIENTS, np.zeros((2, 257), np.float32))
+    np.save(tmp_path / LANDMARKS, np.zeros((3, 5, 2), np.float32))
+    with pytest.raises(ArtifactError, match="3 images but labels of 2 and 3"):
+        FaceDataset(tmp_path)
+    whole = (tmp_path / IMAGES).read_bytes()
+    (tmp_path / IMAGES).write_bytes(whole[:-1])
+    with pytest.raises(ArtifactError, match="dvc repro -f prepare"):
+        FaceDataset(tmp_path)
+
+
+def test_photos_are_cropped_and_a_photo_without_a_face_is_refused(tmp_path: Path) -> None:
+    found = prepare_photos(("astronaut",), 64, tmp_path / "photos")
+    assert found["astronaut"]["score"] > 0.9
+    assert load_photos(tmp_path / "photos")["astronaut"].shape == (3, 64, 64)
+    with pytest.raises(ArtifactError):
+        prepare_photos(("nobody.png",), 64, tmp_path / "photos")
+    assert set(load_photos(tmp_path / "photos")) == {"astronaut"}

@@ -1,0 +1,72 @@
+"""What a release takes from the working tree."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from leanface import bundle, paths
+from leanface.errors import ArtifactError, GateError
+from leanface.networks.resnet import FaceReconstructionNet
+from leanface.report.files import write_json, write_text
+from leanface.stages import configure
+from tools.release.ship import ship
+
+GATE = {"limit": 0.982, "value": 0.99, "passed": True, "bound": "min"}
+VARIANTS = {"quantized_int8": {"vertex_error_mm": 1.2}, "distilled_fp16": {"vertex_error_mm": 1.1}}
+
+
+@pytest.fixture
+def finished(project: Path, small_network: FaceReconstructionNet) -> Path:
+    """A project whose pipeline has run, and a folder of assets from the release before."""
+    configure.run()
+    write_json(paths.SUMMARY, {"device": {"cpu": "one"}, "gates": {"ssim": GATE}, "variants": VARIANTS})
+    for name in VARIANTS:
+        rows = [f"{number},{1.0 + number % 2},0.5" for number in range(101)]
+        table = "\n".join(["sample,truth_vertex_mm,original_vertex_mm", *rows])
+        write_text(paths.evaluation_dir(name) / "samples.csv", table)
+    write_text(paths.MODEL_CARD, "# Model card\n")
+    write_text(paths.onnx_path(paths.DEPLOYED), "the new network")
+    bundle.save_bundle(small_network, bundle.new_spec(small_network, 64), paths.DISTILLED)
+    assets = project / "assets"
+    write_text(assets / paths.PACKAGED_MODEL.name, "the one before")
+    return assets
+
+
+def test_both_networks_their_card_and_their_scores_are_shipped(
+    finished: Path, small_network: FaceReconstructionNet
+) -> None:
+    ship(finished)
+    assert (finished / "leanface_int8.onnx").read_text() == "the new network"
+    assert (finished / "leanface_int8.md").read_text() == "# Model card\n"
+    shipped = bundle.load_network(finished / "leanface_fp16")[0].state_dict()
+    assert shipped["backbone.conv1.weight"].equal(small_network.state_dict()["backbone.conv1.weight"].half().float())
+    known = json.loads((finished / "leanface_int8.json").read_text())
+    assert known["scores"] == VARIANTS
+    errors = {"truth_vertex_mm": 1.5, "original_vertex_mm": 0.5}  # without the 101st face
+    assert known["first"] == {"count": 100} | dict.fromkeys(VARIANTS, errors)
+    assert (known["data"]["image_size"], known["seed"]) == (112, 0)
+
+
+def _a_gate_fails() -> None:
+    write_json(paths.SUMMARY, {"gates": {"ssim": GATE | {"passed": False}}})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error"),
+    [
+        (_a_gate_fails, GateError),
+        (lambda: paths.MODEL_CARD.unlink(), ArtifactError),
+        (lambda: (paths.evaluation_dir("distilled_fp16") / "samples.csv").unlink(), ArtifactError),
+        (lambda: paths.onnx_path(paths.DEPLOYED).unlink(), ArtifactError),
+        (lambda: (paths.DISTILLED / bundle.WEIGHTS).unlink(), ArtifactError),
+    ],
+    ids=["a failed gate", "no card", "no errors by face", "no INT8 network", "no FP16 network"],
+)
+def test_nothing_changes_unless_all_is_there(finished: Path, spoil: Callable[[], None], error: type[Exception]) -> None:
+    spoil()
+    with pytest.raises(error):
+        ship(finished)
+    assert [path.name for path in finished.iterdir()] == ["leanface_int8.onnx"]
+    assert (finished / "leanface_int8.onnx").read_text() == "the one before"

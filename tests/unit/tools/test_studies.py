@@ -1,0 +1,242 @@
+"""Ablations: variants, what they start from, and results that survive a kill."""
+
+import csv
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from tests.unit.data.test_prepare import DATA
+from torch import Tensor
+
+from leanface import bundle, paths
+from leanface.config import Config, Quantize, load_config
+from leanface.errors import ConfigError
+from leanface.face.morphable_model import MorphableModel
+from leanface.networks.resnet import FaceReconstructionNet, widths_of
+from leanface.pruning.groups import coupled_groups
+from leanface.pruning.importance.magnitude import Magnitude
+from leanface.pruning.prune import PruneResult, prune_channels
+from leanface.report.files import read_json, write_json
+from leanface.stages import configure, quantize
+from leanface.synthesis.prepare import prepare_faces
+from tools.studies import latency, table
+from tools.studies.__main__ import main
+from tools.studies.pareto import LATENCY
+from tools.studies.start import cut, starting_network
+from tools.studies.table import RESULT, read_results
+from tools.studies.variants import DistillVariant, QuantizeVariant, read_variants
+
+SmoothImages = Callable[[int, int], Tensor]
+
+
+@pytest.fixture
+def pruned(small_network: FaceReconstructionNet) -> PruneResult:
+    return prune_channels(small_network, dict.fromkeys(coupled_groups(small_network), 0.5), Magnitude(), round_to=4)
+
+
+@pytest.fixture
+def config(project: Path) -> Config:
+    paths.PARAMS.write_text("scale: tiny\n")
+    configure.run()
+    return load_config(paths.CONFIG)
+
+
+@pytest.mark.parametrize("table", sorted((Path(__file__).parents[3] / paths.CONF / "ablation").glob("*.yaml")))
+def test_every_shipped_table_is_valid_and_its_variants_differ(table: Path, config: Config) -> None:
+    kind = QuantizeVariant if table.stem == "quantize" else DistillVariant
+    variants = list(read_variants(table, config, kind).values())
+    assert len(variants) == len({variant.model_dump_json() for variant in variants})
+
+
+def test_a_variant_changes_the_common_settings_which_change_the_configuration(config: Config, tmp_path: Path) -> None:
+    table = tmp_path / "table.yaml"
+    table.write_text("common: {alpha: 0.5, temperature: 2}\nvariants: {a: {}, b: {alpha: 1, from: scratch, seed: 7}}\n")
+    first, second = read_variants(table, config.model_copy(update={"seed": 3}), DistillVariant).values()
+    assert (first.start, first.seed) == ("pruned", 3)
+    assert (second.start, second.seed) == ("scratch", 7)
+    assert first.distill == config.distill.model_copy(update={"alpha": 0.5, "temperature": 2.0})
+    assert second.distill == first.distill.model_copy(update={"alpha": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("variants: {a: {alpha: 2}}", "variant 'a'.*alpha"),
+        ("variants: {a: {from: nothing}}", "variant 'a'.*start"),
+        ("variants: {a: {temper: 1}}", "variant 'a'.*temper"),
+        ("variants: {}", "no table"),
+        ("variants: {a/b: {}}", "no table"),
+        ("variant: {a: {}}", "no table"),
+        ("a: [", "no table"),
+    ],
+)
+def test_a_wrong_table_says_what_is_wrong(text: str, says: str, config: Config, tmp_path: Path) -> None:
+    (tmp_path / "table.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=f"(?s){says}"):
+        read_variants(tmp_path / "table.yaml", config, DistillVariant)
+
+
+def test_cutting_by_the_record_is_pruning(small_network: FaceReconstructionNet, pruned: PruneResult) -> None:
+    network = cut(small_network, pruned.kept)
+    expected = pruned.network.state_dict()
+    assert network.state_dict().keys() == expected.keys()
+    assert all(torch.equal(value, expected[key]) for key, value in network.state_dict().items())
+
+
+def test_students_start_alike_and_leave_their_model_alone(
+    small_network: FaceReconstructionNet, pruned: PruneResult, model: MorphableModel, smooth_images: SmoothImages
+) -> None:
+    network, kept = pruned
+    images = smooth_images(2, 0)
+    for start in ("pruned", "uncompensated", "scratch"):
+        first, second = (starting_network(start, small_network, network, kept, model, seed=1) for _ in range(2))
+        assert widths_of(first) == widths_of(network)
+        assert first is not network
+        with torch.no_grad():
+            assert torch.equal(first(images), second(images))
+
+
+@pytest.fixture
+def prepared(
+    config: Config, model: MorphableModel, small_network: FaceReconstructionNet, pruned: PruneResult
+) -> Config:
+    """A project with faces, an original and a pruned network."""
+    paths.MORPHABLE_MODEL.parent.mkdir()
+    paths.MORPHABLE_MODEL.write_bytes(paths.PACKAGED_MORPHABLE_MODEL.read_bytes())
+    prepare_faces(model, DATA.model_copy(update={"train_count": 8, "val_count": 4, "test_count": 4}), 0, paths.FACES)
+    bundle.save_bundle(small_network, bundle.new_spec(small_network, 64), paths.TEACHER)
+    bundle.save_bundle(pruned.network, bundle.new_spec(pruned.network, 64, kept=pruned.kept), paths.PRUNED)
+    return config
+
+
+def ablate(variants: dict[str, Any], stage: str = "distill") -> dict[str, int]:
+    """Run a table; when each variant's result was written (in nanoseconds)."""
+    only = {"distill": {"streamed": False, "alpha": 0.5}, "quantize": {"method": "ptq", "calibration_count": 4}}
+    common = {**only[stage], "optimizer": {"batch_size": 4}}
+    Path("table.yaml").write_text(yaml.safe_dump({"common": common, "variants": variants}, sort_keys=False))
+    assert main(["ablate", stage, "--table", "table.yaml", "--steps", "2"]) == 0
+    return {file.parent.name: file.stat().st_mtime_ns for file in (paths.ABLATIONS / "table").glob(f"*/{RESULT}")}
+
+
+def test_students_of_several_sizes_are_shared_among_processes_and_drawn_over_their_cost(
+    prepared: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    changes = {"prune": {"ratio": 0.25, "round_to": 4, "importance": {"name": "magnitude"}}}
+    variants = {"half": {}, "larger": changes, "larger_scratch": changes | {"from": "scratch"}}
+    common = {"streamed": False, "optimizer": {"batch_size": 4, "steps": 2}}
+    Path("sizes.yaml").write_text(yaml.safe_dump({"common": common, "variants": variants}, sort_keys=False))
+    command, folder = ["ablate", "distill", "--table", "sizes.yaml"], paths.ABLATIONS / "sizes"
+
+    assert main([*command, "--seconds", "1"]) == 1, "not even the first training fits"
+    assert main([*command, "--share", "2/2"]) == 0
+    assert [file.parent.name for file in folder.glob(f"*/{RESULT}")] == ["larger"]
+    assert not (folder / "pareto.png").exists()
+    assert main([*command, "--share", "1/2"]) == 0
+
+    results = read_results(folder)
+    assert list(results) == list(variants), "in the table's order"
+    macs, original = ({name: r[part]["macs"] for name, r in results.items()} for part in ("metrics", "original"))
+    assert macs["half"] < macs["larger"] == macs["larger_scratch"] < original["half"]
+    assert results["larger"]["widths"] == results["larger_scratch"]["widths"] != results["half"]["widths"]
+    assert results["half"]["original"]["truth/vertex_mm"] > 0
+    header = (folder / "table.md").read_text().splitlines()[0]
+    assert "MACs" in header
+
+    monkeypatch.setattr(latency, "BATCHES", {"torch": (1,), "torch_cuda": (1,), "torch_cuda_graph": (1,)})
+    monkeypatch.setattr(latency, "WINDOW", 2)
+    monkeypatch.setattr(latency, "WINDOWS_MAX", 3)
+    latency.main(folder)
+    rows = read_json(folder / LATENCY)["rows"]
+    times = {row["variant"]: row["p50_ms"] for row in rows}
+    assert set(times) == {*variants, "original"}
+    assert times["larger"] == times["larger_scratch"] > 0, "networks of equal widths are measured once"
+    table.main(folder, tmp_path / "results")
+    assert (tmp_path / "results" / "table.csv").read_text() == (folder / "table.csv").read_text()
+    first, second = ((where / "pareto.png").read_bytes() for where in (folder, tmp_path / "results"))
+    assert first.startswith(b"\x89PNG")
+    assert len(second) > len(first), "with the latencies, which were not there before"
+
+
+@pytest.mark.parametrize("share", ["0/2", "3/2", "1", "a/b"])
+def test_a_wrong_share_is_refused(share: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["ablate", "distill", "--share", share])
+    assert "expected 1/4" in capsys.readouterr().err
+
+
+def test_what_is_done_is_not_done_again_and_the_table_grows(prepared: Config) -> None:
+    folder, others = paths.ABLATIONS / "table", {"labels_scratch": {"alpha": 1.0, "from": "scratch", "seed": 1}}
+    first = ablate({"mixed": {}})
+    second = ablate({"mixed": {}, **others})
+    assert first == {"mixed": second["mixed"]}
+
+    rows = {row["variant"]: row for row in csv.DictReader((folder / "table.csv").read_text().splitlines())}
+    assert list(rows) == ["mixed", "labels_scratch"]
+    assert (rows["labels_scratch"]["start"], rows["labels_scratch"]["seed"]) == ("scratch", "1")
+    for row in rows.values():
+        assert row["steps"] == "2"
+        assert all(math.isfinite(float(row[name])) for name in ("teacher/vertex_mm", "truth/vertex_mm", "mse", "ssim"))
+    assert (folder / "table.md").read_text().count("\n| ") == 3
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert len(read_json(folder / "mixed" / RESULT)["history"]) == 3
+
+    # Other conditions are another training.
+    third = ablate({"mixed": {"alpha": 0.25}, **others})
+    assert third["mixed"] > second["mixed"]
+    assert third["labels_scratch"] == second["labels_scratch"]
+
+
+def test_quantised_variants_are_what_the_stage_makes_and_say_what_8_bits_move(prepared: Config) -> None:
+    small_network, spec = bundle.load_network(paths.PRUNED)
+    bundle.save_bundle(small_network, spec, paths.DISTILLED)
+    kept = ["final_layers.0", "backbone.conv1"]
+    layers = {name: {"vertex_mm": 1.0 if name in kept else 0.1} for name in spec.widths}
+    write_json(paths.SENSITIVITY, {"quantize": layers})
+    variants = {
+        "float": {"from": "float"},
+        "max": {"calibration": "max"},
+        "auto": {"keep_fp16": "auto"},
+        "named": {"keep_fp16": kept},
+        "qat": {"method": "qat"},
+        "as_long": {"from": "float", "method": "qat"},
+        "fp8": {"scheme": "fp8", "calibration": "max"},
+    }
+    first = ablate(variants, "quantize")
+    assert first.keys() == variants.keys()
+    folder = paths.ABLATIONS / "table"
+    metrics = {name: read_json(folder / name / RESULT)["metrics"] for name in variants}
+
+    assert metrics["float"]["float/vertex_mm"] == 0
+    assert metrics["float"]["over_float"] == 1
+    assert metrics["as_long"]["float/vertex_mm"] > 0
+    for name in ("max", "auto", "named", "qat", "fp8"):
+        assert metrics[name]["float/vertex_mm"] > 0
+        assert metrics[name]["size_mb"] < metrics["float"]["size_mb"] / 2
+    assert metrics["auto"]["float/vertex_mm"] == metrics["named"]["float/vertex_mm"]
+    assert metrics["auto"]["size_mb"] > metrics["max"]["size_mb"]
+    assert {name for name, row in metrics.items() if "file/teacher/vertex_mm" in row} == {"max", "auto", "named", "qat"}
+    rows = {row["variant"]: row for row in csv.DictReader((folder / "table.csv").read_text().splitlines())}
+    assert (rows["as_long"]["start"], rows["as_long"]["steps"]) == ("float", "2")
+    assert (rows["max"]["start"], rows["max"]["steps"]) == ("calibrated", "0")
+    assert "moved" in (folder / "table.md").read_text().splitlines()[0]
+
+    # Another sensitivity is another `auto`, and nothing else.
+    layers[kept[0]] = {"vertex_mm": 0.1}
+    write_json(paths.SENSITIVITY, {"quantize": layers})
+    second = ablate(variants, "quantize")
+    assert {name for name in variants if second[name] > first[name]} == {"auto"}
+
+    settings = read_json(folder / "qat" / RESULT)["variant"]["quantize"]
+    made = quantize.run(
+        quantize=Quantize.model_validate(settings),
+        distill=prepared.distill,
+        machine=prepared.machine,
+        seed=prepared.seed,
+        log=lambda metrics, step: None,
+    )
+    for name in ("teacher/vertex_mm", "truth/posed_mm"):
+        assert made[f"trained/{name}"] == pytest.approx(metrics["qat"][name], rel=1e-5)

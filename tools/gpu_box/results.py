@@ -1,0 +1,321 @@
+"""A GPU's run as tables and pictures: speed against the original in PyTorch FP32 there, and quality."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from leanface import paths
+from leanface.errors import ArtifactError
+from leanface.report import tables
+from leanface.report.figures import COLOURS
+from leanface.report.files import Json, copy_file, read_json, write_json, write_text
+from leanface.report.proof import ERRORS, check_goals, ratios, read_evaluations
+from leanface.report.sheet import save_figure
+from leanface.report.sources import STAGE_REPORTS
+from leanface.report.summary import BASELINE, measured
+from leanface.report.templates import render
+
+BASELINE_RUNTIME = "torch_cuda"
+
+COMPRESSED = ("distilled_fp32", "distilled_fp16", "quantized_int8")
+
+TARGETS = {
+    "speedup_batch_1": ("Times faster, smallest batch", 10.0),
+    "throughput_ratio": ("Times the images per second, largest batch", 9.0),
+    "energy_saved": ("Energy per image saved, largest batch", 0.85),
+    "memory_ratio": ("Times less GPU memory, largest batch", 8.0),
+}
+"""What the best way to run a compressed network was to reach against the original in PyTorch FP32 in the same run."""
+
+TEACHER_PICTURES = {
+    "teacher_photos": (paths.TEACHER_REPORT / "reconstructions.png", "What the original reads from photos and faces"),
+    "teacher_errors": (paths.TEACHER_REPORT / "errors.png", "Errors of the original by yaw and by image size"),
+}
+
+SPEED_CAPTION = (
+    "Left: images per second; right: times the original's in PyTorch FP32 at the same batch. "
+    "A colour per network, a dash per runtime."
+)
+
+PROOF_PICTURES = {
+    "faces": "Test faces: the original beside Light INT8",
+    "photos": "Photos: the original beside Light INT8",
+    "heatmap": "Where on the face Light INT8 differs",
+}
+"""Of stage evaluate's folder of the deployed network."""
+
+DASHES = {"torch_cuda": "-", "torch_cuda_graph": "--", "torch_compiled": ":", "onnxruntime_cuda": "-."}
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One target, goal or gate as the page shows it: numbers as text, a dash for what was not measured."""
+
+    name: str
+    network: str
+    reached: str
+    asked: str
+    verdict: Literal["met", "missed", "not measured"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One network in one runtime, alone on the GPU; ratios are to the original in PyTorch FP32 at the same batch.
+
+    `memory_mb` is of the GPU, without the CUDA context. An unknown number is None.
+    """
+
+    variant: str
+    runtime: str
+    batch: int
+    status: str
+    latency_ms: float | None
+    speedup: float | None
+    images_per_second: float | None
+    energy_mj: float | None
+    energy_ratio: float | None
+    memory_mb: float | None
+    memory_ratio: float | None
+    copied_ms: float | None
+
+
+def write_results(run: Path, folder: Path, cpu: Path | None = None) -> Json:
+    """Write README.md, speed.png, summary.json and the raw records of a GPU's run; returns the summary.
+
+    Quality and pictures of faces too, if the run has the reports of stages evaluate and teacher.
+
+    Args:
+        run: a folder that `python -m tools.gpu_box import` made, or a project's own.
+        cpu: benchmark.json of the same networks on a CPU, to stand beside it; kept as benchmark_cpu.json.
+
+    Raises:
+        ArtifactError: a record is missing, or the baseline was not run on the GPU.
+    """
+    benchmark = read_json(run / paths.BENCHMARK)
+    provenance = read_json(run / "provenance.json") if (run / "provenance.json").is_file() else {}
+    stages = {
+        name: read_json(run / path / "metrics.json")
+        for name, path in STAGE_REPORTS.items()
+        if (run / path / "metrics.json").is_file()
+    }
+    cpu_benchmark = read_json(cpu) if cpu is not None else {}
+    evaluations = read_evaluations(run)
+    config: Json = yaml.safe_load((run / paths.CONFIG).read_text()) if (run / paths.CONFIG).is_file() else {}
+    lines = lines_of(benchmark)
+    summary: Json = {
+        "device": benchmark["device"],
+        "commit": provenance.get("commit"),
+        "image_size": benchmark["settings"]["image_size"],
+        "targets": check_targets(lines),
+        "goals": check_goals(evaluations, config.get("evaluate", {}).get("gates")),
+        "ratios": ratios(evaluations),
+        "quality": {name: evaluation["measures"] for name, evaluation in evaluations.items()},
+        "stages": stages,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    save_speed(lines, folder / "speed.png")
+    compressed = {name: evaluation for name, evaluation in evaluations.items() if name != BASELINE}
+    context: dict[str, Any] = {
+        "summary": summary,
+        "lines": lines,
+        "batches": benchmark["settings"]["batches"],
+        "settings": benchmark["settings"],
+        "config": config,
+        "streams": [row for row in benchmark["rows"] if row["streams"] > 1 and row["status"] != "not_run"],
+        "not_run": sorted({(row["runtime"], row["reason"]) for row in benchmark["rows"] if row["status"] == "not_run"}),
+        "end_to_end": benchmark["end_to_end"],
+        "cpu": cpu_lines(cpu_benchmark) if cpu_benchmark else [],
+        "cpu_name": cpu_benchmark["device"]["cpu"] if cpu_benchmark else "",
+        "asks": asks(summary),
+        "speed_caption": SPEED_CAPTION,
+        "steps": tables.steps(stages),
+        "step_measures": list(tables.STEP_MEASURES.values()),
+        "evaluations": evaluations,
+        "qualities": [
+            (title, list(found), tables.quality(found, measures))
+            for title, found, measures in (
+                ("Against the original", compressed, tables.AGAINST_ORIGINAL),
+                ("Against truth", evaluations, tables.AGAINST_TRUTH),
+            )
+            if found
+        ],
+        "ratio_names": {measure: tables.AGAINST_TRUTH[measure] for measure in ERRORS},
+        "pictures": copy_pictures(run, folder),
+        "device": list(tables.flatten(benchmark["device"])),
+        "variant_names": tables.VARIANT_NAMES,
+        "runtime_names": tables.RUNTIME_NAMES,
+    }
+    write_text(folder / "README.md", render("results.md.j2", "tools.gpu_box", **context))
+    write_json(folder / "benchmark.json", benchmark)
+    if cpu_benchmark:
+        write_json(folder / "benchmark_cpu.json", cpu_benchmark)
+    if provenance:
+        write_json(folder / "provenance.json", provenance)
+    if evaluations:
+        write_json(folder / "evaluations.json", evaluations)
+    if (run / paths.CONFIG).is_file():
+        copy_file(run / paths.CONFIG, folder / "config.yaml")
+    write_json(folder / "summary.json", summary)
+    return summary
+
+
+def copy_pictures(run: Path, folder: Path) -> dict[str, str]:
+    """Copy the run's pictures of faces into `folder`; their file names and captions."""
+    proof = run / paths.evaluation_dir(paths.DEPLOYED)
+    wanted = {name: (run / path, caption) for name, (path, caption) in TEACHER_PICTURES.items()}
+    wanted |= {name: (proof / f"{name}.png", caption) for name, caption in PROOF_PICTURES.items()}
+    copied: dict[str, str] = {}
+    for name, (path, caption) in wanted.items():
+        if path.is_file():
+            copy_file(path, folder / f"{name}.png")
+            copied[f"{name}.png"] = caption
+    return copied
+
+
+def lines_of(benchmark: Json) -> list[Line]:
+    """What ran alone on the GPU, as it was planned, at every batch size.
+
+    Raises:
+        ArtifactError: the original in PyTorch FP32 was not measured there.
+    """
+    rows = [row for row in benchmark["rows"] if row["runtime"] in DASHES and row["streams"] == 1]
+    found = {(row["variant"], row["runtime"], row["batch"], row["copies"]): row for row in rows}
+    lines: list[Line] = []
+    for (variant, runtime, batch, copies), row in found.items():
+        if copies:
+            continue
+        base = found.get((BASELINE, BASELINE_RUNTIME, batch, False))
+        if base is None or base["status"] == "not_run":
+            raise ArtifactError(
+                f"{paths.BENCHMARK} has no row of {BASELINE} in {BASELINE_RUNTIME} at batch {batch}, to which all else "
+                "is relative: run stage benchmark with `benchmark: gpu` on a machine with a GPU."
+            )
+        copied = found.get((variant, runtime, batch, True), {})
+        lines.append(
+            Line(
+                variant,
+                runtime,
+                batch,
+                row["status"],
+                row["p50_ms"],
+                _ratio(base["p50_ms"], row["p50_ms"]),
+                row["images_per_second"],
+                row["energy_mj"],
+                _ratio(base["energy_mj"], row["energy_mj"]),
+                row["device_memory_mb"],
+                _ratio(base["device_memory_mb"], row["device_memory_mb"]),
+                copied.get("p50_ms"),
+            )
+        )
+    return lines
+
+
+def check_targets(lines: list[Line]) -> dict[str, Json]:
+    """Each of `TARGETS` with the best value of a compressed network, and which one that is; None if not measured."""
+    smallest, largest = (pick(line.batch for line in lines) for pick in (min, max))
+    base = {line.batch: line for line in lines if (line.variant, line.runtime) == (BASELINE, BASELINE_RUNTIME)}
+    reached: dict[str, Json] = {}
+    for name, (_, limit) in TARGETS.items():
+        batch = smallest if name == "speedup_batch_1" else largest
+        values = [
+            (value, line)
+            for line in lines
+            if line.variant in COMPRESSED and line.batch == batch
+            if (value := _value(name, line, base[batch])) is not None
+        ]
+        best = max(values, key=lambda pair: pair[0]) if values else None
+        reached[name] = {
+            "limit": limit,
+            "value": best and best[0],
+            "passed": best is not None and best[0] >= limit,
+            "batch": batch,
+            "variant": best and best[1].variant,
+            "runtime": best and best[1].runtime,
+        }
+    return reached
+
+
+def asks(summary: Json) -> list[Ask]:
+    """Every target of `TARGETS`, then every goal and gate on quality, of what `write_results` returned."""
+    listed: list[Ask] = []
+    for name, target in summary["targets"].items():
+        network = tables.DASH
+        if target["variant"] is not None:
+            network = f"{tables.VARIANT_NAMES[target['variant']]}, {tables.RUNTIME_NAMES[target['runtime']]}"
+        listed.append(_ask(f"{TARGETS[name][0]} ({target['batch']})", network, {**target, "at_least": True}))
+    listed += [_ask(goal["name"], tables.VARIANT_NAMES[goal["variant"]], goal) for goal in summary["goals"]]
+    return listed
+
+
+def _ask(name: str, network: str, checked: Json) -> Ask:
+    """Of one entry with value, limit, at_least and passed."""
+    value, limit = checked["value"], checked["limit"]
+    asked = f"{'≥' if checked['at_least'] else '≤'} {limit:.4g}"
+    if value is None:
+        return Ask(name, network, tables.DASH, asked, "not measured")
+    # As many digits as it takes to see on which side of the limit it lies.
+    texts = (f"{value:.{digits}g}" for digits in range(4, 18))
+    side = value < limit, value > limit
+    reached = next(text for text in texts if (float(text) < limit, float(text) > limit) == side)
+    return Ask(name, network, reached, asked, "met" if checked["passed"] else "missed")
+
+
+def cpu_lines(benchmark: Json) -> list[Json]:
+    """The fastest runtime of each network on a CPU, and the original in PyTorch first; batch 1."""
+    rows = [row for row in benchmark["rows"] if row["runtime"] in ("torch", "onnxruntime", "openvino")]
+    base = measured(rows, variant=BASELINE, runtime="torch", batch=1, streams=1)
+    best = [measured(rows, variant=name, batch=1, streams=1)[:1] for name in paths.VARIANTS]
+    chosen = [row for found in (base[:1], *best) for row in found]
+    return [{**row, "speedup": _ratio(base[0]["p50_ms"], row["p50_ms"]) if base else None} for row in chosen]
+
+
+def save_speed(lines: list[Line], path: Path) -> None:
+    """Images per second over the batch size, and how many times the original's that is."""
+    figure = Figure(figsize=(10, 3.8), dpi=140, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    colours = {**COLOURS, "original_fp16": "#bf8700"}
+    for variant, runtime in dict.fromkeys((line.variant, line.runtime) for line in lines):
+        ran = [line for line in lines if (line.variant, line.runtime) == (variant, runtime) and line.latency_ms]
+        label = f"{tables.VARIANT_NAMES[variant]}, {tables.RUNTIME_NAMES[runtime]}"
+        for axes, key in ((left, "images_per_second"), (right, "speedup")):
+            axes.plot(
+                [line.batch for line in ran],
+                [getattr(line, key) for line in ran],
+                DASHES[runtime],
+                color=colours[variant],
+                marker="o",
+                markersize=4,
+                label=label if ran else None,
+            )
+    for axes, name in ((left, "images per second"), (right, "times the original in PyTorch FP32")):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(
+            sorted({line.batch for line in lines}), [str(b) for b in sorted({line.batch for line in lines})]
+        )
+        axes.set_xlabel("images in a batch")
+        axes.set_title(name, fontsize=10)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    left.set_yscale("log")
+    right.set_ylim(bottom=0)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
+    save_figure(figure, path)
+
+
+def _value(name: str, line: Line, base: Line) -> float | None:
+    if name == "speedup_batch_1":
+        return line.speedup
+    if name == "throughput_ratio":
+        return _ratio(line.images_per_second, base.images_per_second)
+    if name == "energy_saved":
+        return None if line.energy_ratio is None else 1 - 1 / line.energy_ratio
+    return line.memory_ratio
+
+
+def _ratio(one: float | None, other: float | None) -> float | None:
+    return one / other if one and other else None

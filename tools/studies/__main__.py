@@ -1,0 +1,142 @@
+"""`python -m tools.studies`: what each part of a method is worth, measured under equal conditions."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from leanface import paths
+from leanface.cli import guarded
+from leanface.cli.parser import count
+from leanface.errors import ArtifactError
+
+TABLES = Path(__file__).parent / "tables"
+
+
+def _ablate(arguments: argparse.Namespace) -> None:
+    from tools.studies.ablate import ablate
+
+    table = arguments.table or TABLES / f"{arguments.stage}.yaml"
+    ablate(
+        arguments.stage,
+        table,
+        paths.ABLATIONS / table.stem,
+        arguments.steps,
+        arguments.share,
+        arguments.seconds,
+    )
+
+
+def _latency(arguments: argparse.Namespace) -> None:
+    from tools.studies.latency import main
+
+    main(arguments.folder)
+
+
+def _table(arguments: argparse.Namespace) -> None:
+    from tools.studies.table import main
+
+    main(arguments.source, arguments.target)
+
+
+def _pruning(arguments: argparse.Namespace) -> None:
+    from tools.studies.pruning import main
+
+    main(arguments.folder)
+
+
+def _load(arguments: argparse.Namespace) -> None:
+    from leanface.photos.load import photo_path
+    from tools.studies import serving_load
+
+    try:
+        photo = photo_path(arguments.photo).read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"cannot read {arguments.photo}: {error.strerror}; name a photo's file.") from None
+    with serving_load.own_service(arguments.serve) as url:
+        loads = serving_load.measure(url, photo, sorted(arguments.rates), arguments.seconds)
+    print(serving_load.markdown(loads), end="")
+    settings = {"photo": str(arguments.photo), "seconds": arguments.seconds, "serve": arguments.serve}
+    serving_load.save(arguments.out, loads, settings)
+    print(f"kept in {arguments.out}")
+
+
+def _adaptive(arguments: argparse.Namespace) -> None:
+    from tools.studies import adaptive_precision
+
+    rows = adaptive_precision.measure(arguments.small, arguments.large, arguments.runtime, arguments.threads)
+    print(adaptive_precision.markdown(rows), end="")
+    adaptive_precision.save(arguments.out, rows, arguments.small, arguments.large)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tools.studies", description=__doc__)
+    studies = parser.add_subparsers(required=True, metavar="STUDY")
+    ablate = studies.add_parser("ablate", help="variants of a stage, trained and measured alike")
+    ablate.add_argument("stage", choices=["distill", "quantize"])
+    ablate.add_argument("--table", type=Path, help="YAML of variants (default: tools/studies/tables/STAGE.yaml)")
+    ablate.add_argument("--steps", type=int, help="of training, in place of the configuration's")
+    ablate.add_argument("--share", type=_share, default=(1, 1), metavar="N/M", help="the Nth of M processes beside it")
+    ablate.add_argument("--seconds", type=float, help="stop training after this time; the same command goes on")
+    ablate.set_defaults(run=_ablate)
+    latency = studies.add_parser("latency", help="how fast an ablation's networks are on this machine")
+    latency.add_argument("folder", type=Path, help="reports/ablations/NAME")
+    latency.set_defaults(run=_latency)
+    table = studies.add_parser("table", help="tables and pictures of an ablation's results")
+    table.add_argument("source", type=Path, help="reports/ablations/NAME")
+    table.add_argument("target", type=Path, help="a folder, docs/results/NAME for instance")
+    table.set_defaults(run=_table)
+    pruning = studies.add_parser("pruning", help="importances and scopes at equal cost, before any training")
+    pruning.add_argument("folder", type=Path, help="where comparison.csv and comparison.png go")
+    pruning.set_defaults(run=_pruning)
+    load = studies.add_parser("load", help="how long requests to `leanface serve` take, and when it is saturated")
+    rates = [2.0, 5.0, 10.0, 20.0]
+    load.add_argument("--rates", type=_rate, nargs="+", default=rates, metavar="R", help="requests per second")
+    load.add_argument("--seconds", type=_rate, default=10.0, help="for each rate (default: 10)")
+    load.add_argument("--photo", default="astronaut", help="a file, or the name of a packaged photo")
+    load.add_argument("--out", type=Path, default=paths.LOAD_REPORT, metavar="DIR", help="for load.json and load.md")
+    load.add_argument("serve", nargs="*", metavar="-- OPTION", help="of `leanface serve`")
+    load.set_defaults(run=_load)
+    adaptive = studies.add_parser("adaptive", help="what reading unusual faces again with a larger network is worth")
+    adaptive.add_argument("--small", type=Path, default=paths.onnx_path(paths.DEPLOYED), metavar="FILE.onnx")
+    adaptive.add_argument("--large", type=Path, default=paths.onnx_path("original_fp32"), metavar="FILE.onnx")
+    adaptive.add_argument("--runtime", default="auto")
+    adaptive.add_argument("--threads", type=count, metavar="N")
+    adaptive.add_argument("--out", type=Path, default=paths.ADAPTIVE_REPORT, metavar="DIR")
+    adaptive.set_defaults(run=_adaptive)
+    return parser
+
+
+def _share(text: str) -> tuple[int, int]:
+    number, _, total = text.partition("/")
+    if not (number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total)):
+        raise argparse.ArgumentTypeError(f"expected 1/4 for the first of four processes, got {text!r}")
+    return int(number), int(total)
+
+
+def _rate(text: str) -> float:
+    """Read a number that this machine can bear: it has to send all requests itself."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0.1 <= number <= 500:
+        raise argparse.ArgumentTypeError(f"expected a number from 0.1 to 500, got {text!r}")
+    return number
+
+
+def main(argv: list[str]) -> int:
+    """Run one study and return its exit status."""
+
+    def run(argv: list[str]) -> None:
+        arguments = _parser().parse_args(argv)
+        arguments.run(arguments)
+
+    return guarded(run, argv)
+
+
+if __name__ == "__main__":
+    # Networks are timed as PyTorch runs them by default: threads spin while they wait.
+    if "latency" in sys.argv[1:2]:
+        os.environ.pop("OMP_WAIT_POLICY", None)
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,70 @@
+"""Variants of the distillation: what the student starts from, the loss, and how it is trained."""
+
+import functools
+from pathlib import Path
+
+from leanface import bundle, paths
+from leanface.config import Config, Prune
+from leanface.distillation.distill import distill
+from leanface.networks.resnet import FaceReconstructionNet
+from leanface.training.checkpoint import fingerprint
+from leanface.training.fit import MetricLog
+from tools.studies.lab import Lab, Made
+from tools.studies.start import Kept, pipeline_student, pruned_student, starting_network
+from tools.studies.variants import DistillVariant
+
+
+class DistillLab(Lab[DistillVariant]):
+    """Variants that do not prune anew start from the pruned bundle."""
+
+    variant = DistillVariant
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._students: dict[str, tuple[FaceReconstructionNet, Kept]] = {}
+
+    @functools.cached_property
+    def _digests(self) -> dict[str, str]:
+        return {"teacher": bundle.digest(paths.TEACHER)}
+
+    @functools.cached_property
+    def _pipelines_digests(self) -> dict[str, str]:
+        return {"parent": bundle.digest(paths.PRUNED)} | self._digests
+
+    def mark(self, variant: DistillVariant) -> str:
+        return fingerprint(self.original, [variant, self.config.data, self._parents(variant.prune)])
+
+    def make(self, variant: DistillVariant, report: Path, log: MetricLog, seconds: float | None) -> Made:
+        pruned, kept = self._student(variant.prune, variant.seed)
+        student = starting_network(variant.start, self.original, pruned, kept, self.model, variant.seed)
+        trained = distill(
+            student,
+            self.original,
+            kept,
+            variant.distill,
+            data=self.config.data,
+            machine=self.config.machine,
+            model=self.model,
+            val=self.val.labelled(self.answers),
+            seed=variant.seed,
+            report=report,
+            log=log,
+            checkpoint=report / "state.ckpt",
+            purpose=[variant.start, self._parents(variant.prune)],
+            piece_seconds=seconds,
+        )
+        metrics = {"best_step": trained.best_step, "seconds": trained.seconds}
+        return Made(student, self.cost(student) | metrics, trained.history)
+
+    def _student(self, settings: Prune | None, seed: int) -> tuple[FaceReconstructionNet, Kept]:
+        key = "" if settings is None else f"{settings.model_dump_json()} {seed}"
+        if key not in self._students:
+            self._students[key] = (
+                pipeline_student()
+                if settings is None
+                else pruned_student(self.original, settings, self.model, seed, self.device)
+            )
+        return self._students[key]
+
+    def _parents(self, settings: Prune | None) -> dict[str, str]:
+        return self._digests if settings is not None else self._pipelines_digests

@@ -1,0 +1,111 @@
+"""What all variants of a stage have in common: the faces, the original's answers, and how a student is measured."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from leanface import bundle, paths, tracking
+from leanface.config import Config
+from leanface.face.morphable_model import load_morphable_model
+from leanface.face.render import Renderer
+from leanface.face.texture import UvMap
+from leanface.metrics.estimate import means
+from leanface.metrics.fidelity import render_likeness, uv_likeness
+from leanface.metrics.geometry import predict, reference_errors
+from leanface.networks.resnet import FaceReconstructionNet, widths_of
+from leanface.pruning.cost import macs_and_parameters
+from leanface.report.files import Json
+from leanface.synthesis.dataset import FaceDataset
+from leanface.training.fit import MetricLog, resolve_device
+from tools.studies.variants import Variant
+
+RENDERED = 256
+"""Faces of the val split that are rendered for comparison."""
+
+V = TypeVar("V", bound=Variant)
+
+
+@dataclass(frozen=True)
+class Made:
+    """One variant's student.
+
+    Attributes:
+        metrics: what else is to be told of it than its errors.
+        history: of its training, see `leanface.training.fit.FitResult`.
+    """
+
+    network: nn.Module
+    metrics: dict[str, float]
+    history: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
+
+
+class Lab(ABC, Generic[V]):
+    """Makes and measures variants of one stage.
+
+    Attributes:
+        variant: their type.
+    """
+
+    variant: ClassVar[type[Variant]]
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.model = load_morphable_model(paths.MORPHABLE_MODEL)
+        self.val = FaceDataset(paths.FACES / "val")
+        self.original, _ = bundle.load_network(paths.TEACHER)
+        self.device = resolve_device(config.machine)
+        self.answers = predict(self.original.to(self.device), self.val)
+        self.original.to("cpu")
+        self._renderer = Renderer(self.model, self.val.image_size, config.data.supersample)
+        self._uv_map = UvMap(self.model, config.evaluate.uv_size)
+        errors = reference_errors(self.model, {"": self.answers}, self.val.truth())
+        self._originals = _named(errors) | self.cost(self.original)
+
+    @abstractmethod
+    def mark(self, variant: V) -> str:
+        """Tells the conditions of one variant from those of any other."""
+
+    @abstractmethod
+    def make(self, variant: V, report: Path, log: MetricLog, seconds: float | None) -> Made:
+        """Its student; the curve and, while it is not finished, the state of its training lie in `report`."""
+
+    def run(self, name: str, variant: V, report: Path, seconds: float | None) -> Json:
+        """Make and measure one; see `tools.studies.table.RESULT`."""
+        stage = variant.stage
+        with tracking.stage_run(f"ablate {stage}: {name}", variant.model_dump(), {"ablation": stage}) as record:
+            made = self.make(variant, report, record.log_live, seconds)
+            metrics = self.measure(predict(made.network, self.val)) | made.metrics
+            record.log(metrics, 0)
+        return {
+            "variant": variant.model_dump(mode="json"),
+            "steps": variant.steps,
+            "metrics": metrics,
+            "original": self._originals,
+            "image_size": self.val.image_size,
+            "widths": widths_of(made.network),
+            "history": made.history,
+        }
+
+    def cost(self, network: FaceReconstructionNet) -> dict[str, float]:
+        macs, parameters = macs_and_parameters(network, self.val.image_size)
+        return {"macs": float(macs), "parameters": float(parameters)}
+
+    @torch.no_grad()
+    def measure(self, predicted: Tensor) -> dict[str, Any]:
+        """Geometry against the original (teacher/...) and truth (truth/...), likeness to the original (ssim, ...)."""
+        errors = self.errors(predicted, {"teacher": self.answers, **self.val.truth()})
+        pair = predicted[:RENDERED], self.answers[:RENDERED]
+        likeness = uv_likeness(self.model, self._uv_map, *pair) | render_likeness(self._renderer, *pair)
+        return errors | means(likeness)
+
+    def errors(self, predicted: Tensor, references: dict[str, Tensor]) -> dict[str, float]:
+        """As REFERENCE/ERROR."""
+        return _named(reference_errors(self.model, {"": predicted}, references))
+
+
+def _named(errors: dict[str, float]) -> dict[str, float]:
+    return {name.removeprefix("/"): value for name, value in errors.items()}

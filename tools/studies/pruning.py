@@ -1,0 +1,159 @@
+"""Compares criteria, scopes and what is pruned at equal multiply-accumulates, before any training.
+
+    python -m tools.studies pruning docs/results/pruning
+
+reads what stages prepare, teacher and analyze left (and nothing of the test split), and writes comparison.csv and
+comparison.png. Everything but the cases is as in reports/config.yaml.
+"""
+
+import csv
+import itertools
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from matplotlib.figure import Figure
+
+from leanface import bundle, paths
+from leanface.config import Prune, load_config
+from leanface.face.morphable_model import load_morphable_model
+from leanface.metrics.geometry import mean_errors
+from leanface.pruning.allocation import read_errors
+from leanface.pruning.cost import macs_and_parameters
+from leanface.pruning.cost_share import macs_share
+from leanface.pruning.groups import ChannelGraph
+from leanface.pruning.scopes import SCOPES, local_counts
+from leanface.pruning.stepwise import prune
+from leanface.synthesis.dataset import FaceDataset
+
+logger = logging.getLogger(__name__)
+
+CRITERIA: dict[str, dict[str, Any]] = {
+    "magnitude L2": {"name": "magnitude", "options": {"p": 2}},
+    "magnitude L1": {"name": "magnitude", "options": {"p": 1}},
+    "batch-norm scale": {"name": "batch_norm_scale", "options": {}},
+    "FPGM": {"name": "fpgm", "options": {}},
+    "Taylor": {"name": "taylor", "options": {}},
+    "Hessian": {"name": "hessian", "options": {}},
+    "random": {"name": "random", "options": {}},
+}
+RESIDUAL = {"streams pruned": True, "streams kept": False}
+STATES = {"pruned": "#9aa4b0", "compensated": "#0969da"}
+RANDOM_SEEDS = 3
+MEASURES = ("vertex_mm", "identity_mm", "expression_mm", "albedo_levels", "rotation_deg")
+
+
+class Case(NamedTuple):
+    """One setting, and the changes to the configuration that make it."""
+
+    criterion: str
+    scope: str
+    residual: str
+    variant: str
+    changes: dict[str, Any]
+    seed: int = 0
+
+
+Row = dict[str, float | int | str]
+
+
+def cases() -> Iterator[Case]:
+    """Every criterion in every scope, with and without the streams; then steps and allocation for each criterion."""
+    for (criterion, importance), scope, (residual, pruned) in itertools.product(
+        CRITERIA.items(), SCOPES, RESIDUAL.items()
+    ):
+        changes = {"importance": importance, "scope": scope, "residual": pruned}
+        for seed in range(RANDOM_SEEDS if criterion == "random" else 1):
+            yield Case(criterion, scope, residual, "", changes, seed)
+        if scope == "local" and criterion != "random":
+            yield Case(criterion, scope, residual, "4 steps", changes | {"steps": 4})
+            yield Case(criterion, scope, residual, "by sensitivity", changes | {"allocation": "sensitivity"})
+
+
+def compare(base: Prune, chosen: Iterable[Case], device: torch.device) -> Iterator[Row]:
+    """Prune by each case and measure on the val split, against the original.
+
+    All get the share of MACs that is left if every group loses `base.ratio` of its channels.
+    """
+    model = load_morphable_model(paths.MORPHABLE_MODEL)
+    teacher = bundle.load_network(paths.TEACHER)[0].to(device)
+    train, val = (FaceDataset(paths.FACES / split) for split in ("train", "val"))
+    images = train.head(base.calibration_count).images.to(device)
+    faces = val.head(len(val)).images.to(device)
+    errors = read_errors(paths.SENSITIVITY)
+    original_macs, original_parameters = macs_and_parameters(teacher, val.image_size)
+    groups = ChannelGraph(teacher).groups()
+    channels = {name: group.channels for name, group in groups.items()}
+    uniform = local_counts(channels, dict.fromkeys(channels, base.ratio), base.round_to)
+    target = {"macs": macs_share(teacher, groups, val.image_size)(uniform)}
+    with torch.inference_mode():
+        answers = teacher(faces).cpu()
+    for case in chosen:
+        started = time.perf_counter()
+        config = Prune.model_validate(base.model_dump() | {"target": target, "compensate": True} | case.changes)
+        result = prune(teacher, config, images, model, errors, case.seed)
+        row: Row = {name: value for name, value in case._asdict().items() if name != "changes"}
+        left, parameters = macs_and_parameters(result.network, val.image_size)
+        row |= {"macs_share": left / original_macs, "parameters_share": parameters / original_parameters}
+        for state, network in result.states.items():
+            with torch.inference_mode():
+                found = mean_errors(model, network(faces).cpu(), answers)
+            row |= {f"{state}_{measure}": found[measure] for measure in MEASURES}
+        row["seconds"] = time.perf_counter() - started
+        logger.info(
+            "%s", " ".join(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values())
+        )
+        yield row
+
+
+def write_rows(rows: Sequence[Row], path: Path) -> None:
+    """As CSV."""
+    staging = path.with_name(f".{path.name}")
+    with staging.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    os.replace(staging, path)
+
+
+def plot_rows(rows: Sequence[Row], path: Path) -> None:
+    """Vertex error of every case before and after the re-fit, a panel for each way to choose the widths."""
+    ways = list(dict.fromkeys((str(row["scope"]), str(row["variant"])) for row in rows))
+    names, ticks = list(CRITERIA), [1, 1.5, 2, 3, 5]
+    figure = Figure(figsize=(2.6 * len(ways) + 1.2, 6.2), layout="constrained")
+    panels = figure.subplots(len(RESIDUAL), len(ways), sharex=True, sharey=True, squeeze=False)
+    for (residual, way), axes in zip(itertools.product(RESIDUAL, ways), panels.flat, strict=True):
+        shown = [row for row in rows if (row["residual"], row["scope"], row["variant"]) == (residual, *way)]
+        places = [names.index(str(row["criterion"])) for row in shown]
+        for state, colour in STATES.items():
+            values = [float(row[f"{state}_vertex_mm"]) for row in shown]
+            axes.scatter(values, places, color=colour, s=26, label=state, zorder=3)
+        axes.set_title(", ".join(part for part in (residual, *way) if part), fontsize=9)
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    panels[0, 0].set_yticks(range(len(names)), names)
+    panels[0, 0].invert_yaxis()
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+    figure.supxlabel("vertex error against the original on val (mm)")
+    staging = path.with_name(f".{path.name}")
+    figure.savefig(staging, dpi=110, format="png")
+    os.replace(staging, path)
+
+
+def main(folder: Path) -> None:
+    """Compare all cases, on the GPU if there is one."""
+    base = load_config(paths.CONFIG).prune
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.backends.cudnn.allow_tf32 = False
+    folder.mkdir(parents=True, exist_ok=True)
+    rows: list[Row] = []
+    for row in compare(base, cases(), device):
+        rows.append(row)
+        write_rows(rows, folder / "comparison.csv")
+    plot_rows(rows, folder / "comparison.png")

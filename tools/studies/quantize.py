@@ -1,0 +1,90 @@
+"""Variants of the quantisation: calibrations, number formats, and trainings from there."""
+
+import copy
+import time
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from leanface import bundle, paths
+from leanface.config import Config
+from leanface.distillation.train_on import train_on
+from leanface.export.onnx import export_network
+from leanface.metrics.geometry import predict
+from leanface.networks.quantized import Quantizer, with_uint8_feature_maps
+from leanface.networks.sparsity import keep_zeros
+from leanface.quantization.calibrate import calibrate, quantizer_of
+from leanface.training.checkpoint import fingerprint
+from leanface.training.fit import MetricLog
+from tools.studies.lab import Lab, Made
+from tools.studies.variants import QuantizeVariant
+
+
+class QuantizeLab(Lab[QuantizeVariant]):
+    """All start from the distilled bundle; `keep_fp16: auto` also needs reports/analyze/sensitivity.json."""
+
+    variant = QuantizeVariant
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._student, self._spec = bundle.load_network(paths.DISTILLED)
+        self._parents = {"parent": bundle.digest(paths.DISTILLED), "teacher": bundle.digest(paths.TEACHER)}
+        self._float = predict(self._student, self.val)
+        self._float_error_mm = self.errors(self._float, {"teacher": self.answers})["teacher/vertex_mm"]
+        self._sizes_mb: dict[Quantizer | None, float] = {}
+
+    def mark(self, variant: QuantizeVariant) -> str:
+        conditions = [variant, self._quantizer(variant), self.config.data, self.config.distill, self._parents]
+        return fingerprint(self.original, conditions)
+
+    def make(self, variant: QuantizeVariant, report: Path, log: MetricLog, seconds: float | None) -> Made:
+        settings, quantizer, start = variant.quantize, self._quantizer(variant), time.monotonic()
+        network: nn.Module = copy.deepcopy(self._student)
+        if quantizer is not None:
+            network = calibrate(network, settings, quantizer)
+        metrics, history = {"seconds": time.monotonic() - start}, list[dict[str, float]]()
+        if self._spec.sparsity is not None:
+            keep_zeros(network)
+        if settings.method == "qat":
+            trained = train_on(
+                network,
+                self.original,
+                self._spec.kept,
+                settings.optimizer,
+                self.config.distill,
+                machine=self.config.machine,
+                model=self.model,
+                val=self.val.labelled(self.answers),
+                seed=variant.seed,
+                report=report,
+                log=log,
+                checkpoint=report / "state.ckpt",
+                purpose=[self._parents],
+                piece_seconds=seconds,
+            )
+            metrics |= {"seconds": metrics["seconds"] + trained.seconds, "best_step": trained.best_step}
+            history = trained.history
+        return Made(network, metrics | self._as_file(network, quantizer), history)
+
+    def measure(self, predicted: Tensor) -> dict[str, float]:
+        """Also how far it moved from the floating-point student (float/...), whose error to the original is 1."""
+        metrics = super().measure(predicted) | self.errors(predicted, {"float": self._float})
+        return metrics | {"over_float": metrics["teacher/vertex_mm"] / self._float_error_mm}
+
+    def _quantizer(self, variant: QuantizeVariant) -> Quantizer | None:
+        return None if variant.start == "float" else quantizer_of(variant.quantize, self._spec.widths)
+
+    def _as_file(self, network: nn.Module, quantizer: Quantizer | None) -> dict[str, float]:
+        """The size of its ONNX file, and the errors of one in INT8 on a CPU, which clips otherwise (file/...)."""
+        if quantizer not in self._sizes_mb:
+            export, description = self.config.export, quantizer and quantizer.model_dump(mode="json")
+            spec = self._spec.model_copy(update={"quantizer": description})
+            precision = spec.scheme or "fp32"
+            model = export_network(network, spec, precision, export.opset, dynamic_size=export.dynamic_size)
+            self._sizes_mb[quantizer] = model.ByteSize() / 1e6
+        metrics = {"size_mb": self._sizes_mb[quantizer]}
+        if quantizer is not None and quantizer.scheme == "int8":
+            predicted = predict(with_uint8_feature_maps(network), self.val)
+            errors = self.errors(predicted, {"teacher": self.answers, "float": self._float})
+            metrics |= {f"file/{name}": value for name, value in errors.items()}
+        return metrics

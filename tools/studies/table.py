@@ -1,0 +1,160 @@
+"""The table of an ablation as CSV, Markdown and pictures.
+
+    python -m tools.studies table reports/ablations/distill docs/results/distillation
+
+makes them again of the results that lie in a folder, say of those that came home from another machine.
+"""
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from leanface.errors import ArtifactError
+from leanface.report.files import Json, read_json, write_text
+from leanface.report.sheet import save_figure
+from tools.studies.pareto import LATENCY, save_pareto
+
+RESULT = "result.json"
+"""Of one variant: "name", "place" in the table, "variant", "steps", "metrics", "history", "widths", and "original"."""
+
+COLUMNS = {
+    "macs": ("MACs (million)", "{:.0f}"),
+    "parameters": ("parameters (million)", "{:.2f}"),
+    "truth/vertex_mm": ("vertices to truth (mm)", "{:.3f}"),
+    "teacher/vertex_mm": ("vertices to original (mm)", "{:.3f}"),
+    "over_float": ("over the distilled's", "{:.3f}"),
+    "float/vertex_mm": ("moved (mm)", "{:.3f}"),
+    "file/teacher/vertex_mm": ("file on a CPU to original (mm)", "{:.3f}"),
+    "size_mb": ("ONNX (MB)", "{:.2f}"),
+    "truth/posed_mm": ("posed to truth (mm)", "{:.3f}"),
+    "teacher/posed_mm": ("posed to original (mm)", "{:.3f}"),
+    "teacher/rotation_deg": ("rotation to original (deg)", "{:.2f}"),
+    "teacher/albedo_levels": ("albedo to original (levels)", "{:.2f}"),
+    "ssim": ("UV SSIM", "{:.4f}"),
+    "ssim_face": ("rendered SSIM, face", "{:.4f}"),
+    "mse": ("rendered MSE", "{:.5f}"),
+    "best_step": ("best step", "{:.0f}"),
+    "seconds": ("seconds", "{:.0f}"),
+}
+"""Of the Markdown: a metric, its title and its format; the CSV has every metric. Without labels, none is to truth."""
+
+COSTS = ("macs", "parameters")
+"""In millions; shown only where the variants differ in them."""
+
+DOTS = ("teacher/vertex_mm", "truth/vertex_mm", "float/vertex_mm", "mse")
+CURVE = "val/posed_mm"
+
+
+def save_table(results: Mapping[str, Json], folder: Path, latency: Json | None = None) -> None:
+    """Write table.csv, table.md and curves.png of the finished variants, each whole or not at all.
+
+    Where they differ in size, pareto.png too.
+
+    Args:
+        results: by variant, see `RESULT`.
+        folder: where they go.
+        latency: what `tools.studies.latency` measured.
+    """
+    rows = {name: result["metrics"] for name, result in results.items()}
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["variant", "start", "seed", "steps", *names])
+    for name, result in results.items():
+        writer.writerow([name, *_conditions(result), *(rows[name].get(metric) for metric in names)])
+    write_text(folder / "table.csv", text.getvalue())
+    write_text(folder / "table.md", _markdown(results))
+    _plot(results, folder / "curves.png")
+    if _differ(results, "macs"):
+        save_pareto(results, latency, folder / "pareto.png")
+
+
+def read_results(folder: Path) -> dict[str, Json]:
+    """The finished variants in `folder`, in their table's order.
+
+    Raises:
+        ArtifactError: there are none.
+    """
+    results = [read_json(file) for file in folder.glob(f"*/{RESULT}")]
+    if not results:
+        raise ArtifactError(f"{folder} holds no results (*/{RESULT}) of `python -m tools.studies ablate`.")
+    return {result["name"]: result for result in sorted(results, key=lambda result: result["place"])}
+
+
+def _differ(results: Mapping[str, Json], metric: str) -> bool:
+    return len({result["metrics"].get(metric) for result in results.values()}) > 1
+
+
+def _measured(results: Mapping[str, Json], metric: str) -> bool:
+    return any(metric in result["metrics"] for result in results.values())
+
+
+def _conditions(result: Json) -> list[Any]:
+    variant = result["variant"]
+    return [variant["start"], variant["seed"], result["steps"]]
+
+
+def _markdown(results: Mapping[str, Json]) -> str:
+    shown = {
+        name: title
+        for name, (title, _) in COLUMNS.items()
+        if _measured(results, name) and (name not in COSTS or _differ(results, name))
+    }
+    head = ["variant", "from", *shown.values()]
+    lines = [head, ["---", "---", *["---:"] * len(shown)]]
+    for name, result in results.items():
+        metrics = result["metrics"]
+        values = [_shown(column, metrics[column]) if column in metrics else "" for column in shown]
+        lines.append([name, result["variant"]["start"], *values])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _shown(column: str, value: float) -> str:
+    return COLUMNS[column][1].format(value / 1e6 if column in COSTS else value)
+
+
+def _plot(results: Mapping[str, Json], path: Path) -> None:
+    """Left, the validation error as training went, where it did; right, where each variant ended."""
+    metrics = [metric for metric in DOTS if _measured(results, metric)]
+    figure = Figure(figsize=(15, 1.8 + 0.3 * len(results)), dpi=110, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    curves, *dots = figure.subplots(1, 1 + len(metrics), width_ratios=[1.6, *[1] * len(metrics)])
+    colours = {name: f"C{index % 10}" for index, name in enumerate(results)}
+    for index, (name, result) in enumerate(results.items()):
+        if points := [(row["step"], row[CURVE]) for row in result["history"]]:
+            style = ("-", "--", ":")[index // 10 % 3]  # there are ten colours
+            curves.plot(*zip(*points, strict=True), style, color=colours[name], label=name, linewidth=1.3)
+    curves.set_xlabel("step")
+    curves.set_ylabel("validation error, posed vertices (mm)")
+    curves.grid(alpha=0.3)
+    if curves.lines:
+        curves.legend(fontsize=7, ncols=2)
+    for place, (axes, metric) in enumerate(zip(dots, metrics, strict=True)):
+        _dots(axes, metric, results, colours, named=place == 0)
+    save_figure(figure, path)
+
+
+def _dots(axes: Axes, metric: str, results: Mapping[str, Json], colours: Mapping[str, str], named: bool) -> None:
+    """A dot per variant, the first one on top."""
+    for place, (name, result) in enumerate(results.items()):
+        if metric in result["metrics"]:
+            axes.plot(result["metrics"][metric], place, "o", color=colours[name])
+    axes.set_yticks(range(len(results)), list(results) if named else [""] * len(results), fontsize=8)
+    axes.set_ylim(len(results) - 0.5, -0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.set_title(COLUMNS[metric][0], fontsize=10)
+    axes.grid(alpha=0.3)
+
+
+def main(source: Path, target: Path) -> None:
+    """Write the tables and pictures of the results in `source` to `target`."""
+    latency = source / LATENCY
+    target.mkdir(parents=True, exist_ok=True)
+    save_table(read_results(source), target, read_json(latency) if latency.is_file() else None)
