@@ -11,8 +11,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-# DVC calls `leanface` by name. Threads that wait for work must sleep: spinning ones take the cores from other processes.
+# Commands run with .venv, whatever environment is active.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+export LEANFACE_PYTHON := $(CURDIR)/$(BIN)/python
+# DVC hands its commands to the login shell, which may be none at all, and asks for the user's name, which a container's
+# user may lack.
+export SHELL := /bin/sh
+export LOGNAME ?= $(shell id -un 2>/dev/null || id -u)
+# Threads that wait for work must sleep: spinning ones take the cores from other processes.
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: setup repro test lint mlflow clean help
@@ -23,7 +29,7 @@ help:  ## Show this list
 setup: $(STAMP)  ## Set up .venv only, with everything that LeanFace can use here
 
 repro: $(STAMP)  ## Run every stage that is due, from faces to reports/report.html
-	$(BIN)/dvc repro
+	$(BIN)/python -m dvc repro
 
 # A worker per core, with a thread each. A module's tests stay in one worker, which makes its fixtures once; modules start in
 # their order, in which the longest, the pipeline's and the sweeps', come first (tests/conftest.py).
