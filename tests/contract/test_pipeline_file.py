@@ -27,7 +27,7 @@ PLUMBING = {"", "config", "errors", "paths", "params", "device", "stages"}
 
 PACKAGED_MODEL = SOURCE / "assets/morphable_model.npz"
 READERS = {
-    SOURCE / "assets/mtcnn.safetensors": "photos.detector",
+    SOURCE / "assets/faces": "photos.face_network",
     PACKAGED_MODEL: "face.morphable_model",
     SOURCE / "assets/teacher.npz": "networks.packed",
     SOURCE / "assets/teacher_224.npz": "networks.packed",

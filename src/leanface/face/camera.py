@@ -9,9 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-FOCAL_PX = 1015.0
-REFERENCE_SIZE_PX = 224
-DISTANCE_DM = 10.0
+from leanface.face.geometry import DISTANCE_DM, FOCAL_PX, REFERENCE_SIZE_PX
 
 
 def rotation_from_angles(angles_rad: Float[Tensor, "batch 3"]) -> Float[Tensor, "batch 3 3"]:

@@ -3,8 +3,8 @@
 The crop is a pure scaling and shift of the photo (no rotation: the network regresses the head's) that brings
 the landmarks, by least squares, to where a render of the mean face has them.
 
-Frames: photo and crop pixels have x right, y down and pixel centres at integers; the face has x right, y up
-and z towards the camera, in decimetres.
+Frames: photo and crop pixels have x right, y down and pixel centers at integers; the face has x right, y up
+and z towards the camera, in decimeters.
 
 Source: Deng et al., "Accurate 3D Face Reconstruction with Weakly-Supervised Learning", CVPRW 2019
 (arXiv:1903.08527), and align_img in https://github.com/sicxu/Deep3DFaceRecon_pytorch.
@@ -14,12 +14,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 
 from leanface.errors import ArtifactError
-from leanface.face.camera import REFERENCE_SIZE_PX, image_from_camera
+from leanface.face.geometry import REFERENCE_SIZE_PX, project
 from leanface.photos.load import require_rgb
 
 BICUBIC_SUPPORT_PX = 2
@@ -66,8 +65,7 @@ def template_from_landmarks3d(
     points: Float[np.ndarray, "N 3"], size: int = REFERENCE_SIZE_PX
 ) -> Float[np.ndarray, "N 2"]:
     """Project points of an unposed face (dm) into a crop of `size` pixels, as the renderer does."""
-    vertices_camera = torch.tensor(points[None], dtype=torch.float64)
-    return image_from_camera(vertices_camera, size)[0, :, :2].numpy()
+    return project(np.asarray(points, np.float64), size)[:, :2]
 
 
 TEMPLATE_224: Float[np.ndarray, "5 2"] = template_from_landmarks3d(MEAN_FACE_LANDMARKS_DM)
@@ -85,7 +83,7 @@ def align(
     Args:
         image: RGB photo; it is not changed.
         landmarks: where `template`'s points are in the photo (pixels).
-        template: where they shall be, in pixels of a crop of 224 (other sizes scale with it).
+        template: where they should be, in pixels of a crop of 224 (other sizes scale with it).
         size: side of the crop in pixels.
 
     Returns:
@@ -97,6 +95,16 @@ def align(
         ArtifactError: the landmarks are not those of an upright face in this photo.
     """
     require_rgb(image)
+    return cut_out(image, landmarks, template, size)
+
+
+def cut_out(
+    image: UInt8[np.ndarray, "H W 3"],
+    landmarks: Float[np.ndarray, "5 2"],
+    template: Float[np.ndarray, "5 2"],
+    size: int,
+) -> tuple[UInt8[np.ndarray, "size size 3"], Alignment]:
+    """As `align`, of a photo that was checked before."""
     alignment = fit(landmarks, template, size)
     height, width = image.shape[:2]
     reach = max(height, width)
@@ -122,8 +130,8 @@ def fit(
     if size < 1:
         raise ValueError(f"the crop's size must be at least 1 pixel, got {size}")
     target = (template + 0.5) * (size / REFERENCE_SIZE_PX) - 0.5
-    source_centre, target_centre = landmarks.mean(axis=0), target.mean(axis=0)
-    source, target = landmarks - source_centre, target - target_centre
+    source_center, target_center = landmarks.mean(axis=0), target.mean(axis=0)
+    source, target = landmarks - source_center, target - target_center
     if not _looks_like(source, target):
         raise ArtifactError(
             f"the landmarks {np.round(landmarks, 1).tolist()} are not those of an upright face. Give "
@@ -131,22 +139,26 @@ def fit(
             "and turn the photo upright."
         )
     scale = float((source * target).sum() / (source**2).sum())
-    tx, ty = target_centre - scale * source_centre
+    tx, ty = target_center - scale * source_center
     return Alignment(scale, float(tx), float(ty), size)
 
 
-def to_input(image: UInt8[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "3 H W"]:
-    """A crop as every network here takes it: RGB planes in [0, 1], no mean or deviation taken out.
+def to_input(crops: UInt8[np.ndarray, "*batch H W 3"]) -> Float32[np.ndarray, "*batch 3 H W"]:
+    """Turn crops into what every network here takes: RGB planes in [0, 1], no mean or deviation taken out.
+
+    This is the only place where bytes become numbers, in training and in use.
 
     Raises:
-        ValueError: the image is not uint8 (H, W, 3).
+        ValueError: the crops are not uint8 (..., H, W, 3).
     """
-    require_rgb(image)
-    return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32) / np.float32(255)
+    if crops.dtype != np.uint8 or crops.ndim < 3 or crops.shape[-1] != 3:
+        raise ValueError(f"expected crops as uint8 (..., H, W, 3), got {crops.dtype} {crops.shape}")
+    planes = np.ascontiguousarray(np.moveaxis(crops, -1, -3), dtype=np.float32)
+    return np.divide(planes, np.float32(255), out=planes)
 
 
 def _looks_like(source: Float[np.ndarray, "5 2"], target: Float[np.ndarray, "5 2"]) -> bool:
-    """Whether centred landmarks can be a turned head's: neither in one line nor reversed."""
+    """Tell whether centered landmarks can be a turned head's: neither in one line nor reversed."""
     if not np.isfinite(source).all():
         return False
     affine, *_ = np.linalg.lstsq(target, source)

@@ -5,8 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from leanface.face.camera import REFERENCE_SIZE_PX
-from leanface.photos.alignment import TEMPLATE_224, Alignment, align
+from leanface.errors import ArtifactError
+from leanface.face.geometry import REFERENCE_SIZE_PX
+from leanface.photos.alignment import TEMPLATE_224, Alignment, cut_out
 from leanface.photos.detector import FaceDetection, FaceDetector
 
 
@@ -28,13 +29,23 @@ def crop_faces(
 ) -> list[FaceCrop]:
     """Cut out the largest face of an RGB photo, or with `every` all of them, the largest first.
 
+    Faces that are not upright are left out, unless there are no others.
+
     Raises:
-        ArtifactError: there is no face, only a tiny one, or one is not upright.
+        NoFaceError: there is no face, or only smaller ones than the detector looks for.
+        ArtifactError: none of them is upright.
         ValueError: the photo is not uint8 (H, W, 3).
     """
-    found = detector.detect(photo) if every else []
+    found = detector.require(photo)
     crops: list[FaceCrop] = []
-    for detection in found or [detector.largest(photo)]:
-        crop, alignment = align(photo, detection.landmarks, template, size)
-        crops.append(FaceCrop(crop, alignment, detection))
+    refusals: list[ArtifactError] = []
+    for detection in found if every else found[:1]:
+        try:
+            crop, alignment = cut_out(photo, detection.landmarks, template, size)
+        except ArtifactError as error:
+            refusals.append(error)
+        else:
+            crops.append(FaceCrop(crop, alignment, detection))
+    if not crops:
+        raise refusals[0]
     return crops

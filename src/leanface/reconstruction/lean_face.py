@@ -1,6 +1,5 @@
 """The compressed network in use: a photo in, 3D faces out."""
 
-import math
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,27 +10,21 @@ from typing import Literal, Self
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, UInt8
-from PIL import Image
 
 from leanface import paths
 from leanface.device import usable_cores
-from leanface.errors import ArtifactError
 from leanface.face.coefficients import ANGLES, COUNT, TRANSLATION, split
 from leanface.face.lighting import irradiance
 from leanface.face.photo_texture import Lighting
-from leanface.photos.alignment import Alignment, align
-from leanface.photos.crops import FaceCrop
+from leanface.photos.alignment import Alignment, align, to_input
+from leanface.photos.crops import FaceCrop, crop_faces
 from leanface.photos.detector import FaceDetection, FaceDetector
-from leanface.photos.load import require_rgb
 from leanface.reconstruction.network import Network, default_model, open_network
 from leanface.reconstruction.result import Pose, Reconstruction, project
 from leanface.reconstruction.surface import Surface
 from leanface.runtime import Runtime
 
 Faces = Literal["all", "largest"]
-
-SEARCH_PX = 1600
-"""Longer side of a photo up to which it is searched for faces at its own size."""
 
 
 class LeanFace:
@@ -98,43 +91,16 @@ class LeanFace:
         return self._network.path
 
     def detect(self, image: UInt8[np.ndarray, "H W 3"]) -> list[FaceDetection]:
-        """Every face in an RGB photo, the largest first; [] where there is none.
-
-        A photo longer than SEARCH_PX is searched at a whole fraction of its size, and at its own only if nothing is
-        found: faces count by their share of it.
+        """Find every face in an RGB photo, the largest first; [] where there is none.
 
         Raises:
             ValueError: the image is not uint8 (H, W, 3).
         """
-        require_rgb(image)
-        factor = math.ceil(max(image.shape[:2]) / SEARCH_PX)
-        if factor > 1:
-            reduced = np.asarray(Image.fromarray(image).reduce(factor))
-            if found := self._detector.detect(reduced):
-                return [_enlarged(face, factor) for face in found]
         return self._detector.detect(image)
 
     def crop(self, image: UInt8[np.ndarray, "H W 3"], faces: Faces = "all") -> list[FaceCrop]:
-        """Find faces and cut them out as the network reads them, the largest first; those that lie askew are left out.
-
-        Raises:
-            NoFaceError: there is none, or only smaller ones than `min_face_px`.
-            ArtifactError: none is upright.
-            ValueError: the image is not uint8 (H, W, 3).
-        """
-        found = self.detect(image) or [self._detector.largest(image)]
-        crops: list[FaceCrop] = []
-        refusals: list[ArtifactError] = []
-        for detection in found if faces == "all" else found[:1]:
-            try:
-                crop, alignment = self.align(image, detection)
-            except ArtifactError as error:
-                refusals.append(error)
-            else:
-                crops.append(FaceCrop(crop, alignment, detection))
-        if not crops:
-            raise refusals[0]
-        return crops
+        """Find faces and cut them out as the network reads them; see `leanface.photos.crops.crop_faces`."""
+        return crop_faces(image, self._detector, self.surface.template, self.image_size, every=faces == "all")
 
     def align(
         self, image: UInt8[np.ndarray, "H W 3"], face: FaceDetection
@@ -147,10 +113,8 @@ class LeanFace:
         """
         return align(image, face.landmarks, self.surface.template, self.image_size)
 
-    def read(
-        self, crops: UInt8[np.ndarray, "N size size 3"] | Float[np.ndarray, "N size size 3"]
-    ) -> Float32[np.ndarray, "N 257"]:
-        """The network alone: coefficients of aligned crops, uint8 or floats in [0, 1].
+    def read(self, crops: UInt8[np.ndarray, "N size size 3"]) -> Float32[np.ndarray, "N 257"]:
+        """Run the network alone: coefficients of aligned crops.
 
         Raises:
             ValueError: the crops have another shape or type.
@@ -160,22 +124,15 @@ class LeanFace:
         with self._lock:
             return self._network.runtime.run(images)
 
-    def to_input(
-        self, crops: UInt8[np.ndarray, "N size size 3"] | Float[np.ndarray, "N size size 3"]
-    ) -> Float32[np.ndarray, "N 3 size size"]:
-        """Crops as the runtime takes them; errors as for `read`."""
+    def to_input(self, crops: UInt8[np.ndarray, "N size size 3"]) -> Float32[np.ndarray, "N 3 size size"]:
+        """Turn crops into what the runtime takes; errors as for `read`."""
         size = self.image_size
-        if (
-            crops.ndim != 4
-            or crops.shape[1:] != (size, size, 3)
-            or not (crops.dtype == np.uint8 or np.issubdtype(crops.dtype, np.floating))
-        ):
+        if crops.ndim != 4 or crops.shape[1:] != (size, size, 3) or crops.dtype != np.uint8:
             raise ValueError(
-                f"expected crops as uint8, or floats in [0, 1], of shape (N, {size}, {size}, 3), got {crops.dtype} "
-                f"{crops.shape}; LeanFace.crop makes them of a photo."
+                f"expected crops as a uint8 array of shape (N, {size}, {size}, 3), got {crops.dtype} {crops.shape}; "
+                "LeanFace.crop makes them of a photo."
             )
-        planes = np.ascontiguousarray(crops.transpose(0, 3, 1, 2), dtype=np.float32)
-        return np.multiply(planes, np.float32(1 / 255), out=planes) if crops.dtype == np.uint8 else planes
+        return to_input(crops)
 
     def decode(
         self, coefficients: Float[np.ndarray, "N 257"], crops: Sequence[FaceCrop] | None = None
@@ -268,15 +225,6 @@ class LeanFace:
             surface=self.surface,
             detection=detection,
         )
-
-
-def _enlarged(face: FaceDetection, factor: int) -> FaceDetection:
-    """As found in a photo of so many times the size; pixel centres lie at integers."""
-    return FaceDetection((face.box + 0.5) * factor - 0.5, (face.landmarks + 0.5) * factor - 0.5, face.score)
-
-
-processors = usable_cores
-"""The name that `leanface.device.usable_cores` had here; deprecated."""
 
 
 def morphable_model_of(model: Path) -> Path:

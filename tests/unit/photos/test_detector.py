@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from leanface.errors import ArtifactError, ConfigError
-from leanface.photos.detector import WEIGHTS, FaceDetector
+from leanface.photos.detector import FaceDetector
+from leanface.photos.face_network import FACE_NETWORKS, FaceNetwork
 from leanface.photos.load import load_photo
 
 MIRRORED = [1, 0, 2, 4, 3]
@@ -102,17 +103,16 @@ def test_a_float_image_is_refused(detector: FaceDetector) -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "foreign"])
-def test_damaged_weights_are_refused(tmp_path: Path, damage: str) -> None:
-    path = tmp_path / "mtcnn.safetensors"
-    whole = WEIGHTS.read_bytes()
+def test_damaged_networks_are_refused(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "mtcnn_refine.onnx"
+    whole = (FACE_NETWORKS / path.name).read_bytes()
     content = {"empty": b"", "truncated": whole[: len(whole) // 2], "foreign": b"version https://git-lfs"}
     if damage in content:
         path.write_bytes(content[damage])
-    with pytest.raises(ArtifactError, match="Restore the file"):
-        FaceDetector(weights=path)
+    with pytest.raises(ArtifactError, match=r"missing or damaged.*Restore it"):
+        FaceNetwork(path)
 
 
-@pytest.mark.parametrize("options", [{"min_face_px": 3}, {"thresholds": (0.6, 0.7)}, {"thresholds": (0.6, 0.7, 2.0)}])
-def test_options_out_of_range_are_refused(options: dict[str, object]) -> None:
-    with pytest.raises(ConfigError):
-        FaceDetector(**options)  # pyright: ignore[reportArgumentType]
+def test_a_face_size_out_of_range_is_refused() -> None:
+    with pytest.raises(ConfigError, match="at least 12, got 3"):
+        FaceDetector(min_face_px=3)
