@@ -9,10 +9,7 @@ strictly, so a file from a stranger can hold wrong numbers but cannot run code.
 import contextlib
 import hashlib
 import importlib.metadata
-import os
 import platform
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -24,6 +21,7 @@ from torch import Tensor, nn
 
 from leanface.errors import ArtifactError
 from leanface.face.coefficients import LAYOUT
+from leanface.files import staged
 from leanface.networks.resnet import FaceReconstructionNet, build_network, widths_of
 
 SPEC = "spec.json"
@@ -96,27 +94,22 @@ class Spec(BaseModel):
 
 
 def save_bundle(network: nn.Module, spec: Spec, folder: Path, half: bool = False) -> None:
-    """Write a bundle; the folder appears whole or not at all.
+    """Write a bundle in place of whatever is at `folder`; it appears whole or not at all.
 
     Args:
         half: write the weights of convolutions in float16, at half the size; loading makes them float32 again.
+
+    Raises:
+        ArtifactError: the folder cannot be written.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with staged(folder, owned=True) as staging:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
         if half:
             tensors = {name: tensor.half() if tensor.ndim == 4 else tensor for name, tensor in tensors.items()}
         safetensors.torch.save_file(tensors, staging / WEIGHTS)
         spec = spec.model_copy(update={"versions": _versions()})
         (staging / SPEC).write_text(spec.model_dump_json(indent=1) + "\n")
-        (staging / WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone, as mkdtemp does
-        staging.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        (staging / WEIGHTS).chmod(staging.stat().st_mode & 0o666)  # safetensors writes for the owner alone
 
 
 def load_spec(folder: Path) -> Spec:

@@ -12,7 +12,7 @@ import yaml
 
 from leanface import paths, tracking
 from leanface.errors import ArtifactError, ConfigError, TrackingError
-from leanface.report.files import write_json
+from leanface.files import write_json
 from tools.gpu_box.pack import put, unpack
 from tools.gpu_box.record import Run
 from tools.gpu_box.steps import MANIFEST, object_id, read_steps

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from leanface import paths
 from leanface.bundle import WEIGHTS
-from leanface.data.staging import staged
 from leanface.errors import ArtifactError
+from leanface.files import staged
 from tools.gpu_box.record import RECORD, Run, load_run, save_run
 from tools.gpu_box.steps import MANIFEST, object_id
 from tools.gpu_box.weights import expand, is_bundle, shrink
@@ -91,7 +91,7 @@ def unpack(folder: Path, target: Path) -> Run:
         ArtifactError: a part is missing or damaged, or an output is not what was packed.
     """
     parts = _complete(folder)
-    with staged(target) as new, tempfile.TemporaryFile() as file:
+    with staged(target, owned=True) as new, tempfile.TemporaryFile() as file:
         for part in parts:
             file.write(part.read_bytes())
         file.seek(0)
@@ -135,7 +135,7 @@ def put(source: Path, target: Path) -> None:
     """Copy a file or folder in place of what is at `target`."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
-        with staged(target) as new:
+        with staged(target, owned=True) as new:
             shutil.copytree(source, new, dirs_exist_ok=True)
     else:
         shutil.copy(source, target)

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from leanface import paths
 from leanface.errors import ArtifactError
-from leanface.report.files import write_text
+from leanface.files import atomic_write
 from tools.gpu_box.steps import Step, object_id
 
 RECORD = paths.OFFLINE / "run.json"
@@ -59,7 +59,7 @@ def load_run(path: Path = RECORD) -> Run:
 
 
 def save_run(run: Run, path: Path = RECORD) -> None:
-    write_text(path, run.model_dump_json(indent=1) + "\n")
+    atomic_write(path, run.model_dump_json(indent=1) + "\n")
 
 
 def ids_of(paths_: tuple[Path, ...]) -> dict[str, str | None]:

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from leanface import paths
 from leanface.errors import ArtifactError
+from leanface.files import Json, atomic_write, copy_file, read_json, write_json
 from leanface.report import tables
 from leanface.report.figures import COLOURS
-from leanface.report.files import Json, copy_file, read_json, write_json, write_text
 from leanface.report.proof import ERRORS, check_goals, ratios, read_evaluations
 from leanface.report.sheet import save_figure
 from leanface.report.sources import STAGE_REPORTS
@@ -149,7 +149,7 @@ def write_results(run: Path, folder: Path, cpu: Path | None = None) -> Json:
         "variant_names": tables.VARIANT_NAMES,
         "runtime_names": tables.RUNTIME_NAMES,
     }
-    write_text(folder / "README.md", render("results.md.j2", "tools.gpu_box", **context))
+    atomic_write(folder / "README.md", render("results.md.j2", "tools.gpu_box", **context))
     write_json(folder / "benchmark.json", benchmark)
     if cpu_benchmark:
         write_json(folder / "benchmark_cpu.json", cpu_benchmark)

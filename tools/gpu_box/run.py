@@ -17,7 +17,7 @@ from leanface import paths, tracking
 from leanface.config import load_config, parse_config
 from leanface.device import describe_device
 from leanface.errors import ConfigError, LeanFaceError
-from leanface.report.files import write_json, write_text
+from leanface.files import atomic_write, write_json
 from tools.gpu_box.record import RECORD, Done, Run, begin, ids_of, load_run, same_work, save_run
 from tools.gpu_box.steps import Step, choose, read_steps
 from tools.gpu_box.weights import is_bundle, round_bundle
@@ -102,7 +102,7 @@ def resolve(config: Path, changes: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"{change!r} changes nothing; expected KEY=VALUE with a key of {config}: prune.ratio=0.3")
         section[last] = yaml.safe_load(value)
     resolved = parse_config(tree, f"{config} with {', '.join(changes)}").model_dump(mode="json")
-    write_text(
+    atomic_write(
         paths.CONFIG, "# Written by `python -m tools.gpu_box run`.\n" + yaml.safe_dump(resolved, sort_keys=False)
     )
     return resolved

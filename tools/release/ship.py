@@ -11,7 +11,7 @@ from statistics import fmean
 from leanface import paths
 from leanface.bundle import load_network, save_bundle
 from leanface.config import load_config
-from leanface.report.files import copy_file, read_json, read_text, write_json, write_text
+from leanface.files import atomic_write, copy_file, read_json, read_text, write_json
 from leanface.report.gate import require_gates
 
 SCORED = (paths.DEPLOYED, "distilled_fp16")
@@ -42,7 +42,7 @@ def ship(folder: Path = paths.ASSETS) -> None:
     card, (student, spec) = read_text(paths.MODEL_CARD), load_network(paths.DISTILLED)
     copy_file(paths.onnx_path(paths.DEPLOYED), folder / paths.PACKAGED_MODEL.name)
     save_bundle(student, spec, folder / paths.PACKAGED_STUDENT.name, half=True)
-    write_text(folder / paths.PACKAGED_CARD.name, card)
+    atomic_write(folder / paths.PACKAGED_CARD.name, card)
     write_json(folder / paths.PACKAGED_SCORES.name, scores)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from leanface import paths
 from leanface.config import load_config
+from leanface.files import read_json, write_json
 from leanface.params import merge
-from leanface.report.files import read_json, write_json
 from leanface.training.checkpoint import Unfinished
 from tools.studies.distill import DistillLab
 from tools.studies.lab import Lab

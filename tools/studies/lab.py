@@ -13,12 +13,12 @@ from leanface.config import Config
 from leanface.face.morphable_model import load_morphable_model
 from leanface.face.render import Renderer
 from leanface.face.texture import UvMap
+from leanface.files import Json
 from leanface.metrics.estimate import means
 from leanface.metrics.fidelity import render_likeness, uv_likeness
 from leanface.metrics.geometry import predict, reference_errors
 from leanface.networks.resnet import FaceReconstructionNet, widths_of
 from leanface.pruning.cost import macs_and_parameters
-from leanface.report.files import Json
 from leanface.synthesis.dataset import FaceDataset
 from leanface.training.fit import MetricLog, resolve_device
 from tools.studies.variants import Variant

@@ -17,9 +17,9 @@ import torch
 
 from leanface import bundle
 from leanface.device import describe_device
+from leanface.files import Json, write_json
 from leanface.metrics.latency import measure_latency
 from leanface.networks.resnet import FaceReconstructionNet, build_network, widths_of
-from leanface.report.files import Json, write_json
 from leanface.runtime import open_runtime
 from tools.studies.pareto import LATENCY
 from tools.studies.table import read_results

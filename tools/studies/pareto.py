@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from leanface.report.files import Json
+from leanface.files import Json
 from leanface.report.sheet import save_figure
 
 LATENCY = "latency.json"

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from leanface.errors import ArtifactError
-from leanface.report.files import Json, read_json, write_text
+from leanface.files import Json, atomic_write, read_json
 from leanface.report.sheet import save_figure
 from tools.studies.pareto import LATENCY, save_pareto
 
@@ -69,8 +69,8 @@ def save_table(results: Mapping[str, Json], folder: Path, latency: Json | None =
     writer.writerow(["variant", "start", "seed", "steps", *names])
     for name, result in results.items():
         writer.writerow([name, *_conditions(result), *(rows[name].get(metric) for metric in names)])
-    write_text(folder / "table.csv", text.getvalue())
-    write_text(folder / "table.md", _markdown(results))
+    atomic_write(folder / "table.csv", text.getvalue())
+    atomic_write(folder / "table.md", _markdown(results))
     _plot(results, folder / "curves.png")
     if _differ(results, "macs"):
         save_pareto(results, latency, folder / "pareto.png")

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from leanface.data.staging import staged
+from leanface.files import staged
 from leanface.reconstruction.pictures import overlay, preview
 from leanface.reconstruction.result import Reconstruction
 from leanface.reconstruction.sources import Picture, Source

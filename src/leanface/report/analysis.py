@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
-from leanface.report.files import Json
+from leanface.files import Json
 from leanface.report.sheet import save_figure
 
 COSTS = {

@@ -5,8 +5,8 @@ import json
 import yaml
 
 from leanface import paths
+from leanface.files import Json
 from leanface.networks.interface import METADATA_PREFIX
-from leanface.report.files import Json
 from leanface.report.sources import Sources
 
 

@@ -6,7 +6,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
-from leanface.report.files import Json
+from leanface.files import Json
 from leanface.report.sheet import save_figure
 from leanface.report.tables import RUNTIME_NAMES, VARIANT_NAMES
 

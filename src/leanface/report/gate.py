@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from leanface.errors import GateError
-from leanface.report.files import Json, read_json
+from leanface.files import Json, read_json
 
 
 def require_gates(summary: Path) -> list[str]:

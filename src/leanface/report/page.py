@@ -6,10 +6,10 @@ from typing import Any
 
 from leanface import paths
 from leanface.config import Gates
+from leanface.files import Json, atomic_write, write_json
 from leanface.report import tables
 from leanface.report.card import card
 from leanface.report.figures import save_pareto
-from leanface.report.files import Json, write_json, write_text
 from leanface.report.sheet import DIFFERENCE_GAIN
 from leanface.report.sources import PICTURES, Sources
 from leanface.report.summary import summarize
@@ -31,9 +31,9 @@ def write_report(sources: Sources, gates: Gates) -> Json:
         for sheet in ("faces", "photos", "worst", "heatmap"):
             pictures[f"{name}_{sheet}"] = paths.evaluation_dir(name) / f"{sheet}.png"
     context = _context(sources, summary)
-    write_text(paths.REPORT_HTML, render("report/template.html.j2", pictures=inlined(pictures), **context))
-    write_text(paths.REPORT_MD, render("report/template.md.j2", **context))
-    write_text(paths.MODEL_CARD, render("report/model_card.md.j2", **context))
+    atomic_write(paths.REPORT_HTML, render("report/template.html.j2", pictures=inlined(pictures), **context))
+    atomic_write(paths.REPORT_MD, render("report/template.md.j2", **context))
+    atomic_write(paths.MODEL_CARD, render("report/model_card.md.j2", **context))
     write_json(paths.SUMMARY, summary)
     return summary
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leanface import paths
-from leanface.report.files import Json, read_json
+from leanface.files import Json, read_json
 from leanface.report.summary import BASELINE, mean
 
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from leanface import paths
 from leanface.errors import ArtifactError
-from leanface.report.files import Json, read_json, read_text
+from leanface.files import Json, read_json, read_text
 
 STAGE_REPORTS = {
     "prepare": paths.PREPARE_REPORT,

@@ -6,7 +6,7 @@ from typing import Any
 from leanface import paths
 from leanface.config import Gates
 from leanface.errors import ArtifactError
-from leanface.report.files import Json
+from leanface.files import Json
 from leanface.report.sources import Sources
 
 BASELINE = "original_fp32"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from leanface import paths
-from leanface.report.files import Json
+from leanface.files import Json
 from leanface.report.sources import Sources
 from leanface.report.summary import BASELINE, BASELINE_RUNTIMES, baseline, measured
 

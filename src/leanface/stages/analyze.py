@@ -5,11 +5,11 @@ from dataclasses import asdict
 from leanface import bundle, paths
 from leanface.config import Analyze, Data
 from leanface.face.morphable_model import load_morphable_model
+from leanface.files import write_json
 from leanface.pruning.cost import layer_costs, layer_latencies_ms, macs_and_parameters
 from leanface.pruning.sensitivity import pruning_sensitivity
 from leanface.quantization.sensitivity import quantization_sensitivity
 from leanface.report.analysis import headline, save_layers, save_sensitivity
-from leanface.report.files import write_json
 from leanface.synthesis.dataset import FaceDataset
 
 WARMUP, RUNS = 3, 15

@@ -3,9 +3,9 @@
 from leanface import paths
 from leanface.config import Benchmark, Data
 from leanface.face.morphable_model import load_morphable_model
+from leanface.files import read_json, write_json
 from leanface.metrics.counters import clocks_mhz
 from leanface.photos.load import load_photo
-from leanface.report.files import read_json, write_json
 from leanface.runtime.benchmark import as_json, benchmark_end_to_end, benchmark_networks, headline, plan
 
 

@@ -5,9 +5,9 @@ import torch
 from leanface import paths
 from leanface.config import Data, Evaluate
 from leanface.face.morphable_model import load_morphable_model
+from leanface.files import write_json
 from leanface.metrics.estimate import means, summarize, undefined
 from leanface.metrics.evaluation import Judge, write_samples
-from leanface.report.files import write_json
 from leanface.report.heatmap import save_heatmaps
 from leanface.report.pictures import save_comparison, save_comparisons
 from leanface.runtime import exported_files_of, open_best, open_runtime

@@ -4,8 +4,8 @@ import json
 
 from leanface import paths
 from leanface.config import Data
-from leanface.data.staging import staged
 from leanface.face.choice import choose_morphable_model
+from leanface.files import staged
 from leanface.photos.alignment import template_from_landmarks3d
 from leanface.synthesis.contact_sheet import prepared_sheet
 from leanface.synthesis.dataset import FaceDataset
@@ -26,7 +26,7 @@ def run(*, data: Data, seed: int) -> dict[str, float]:
     metrics["skipped_count"] = float(len(manifest.get("skipped", ())))
     metrics |= {f"{name}_score": entry["score"] for name, entry in photos.items()}
     splits = {split: FaceDataset(paths.FACES / split) for split in paths.SPLITS}
-    with staged(paths.PREPARE_REPORT) as report:
+    with staged(paths.PREPARE_REPORT, owned=True) as report:
         prepared_sheet(splits, {name: paths.PHOTOS / f"{name}.png" for name in photos}, report / "contact_sheet.png")
         if data.folder is None:  # photos come without the coefficients that are plotted
             plot_distributions(splits, report / "distributions.png")

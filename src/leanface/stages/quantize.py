@@ -4,10 +4,10 @@ from leanface import bundle, paths
 from leanface.config import Distill, Machine, Quantize
 from leanface.distillation.train_on import train_on
 from leanface.face.morphable_model import load_morphable_model
+from leanface.files import write_json
 from leanface.metrics.geometry import predict, reference_errors
 from leanface.networks.sparsity import keep_zeros
 from leanface.quantization.calibrate import calibrate, quantizer_of
-from leanface.report.files import write_json
 from leanface.synthesis.dataset import FaceDataset
 from leanface.training.fit import MetricLog
 

@@ -6,9 +6,9 @@ from leanface import bundle, paths
 from leanface.config import Data, Machine, Teacher
 from leanface.face.morphable_model import load_morphable_model
 from leanface.face.render import Renderer
+from leanface.files import write_json
 from leanface.metrics import accuracy, photos
 from leanface.report.breakdown import save_breakdown
-from leanface.report.files import write_json
 from leanface.report.reconstructions import save_reconstructions, shown_faces, shown_photos
 from leanface.synthesis.dataset import FaceDataset, load_photos
 from leanface.training.fit import MetricLog

@@ -29,8 +29,8 @@ from omegaconf.errors import OmegaConfBaseException
 from leanface import paths, tracking
 from leanface.device import THREAD_VARIABLES
 from leanface.errors import ArtifactError, ConfigError
+from leanface.files import Json, read_json
 from leanface.machine_lock import MACHINE_LOCK
-from leanface.report.files import Json, read_json
 from leanface.sweep.experiments import (
     Stages,
     TrialError,

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from leanface.errors import ConfigError
-from leanface.report.files import Json, read_json, write_json
+from leanface.files import Json, read_json, write_json
 from leanface.sweep.experiments import cache_folder
 from leanface.sweep.trials import SWEEP_FILE
 

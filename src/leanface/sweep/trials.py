@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from leanface.errors import ArtifactError, ConfigError
-from leanface.report.files import read_json, write_json
+from leanface.files import read_json, write_json
 
 SWEEPS = Path("multirun")
 SWEEP_FILE = "sweep.json"

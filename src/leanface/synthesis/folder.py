@@ -11,8 +11,8 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from leanface.config import PhotoFolder
-from leanface.data.staging import staged
 from leanface.errors import ArtifactError
+from leanface.files import staged
 from leanface.paths import SPLITS
 from leanface.photos.crops import crop_faces
 from leanface.photos.detector import FaceDetector
@@ -54,7 +54,7 @@ def prepare_folder(source: PhotoFolder, size: int, template: Float[np.ndarray, "
     Raises:
         ArtifactError: there are no photos, or too few of them show a face.
     """
-    with staged(folder) as staging:
+    with staged(folder, owned=True) as staging:
         crops = staging / "crops"
         faces, skipped = _cut_out(source, size, template, crops)
         manifest: dict[str, Any] = {"source": "folder", "image_size": size, "splits": {}, "skipped": skipped}

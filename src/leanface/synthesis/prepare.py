@@ -16,12 +16,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from leanface.config import Data
-from leanface.data.staging import staged
 from leanface.errors import ArtifactError
 from leanface.face.coefficients import COUNT
 from leanface.face.landmarks import landmarks_image
 from leanface.face.morphable_model import MorphableModel
 from leanface.face.render import Renderer
+from leanface.files import staged
 from leanface.paths import SPLITS
 from leanface.photos.alignment import TEMPLATE_224
 from leanface.photos.crops import crop_faces
@@ -53,7 +53,7 @@ def prepare_faces(
     counts = dict(zip(SPLITS, (data.train_count, data.val_count, data.test_count), strict=True))
     renderer = Renderer(model, data.image_size, data.supersample)
     workers = workers or torch.get_num_threads()
-    with staged(folder) as staging, _single_threaded_operations():
+    with staged(folder, owned=True) as staging, _single_threaded_operations():
         _require_space(staging, sum(counts.values()), data.image_size)
         with tqdm(total=sum(counts.values()), desc="rendering", unit=" images") as progress:
             splits: dict[str, Any] = {}
@@ -107,7 +107,7 @@ def prepare_photos(
     """
     detector = FaceDetector()
     found: dict[str, Any] = {}
-    with staged(folder) as staging:
+    with staged(folder, owned=True) as staging:
         for name in names:
             (face,) = crop_faces(load_photo(name), detector, template, size)
             stem = Path(name).stem

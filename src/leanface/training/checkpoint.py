@@ -3,6 +3,7 @@
 import hashlib
 import math
 import os
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ class Checkpoint(Callback):
 
     def __init__(self, path: Path, mark: str, piece_seconds: float | None) -> None:
         self.path = path.with_name(f"{path.stem}-{mark}{path.suffix}")
-        self._siblings = path.parent, f"{path.stem}-*"
+        self._siblings = re.compile(rf"{re.escape(path.stem)}-[0-9a-f]{{12}}({re.escape(path.suffix)}|\.tmp)")
         self._seconds = piece_seconds
         self._start = time.monotonic()
 
@@ -62,10 +63,10 @@ class Checkpoint(Callback):
             os.replace(staging, self.path)
 
     def remove(self) -> None:
-        """The training is over: its state goes, and that of others which were given up."""
-        folder, pattern = self._siblings
-        for path in folder.glob(pattern):
-            path.unlink()
+        """Remove the state of this training, which is over, and those of others that were given up."""
+        for path in self.path.parent.glob("*"):
+            if self._siblings.fullmatch(path.name) and not path.is_dir():
+                path.unlink(missing_ok=True)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if 0 < trainer.global_step < trainer.max_steps:

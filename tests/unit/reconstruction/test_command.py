@@ -17,6 +17,7 @@ import trimesh
 from PIL import Image
 
 from leanface.cli import main
+from leanface.files import MARK
 from leanface.photos.load import load_photo
 from leanface.reconstruction.flow import threaded
 
@@ -59,7 +60,7 @@ def test_a_folder_with_bad_files_and_its_rerun(
     assert set(done) == {
         f"{name}/{file}"
         for name in ("astronaut", "grace_hopper")
-        for file in ("face_1.glb", "face_1.json", "face_1.png", "overlay.png", "reconstruction.json")
+        for file in (MARK, "face_1.glb", "face_1.json", "face_1.png", "overlay.png", "reconstruction.json")
     }
     (mesh,) = trimesh.load_scene(out / "astronaut" / "face_1.glb").geometry.values()
     assert mesh.visual.material.baseColorTexture.size == (128, 128)

@@ -10,7 +10,7 @@ from PIL import Image
 from leanface import paths
 from leanface.config import Gates
 from leanface.errors import ArtifactError
-from leanface.report.files import write_json
+from leanface.files import write_json
 from leanface.report.page import write_report
 from leanface.report.sources import PICTURES, read_sources
 from leanface.report.summary import check_gates

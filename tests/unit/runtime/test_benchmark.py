@@ -14,9 +14,9 @@ from leanface.bundle import new_spec, save_bundle
 from leanface.config import Benchmark
 from leanface.errors import ArtifactError, BackendError
 from leanface.face.morphable_model import load_morphable_model
+from leanface.files import read_json, write_json
 from leanface.networks.resnet import build_network, widths_of
 from leanface.photos.load import load_photo
-from leanface.report.files import read_json, write_json
 from leanface.runtime import ONNX_READERS, RUNTIMES, Runtime, files_of
 from leanface.runtime.base import InputSpec
 from leanface.runtime.bench import ORIGINAL, bench_file, print_rows, speedups

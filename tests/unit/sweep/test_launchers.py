@@ -13,7 +13,7 @@ import pytest
 
 from leanface import paths
 from leanface.errors import ConfigError
-from leanface.report.files import read_json, write_json
+from leanface.files import read_json, write_json
 from leanface.sweep.app import main
 from leanface.sweep.experiments import CHECKOUTS, cache_folder, clear_leftovers, read_tree
 from leanface.sweep.shared import share_record, shared_record

@@ -156,7 +156,7 @@ def test_an_interrupted_run_costs_nothing(model: MorphableModel, faces: Path, tm
     folder = tmp_path / "faces"
     first = prepare_faces(model, DATA, 1, folder)
     process = start(DATA.model_copy(update={"train_count": 100_000}), folder)
-    while not (written := list(tmp_path.glob(f".faces-*/new/train/{IMAGES}"))) or written[0].stat().st_size < 500_000:
+    while not (written := list(tmp_path.glob(f".*/new/train/{IMAGES}"))) or written[0].stat().st_size < 500_000:
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(sent)

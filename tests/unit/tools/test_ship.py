@@ -8,8 +8,8 @@ import pytest
 
 from leanface import bundle, paths
 from leanface.errors import ArtifactError, GateError
+from leanface.files import atomic_write, write_json
 from leanface.networks.resnet import FaceReconstructionNet
-from leanface.report.files import write_json, write_text
 from leanface.stages import configure
 from tools.release.ship import ship
 
@@ -25,12 +25,12 @@ def finished(project: Path, small_network: FaceReconstructionNet) -> Path:
     for name in VARIANTS:
         rows = [f"{number},{1.0 + number % 2},0.5" for number in range(101)]
         table = "\n".join(["sample,truth_vertex_mm,original_vertex_mm", *rows])
-        write_text(paths.evaluation_dir(name) / "samples.csv", table)
-    write_text(paths.MODEL_CARD, "# Model card\n")
-    write_text(paths.onnx_path(paths.DEPLOYED), "the new network")
+        atomic_write(paths.evaluation_dir(name) / "samples.csv", table)
+    atomic_write(paths.MODEL_CARD, "# Model card\n")
+    atomic_write(paths.onnx_path(paths.DEPLOYED), "the new network")
     bundle.save_bundle(small_network, bundle.new_spec(small_network, 64), paths.DISTILLED)
     assets = project / "assets"
-    write_text(assets / paths.PACKAGED_MODEL.name, "the one before")
+    atomic_write(assets / paths.PACKAGED_MODEL.name, "the one before")
     return assets
 
 

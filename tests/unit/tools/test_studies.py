@@ -16,11 +16,11 @@ from leanface import bundle, paths
 from leanface.config import Config, Quantize, load_config
 from leanface.errors import ConfigError
 from leanface.face.morphable_model import MorphableModel
+from leanface.files import read_json, write_json
 from leanface.networks.resnet import FaceReconstructionNet, widths_of
 from leanface.pruning.groups import coupled_groups
 from leanface.pruning.importance.magnitude import Magnitude
 from leanface.pruning.prune import PruneResult, prune_channels
-from leanface.report.files import read_json, write_json
 from leanface.stages import configure, quantize
 from leanface.synthesis.prepare import prepare_faces
 from tools.studies import latency, table

@@ -205,6 +205,16 @@ def test_a_training_in_pieces_ends_where_an_unbroken_one_does(
     assert int(network.backbone.bn1.num_batches_tracked) == int(unbroken.backbone.bn1.num_batches_tracked)  # type: ignore[arg-type]
 
 
+def test_only_states_of_trainings_are_removed(tmp_path: Path) -> None:
+    states = ["state-0123456789ab.ckpt", "state-0123456789ab.tmp", "state-ba9876543210.ckpt"]
+    others = ["state-abc123", "state-notes.txt", "state-0123456789ab.ckpt.bak", "teacher-0123456789ab.ckpt"]
+    for name in [*states, *others[1:]]:
+        (tmp_path / name).touch()
+    (tmp_path / others[0]).mkdir()
+    Checkpoint(tmp_path / "state.ckpt", "0123456789ab", None).remove()
+    assert {path.name for path in tmp_path.iterdir()} == set(others)
+
+
 @pytest.mark.parametrize("freeze_batch_norm", [True, False])
 def test_a_training_that_was_cut_off_ends_where_an_unbroken_one_does(
     small_network: FaceReconstructionNet, model: MorphableModel, faces: Path, tmp_path: Path, freeze_batch_norm: bool

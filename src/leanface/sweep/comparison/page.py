@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from leanface.report.files import write_text
+from leanface.files import atomic_write
 from leanface.report.tables import DASH, number, value_of
 from leanface.report.templates import render
 from leanface.sweep.comparison.figures import save_fronts, save_heatmaps
@@ -112,7 +112,7 @@ def write_page(title: str, rows: Sequence[Row], faces: Mapping[str, bytes], path
                 for row in rows},
         chosen_cells=dict(zip(COLUMNS.values(), _measures(chosen), strict=True)) if chosen else {},
     )  # fmt: skip
-    write_text(path, text)
+    atomic_write(path, text)
 
 
 def _by_speed(rows: Sequence[Row]) -> list[Row]:

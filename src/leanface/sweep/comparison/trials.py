@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from leanface import paths
-from leanface.report.files import Json
+from leanface.files import Json
 
 COSTS = {"latency_ms_p50": "Latency (ms, p50)", "size_mb": "ONNX file (MB)", "macs": "MACs (million)"}
 """What a smaller error is paid with."""

@@ -1,0 +1,390 @@
+"""What docs/files.md promises of writing: whole or not at all, and never over anything that LeanFace did not make."""
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from leanface import files
+from leanface.errors import ArtifactError
+from leanface.files import MARK, atomic_write, copy_file, is_intact, marked_files, read_json, staged, staged_file
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Every file below a folder with its content, hidden ones too, but for marks; links by where they lead."""
+    return {
+        path.relative_to(folder).as_posix(): f"-> {path.readlink()}" if path.is_symlink() else path.read_text()
+        for path in sorted(folder.rglob("*"))
+        if (path.is_symlink() or path.is_file()) and path.name != MARK
+    }
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def put(folder: Path, **contents: str) -> None:
+    with staged(folder) as new:
+        for name, content in contents.items():
+            (new / name).write_text(content)
+
+
+@contextmanager
+def umask(mask: int) -> Generator[None]:
+    old = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(old)
+
+
+class Stop(Exception):
+    pass
+
+
+@contextmanager
+def failing() -> Generator[None]:
+    """The block ends with an error, which goes through everything within it."""
+    with pytest.raises(Stop):
+        yield
+
+
+def killed(code: str, folder: Path) -> None:
+    """Run code in a process that kills itself with `die()`."""
+    start = (
+        "import os, signal\nfrom pathlib import Path\nfrom leanface import files\n"
+        "def die(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", start + code], cwd=folder, check=False)
+    assert ended.returncode == -9
+
+
+def test_a_file_is_written_with_its_folders(tmp_path: Path) -> None:
+    atomic_write(tmp_path / "a/b/text", "grüße\n")
+    atomic_write(tmp_path / "a/b/bytes", b"\0\xff")
+    assert (tmp_path / "a/b/text").read_bytes() == "grüße\n".encode()
+    assert (tmp_path / "a/b/bytes").read_bytes() == b"\0\xff"
+    assert names(tmp_path / "a/b") == ["bytes", "text"]
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    atomic_write(tmp_path / "file", "old")
+    with failing(), staged_file(tmp_path / "file") as staging:
+        staging.write_text("half")
+        raise Stop
+    assert tree(tmp_path) == {"file": "old"}
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_a_file_behind_a_link_is_replaced_and_never_written_into(tmp_path: Path, link: object) -> None:
+    cached, path = tmp_path / "cached", tmp_path / "path"
+    for write in (
+        lambda: atomic_write(path, "new"),
+        lambda: copy_file(tmp_path / "source", path),
+        lambda: put_into(path),
+    ):
+        cached.write_text("cached")
+        (tmp_path / "source").write_text("new")
+        path.unlink(missing_ok=True)
+        assert callable(link)
+        link(cached, path)
+        write()
+        assert (cached.read_text(), path.read_text(), path.is_symlink()) == ("cached", "new", False)
+
+
+def put_into(path: Path) -> None:
+    with staged_file(path) as staging:
+        staging.write_text("new")
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_the_umask_decides_who_may_read(tmp_path: Path, mask: int) -> None:
+    with umask(mask):
+        atomic_write(tmp_path / "file", "")
+        with staged_file(tmp_path / "private") as staging:
+            staging.touch(0o600)
+        put(tmp_path / "folder", file="")
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes.pop("folder") == 0o777 & ~mask
+    assert set(modes.values()) == {0o666 & ~mask}
+
+
+def test_threads_that_write_the_same_do_not_disturb_each_other(tmp_path: Path) -> None:
+    def write(number: int) -> None:
+        atomic_write(tmp_path / "file", str(number))
+        put(tmp_path / "folder", a=str(number), b=str(number))
+        with staged(tmp_path / "owned", owned=True) as new:
+            (new / "a").write_text(str(number))
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(write, range(60)))
+    assert names(tmp_path) == ["file", "folder", "owned"]
+    assert tree(tmp_path / "folder").keys() == {"a", "b"}
+    assert len(set(tree(tmp_path / "folder").values())) == 1
+    assert is_intact(tmp_path / "folder")
+
+
+def test_a_name_that_begins_like_another_does_not_disturb_it(tmp_path: Path) -> None:
+    with staged(tmp_path / "a-8") as one:
+        (one / "x").write_text("1")
+        put(tmp_path / "a", y="2")
+        (one / "z").write_text("3")
+    assert tree(tmp_path) == {"a/y": "2", "a-8/x": "1", "a-8/z": "3"}
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "ü" * 127, "a[1]", "best**", " ", "-", "a\nb", ".hidden"])
+def test_any_name_can_be_written(tmp_path: Path, name: str) -> None:
+    atomic_write(tmp_path / "files" / name, "text")
+    put(tmp_path / "folders" / name, x="1")
+    assert tree(tmp_path) == {f"files/{name}": "text", f"folders/{name}/x": "1"}
+
+
+@pytest.mark.parametrize("owned", [False, True])
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path, owned: bool) -> None:
+    folder = tmp_path / "new" / "folder"
+    with failing(), staged(folder, owned=owned) as new:
+        (new / "half").write_text("x")
+        raise Stop
+    assert names(tmp_path / "new") == []
+    with staged(folder, owned=owned) as new:
+        (new / "whole").write_text("x")
+        assert not folder.exists()
+    assert tree(folder) == {"whole": "x"}
+    assert is_intact(folder) is not owned
+
+
+@pytest.mark.parametrize("owned", [False, True])
+def test_a_failure_leaves_the_old_folder(tmp_path: Path, owned: bool) -> None:
+    with staged(tmp_path / "folder", owned=owned) as new:
+        (new / "file").write_text("old")
+    with failing(), staged(tmp_path / "folder", owned=owned) as new:
+        (new / "file").write_text("new")
+        raise Stop
+    assert tree(tmp_path) == {"folder/file": "old"}
+    assert names(tmp_path) == ["folder"]
+
+
+def test_an_owned_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/old").touch()
+    with staged(tmp_path / "folder", owned=True) as new:
+        (new / "new").touch()
+    assert names(tmp_path / "folder") == ["new"]
+
+
+def test_what_leanface_did_not_make_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "album").mkdir()
+    (tmp_path / "album/1.jpg").write_text("mine")
+    (tmp_path / "link").symlink_to("album")
+    (tmp_path / "broken").symlink_to("nowhere")
+    before = tree(tmp_path)
+    for name in ("file", "album", "link", "broken"):
+        started = False
+        with pytest.raises(ArtifactError, match="LeanFace did not make"), staged(tmp_path / name):
+            started = True
+        assert not started, "it is refused before the work, not after it"
+    assert tree(tmp_path) == before
+
+
+def test_what_is_put_there_during_the_work_is_left_alone(tmp_path: Path) -> None:
+    def work() -> None:
+        with staged(tmp_path / "anna") as new:
+            (new / "face").touch()
+            (tmp_path / "anna").mkdir()
+            (tmp_path / "anna/mine").write_text("mine")
+
+    with pytest.raises(ArtifactError, match="did not make"):
+        work()
+    assert tree(tmp_path) == {"anna/mine": "mine"}
+
+
+def test_a_marked_folder_takes_new_files_and_loses_those_that_were_not_written_again(tmp_path: Path) -> None:
+    put(tmp_path / "anna", face_1="a", face_2="b")
+    (tmp_path / "anna/notes.txt").write_text("mine")
+    inode = (tmp_path / "anna").stat().st_ino
+    put(tmp_path / "anna", face_1="c", overlay="d")
+    assert tree(tmp_path / "anna") == {"face_1": "c", "notes.txt": "mine", "overlay": "d"}
+    assert marked_files(tmp_path / "anna") == {"face_1": 1, "overlay": 1}
+    assert (tmp_path / "anna").stat().st_ino == inode, "what has it open, or mounted, must see the new files"
+
+
+def test_a_file_of_the_users_in_a_marked_folder_is_neither_replaced_nor_removed(tmp_path: Path) -> None:
+    put(tmp_path / "anna", face_1="a", face_2="b")
+    (tmp_path / "anna/face_3").write_text("mine")
+    with pytest.raises(ArtifactError, match="face_3 is not LeanFace's"):
+        put(tmp_path / "anna", face_1="c", face_3="d")
+    assert tree(tmp_path / "anna") == {"face_1": "a", "face_2": "b", "face_3": "mine"}
+    (tmp_path / "anna/face_2").write_text("painted over by hand")
+    put(tmp_path / "anna", face_1="c")
+    assert tree(tmp_path / "anna") == {"face_1": "c", "face_2": "painted over by hand", "face_3": "mine"}
+
+
+def test_an_empty_folder_is_filled_and_stays_the_same_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "mount"
+    folder.mkdir(mode=0o750)
+    (folder / ".DS_Store").write_text("")
+    before = folder.stat()
+    monkeypatch.chdir(folder)
+    for content in ("1", "2"):
+        with staged(Path()) as new:
+            (new / "sub").mkdir()
+            (new / "sub/file").write_text(content)
+        assert tree(folder) == {".DS_Store": "", "sub/file": content}
+    assert (folder.stat().st_ino, folder.stat().st_mode) == (before.st_ino, before.st_mode)
+    assert names(tmp_path) == ["mount"]
+
+
+def test_folders_that_lose_their_last_file_go(tmp_path: Path) -> None:
+    for name in ("a/b/1", "c/2"):
+        with staged(tmp_path / "folder") as new:
+            (new / name).parent.mkdir(parents=True)
+            (new / name).touch()
+    assert [path.name for path in (tmp_path / "folder").iterdir() if path.name != MARK] == ["c"]
+
+
+def test_a_mark_from_elsewhere_cannot_make_other_files_go(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/mine").write_text("x")
+    put(tmp_path / "folder", a="1")
+    (tmp_path / "folder/link").symlink_to(tmp_path / "outside")
+    names = ["../outside/mine", str(tmp_path / "outside/mine"), "link/mine", "link", ""]
+    (tmp_path / "folder" / MARK).write_text(json.dumps({"finished": True, "files": dict.fromkeys(names, 1)}))
+    put(tmp_path / "folder", b="2")
+    assert tree(tmp_path / "outside") == {"mine": "x"}
+    assert (tmp_path / "folder/link").is_symlink()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": 3}'])
+def test_a_mark_that_is_none_protects_the_folder(tmp_path: Path, text: str) -> None:
+    put(tmp_path / "folder", a="1")
+    (tmp_path / "folder" / MARK).write_text(text)
+    assert not is_intact(tmp_path / "folder")
+    with pytest.raises(ArtifactError, match="did not make"):
+        put(tmp_path / "folder", a="2")
+
+
+def test_intact_is_a_finished_folder_with_every_file_in_its_size(tmp_path: Path) -> None:
+    folder = tmp_path / "anna"
+    assert not is_intact(folder)
+    for damage in (Path.unlink, lambda path: path.write_text("")):
+        put(folder, face_1="abc", face_2="")
+        assert is_intact(folder)
+        damage(folder / "face_1")
+        assert not is_intact(folder)
+
+
+def test_the_next_writer_clears_what_a_killed_one_left(tmp_path: Path) -> None:
+    for number, call in enumerate(("files.staged", "files.staged_file")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        killed(f"with {call}(Path('result')) as new:\n    die()", folder)
+        assert [name for name in names(folder) if name.startswith(".leanface-unfinished-")]
+        atomic_write(folder / "other", "")
+        assert names(folder) == ["other"]
+
+
+def test_a_kill_between_the_two_moves_of_a_swap_loses_nothing(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/weights").write_text("old")
+    killed(
+        "replace = os.replace\n"
+        "os.replace = lambda *names: (replace(*names), die())\n"
+        "with files.staged(Path('model'), owned=True) as new: (new / 'weights').write_text('new')",
+        tmp_path,
+    )
+    assert not (tmp_path / "model").exists()
+    atomic_write(tmp_path / "other", "")
+    assert tree(tmp_path) == {"model/weights": "old", "other": ""}
+
+
+def test_a_kill_in_the_middle_of_a_refill_is_seen_and_mended(tmp_path: Path) -> None:
+    put(tmp_path / "anna", a="1", b="1")
+    killed(
+        "replace, moves = os.replace, []\n"
+        "os.replace = lambda *names: (replace(*names), moves.append(0), die() if len(moves) == 2 else None)\n"
+        "with files.staged(Path('anna')) as new:\n    for name in 'ac': (new / name).write_text('2')",
+        tmp_path,
+    )
+    assert not is_intact(tmp_path / "anna")
+    put(tmp_path / "anna", a="3")
+    assert tree(tmp_path) == {"anna/a": "3"}
+    assert is_intact(tmp_path / "anna")
+
+
+def test_only_leftovers_of_its_own_are_cleared(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/mine").write_text("x")
+    (tmp_path / ".leanface-unfinished-linkxxxx").symlink_to("elsewhere")
+    (tmp_path / ".leanface-unfinished-filexxxx").write_text("mine")
+    for name in (".venv-3.12", ".leanface-unfinished-backup of mine", ".leanface-notes", ".a-abcdefgh", ".a"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine").write_text("x")
+    before = tree(tmp_path)
+    put(tmp_path / "a", x="1")
+    put(tmp_path / "venv", x="1")
+    assert tree(tmp_path) == before | {"a/x": "1", "venv/x": "1"}
+
+
+def test_what_another_process_is_writing_is_no_leftover(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom leanface.files import staged\n"
+        "with staged(Path('slow')) as new:\n    print(flush=True)\n    sys.stdin.read()\n"
+        "    (new / 'x').write_text('1')"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        atomic_write(tmp_path / "other", "")
+        other.communicate()
+    assert other.returncode == 0
+    assert tree(tmp_path) == {"other": "", "slow/x": "1"}
+
+
+def test_errors_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ArtifactError, match="A file is where a folder must be"):
+        atomic_write(tmp_path / "file/x", "")
+    with pytest.raises(ArtifactError, match=r"name is too long.*shorter"):
+        atomic_write(tmp_path / ("n" * 256), "")
+    with pytest.raises(ArtifactError, match="disk is full; make room"), staged(tmp_path / "new"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(ArtifactError, match="cannot write"):
+        files.require_writable(tmp_path / "file")
+    with pytest.raises(ArtifactError, match=r"is missing: run `dvc repro`"):
+        copy_file(tmp_path / "absent", tmp_path / "copy")
+    with pytest.raises(FileNotFoundError), staged(tmp_path / "new"):  # of something else than what is written
+        Path("/nowhere").read_text()
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_folder_that_is_read_only_is_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o555)
+    code = (
+        "from pathlib import Path\nfrom leanface import files\nfrom leanface.errors import ArtifactError\n"
+        "try: files.require_writable(Path('closed'))\nexcept ArtifactError as error: print(error)"
+    )
+    # Root may write anywhere unless this capability is taken from it.
+    unprivileged = ["setpriv", "--bounding-set=-dac_override"] if os.geteuid() == 0 else []
+    if unprivileged and shutil.which("setpriv") is None:
+        pytest.skip("root, and no setpriv")
+    command = [*unprivileged, sys.executable, "-c", code]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert "Choose a folder that you may write to" in said
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\xff"])
+def test_json_that_is_none_is_said_to_be(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ArtifactError, match="rebuild it with `dvc repro`"):
+        read_json(tmp_path / "x.json")
