@@ -1,5 +1,7 @@
 """LeanFace's errors: each says what happened, what was expected, and how to fix it."""
 
+import re
+
 
 class LeanFaceError(Exception):
     """Base of every error that LeanFace raises on purpose; the command line prints it without a traceback."""
@@ -41,3 +43,17 @@ class TrackingError(LeanFaceError):
 
 class BackendError(LeanFaceError):
     """A runtime cannot run here, or was given the wrong name, dtype or shape."""
+
+
+def reason(error: BaseException) -> str:
+    """Say in a line what went wrong: a LeanFaceError's own words, else the error's type and its first line.
+
+    Addresses of objects are left out: they mean nothing to a reader, and should not leave the machine.
+    """
+    if isinstance(error, LeanFaceError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "there is not enough memory"
+    words = re.sub(r"(?: at)? 0x[0-9a-fA-F]+", "", str(error).strip())
+    first = words.splitlines()[0] if words else ""
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__

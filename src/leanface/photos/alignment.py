@@ -19,7 +19,7 @@ from PIL import Image
 
 from leanface.errors import ArtifactError
 from leanface.face.geometry import REFERENCE_SIZE_PX, project
-from leanface.photos.load import require_rgb
+from leanface.photos.pixels import require_rgb
 
 BICUBIC_SUPPORT_PX = 2
 

@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from leanface.errors import ConfigError, NoFaceError
-from leanface.photos.load import require_rgb
 from leanface.photos.mtcnn import PROPOSAL_PX, Mtcnn
+from leanface.photos.pixels import require_rgb
 
 LOWER = "Smaller ones are looked for with a lower min_face_px (`leanface reconstruct --min-face`)."
 

@@ -19,6 +19,7 @@ from leanface.metrics.latency import Timing, measure_latency
 from leanface.photos.load import load_photo
 from leanface.reconstruction.lean_face import LeanFace
 from leanface.reconstruction.pictures import overlay, preview
+from leanface.runtime.batches import run_in_batches
 
 PHOTO = "grace_hopper"
 NETWORK = "network"
@@ -74,7 +75,7 @@ def bench_end_to_end(
 
         calls: dict[tuple[str, str], Callable[[], object]] = {
             ("crop", "pixels to input"): lambda: lean_face.to_input(pixels),
-            ("crop", NETWORK): lambda: lean_face.runtime.run(images),
+            ("crop", NETWORK): lambda: run_in_batches(lean_face.runtime, images),
             ("crop", "vertices"): lambda: decoder.vertices(coefficients),
             ("crop", "pose"): lambda: decoder.camera(face.vertices, face.pose.rotation, coefficients),
             ("crop", "normals"): lambda: decoder.normals(face.vertices),

@@ -1,14 +1,16 @@
 """Many pictures: reading, the network and writing at the same time, in flat memory, each failure on its own.
 
 Pictures are decoded and searched for faces by some threads, read by the network in batches in the caller's thread, and
-decoded, textured and written by other threads. Each step takes only so many pictures ahead of the next, so that the
-slowest sets the pace and memory does not grow.
+decoded, textured and written by other threads. Each step takes only so many pictures, and pixels, ahead of the next, so
+that the slowest sets the pace and memory does not grow.
+
+Whatever goes wrong with one picture, expected or not, becomes that picture's outcome; all others are done.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -16,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from leanface.device import usable_cores
-from leanface.errors import LeanFaceError
+from leanface.errors import LeanFaceError, reason
 from leanface.photos.crops import FaceCrop
 from leanface.reconstruction.lean_face import LeanFace
 from leanface.reconstruction.outputs import Settings, is_done, write
@@ -25,6 +27,11 @@ from leanface.reconstruction.sources import Picture, Source, pictures
 
 BATCH_PICTURES = 8
 """How many pictures' faces go through the network at once; a camera's one by one."""
+
+PIXELS_PER_WORKER = 2**25
+"""How many pixels of photos a step holds at once for each of its threads; a larger photo is alone in it."""
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -48,6 +55,13 @@ class _Found(NamedTuple):
     error: str | None = None
     done: bool = False
 
+    @property
+    def pixels(self) -> int:
+        """How many are held, or will be as soon as the picture is loaded."""
+        if self.done or self.error is not None:
+            return 0
+        return self.picture.pixels if self.photo is None else self.photo.shape[0] * self.photo.shape[1]
+
 
 class _Read(NamedTuple):
     found: _Found
@@ -68,10 +82,13 @@ def reconstruct_all(
     """Reconstruct everything into folders named after the pictures, in order; one outcome for each.
 
     Args:
-        every: take each so manieth frame of a video; `limit` so many frames at most.
+        every: keep every Nth frame of a video, at most `limit` of them.
         redo: also what an earlier run has finished with the same settings. Frames are always done again: they are
             smoothed over time.
     """
+    workers = usable_cores()
+    pixels = workers * PIXELS_PER_WORKER
+    smoothers: dict[Source, Smoother] = {}
     for live, group in _grouped(sources):
         shots = (
             shot
@@ -79,30 +96,51 @@ def reconstruct_all(
             for shot in _pictures(source, folder, settings, redo=redo, every=every, limit=limit)
         )
         batch = 1 if live else BATCH_PICTURES
-        workers = usable_cores()
         room = 1 if live else workers + batch
-        found = threaded(lambda shot: _find(lean_face, shot, settings), shots, workers, room)
-        answers = _read(lean_face, found, batch)
-        yield from threaded(lambda read: _write(lean_face, read, folder, settings), answers, workers, 2 * workers)
+        found = threaded(
+            lambda shot: _find(lean_face, shot, settings), shots, workers, room, lambda shot: shot.pixels / pixels
+        )
+        answers = (read for shots in _batched(found, batch, pixels) for read in _read(lean_face, shots, smoothers))
+        yield from threaded(
+            lambda read: _write(lean_face, read, folder, settings),
+            answers,
+            workers,
+            2 * workers,
+            lambda read: read.found.pixels / pixels,
+        )
 
 
-def threaded(work: Callable[[T], R], items: Iterable[T], workers: int, room: int) -> Iterator[R]:
-    """`map` by threads, in order; at most `room` items are taken ahead of what has been returned.
+def threaded(
+    work: Callable[[T], R],
+    items: Iterable[T],
+    workers: int,
+    room: int,
+    share: Callable[[T], float] = lambda _: 0.0,
+) -> Iterator[R]:
+    """`map` by threads, in order, a bounded number of items ahead of what has been returned.
+
+    Args:
+        room: how many items are taken ahead at most.
+        share: of the memory for all items ahead that one takes; one that takes more than there is waits for all others.
 
     Raises:
         Exception: of the first item that fails; those that have not begun are dropped.
     """
     with ThreadPoolExecutor(workers) as threads:
-        pending: deque[Future[R]] = deque()
+        pending: deque[tuple[Future[R], float]] = deque()
         try:
             for item in items:
-                pending.append(threads.submit(work, item))
+                own = share(item)
+                while pending and sum(other for _, other in pending) + own > 1:
+                    yield pending.popleft()[0].result()
+                pending.append((threads.submit(work, item), own))
+                del item
                 if len(pending) >= room:
-                    yield pending.popleft().result()
+                    yield pending.popleft()[0].result()
             while pending:
-                yield pending.popleft().result()
+                yield pending.popleft()[0].result()
         finally:
-            for future in pending:
+            for future, _ in pending:
                 future.cancel()
 
 
@@ -121,19 +159,26 @@ def _grouped(sources: Iterable[Source]) -> Iterator[tuple[bool, list[Source]]]:
 def _pictures(
     source: Source, folder: Path, settings: Settings, *, redo: bool, every: int, limit: int | None
 ) -> Iterator[_Found]:
-    if source.kind == "photo" and not redo and is_done(folder / source.name, source, settings):
-        (picture,) = pictures(source)
-        yield _Found(picture, done=True)
-        return
     try:
+        if source.kind == "photo" and not redo and is_done(folder / source.name, source, settings):
+            (picture,) = pictures(source)
+            yield _Found(picture, done=True)
+            return
         for picture in pictures(source, every, limit):
             yield _Found(picture)
-    except LeanFaceError as error:
-        yield _Found(Picture(source, source.name, _nothing), error=str(error))
+    except Exception as error:
+        yield _Found(Picture(source, source.name, _nothing), error=_told(source.name, error))
 
 
 def _nothing() -> UInt8[np.ndarray, "H W 3"]:
     return np.empty((0, 0, 3), np.uint8)
+
+
+def _told(name: str, error: Exception) -> str:
+    """Why a picture is left out; how an unexpected error came about goes to the log."""
+    if not isinstance(error, LeanFaceError):
+        logger.debug("%s failed unexpectedly", name, exc_info=error)
+    return reason(error)
 
 
 def _find(lean_face: LeanFace, shot: _Found, settings: Settings) -> _Found:
@@ -142,24 +187,52 @@ def _find(lean_face: LeanFace, shot: _Found, settings: Settings) -> _Found:
     try:
         photo = shot.picture.load()
         return shot._replace(photo=photo, crops=lean_face.crop(photo, settings.faces))
-    except LeanFaceError as error:
-        return shot._replace(error=str(error))
+    except Exception as error:
+        return shot._replace(error=_told(shot.picture.name, error))
 
 
-def _read(lean_face: LeanFace, found: Iterator[_Found], batch: int) -> Iterator[_Read]:
-    smoothers: dict[Source, Smoother] = {}
-    while group := list(islice(found, batch)):
-        crops = [crop.crop for shot in group for crop in shot.crops]
+def _batched(found: Iterable[_Found], batch: int, pixels: int) -> Iterator[list[_Found]]:
+    """Groups of up to `batch` pictures and, with more than one, `pixels` pixels."""
+    group: list[_Found] = []
+    for shot in found:
+        group.append(shot)
+        if len(group) == batch or sum(member.pixels for member in group) > pixels:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _read(lean_face: LeanFace, shots: Sequence[_Found], smoothers: dict[Source, Smoother]) -> Iterator[_Read]:
+    """The network on all faces of some pictures at once, and where that fails, picture by picture."""
+    crops = [crop.crop for shot in shots for crop in shot.crops]
+    try:
         coefficients = lean_face.read(np.stack(crops)) if crops else np.empty((0, 257), np.float32)
-        start = 0
-        for shot in group:
-            own = coefficients[start : start + len(shot.crops)]
-            start += len(shot.crops)
-            framed = shot.crops
-            if shot.picture.seconds is not None:
-                smoother = smoothers.setdefault(shot.picture.source, Smoother())
+    except Exception as error:
+        if len(shots) > 1:
+            for shot in shots:
+                yield from _read(lean_face, [shot], smoothers)
+            return
+        yield _failed(shots[0], error)
+        return
+    start = 0
+    for shot in shots:
+        own = coefficients[start : start + len(shot.crops)]
+        start += len(shot.crops)
+        framed = shot.crops
+        if shot.picture.seconds is not None:
+            smoother = smoothers.setdefault(shot.picture.source, Smoother())
+            try:
                 framed, own = smoother(framed, own, shot.picture.seconds)
-            yield _Read(shot, framed, own)
+            except Exception as error:
+                yield _failed(shot, error)
+                continue
+        yield _Read(shot, framed, own)
+
+
+def _failed(shot: _Found, error: Exception) -> _Read:
+    found = shot._replace(photo=None, error=_told(shot.picture.name, error))
+    return _Read(found, (), np.empty((0, 257), np.float32))
 
 
 def _write(lean_face: LeanFace, read: _Read, folder: Path, settings: Settings) -> Outcome:
@@ -172,6 +245,6 @@ def _write(lean_face: LeanFace, read: _Read, folder: Path, settings: Settings) -
             textured = lean_face.textured
             faces = [textured(face, found.photo, settings.texture_px, delight=settings.delight) for face in faces]
         write(folder / picture.name, picture, found.photo, faces, settings)
-    except LeanFaceError as error:
-        return Outcome(picture.name, 0, str(error))
+    except Exception as error:
+        return Outcome(picture.name, 0, _told(picture.name, error))
     return Outcome(picture.name, len(faces))

@@ -23,6 +23,7 @@ from leanface.reconstruction.network import Network, default_model, open_network
 from leanface.reconstruction.result import Pose, Reconstruction, project
 from leanface.reconstruction.surface import Surface
 from leanface.runtime import Runtime
+from leanface.runtime.batches import run_in_batches
 
 Faces = Literal["all", "largest"]
 
@@ -122,7 +123,7 @@ class LeanFace:
         """
         images = self.to_input(crops)
         with self._lock:
-            return self._network.runtime.run(images)
+            return run_in_batches(self._network.runtime, images)
 
     def to_input(self, crops: UInt8[np.ndarray, "N size size 3"]) -> Float32[np.ndarray, "N 3 size size"]:
         """Turn crops into what the runtime takes; errors as for `read`."""

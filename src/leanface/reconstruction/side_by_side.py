@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 
 from leanface import paths
 from leanface.bundle import SPEC, new_spec, save_bundle
-from leanface.errors import ArtifactError, LeanFaceError
+from leanface.errors import ArtifactError, reason
 from leanface.face.render import Renderer
 from leanface.metrics.geometry import MM_PER_DM
 from leanface.metrics.latency import Timing, measure_latency
@@ -27,6 +27,7 @@ from leanface.reconstruction.lean_face import Faces, LeanFace
 from leanface.reconstruction.result import Reconstruction
 from leanface.reconstruction.sources import Source, pictures
 from leanface.report.pictures import BACKING, FaceRow, save_face_sheet
+from leanface.runtime.batches import run_in_batches
 
 ORIGINAL = "original"
 PICTURE_PX = 224
@@ -84,7 +85,7 @@ def compare_all(
     """Write NAME.png for each photo, a row per face, and comparison.json; frames of videos count as photos.
 
     Args:
-        every: take each so manieth frame of a video; `limit` so many frames at most.
+        every: keep every Nth frame of a video, at most `limit` of them.
 
     Raises:
         ArtifactError: no picture could be read, or a file cannot be written.
@@ -96,8 +97,8 @@ def compare_all(
         try:
             photo = picture.load()
             pairs = read_both(original, compressed, photo)
-        except LeanFaceError as error:
-            logger.warning("left out %s: %s", picture.name, error)
+        except Exception as error:  # concerns this picture alone, whatever it is
+            logger.warning("left out %s: %s", picture.name, reason(error))
             failed.append(picture.name)
             continue
         timings = timings or network_times(original, compressed, photo)
@@ -160,8 +161,8 @@ def network_times(original: LeanFace, compressed: LeanFace, photo: UInt8[np.ndar
     inputs = {"original": original.to_input(crops["original"][0].crop[None])}
     inputs["compressed"] = compressed.to_input(crops["compressed"][0].crop[None])
     calls = {
-        "original": lambda: original.runtime.run(inputs["original"]),
-        "compressed": lambda: compressed.runtime.run(inputs["compressed"]),
+        "original": lambda: run_in_batches(original.runtime, inputs["original"]),
+        "compressed": lambda: run_in_batches(compressed.runtime, inputs["compressed"]),
     }
     return measure_latency(
         calls,

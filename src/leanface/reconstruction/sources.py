@@ -7,20 +7,18 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NoReturn
 
 import numpy as np
 from jaxtyping import UInt8
 
-from leanface.errors import ArtifactError, BackendError
-from leanface.photos.load import PACKAGED_PHOTOS, load_photo, photo_path
-from leanface.synthesis.folder import SUFFIXES
+from leanface.errors import ArtifactError, LeanFaceError
+from leanface.photos.kinds import Kind, first_bytes, is_video, kind_of, pick
+from leanface.photos.load import PACKAGED_PHOTOS, load_photo, photo_path, stored_pixels
+from leanface.photos.video import Video, open_camera, open_video
 
-VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"}
 STDIN = "-"
 WEBCAM = re.compile(r"webcam(?::(\d+))?")
-WEBCAM_FORMATS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
-"""FFmpeg's device format and file by platform; {} is the camera's number."""
 
 Image8 = UInt8[np.ndarray, "H W 3"]
 
@@ -38,18 +36,24 @@ class Source:
     name: str
     label: str
     path: Path | None
-    kind: Literal["photo", "video", "webcam"] = "photo"
+    kind: Kind | Literal["webcam"] = "photo"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A photo, or one frame of a video; `load` reads its pixels, and raises ArtifactError if it cannot."""
+    """A photo, or one frame of a video.
+
+    Attributes:
+        load: reads the pixels, in any thread; raises LeanFaceError if it cannot.
+        seconds: when a frame is shown; None for a photo.
+        pixels: how many there are; 0 if that is not known.
+    """
 
     source: Source
     name: str
     load: Callable[[], Image8]
     seconds: float | None = None
-    """When a frame is shown; None for a photo."""
+    pixels: int = 0
 
 
 def find_sources(inputs: Sequence[str]) -> list[Source]:
@@ -60,7 +64,7 @@ def find_sources(inputs: Sequence[str]) -> list[Source]:
     Raises:
         ArtifactError: an input is no file, or a folder or pattern has no photos and videos.
     """
-    found: dict[str, tuple[str, Path | None, Literal["photo", "video", "webcam"]]] = {}
+    found: dict[str, tuple[str, Path | None, Kind | Literal["webcam"]]] = {}
     for text in inputs:
         if text == STDIN:
             found[text] = "stdin", None, "photo"
@@ -68,8 +72,7 @@ def find_sources(inputs: Sequence[str]) -> list[Source]:
             found[text] = f"webcam_{camera[1] or 0}", None, "webcam"
         else:
             for root, path in _files(text):
-                kind = "video" if path.suffix.lower() in VIDEO_SUFFIXES else "photo"
-                found.setdefault(str(path), (path.relative_to(root).as_posix(), path, kind))
+                found.setdefault(str(path), (path.relative_to(root).as_posix(), path, _kind(path)))
     stems = [_stem(name) for name, _, _ in found.values()]
     taken: set[str] = set()
     sources: list[Source] = []
@@ -85,41 +88,39 @@ def find_sources(inputs: Sequence[str]) -> list[Source]:
 
 
 def pictures(source: Source, every: int = 1, limit: int | None = None) -> Iterator[Picture]:
-    """The photo itself, or frames one after the other.
+    """Yield the photo itself, or the frames one after another.
+
+    What is wrong with a source is said by a last picture, named after the source, whose `load` raises it: a video that
+    cannot be opened, one that ends before its time, a camera that is not there.
 
     Args:
-        every: take each so manieth frame.
+        every: keep every Nth frame.
         limit: end after so many frames.
-
-    Raises:
-        ArtifactError: a video cannot be read.
-        BackendError: PyAV is missing, or there is no such camera.
     """
     if source.kind == "photo":
-        yield Picture(source, source.name, lambda: _photo(source))
+        pixels = 0 if source.path is None else stored_pixels(source.path)
+        yield Picture(source, source.name, lambda: _photo(source), pixels=pixels)
         return
-    taken = 0
-    for index, (seconds, frame) in enumerate(_frames(source)):
-        if index % every:
-            continue
-        image = frame.to_ndarray(format="rgb24")
-        yield Picture(source, f"{source.name}/{index:06d}", lambda image=image: image, seconds)
-        taken += 1
-        if taken == limit:
-            return
+    try:
+        video = _open(source)
+    except LeanFaceError as error:
+        yield _refusal(source, error)
+        return
+    with video:
+        for frame in video.frames(every, limit):
+            yield Picture(source, f"{source.name}/{frame.index:06d}", frame.image, frame.seconds, frame.pixels)
+    if video.loss is not None:
+        yield _refusal(source, ArtifactError(video.loss))
 
 
 def _files(text: str) -> list[tuple[Path, Path]]:
     """(folder that names are relative to, file) of one input."""
     path = Path(text)
     if path.is_dir():
-        files = [(path, file) for file in sorted(path.rglob("*")) if _wanted(file)]
+        files = pick(sorted(file for file in path.rglob("*") if file.is_file()), text)
         if not files:
-            raise ArtifactError(
-                f"{path} holds no photos or videos ({', '.join(sorted(SUFFIXES | VIDEO_SUFFIXES))}; folders within it "
-                "count too)."
-            )
-        return files
+            raise ArtifactError(f"{path} holds no photos or videos that can be read; folders within it count too.")
+        return [(path, file) for file in files]
     if text in PACKAGED_PHOTOS and not path.exists():
         file = photo_path(text)
         return [(file.parent, file)]
@@ -128,14 +129,15 @@ def _files(text: str) -> list[tuple[Path, Path]]:
         return [(path.parent, path)]
     magic = next(index for index, part in enumerate(path.parts) if glob.has_magic(part))
     root = Path(*path.parts[:magic])
-    files = [match for match in sorted(root.glob("/".join(path.parts[magic:]))) if _wanted(match)]
+    files = pick(sorted(match for match in root.glob("/".join(path.parts[magic:])) if match.is_file()), text)
     if not files:
         raise ArtifactError(f"no photo or video matches {text!r}.")
     return [(root, file) for file in files]
 
 
-def _wanted(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES and path.is_file() and not path.name.startswith(".")
+def _kind(path: Path) -> Kind:
+    """Of a file that was named, or found by its name."""
+    return kind_of(path) or ("video" if is_video(first_bytes(path)) else "photo")
 
 
 def _stem(name: str) -> str:
@@ -151,32 +153,15 @@ def _photo(source: Source) -> Image8:
     return load_photo(io.BytesIO(content))
 
 
-def _frames(source: Source) -> Iterator[tuple[float, Any]]:
-    """Time in seconds and PyAV frame of each."""
-    try:
-        import av
-    except ImportError as error:
-        raise BackendError(f"videos and webcams need PyAV ({error}): `pip install 'leanface[video]'`.") from None
-    try:
-        if source.path is not None:
-            container: Any = av.open(str(source.path))
-        else:
-            camera = WEBCAM.fullmatch(source.label)
-            number = (camera and camera[1]) or "0"
-            device, file = WEBCAM_FORMATS.get(sys.platform, WEBCAM_FORMATS["linux"])
-            container = av.open(file.format(number), format=device)
-    except (OSError, ValueError) as error:  # PyAV's errors are kinds of these
-        what = f"{source.label} as a video" if source.path is not None else f"the camera of {source.label!r}"
-        raise ArtifactError(f"cannot open {what}: {error}") from None
-    with container:
-        if not container.streams.video:
-            raise ArtifactError(f"{source.label} has no pictures in it.")
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        rate = float(stream.average_rate or 25)
-        index = -1
-        try:
-            for index, frame in enumerate(container.decode(stream)):
-                yield (index / rate if frame.time is None else float(frame.time)), frame
-        except (OSError, ValueError) as error:
-            raise ArtifactError(f"{source.label} is damaged after frame {index}: {error}") from None
+def _open(source: Source) -> Video:
+    if source.path is not None:
+        return open_video(source.path)
+    camera = WEBCAM.fullmatch(source.label)
+    return open_camera(int((camera and camera[1]) or 0))
+
+
+def _refusal(source: Source, error: LeanFaceError) -> Picture:
+    def load() -> NoReturn:
+        raise error
+
+    return Picture(source, source.name, load)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from leanface.errors import ArtifactError, LeanFaceError
+from leanface.errors import ArtifactError, reason
 from leanface.monitoring.drift import FEATURES, Drift, Reference, Shift, features
 from leanface.monitoring.population import Population
 from leanface.reconstruction import LeanFace
@@ -58,10 +58,11 @@ def drift_of(inputs: Sequence[str], model: Path | None = None, runtime: str = "a
         for picture in (picture for source in sources for picture in pictures(source)):
             try:
                 crops = np.stack([crop.crop for crop in lean_face.crop(picture.load())])
-            except LeanFaceError as error:
-                logger.warning("left out %s: %s", picture.name, error)
+                row = features(crops, lean_face.read(crops), population)
+            except Exception as error:  # concerns this picture alone, whatever it is
+                logger.warning("left out %s: %s", picture.name, reason(error))
                 continue
-            rows.append(features(crops, lean_face.read(crops), population))
+            rows.append(row)
             names += [picture.name] * len(crops)
         if not rows:
             raise ArtifactError("none of the photos shows a face that could be read (see above).")

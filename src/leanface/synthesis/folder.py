@@ -16,13 +16,12 @@ from leanface.files import staged
 from leanface.paths import SPLITS
 from leanface.photos.crops import crop_faces
 from leanface.photos.detector import FaceDetector
+from leanface.photos.kinds import pick
 from leanface.photos.load import load_photo
 from leanface.synthesis.arrays import ArrayWriter
 from leanface.synthesis.dataset import IMAGES
 
 logger = logging.getLogger(__name__)
-
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 PHOTOS_MIN = 10
 """With fewer, a split of a tenth would be empty."""
@@ -66,11 +65,11 @@ def prepare_folder(source: PhotoFolder, size: int, template: Float[np.ndarray, "
 
 
 def _find(root: Path) -> list[Path]:
-    photos = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    photos = pick(sorted(path for path in root.rglob("*") if path.is_file()), root, ("photo",))
     if not photos:
         raise ArtifactError(
-            f"{root.absolute()} holds no photos. Put some there ({', '.join(sorted(SUFFIXES))}; folders within it "
-            "count too), or set `path` in conf/data/folder.yaml to where they are."
+            f"{root.absolute()} holds no photos. Put some there (folders within it count too), or set `path` in "
+            "conf/data/folder.yaml to where they are."
         )
     return photos
 

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from leanface.errors import ArtifactError
-from leanface.photos.load import PACKAGED_PHOTOS, load_photo, require_rgb
+from leanface.photos.load import PACKAGED_PHOTOS, load_photo
+from leanface.photos.pixels import require_rgb
 
 ORIENTATION = 0x0112
 

@@ -90,7 +90,9 @@ def test_frames_come_in_order_with_their_times(tmp_path: Path) -> None:
 def test_what_is_no_video_or_camera_is_an_error(tmp_path: Path) -> None:
     pytest.importorskip("av")
     (tmp_path / "clip.mp4").write_bytes(b"not a video")
+    (picture,) = pictures(find_sources([str(tmp_path / "clip.mp4")])[0])
     with pytest.raises(ArtifactError, match="as a video"):
-        list(pictures(find_sources([str(tmp_path / "clip.mp4")])[0]))
+        picture.load()
+    (picture,) = pictures(Source("webcam_77", "webcam:77", None, "webcam"))
     with pytest.raises(ArtifactError, match="the camera"):
-        list(pictures(Source("webcam_77", "webcam:77", None, "webcam")))
+        picture.load()

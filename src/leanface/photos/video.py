@@ -1,0 +1,378 @@
+"""Reads videos and cameras frame by frame, as every player shows them: upright, in square pixels, in sRGB's colors.
+
+PyAV (FFmpeg) decodes; it comes with the extra `video`. Damaged videos are common, and PyAV's errors have no common
+base: whatever goes wrong once a file is open ends up in `Video.loss`, after all frames that can be read.
+"""
+
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+
+import numpy as np
+from jaxtyping import UInt8
+
+from leanface.errors import ArtifactError, BackendError, reason
+from leanface.photos.pixels import Turn, by_display_matrix
+
+PIXELS_MAX = 2**26
+"""Of a frame: twice 8K."""
+
+CAMERA_FORMATS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
+"""FFmpeg's device format and file by platform; {} is the camera's number."""
+
+# FFmpeg's numbers (libavutil/pixfmt.h).
+_BT709, _UNSPECIFIED, _BT601 = 1, 2, 6
+_BT2020, _P3 = 9, {11, 12}
+_PQ, _HLG, _SRGB = 16, 18, 13
+_HD_WIDTH, _HD_HEIGHT = 1280, 720
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One frame.
+
+    Attributes:
+        index: its place among those that can be decoded, from 0.
+        seconds: when it is shown, from the start of the video; it grows from frame to frame.
+    """
+
+    index: int
+    seconds: float
+    _decoded: Any
+    _look: "_Look"
+
+    def image(self) -> UInt8[np.ndarray, "H W 3"]:
+        """Convert to upright RGB with square pixels. Any thread may call it, also after the video is closed."""
+        return self._look.rgb(self._decoded)
+
+    @property
+    def pixels(self) -> int:
+        """Count them, as stored."""
+        return self._decoded.width * self._decoded.height
+
+
+class Video:
+    """An open video or camera. Use it in a `with` statement, and call `frames` once."""
+
+    def __init__(self, container: Any, label: str, *, live: bool, threads: int = 0) -> None:
+        """Use `open_video` or `open_camera`.
+
+        Raises:
+            ArtifactError: the container holds no video that can be decoded.
+        """
+        self.label = label
+        self.loss: str | None = None
+        """After the last frame: what could not be read, and how much; None where all could."""
+        self._container = container
+        self._stream = _video_stream(container, label)
+        codec = self._stream.codec_context
+        # Threads by frame hold back a frame each, which a live picture must not.
+        codec.thread_type, codec.thread_count = "SLICE" if live else "AUTO", threads
+        self._live = live
+        self._look = _Look(self._stream.sample_aspect_ratio)
+        self._progress = _Progress(self._stream.average_rate or self._stream.guessed_rate)
+
+    @property
+    def frames_promised(self) -> int | None:
+        """How many frames the container says there are; None if it does not say."""
+        if not self._stream.frames:
+            return None
+        # A cut made by an edit list leaves samples in the file that are not meant to be seen.
+        listed = len(self._stream.index_entries) if self._container.format.name.startswith("mov") else 0
+        return min(self._stream.frames, listed) if listed else self._stream.frames
+
+    @property
+    def seconds_promised(self) -> float | None:
+        """How long the container says it takes; None if it does not say."""
+        return self._container.duration / 1e6 if self._container.duration else None
+
+    def frames(self, every: int = 1, limit: int | None = None) -> Iterator[Frame]:
+        """Decode frame after frame, in the order in which they are shown; damaged ones are left out.
+
+        Args:
+            every: keep every Nth frame; the others are decoded, but not converted.
+            limit: end after so many frames.
+        """
+        index = -1
+        taken = 0
+        last = float("-inf")
+        start = (self._container.start_time or 0) / 1e6
+        for decoded in self._decoded():
+            index += 1
+            # Streams with broken times, or none, are shown at their rate.
+            seconds = None if decoded.pts is None else float(decoded.pts * self._stream.time_base) - start
+            if seconds is None or seconds <= last:
+                seconds = 0.0 if index == 0 else last + self._progress.interval
+            last = seconds
+            if index % every:
+                continue
+            if taken == limit:
+                return
+            yield Frame(index, seconds, decoded, self._look)
+            taken += 1
+            if taken == limit:
+                return
+        self.loss = self._judge()
+
+    def _decoded(self) -> Iterator[Any]:
+        """Decode all packets; what cannot be is counted."""
+        progress, packets = self._progress, self._packets()
+        for packet in packets:
+            try:
+                decoded = packet.decode()
+            except Exception as error:  # of one packet: the next may be whole
+                progress.failed(error)
+                continue
+            for frame in decoded:
+                if frame.width * frame.height > PIXELS_MAX:
+                    progress.failed(f"frames of {frame.width}x{frame.height} pixels are too large")
+                elif frame.is_corrupt:
+                    # A stream may begin amid pictures that build on others before it.
+                    progress.failed("damaged frames") if progress.frames else None
+                else:
+                    progress.frames += 1
+                    yield frame
+        try:
+            decoded = self._stream.decode(None)
+        except Exception as error:
+            progress.failed(error)
+            return
+        progress.frames += len(decoded)
+        yield from decoded
+
+    def _packets(self) -> Iterator[Any]:
+        progress, stream = self._progress, self._stream
+        try:
+            for packet in self._container.demux():
+                moment = packet.pts if packet.pts is not None else packet.dts
+                if moment is None and not packet.size:  # PyAV's mark of the end
+                    continue
+                if packet.time_base is not None and moment is not None:
+                    progress.reached(float((moment + (packet.duration or 0)) * packet.time_base))
+                if packet.stream_index == stream.index:
+                    progress.saw(None if moment is None else float(moment * packet.time_base))
+                    if packet.size:  # an empty one repeats the last frame, and would end the decoder
+                        yield packet
+        except Exception as error:  # PyAV's errors have no common base
+            progress.error = _reason(error)
+
+    def _judge(self) -> str | None:
+        """Compare what was read with what was promised."""
+        progress, frames, label = self._progress, self._progress.frames, self.label
+        if self._live:
+            return f"the camera of {label} stopped after {frames} frames ({progress.error or 'no more came'})."
+        promised, seconds = self.frames_promised, self.seconds_promised
+        lost = max(0, (promised or 0) - progress.packets) + progress.failures
+        why = f" ({progress.error})" if progress.error else ""
+        damage = "it is damaged or was cut short"
+        if not frames:
+            said = f", although it promises {promised}" if promised else ""
+            said = f", although it promises {seconds:.1f} s" if not said and seconds else said
+            return f"{label} has no frame that can be read{said}: {damage}{why}."
+        if lost:
+            return f"only {frames:,} of {frames + lost:,} frames of {label} could be read: {damage}{why}."
+        start = (self._container.start_time or 0) / 1e6
+        missing = (seconds or 0.0) - (progress.end - start)
+        if not promised and missing > 2 * max(progress.longest, progress.interval):
+            return (
+                f"{label} promises {seconds:.2f} s and ends {missing:.2f} s earlier, after {frames:,} frames: "
+                f"{damage}{why}."
+            )
+        return f"{label} could not be read to its end{why}: {damage}." if progress.error else None
+
+    def close(self) -> None:
+        """Close the file; frames that were read stay valid."""
+        self._container.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_video(path: Path, threads: int = 0) -> Video:
+    """Open a video file.
+
+    Args:
+        threads: of the decoder; 0 leaves the choice to it.
+
+    Raises:
+        ArtifactError: the file is missing, damaged, or has no video in it.
+        BackendError: PyAV is not installed.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"no video at {path}.")
+    if not path.stat().st_size:
+        raise ArtifactError(f"{path} cannot be opened as a video: it is empty.")
+    # "file:" keeps a colon in the name from meaning a protocol; a playlist must not lead to the network.
+    container = _open(f"{path} as a video", f"file:{path.absolute()}", container_options={"protocol_whitelist": "file"})
+    return _video(container, str(path), live=False, threads=threads)
+
+
+def open_camera(number: int) -> Video:
+    """Open a camera.
+
+    Raises:
+        ArtifactError: there is no such camera.
+        BackendError: PyAV is not installed.
+    """
+    device, file = CAMERA_FORMATS.get(sys.platform, CAMERA_FORMATS["linux"])
+    label = f"webcam:{number}"
+    return _video(_open(f"the camera of '{label}'", file.format(number), format=device), label, live=True)
+
+
+def _open(what: str, file: str, **options: Any) -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise BackendError(f"videos and webcams need PyAV ({error}): `pip install 'leanface[video]'`.") from None
+    try:
+        return cast(Any, av.open(file, metadata_errors="replace", **options))
+    except Exception as error:  # PyAV's errors have no common base
+        raise ArtifactError(f"cannot open {what}: {_reason(error)}.") from None
+
+
+def _video(container: Any, label: str, *, live: bool, threads: int = 0) -> Video:
+    try:
+        return Video(container, label, live=live, threads=threads)
+    except BaseException:
+        container.close()
+        raise
+
+
+def _video_stream(container: Any, label: str) -> Any:
+    """The stream that a player would show, which is never an attached cover picture."""
+    from av.stream import Disposition
+
+    stills = Disposition.attached_pic | Disposition.timed_thumbnails
+    videos: list[Any] = list(container.streams.video)
+    streams = [stream for stream in videos if not stream.disposition & stills]
+    if not streams:
+        only = "only a cover picture in it, and no video" if videos else "no pictures in it"
+        raise ArtifactError(f"{label} has {only}.")
+    best = container.streams.best("video")
+    stream: Any = best if best in streams else streams[0]
+    if stream.codec_context is None:
+        raise ArtifactError(
+            f"{label} holds a video of an unknown kind: it is damaged, or of a codec that FFmpeg lacks."
+        )
+    return stream
+
+
+class _Progress:
+    """What has been read of a stream."""
+
+    def __init__(self, rate: Fraction | None) -> None:
+        self.interval = 1 / float(rate) if rate else 0.04
+        self.frames = 0
+        self.packets = 0
+        self.failures = 0
+        self.error: str | None = None
+        self.end = 0.0
+        """When the last thing in the file ends, sound included."""
+        self.longest = 0.0
+        """The longest time between two frames."""
+        self._last: float | None = None
+
+    def failed(self, error: Exception | str) -> None:
+        self.failures += 1
+        self.error = self.error or (error if isinstance(error, str) else _reason(error))
+
+    def reached(self, seconds: float) -> None:
+        self.end = max(self.end, seconds)
+
+    def saw(self, seconds: float | None) -> None:
+        self.packets += 1
+        if seconds is not None:
+            if self._last is not None:
+                self.longest = max(self.longest, seconds - self._last)
+            self._last = max(seconds, self._last or seconds)
+
+
+class _Look:
+    """How the decoded frames of one video become RGB."""
+
+    def __init__(self, sample_aspect_ratio: Fraction | None) -> None:
+        ratio = sample_aspect_ratio or Fraction(1)
+        self._ratio = ratio if Fraction(1, 8) <= ratio <= 8 else Fraction(1)
+        # Of the wide colors: its tables take seconds to make, and it serves one thread at a time.
+        self._lock = threading.Lock()
+        self._wide: Any = None
+
+    def rgb(self, frame: Any) -> UInt8[np.ndarray, "H W 3"]:
+        """See `Frame.image`."""
+        width, height = self._square(frame.width, frame.height)
+        if not frame.format.is_rgb and frame.colorspace in (0, _UNSPECIFIED, 3):
+            frame.colorspace = _matrix(frame)
+        wide = frame.color_trc in (_PQ, _HLG) or frame.color_primaries in {_BT2020, *_P3}
+        converted = (self._from_wide if wide else _converted)(frame, width, height)
+        return _turn(frame).apply(converted.to_ndarray())
+
+    def _square(self, width: int, height: int) -> tuple[int, int]:
+        """Of square pixels: the shorter side of a pixel is stretched, so that nothing is lost."""
+        if self._ratio >= 1:
+            return max(1, round(width * self._ratio)), height
+        return width, max(1, round(height / self._ratio))
+
+    def _from_wide(self, frame: Any, width: int, height: int) -> Any:
+        """Bring wide colors and high brightness into sRGB; reference white (203 cd/m2) becomes white, as in BT.2408."""
+        from av.video.reformatter import VideoReformatter
+
+        high = frame.color_trc in (_PQ, _HLG)
+        if not high:
+            frame.color_trc = _BT709  # shown as it is, as all video of ordinary brightness
+        if frame.color_primaries in (0, _UNSPECIFIED):
+            frame.color_primaries = _BT2020
+        with self._lock:
+            self._wide = self._wide or VideoReformatter()
+            try:
+                return self._wide.reformat(
+                    frame,
+                    width,
+                    height,
+                    "rgb24",
+                    interpolation=_accurate(),
+                    dst_color_trc=_SRGB if high else _BT709,
+                    dst_color_primaries=_BT709,
+                )
+            except Exception:  # a combination that FFmpeg cannot convert
+                return _converted(frame, width, height)
+
+
+def _converted(frame: Any, width: int, height: int) -> Any:
+    """RGB of ordinary colors."""
+    if (width, height) == (frame.width, frame.height) and frame.format.name in ("yuv420p", "yuvj420p", "rgb24"):
+        return frame.reformat(format="rgb24", threads=1)  # FFmpeg's fast path is exact for these
+    return frame.reformat(width, height, "rgb24", interpolation=_accurate(), threads=1)
+
+
+def _accurate() -> Any:
+    from av.video.reformatter import Interpolation
+
+    return Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+
+
+def _matrix(frame: Any) -> int:
+    """The color matrix of a video that names none, as players guess it."""
+    if frame.color_primaries == _BT2020:
+        return _BT2020
+    return _BT709 if frame.width >= _HD_WIDTH or frame.height >= _HD_HEIGHT else _BT601
+
+
+def _turn(frame: Any) -> Turn:
+    matrix = next((data for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
+    return Turn() if matrix is None else by_display_matrix(bytes(matrix))
+
+
+def _reason(error: Exception) -> str:
+    """FFmpeg's words without the file's path and the error's number, or the error's own."""
+    words = getattr(error, "strerror", None)
+    return words if isinstance(words, str) and words else reason(error)
