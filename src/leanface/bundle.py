@@ -12,7 +12,7 @@ import importlib.metadata
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 import safetensors.torch
 import torch
@@ -55,8 +55,6 @@ class Spec(BaseModel):
     widths: dict[str, tuple[int, int]]
     kept: dict[str, list[int]] | None = None
     """Output channels of the teacher that each convolution kept; None for a network that was never pruned."""
-    sparsity: str | float | None = None
-    """Which weights are zero and have to stay so (see leanface.networks.sparsity); None for dense ones."""
     quantizer: dict[str, Any] | None = None
     """The quantiser's configuration (see leanface.quantization); None for a floating-point network."""
     coefficients: Layout = {name: (part.start, part.stop) for name, part in LAYOUT.items()}
@@ -65,6 +63,14 @@ class Spec(BaseModel):
     """The parents' digests, the seed, and what else the stage says about itself."""
     versions: dict[str, str] = {}
     """Of the libraries that the bundle was saved with; `save_bundle` fills it in."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_of_0_1(cls, fields: Any) -> Any:
+        """Read a dense network's spec of LeanFace 0.1, which also had sparse ones."""
+        given = cast(dict[str, Any], fields)
+        dense = isinstance(fields, dict) and given.get("sparsity", "none") is None
+        return {name: value for name, value in given.items() if name != "sparsity"} if dense else given
 
     @field_validator("coefficients")
     @classmethod

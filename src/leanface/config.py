@@ -127,23 +127,12 @@ class Prune(Section):
     ratio: Annotated[float, Field(ge=0.0, le=0.95)]
     target: Target | None = None
     importance: Importance
-    scope: Literal["local", "global", "isomorphic"] = "local"
     residual: bool = True
-    allocation: Literal["uniform", "sensitivity"] = "uniform"
-    max_ratio: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.8
     gradient_count: Annotated[int, Field(ge=2)] = 64
     round_to: Count
-    steps: Count = 1
-    sparsity: Literal["2of4"] | Share | None = None
     compensate: bool
     calibration_count: Count
     ridge: Positive
-
-    @model_validator(mode="after")
-    def _one_allotment(self) -> "Prune":
-        if self.allocation == "sensitivity" and self.scope != "local":
-            raise ValueError("allocation sensitivity decides what every group loses: it needs scope local")
-        return self
 
 
 class Terms(Section):

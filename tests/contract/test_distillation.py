@@ -17,8 +17,8 @@ from leanface.distillation.criterion import DistillationCriterion
 from leanface.distillation.losses import TERMS
 from leanface.face.morphable_model import MorphableModel
 from leanface.networks.resnet import FaceReconstructionNet
-from leanface.pruning.groups import coupled_groups
-from leanface.pruning.importance.magnitude import Magnitude
+from leanface.pruning.groups import ChannelGraph
+from leanface.pruning.importance import Magnitude
 from leanface.pruning.prune import PruneResult, prune_channels
 from leanface.synthesis.dataset import FaceBatch
 from leanface.synthesis.synthesis import sample_coefficients
@@ -47,7 +47,9 @@ def batch(model: MorphableModel, smooth_images: SmoothImages) -> FaceBatch:
 
 @pytest.fixture
 def pruned(small_network: FaceReconstructionNet) -> PruneResult:
-    return prune_channels(small_network, dict.fromkeys(coupled_groups(small_network), 0.5), Magnitude(), round_to=4)
+    return prune_channels(
+        small_network, dict.fromkeys(ChannelGraph(small_network).groups(), 0.5), Magnitude(), round_to=4
+    )
 
 
 class Asked(nn.Module):

@@ -15,7 +15,7 @@ from leanface.errors import ConfigError
 from leanface.face.morphable_model import MorphableModel
 from leanface.networks.resnet import FaceReconstructionNet, widths_of
 from leanface.pruning.gradients import Calibration
-from leanface.pruning.groups import coupled_groups
+from leanface.pruning.groups import ChannelGraph
 from leanface.pruning.importance import IMPORTANCES, build_importance
 from leanface.pruning.prune import PruneResult, Scorer, prune_channels
 
@@ -35,7 +35,7 @@ def calibration(model: MorphableModel, smooth_images: SmoothImages) -> Calibrati
 
 
 def halved(network: FaceReconstructionNet, name: str, calibration: Calibration, seed: int) -> PruneResult:
-    ratios, criterion = dict.fromkeys(coupled_groups(network), 0.5), build_importance(shipped(name))
+    ratios, criterion = dict.fromkeys(ChannelGraph(network).groups(), 0.5), build_importance(shipped(name))
     return prune_channels(network, ratios, criterion, round_to=4, seed=seed, calibration=calibration)
 
 

@@ -1,4 +1,4 @@
-"""Compares criteria, scopes and what is pruned at equal multiply-accumulates, before any training.
+"""Compares pruning criteria, with and without the residual streams, at equal MACs and before any training.
 
     python -m tools.studies pruning docs/results/pruning
 
@@ -22,12 +22,10 @@ from leanface import bundle, paths
 from leanface.config import Prune, load_config
 from leanface.face.morphable_model import load_morphable_model
 from leanface.metrics.geometry import mean_errors
-from leanface.pruning.allocation import read_errors
 from leanface.pruning.cost import macs_and_parameters
-from leanface.pruning.cost_share import macs_share
 from leanface.pruning.groups import ChannelGraph
-from leanface.pruning.scopes import SCOPES, local_counts
-from leanface.pruning.stepwise import prune
+from leanface.pruning.plan import counts_left, macs_share
+from leanface.pruning.prune import prune
 from leanface.synthesis.dataset import FaceDataset
 
 logger = logging.getLogger(__name__)
@@ -51,9 +49,7 @@ class Case(NamedTuple):
     """One setting, and the changes to the configuration that make it."""
 
     criterion: str
-    scope: str
     residual: str
-    variant: str
     changes: dict[str, Any]
     seed: int = 0
 
@@ -62,16 +58,10 @@ Row = dict[str, float | int | str]
 
 
 def cases() -> Iterator[Case]:
-    """Every criterion in every scope, with and without the streams; then steps and allocation for each criterion."""
-    for (criterion, importance), scope, (residual, pruned) in itertools.product(
-        CRITERIA.items(), SCOPES, RESIDUAL.items()
-    ):
-        changes = {"importance": importance, "scope": scope, "residual": pruned}
+    """List every criterion with and without the streams; the control several times."""
+    for (criterion, importance), (residual, pruned) in itertools.product(CRITERIA.items(), RESIDUAL.items()):
         for seed in range(RANDOM_SEEDS if criterion == "random" else 1):
-            yield Case(criterion, scope, residual, "", changes, seed)
-        if scope == "local" and criterion != "random":
-            yield Case(criterion, scope, residual, "4 steps", changes | {"steps": 4})
-            yield Case(criterion, scope, residual, "by sensitivity", changes | {"allocation": "sensitivity"})
+            yield Case(criterion, residual, {"importance": importance, "residual": pruned}, seed)
 
 
 def compare(base: Prune, chosen: Iterable[Case], device: torch.device) -> Iterator[Row]:
@@ -84,18 +74,17 @@ def compare(base: Prune, chosen: Iterable[Case], device: torch.device) -> Iterat
     train, val = (FaceDataset(paths.FACES / split) for split in ("train", "val"))
     images = train.head(base.calibration_count).images.to(device)
     faces = val.head(len(val)).images.to(device)
-    errors = read_errors(paths.SENSITIVITY)
     original_macs, original_parameters = macs_and_parameters(teacher, val.image_size)
     groups = ChannelGraph(teacher).groups()
     channels = {name: group.channels for name, group in groups.items()}
-    uniform = local_counts(channels, dict.fromkeys(channels, base.ratio), base.round_to)
+    uniform = counts_left(channels, dict.fromkeys(channels, base.ratio), base.round_to)
     target = {"macs": macs_share(teacher, groups, val.image_size)(uniform)}
     with torch.inference_mode():
         answers = teacher(faces).cpu()
     for case in chosen:
         started = time.perf_counter()
         config = Prune.model_validate(base.model_dump() | {"target": target, "compensate": True} | case.changes)
-        result = prune(teacher, config, images, model, errors, case.seed)
+        result = prune(teacher, config, images, model, case.seed)
         row: Row = {name: value for name, value in case._asdict().items() if name != "changes"}
         left, parameters = macs_and_parameters(result.network, val.image_size)
         row |= {"macs_share": left / original_macs, "parameters_share": parameters / original_parameters}
@@ -121,18 +110,17 @@ def write_rows(rows: Sequence[Row], path: Path) -> None:
 
 
 def plot_rows(rows: Sequence[Row], path: Path) -> None:
-    """Vertex error of every case before and after the re-fit, a panel for each way to choose the widths."""
-    ways = list(dict.fromkeys((str(row["scope"]), str(row["variant"])) for row in rows))
+    """Plot the vertex error of every case before and after the re-fit."""
     names, ticks = list(CRITERIA), [1, 1.5, 2, 3, 5]
-    figure = Figure(figsize=(2.6 * len(ways) + 1.2, 6.2), layout="constrained")
-    panels = figure.subplots(len(RESIDUAL), len(ways), sharex=True, sharey=True, squeeze=False)
-    for (residual, way), axes in zip(itertools.product(RESIDUAL, ways), panels.flat, strict=True):
-        shown = [row for row in rows if (row["residual"], row["scope"], row["variant"]) == (residual, *way)]
+    figure = Figure(figsize=(7, 3.4), layout="constrained")
+    panels = figure.subplots(1, len(RESIDUAL), sharex=True, sharey=True, squeeze=False)
+    for residual, axes in zip(RESIDUAL, panels.flat, strict=True):
+        shown = [row for row in rows if row["residual"] == residual]
         places = [names.index(str(row["criterion"])) for row in shown]
         for state, colour in STATES.items():
             values = [float(row[f"{state}_vertex_mm"]) for row in shown]
             axes.scatter(values, places, color=colour, s=26, label=state, zorder=3)
-        axes.set_title(", ".join(part for part in (residual, *way) if part), fontsize=9)
+        axes.set_title(residual, fontsize=9)
         axes.set_xscale("log")
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()

@@ -12,7 +12,6 @@ from leanface.distillation.train_on import train_on
 from leanface.export.onnx import export_network
 from leanface.metrics.geometry import predict
 from leanface.networks.quantized import Quantizer, with_uint8_feature_maps
-from leanface.networks.sparsity import keep_zeros
 from leanface.quantization.calibrate import calibrate, quantizer_of
 from leanface.training.checkpoint import fingerprint
 from leanface.training.fit import MetricLog
@@ -43,8 +42,6 @@ class QuantizeLab(Lab[QuantizeVariant]):
         if quantizer is not None:
             network = calibrate(network, settings, quantizer)
         metrics, history = {"seconds": time.monotonic() - start}, list[dict[str, float]]()
-        if self._spec.sparsity is not None:
-            keep_zeros(network)
         if settings.method == "qat":
             trained = train_on(
                 network,

@@ -12,8 +12,7 @@ from leanface.config import Prune
 from leanface.errors import ConfigError
 from leanface.face.morphable_model import MorphableModel
 from leanface.networks.resnet import STAGE_DEPTHS, FaceReconstructionNet, batch_norm_of, build_network, widths_of
-from leanface.pruning.allocation import errors_for
-from leanface.pruning.stepwise import prune
+from leanface.pruning.prune import prune
 from leanface.synthesis.dataset import FaceDataset
 from leanface.training.teacher import initialise_heads
 from tools.studies.variants import Start
@@ -38,10 +37,9 @@ def pruned_student(
 ) -> tuple[FaceReconstructionNet, Kept]:
     """The original, pruned and re-fitted as stage prune does, on the CPU; and its record."""
     images = FaceDataset(paths.FACES / "train").head(settings.calibration_count).images.to(device)
-    errors = errors_for(settings, paths.SENSITIVITY)
     # The re-fit solves for weights: TF32's three digits are too few.
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        result = prune(copy.deepcopy(original).to(device), settings, images, model, errors, seed)
+        result = prune(copy.deepcopy(original).to(device), settings, images, model, seed)
     return result.network.to("cpu").eval(), result.kept
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from leanface.errors import ConfigError
 from leanface.networks.resnet import STAGE_DEPTHS, Bottleneck, FaceReconstructionNet, batch_norm_of
-from leanface.pruning.prune import Kept
+from leanface.pruning.groups import KeptChannels
 
 CHUNK = 32
 """Images that pass through a layer at once: few enough for the allocator to reuse their maps' memory."""
@@ -42,7 +42,7 @@ class LayerFit(NamedTuple):
 def compensate(
     network: FaceReconstructionNet,
     teacher: FaceReconstructionNet,
-    kept: Kept,
+    kept: KeptChannels,
     images: Float[Tensor, "batch 3 height width"],
     ridge: float,
 ) -> tuple[FaceReconstructionNet, list[LayerFit]]:
@@ -84,7 +84,7 @@ Chunks = list[Tensor]
 class _Refit:
     """Re-fits the convolutions of one student, by name, and keeps the account."""
 
-    def __init__(self, student: FaceReconstructionNet, kept: Kept, ridge: float) -> None:
+    def __init__(self, student: FaceReconstructionNet, kept: KeptChannels, ridge: float) -> None:
         self.student, self.kept, self.ridge = student, kept, ridge
         self.fits: list[LayerFit] = []
 

@@ -3,7 +3,6 @@
 Source: dependency groups as in Fang et al., DepGraph, CVPR 2023 (arXiv:2301.12900).
 """
 
-from collections.abc import Hashable
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -16,6 +15,9 @@ from leanface.networks.resnet import FaceReconstructionNet, widths_of
 from leanface.pruning.cost import layer_costs
 
 Layer = TypeVar("Layer", bound=nn.Module)
+
+KeptChannels = dict[str, list[int]]
+"""The pruning record: which of the teacher's output channels each convolution kept, in its own order."""
 
 TRACING_SIZE = 64
 """Image size for tracing the dependencies, which do not depend on it."""
@@ -41,11 +43,6 @@ class ChannelGroup(NamedTuple):
         """Whether they are inside of one bottleneck; otherwise they are the stem's or a residual stream's."""
         return len(self.convolutions) == len(self.consumers) == 1
 
-    def structure(self) -> Hashable:
-        """The same for groups that the same kinds of layers make up."""
-        items: Any = self.dependencies
-        return tuple((type(each.dep.target.module).__name__, each.dep.handler.__name__) for each in items)
-
 
 def layers_with_outputs(group: Any, kind: type[Layer]) -> list[Layer]:
     """The layers of that kind whose output channels a group of torch-pruning's consists of.
@@ -55,11 +52,6 @@ def layers_with_outputs(group: Any, kind: type[Layer]) -> list[Layer]:
     handlers: Any = (function.prune_conv_out_channels, function.prune_batchnorm_out_channels)
     layers = [each.dep.target.module for each in group if each.dep.handler in handlers]
     return [layer for layer in layers if isinstance(layer, kind)]
-
-
-def coupled_groups(network: FaceReconstructionNet) -> dict[str, tuple[str, ...]]:
-    """The convolutions whose output channels are coupled, by the first of them; both in order of execution."""
-    return {name: group.convolutions for name, group in ChannelGraph(network).groups().items()}
 
 
 class ChannelGraph:

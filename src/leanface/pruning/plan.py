@@ -1,72 +1,127 @@
 """How many channels every group keeps: by a ratio, or by what the network may cost."""
 
+import copy
 import logging
+import math
+from collections.abc import Callable, Mapping
+
+import torch
 
 from leanface.config import Prune
 from leanface.errors import ConfigError
-from leanface.networks.resnet import FaceReconstructionNet
-from leanface.pruning.allocation import Errors, sensitive_counts
-from leanface.pruning.cost_share import latency_share, macs_share
-from leanface.pruning.prune import Scorer
-from leanface.pruning.scopes import Counts, largest_ratio, least_left, ranked_counts
+from leanface.metrics.latency import measure_latency
+from leanface.networks.resnet import FaceReconstructionNet, Widths, build_network, widths_of
+from leanface.pruning.cost import layer_costs
+from leanface.pruning.groups import ChannelGroup
 
 logger = logging.getLogger(__name__)
+
+Counts = dict[str, int]
+"""How many channels a group keeps, by the group's name."""
+
+CostShare = Callable[[Counts], float]
+"""Cost of a network with so many channels left in each group, or all where none are named; the teacher's is 1."""
 
 MACS_BISECTIONS = 16
 LATENCY_BISECTIONS = 7
 """Timing tells a hundredth of the ratio, not more."""
 
 
-def plan(network: FaceReconstructionNet, scorer: Scorer, config: Prune, size: int, errors: Errors) -> Counts:
-    """Decide, for a network that reads images of `size` pixels; stem and streams have no count if they stay whole.
-
-    A target is met by bisection: of the ratio, or, where sensitivity allots, of the multiply-accumulates that go.
+def plan(network: FaceReconstructionNet, groups: Mapping[str, ChannelGroup], config: Prune, size: int) -> Counts:
+    """Decide, for a network that reads images of `size` pixels; a target is met by bisection of the ratio.
 
     Args:
-        network: the original.
-        scorer: of the original's channels.
-        config: ratio or target, scope, residual, allocation.
+        network: the teacher.
+        groups: of its coupled channels; without `config.residual`, the stem and the streams get no count: they stay.
+        config: ratio or target, residual, round_to.
         size: for multiply-accumulates and latency.
-        errors: what pruning each group alone costs; only allocation sensitivity reads them.
 
     Raises:
         ConfigError: the ratio would empty a layer, or the target is out of reach.
     """
-    groups, round_to, max_ratio = scorer.groups, config.round_to, config.max_ratio
-    scores = {name: score for name, score in scorer.scores.items() if config.residual or groups[name].inside_block}
-    channels = {name: scorer.channels[name] for name in scores}
-    macs = macs_share(network, groups, size)
+    channels = {name: group.channels for name, group in groups.items() if config.residual or group.inside_block}
 
-    def uniform(ratio: float) -> Counts:
-        return ranked_counts(groups, scores, config.scope, ratio, round_to, max_ratio)
+    def counts_at(ratio: float) -> Counts:
+        return counts_left(channels, dict.fromkeys(channels, ratio), config.round_to)
 
-    def sensitive(saved: float) -> Counts:
-        return sensitive_counts(channels, errors, macs, 1 - saved, round_to, max_ratio)
-
-    by_sensitivity, target = config.allocation == "sensitivity", config.target
-    if target is None:
-        counts = uniform(config.ratio)
-        return sensitive(1 - macs(counts)) if by_sensitivity else counts
-    if by_sensitivity:
-        least = {name: least_left(whole, round_to, max_ratio) for name, whole in channels.items()}
-        knob, low, high = sensitive, 0.0, 1 - macs(least)
+    if config.target is None:
+        return counts_at(config.ratio)
+    if config.target.macs is not None:
+        kind, wanted, cost, bisections = "macs", config.target.macs, macs_share(network, groups, size), MACS_BISECTIONS
     else:
-        knob, low, high = uniform, 0.0, largest_ratio(groups, scores, config.scope, round_to, max_ratio)
-    if target.macs is not None:
-        kind, wanted, cost, bisections = "macs", target.macs, macs, MACS_BISECTIONS
-    else:
-        assert target.latency is not None
+        assert config.target.latency is not None
         cost = latency_share(network, groups, size)
-        kind, wanted, bisections = "latency", target.latency, LATENCY_BISECTIONS
-    if (reachable := cost(knob(high))) > wanted:
+        kind, wanted, bisections = "latency", config.target.latency, LATENCY_BISECTIONS
+    low, high = 0.0, max(0.0, 1 - config.round_to / min(channels.values()))
+    if (reachable := cost(counts_at(high))) > wanted:
         raise ConfigError(
-            f"prune.target {kind} {wanted} is out of reach: between {reachable:.3g} and 1 of the original's {kind} can "
-            f"be left with residual {config.residual}, scope {config.scope}, round_to {round_to} and max_ratio "
-            f"{max_ratio}."
+            f"prune.target {kind} {wanted} is out of reach: between {reachable:.3g} and 1 of the teacher's {kind} can "
+            f"be left with residual {config.residual} and round_to {config.round_to}."
         )
     for _ in range(bisections):
         middle = (low + high) / 2
-        low, high = (middle, high) if cost(knob(middle)) > wanted else (low, middle)
-    what = "a share of MACs removed of" if by_sensitivity else "ratio"
-    logger.info("prune.target %s %g is met at %s %.4f", kind, wanted, what, high)
-    return knob(high)
+        low, high = (middle, high) if cost(counts_at(middle)) > wanted else (low, middle)
+    logger.info("prune.target %s %g is met at ratio %.4f", kind, wanted, high)
+    return counts_at(high)
+
+
+def counts_left(channels: Mapping[str, int], ratios: Mapping[str, float], round_to: int) -> Counts:
+    """Count what is left of every group of `ratios`, rounded down to a multiple of `round_to`.
+
+    Raises:
+        ConfigError: nothing is left of one.
+    """
+    counts: Counts = {}
+    for name, ratio in ratios.items():
+        whole = channels[name]
+        left = math.floor(whole * (1 - ratio) + 1e-9)  # 80 times (1 - 0.9) is 8, not 7.99...
+        if ratio > 0 and left < round_to:
+            raise ConfigError(
+                f"prune.ratio {ratio:.3g} leaves {left} of {name}'s {whole} channels, which prune.round_to {round_to} "
+                f"rounds down to none; use a ratio of at most {1 - round_to / whole:.3g} or a smaller round_to."
+            )
+        counts[name] = left - left % round_to if ratio > 0 else whole
+    return counts
+
+
+def macs_share(network: FaceReconstructionNet, groups: Mapping[str, ChannelGroup], size: int) -> CostShare:
+    """Measure by multiply-accumulates for one image of `size` pixels; exact, without building the smaller network."""
+    widths = widths_of(network)
+    macs = {name: cost.macs for name, cost in layer_costs(network, size).items()}
+
+    def share(counts: Counts) -> float:
+        after = _widths_left(widths, groups, counts)
+        left = [
+            count * after[name][0] * after[name][1] / (widths[name][0] * widths[name][1])
+            for name, count in macs.items()
+        ]
+        return sum(left) / sum(macs.values())
+
+    return share
+
+
+def latency_share(network: FaceReconstructionNet, groups: Mapping[str, ChannelGroup], size: int) -> CostShare:
+    """Measure by latency on this machine: PyTorch on the CPU in FP32, one image of `size` pixels, both in turns.
+
+    PyTorch rather than what is exported, so that searching takes seconds; stage benchmark measures the latter.
+    """
+    widths = widths_of(network)
+    network, image = copy.deepcopy(network).cpu(), torch.zeros(1, 3, size, size)
+
+    @torch.inference_mode()
+    def share(counts: Counts) -> float:
+        smaller = build_network(_widths_left(widths, groups, counts)).eval()
+        calls = {"teacher": lambda: network(image), "pruned": lambda: smaller(image)}
+        timings = measure_latency(calls, warmup=3, window=10, windows_max=30, stability=0.05)
+        for name, timing in timings.items():
+            if timing.status != "stable":
+                logger.warning("the %s network's latency does not settle: %s", name, timing.reason)
+        return timings["pruned"].p50_ms / timings["teacher"].p50_ms
+
+    return share
+
+
+def _widths_left(widths: Widths, groups: Mapping[str, ChannelGroup], counts: Counts) -> Widths:
+    outputs = {name: count for group, count in counts.items() for name in groups[group].convolutions}
+    inputs = {name: count for group, count in counts.items() for name in groups[group].consumers}
+    return {name: (inputs.get(name, before[0]), outputs.get(name, before[1])) for name, before in widths.items()}

@@ -1,27 +1,75 @@
-"""Removes whole channels from a network, and everything that depends on them."""
+"""Removes the least important channels of a network, and re-fits what is left to the teacher's responses."""
 
 import copy
 from collections.abc import Mapping
 from typing import NamedTuple, cast
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from leanface.config import Prune
 from leanface.errors import ConfigError
+from leanface.face.morphable_model import MorphableModel
 from leanface.networks.resnet import FaceReconstructionNet, widths_of
+from leanface.pruning.compensate import LayerFit, compensate
 from leanface.pruning.gradients import Calibration, observe_gradients
-from leanface.pruning.groups import ChannelGraph
-from leanface.pruning.importance import GradientImportance, Importance
-from leanface.pruning.scopes import Counts, Scores, local_counts
-
-Kept = dict[str, list[int]]
-"""The pruning record: which of the original's output channels each convolution kept, in its own order."""
+from leanface.pruning.groups import ChannelGraph, KeptChannels
+from leanface.pruning.importance import GradientImportance, Importance, build_importance
+from leanface.pruning.plan import Counts, counts_left, plan
 
 
 class PruneResult(NamedTuple):
     """A smaller network (in eval mode, without gradients) and its pruning record."""
 
     network: FaceReconstructionNet
-    kept: Kept
+    kept: KeptChannels
+
+
+class Pruned(NamedTuple):
+    """What became of a network (all in eval mode).
+
+    Attributes:
+        network: the result.
+        kept: its pruning record.
+        states: the network before the re-fit ("pruned") and after it ("compensated"), if that was asked for.
+        fits: of the re-fit.
+    """
+
+    network: FaceReconstructionNet
+    kept: KeptChannels
+    states: dict[str, FaceReconstructionNet]
+    fits: list[LayerFit]
+
+
+def prune(
+    teacher: FaceReconstructionNet,
+    config: Prune,
+    images: Float[Tensor, "batch 3 height width"],
+    model: MorphableModel,
+    seed: int,
+) -> Pruned:
+    """Remove the least important channels of every group of coupled convolutions; `teacher` is left as it is.
+
+    Args:
+        teacher: in eval mode.
+        config: everything that can be chosen.
+        images: for the re-fit, in [0,1]; gradient-based criteria look at the first `config.gradient_count`.
+        model: what the coefficients mean, for gradient-based criteria.
+        seed: of what is left to chance.
+
+    Raises:
+        ConfigError: the ratio would empty a layer, the target is out of reach, or the criterion is wrong.
+    """
+    calibration = Calibration(images[: config.gradient_count], model)
+    scorer = Scorer(teacher, build_importance(config.importance), seed, calibration)
+    groups = {name: scorer.groups[name] for name in scorer.scores}
+    network, kept = scorer.keep(plan(teacher, groups, config, images.shape[-1]))
+    states, fits = {"pruned": network}, list[LayerFit]()
+    if config.compensate:
+        network, fits = compensate(network, teacher, kept, images, config.ridge)
+        states["compensated"] = network
+    return Pruned(network, kept, states, fits)
 
 
 def prune_channels(
@@ -33,11 +81,11 @@ def prune_channels(
     seed: int = 0,
     calibration: Calibration | None = None,
 ) -> PruneResult:
-    """A copy of `network` without the least important channels of the groups that `ratios` names.
+    """Copy `network` without the least important channels of the groups that `ratios` names, and without a re-fit.
 
     Args:
         network: in eval mode.
-        ratios: share of its channels that a group loses, by its name in `coupled_groups`; other groups stay whole.
+        ratios: share of its channels that a group loses, by its name in `ChannelGraph.groups`; others stay whole.
         importance: scores the channels of a group.
         round_to: what is left of a group is rounded down to a multiple of it.
         seed: of criteria that leave it to chance.
@@ -47,7 +95,7 @@ def prune_channels(
         ConfigError: a ratio would empty a convolution, or the criterion needs `calibration`.
     """
     scorer = Scorer(network, importance, seed, calibration)
-    return scorer.keep(local_counts(scorer.channels, ratios, round_to))
+    return scorer.keep(counts_left(scorer.channels, ratios, round_to))
 
 
 class Scorer:
@@ -62,6 +110,11 @@ class Scorer:
     def __init__(
         self, network: FaceReconstructionNet, importance: Importance, seed: int, calibration: Calibration | None
     ) -> None:
+        """Score the channels.
+
+        Raises:
+            ConfigError: the criterion looks at gradients, and there is no `calibration`.
+        """
         self._network = copy.deepcopy(network).eval()
         self._graph = ChannelGraph(self._network)
         self.groups = self._graph.groups()
@@ -74,10 +127,10 @@ class Scorer:
             torch.manual_seed(seed)
             scores = {name: importance(group.dependencies) for name, group in self.groups.items()}
         self._network.zero_grad()
-        self.scores: Scores = {name: score.cpu() for name, score in scores.items() if score is not None}
+        self.scores = {name: score.cpu() for name, score in scores.items() if score is not None}
 
     def keep(self, counts: Counts) -> PruneResult:
-        """The network with this many channels left in each group; groups without a count stay whole."""
+        """Keep this many channels of each group; groups without a count stay whole."""
         kept = {name: list(range(outputs)) for name, (_, outputs) in widths_of(self._network).items()}
         for name, score in self.scores.items():
             order = cast(list[int], torch.argsort(score, stable=True).tolist())

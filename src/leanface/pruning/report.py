@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from leanface.networks.resnet import Widths
-from leanface.networks.sparsity import zero_share
 from leanface.pruning.compensate import LayerFit
 from leanface.pruning.cost import LayerCost, macs_and_parameters
 
@@ -33,7 +32,7 @@ def plot_widths(original: Widths, pruned: Widths, path: Path) -> None:
 
 
 def size_metrics(original: nn.Module, pruned: nn.Module, size: int) -> dict[str, float]:
-    """Multiply-accumulates, for an image of `size` pixels, and parameters of both; what is left, and zero, of them."""
+    """Multiply-accumulates, for an image of `size` pixels, and parameters of both, and what is left of them."""
     macs, parameters = macs_and_parameters(original, size)
     macs_left, parameters_left = macs_and_parameters(pruned, size)
     return {
@@ -43,7 +42,6 @@ def size_metrics(original: nn.Module, pruned: nn.Module, size: int) -> dict[str,
         "pruned/parameters": parameters_left,
         "macs_share": macs_left / macs,
         "parameters_share": parameters_left / parameters,
-        "zero_share": zero_share(pruned),
     }
 
 

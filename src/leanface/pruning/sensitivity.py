@@ -18,8 +18,7 @@ from leanface.metrics.sensitivity import Change, Deviation, deviations
 from leanface.networks.resnet import FaceReconstructionNet, batch_norm_of
 from leanface.pruning.cost import layer_costs
 from leanface.pruning.groups import ChannelGraph
-from leanface.pruning.importance import Importance
-from leanface.pruning.importance.magnitude import Magnitude
+from leanface.pruning.importance import Importance, Magnitude
 
 
 @dataclass(frozen=True)

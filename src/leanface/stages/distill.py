@@ -8,7 +8,6 @@ from leanface.config import Data, Distill, Machine
 from leanface.distillation.distill import distill as distill_network
 from leanface.face.morphable_model import load_morphable_model
 from leanface.metrics.geometry import predict, reference_errors
-from leanface.networks.sparsity import keep_zeros
 from leanface.synthesis.dataset import FaceDataset
 from leanface.training.fit import MetricLog
 
@@ -20,8 +19,6 @@ def run(
     teacher, original = bundle.load_network(paths.TEACHER)
     start = paths.PRUNED if distill.start_from is None else Path(distill.start_from)
     student, parent = bundle.load_network(start)
-    if parent.sparsity is not None:
-        keep_zeros(student)
     parents = {"parent": bundle.digest(start), "teacher": bundle.digest(paths.TEACHER)}
     answers = predict(teacher, val)
     result = distill_network(

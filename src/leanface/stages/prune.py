@@ -7,10 +7,9 @@ from leanface.config import Prune
 from leanface.face.morphable_model import load_morphable_model
 from leanface.metrics.geometry import predict, reference_errors
 from leanface.networks.resnet import widths_of
-from leanface.pruning.allocation import errors_for
 from leanface.pruning.cost import layer_costs
+from leanface.pruning.prune import prune as prune_network
 from leanface.pruning.report import plot_widths, recovered, size_metrics, write_layers
-from leanface.pruning.stepwise import prune as prune_network
 from leanface.synthesis.dataset import FaceDataset
 
 
@@ -19,12 +18,10 @@ def run(*, prune: Prune, seed: int) -> dict[str, float]:
     teacher, parent = bundle.load_network(paths.TEACHER)
     model = load_morphable_model(paths.MORPHABLE_MODEL)
     images = train.head(prune.calibration_count).images
-    pruned = prune_network(teacher, prune, images, model, errors_for(prune, paths.SENSITIVITY), seed)
+    pruned = prune_network(teacher, prune, images, model, seed)
     parents = {"parent": bundle.digest(paths.TEACHER), "licence": parent.licence}
     provenance = parents | {"prune": prune.model_dump(), "seed": seed}
-    spec = bundle.new_spec(
-        pruned.network, parent.input.size, kept=pruned.kept, sparsity=prune.sparsity, provenance=provenance
-    )
+    spec = bundle.new_spec(pruned.network, parent.input.size, kept=pruned.kept, provenance=provenance)
     bundle.save_bundle(pruned.network, spec, paths.PRUNED)
 
     references = {"teacher": predict(teacher, val), **val.truth()}

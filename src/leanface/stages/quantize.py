@@ -6,7 +6,6 @@ from leanface.distillation.train_on import train_on
 from leanface.face.morphable_model import load_morphable_model
 from leanface.files import write_json
 from leanface.metrics.geometry import predict, reference_errors
-from leanface.networks.sparsity import keep_zeros
 from leanface.quantization.calibrate import calibrate, quantizer_of
 from leanface.synthesis.dataset import FaceDataset
 from leanface.training.fit import MetricLog
@@ -24,8 +23,6 @@ def run(
     predictions["calibrated"] = predict(network, val)
     parents = {"parent": bundle.digest(paths.DISTILLED), "teacher": bundle.digest(paths.TEACHER)}
     metrics: dict[str, float] = {}
-    if parent.sparsity is not None:
-        keep_zeros(network)
     if quantize.method == "qat":
         result = train_on(
             network,

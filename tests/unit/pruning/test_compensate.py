@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from leanface.errors import ConfigError
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.pruning.compensate import _Moments, compensate
-from leanface.pruning.groups import coupled_groups
-from leanface.pruning.importance.magnitude import Magnitude
+from leanface.pruning.groups import ChannelGraph
+from leanface.pruning.importance import Magnitude
 from leanface.pruning.prune import PruneResult, prune_channels
 
 SmoothImages = Callable[[int, int], Tensor]
@@ -25,7 +25,7 @@ def pruned(small_network: FaceReconstructionNet) -> PruneResult:
 
 
 def pruned_by(network: FaceReconstructionNet, ratio: float) -> PruneResult:
-    return prune_channels(network, dict.fromkeys(coupled_groups(network), ratio), Magnitude(), round_to=4)
+    return prune_channels(network, dict.fromkeys(ChannelGraph(network).groups(), ratio), Magnitude(), round_to=4)
 
 
 def test_unpruned_network_stays_bitwise_the_same(

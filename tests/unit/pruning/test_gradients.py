@@ -11,8 +11,7 @@ from leanface.face.morphable_model import MorphableModel
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.pruning.gradients import Calibration, observe_gradients, output_weights
 from leanface.pruning.groups import ChannelGraph, layers_with_outputs
-from leanface.pruning.importance.hessian import HessianDiagonal
-from leanface.pruning.importance.taylor import Taylor
+from leanface.pruning.importance import HessianDiagonal, Taylor
 from leanface.pruning.prune import Scorer, prune_channels
 from leanface.synthesis.synthesis import sample_coefficients
 

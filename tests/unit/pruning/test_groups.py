@@ -1,19 +1,19 @@
 import torch
 
 from leanface.networks.resnet import FaceReconstructionNet, widths_of
-from leanface.pruning.groups import ChannelGraph, coupled_groups
-from leanface.pruning.importance.magnitude import Magnitude
+from leanface.pruning.groups import ChannelGraph
+from leanface.pruning.importance import Magnitude
 from leanface.pruning.prune import prune_channels
 
 
 def test_every_convolution_but_the_heads_belongs_to_one_group(small_network: FaceReconstructionNet) -> None:
-    members = [name for group in coupled_groups(small_network).values() for name in group]
+    members = [name for group in ChannelGraph(small_network).groups().values() for name in group.convolutions]
     assert sorted(members) == sorted(name for name in widths_of(small_network) if name.startswith("backbone."))
 
 
 def test_groups_are_named_after_their_first_convolution(small_network: FaceReconstructionNet) -> None:
-    groups = coupled_groups(small_network)
-    assert all(name == convolutions[0] for name, convolutions in groups.items())
+    groups = ChannelGraph(small_network).groups()
+    assert all(name == group.convolutions[0] for name, group in groups.items())
     assert list(groups)[:2] == ["backbone.conv1", "backbone.layer1.0.downsample.0"]
 
 
@@ -45,6 +45,6 @@ def test_pruning_one_group_changes_its_widths_alone(small_network: FaceReconstru
 
 def test_tracing_leaves_no_trace(small_network: FaceReconstructionNet) -> None:
     before = {name: tensor.clone() for name, tensor in small_network.state_dict().items()}
-    coupled_groups(small_network)
+    ChannelGraph(small_network).groups()
     assert all(torch.equal(tensor, before[name]) for name, tensor in small_network.state_dict().items())
     assert all(parameter.grad is None for parameter in small_network.parameters())

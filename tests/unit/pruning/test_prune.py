@@ -10,10 +10,8 @@ from leanface.bundle import load_network, new_spec, save_bundle
 from leanface.errors import ConfigError
 from leanface.networks.resnet import FaceReconstructionNet, batch_norm_of, widths_of
 from leanface.pruning.cost import macs_and_parameters
-from leanface.pruning.groups import coupled_groups
-from leanface.pruning.importance import Importance
-from leanface.pruning.importance.magnitude import Magnitude
-from leanface.pruning.importance.random import Random
+from leanface.pruning.groups import ChannelGraph
+from leanface.pruning.importance import Importance, Magnitude, Random
 from leanface.pruning.prune import PruneResult, prune_channels
 
 SmoothImages = Callable[[int, int], Tensor]
@@ -22,7 +20,7 @@ SmoothImages = Callable[[int, int], Tensor]
 def prune(
     network: FaceReconstructionNet, ratio: float, importance: Importance | None = None, round_to: int = 4, seed: int = 0
 ) -> PruneResult:
-    ratios = dict.fromkeys(coupled_groups(network), ratio)
+    ratios = dict.fromkeys(ChannelGraph(network).groups(), ratio)
     return prune_channels(network, ratios, importance or Magnitude(), round_to=round_to, seed=seed)
 
 

@@ -8,8 +8,8 @@ from leanface.face.morphable_model import MorphableModel
 from leanface.metrics.geometry import geometry_errors
 from leanface.networks.resnet import FaceReconstructionNet, widths_of
 from leanface.pruning.cost import layer_costs
-from leanface.pruning.groups import coupled_groups
-from leanface.pruning.importance.magnitude import Magnitude
+from leanface.pruning.groups import ChannelGraph
+from leanface.pruning.importance import Magnitude
 from leanface.pruning.prune import prune_channels
 from leanface.pruning.sensitivity import pruning_sensitivity
 
@@ -45,7 +45,8 @@ def test_every_convolution_before_the_heads_is_in_one_group(
     small_network: FaceReconstructionNet, images: Tensor, model: MorphableModel
 ) -> None:
     found = pruning_sensitivity(small_network, images[:1], model, (0.5,))
-    assert {name: group.convolutions for name, group in found.items()} == coupled_groups(small_network)
+    groups = ChannelGraph(small_network).groups()
+    assert [group.convolutions for group in found.values()] == [group.convolutions for group in groups.values()]
     members = [conv for group in found.values() for conv in group.convolutions]
     assert sorted(members) == sorted(name for name in widths_of(small_network) if name.startswith("backbone."))
     costs = layer_costs(small_network, images.shape[-1])

@@ -9,7 +9,7 @@ from PIL import Image
 
 from leanface.networks.resnet import FaceReconstructionNet, widths_of
 from leanface.pruning.cost import layer_costs
-from leanface.pruning.groups import coupled_groups
+from leanface.pruning.groups import ChannelGraph
 from leanface.report.analysis import COSTS, headline, save_layers, save_sensitivity
 
 RATIOS = ("0.25", "0.5")
@@ -18,11 +18,14 @@ RATIOS = ("0.25", "0.5")
 @pytest.fixture
 def sensitivity(small_network: FaceReconstructionNet) -> dict[str, Any]:
     """A network that nothing can harm."""
-    groups = coupled_groups(small_network)
+    groups = ChannelGraph(small_network).groups()
     return {
         "groups": {
-            name: {"convolutions": convs, "errors": {ratio: {"vertex_mm": 0.0, "ssim": 1.0} for ratio in RATIOS}}
-            for name, convs in groups.items()
+            name: {
+                "convolutions": group.convolutions,
+                "errors": {ratio: {"vertex_mm": 0.0, "ssim": 1.0} for ratio in RATIOS},
+            }
+            for name, group in groups.items()
         },
         "quantize": {name: {"vertex_mm": 0.0, "ssim": 1.0} for name in widths_of(small_network)},
     }

@@ -18,8 +18,8 @@ from leanface.errors import ConfigError
 from leanface.face.morphable_model import MorphableModel
 from leanface.files import read_json, write_json
 from leanface.networks.resnet import FaceReconstructionNet, widths_of
-from leanface.pruning.groups import coupled_groups
-from leanface.pruning.importance.magnitude import Magnitude
+from leanface.pruning.groups import ChannelGraph
+from leanface.pruning.importance import Magnitude
 from leanface.pruning.prune import PruneResult, prune_channels
 from leanface.stages import configure, quantize
 from leanface.synthesis.prepare import prepare_faces
@@ -35,7 +35,9 @@ SmoothImages = Callable[[int, int], Tensor]
 
 @pytest.fixture
 def pruned(small_network: FaceReconstructionNet) -> PruneResult:
-    return prune_channels(small_network, dict.fromkeys(coupled_groups(small_network), 0.5), Magnitude(), round_to=4)
+    return prune_channels(
+        small_network, dict.fromkeys(ChannelGraph(small_network).groups(), 0.5), Magnitude(), round_to=4
+    )
 
 
 @pytest.fixture
