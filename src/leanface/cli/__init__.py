@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from leanface.cli import bench, demo, export, pipeline, reconstruct, serve, shell, sweep
 from leanface.cli.parser import Parser, command_parser
+from leanface.environment import enter_project, prepare_process
 from leanface.errors import LeanFaceError
 
 
@@ -18,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def guarded(command: Callable[[list[str]], None], argv: list[str]) -> int:
     """Run a command and return its exit status; neither a LeanFaceError nor Ctrl-C prints a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    prepare_process()
     try:
         command(argv)
     except LeanFaceError as error:
@@ -31,6 +33,7 @@ def guarded(command: Callable[[list[str]], None], argv: list[str]) -> int:
 
 def _run(argv: list[str]) -> None:
     if argv[:1] == ["sweep"]:
+        enter_project()
         # Hydra parses the rest. By name: the sweep is this module's equal, and needs Hydra and DVC.
         importlib.import_module("leanface.sweep.app").main(argv[1:])
         return

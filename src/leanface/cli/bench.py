@@ -2,12 +2,12 @@
 
 import argparse
 import functools
-import os
 import sys
 from pathlib import Path
 
 from leanface.cli.options import spin
 from leanface.cli.parser import USE, Commands, count
+from leanface.device import usable_cores
 
 
 def add_commands(commands: Commands) -> None:
@@ -23,7 +23,7 @@ def add_commands(commands: Commands) -> None:
     number = functools.partial(parser.add_argument, type=count, metavar="N")
     number("--batches", nargs="+", default=[8], help="batch sizes beside 1 (default: 8)")
     number("--streams", nargs="+", default=[1], help="batches at once, beside 1 (default: none)")
-    number("--threads", default=os.cpu_count(), help="threads of all streams together (default: all)")
+    number("--threads", default=usable_cores(), help="threads of all streams together (default: all usable cores)")
     number("--size", help="height and width of the images in pixels (default: as exported)")
     parser.add_argument(
         "--original", type=Path, metavar="BUNDLE", help="a bundle that PyTorch runs beside it, to compare with"

@@ -1,9 +1,11 @@
 """`leanface stage` and `leanface track`: what DVC calls, and what it left to be delivered."""
 
 import argparse
+from pathlib import Path
 
 from leanface import paths
 from leanface.cli.parser import MAINTAIN, Commands
+from leanface.environment import enter_project, find_project
 
 
 def add_commands(commands: Commands) -> None:
@@ -23,12 +25,16 @@ def add_commands(commands: Commands) -> None:
 
 
 def _stage(arguments: argparse.Namespace) -> None:
+    enter_project()
     from leanface.runner import run_stage
 
     run_stage(arguments.name, arguments.variant, arguments.seconds)
 
 
 def _track(arguments: argparse.Namespace) -> None:
+    # A service records where it was started, which need not be a project.
+    if find_project(Path.cwd()) is not None or not (paths.CACHE / "mlflow-outbox").is_dir():
+        enter_project()
     from leanface import tracking
 
     print(f"delivered {tracking.deliver()} runs to {tracking.tracking_uri()}")

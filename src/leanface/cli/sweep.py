@@ -6,6 +6,7 @@ import sys
 
 from leanface import paths
 from leanface.cli.parser import EXPERIMENT, Commands
+from leanface.environment import enter_project
 
 
 def add_commands(commands: Commands) -> None:
@@ -41,6 +42,7 @@ def add_commands(commands: Commands) -> None:
 
 # By name: the sweep is this module's equal, and needs Hydra and DVC.
 def _compare(arguments: argparse.Namespace) -> None:
+    enter_project()
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 140)  # a file has no width
@@ -48,11 +50,13 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 
 def _promote(arguments: argparse.Namespace) -> None:
+    enter_project()
     for line in importlib.import_module("leanface.sweep.compare").promote(arguments.name):
         print(line)
 
 
 def _gate(arguments: argparse.Namespace) -> None:
+    enter_project()
     from leanface.report.gate import require_gates
 
     for line in require_gates(paths.SUMMARY):

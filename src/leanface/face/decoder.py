@@ -7,13 +7,13 @@ subdivision is linear.
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
 from leanface.face.camera import rotation_from_angles
 from leanface.face.coefficients import ANGLES, COUNT, EXPRESSION, IDENTITY, TRANSLATION
+from leanface.face.compiled import compiled
 from leanface.face.morphable_model import ShapeBasis
 from leanface.face.rasterize_numba import fill_normals
 
@@ -92,7 +92,7 @@ def rotation_of(coefficients: Float[np.ndarray, "257"]) -> Float[np.ndarray, "3 
     return rotation_from_angles(torch.from_numpy(coefficients[None, ANGLES])).numpy()[0]
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract"})  # pyright: ignore[reportUntypedFunctionDecorator]
+@compiled(fastmath={"contract"})
 def _accumulate(factors: Any, components: Any, out: Any) -> None:
     """Adds to out (N,) the sum of factors (K,) times components (N/C,K,C), by columns that fit the first cache.
 
@@ -114,7 +114,7 @@ def _accumulate(factors: Any, components: Any, out: Any) -> None:
                 part[column] += f0 * c0[column] + f1 * c1[column] + f2 * c2[column] + f3 * c3[column]
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract"})  # pyright: ignore[reportUntypedFunctionDecorator]
+@compiled(fastmath={"contract"})
 def _subdivide(coarse: Any, indptr: Any, indices: Any, weights: Any, out: Any) -> None:
     """Fills out (V,3) from the coordinates coarse (3 coarse vertices and more,)."""
     for row in range(out.shape[0]):
@@ -129,7 +129,7 @@ def _subdivide(coarse: Any, indptr: Any, indices: Any, weights: Any, out: Any) -
         out[row, 2] = z
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract"})  # pyright: ignore[reportUntypedFunctionDecorator]
+@compiled(fastmath={"contract"})
 def _pose(vertices: Any, rotation: Any, translation: Any, out: Any) -> None:
     for row in range(out.shape[0]):
         x, y, z = vertices[row, 0], vertices[row, 1], vertices[row, 2]

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numba
 import numpy as np
 import scipy.sparse as sp
 import scipy.sparse.linalg as sla
@@ -22,6 +21,7 @@ from PIL import Image
 from leanface.device import usable_cores
 from leanface.errors import ConfigError
 from leanface.face.camera import DISTANCE_DM
+from leanface.face.compiled import compiled
 from leanface.face.morphable_model import MorphableModel
 from leanface.face.rasterize import interpolate, rasterize
 from leanface.face.texture import UvMap, spread
@@ -228,7 +228,7 @@ def _bilinear(image: UInt8[np.ndarray, "H W 3"], at: Float[np.ndarray, "N 2"]) -
     return ((upper * (1 - v) + lower * v) / 255).astype(np.float32)
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract"})  # pyright: ignore[reportUntypedFunctionDecorator]
+@compiled(fastmath={"contract"})
 def _paint(
     pixel: Any, triangles: Any, attributes: Any, photo: Any, first_row: int, end_row: int, texture: Any, covered: Any
 ) -> None:

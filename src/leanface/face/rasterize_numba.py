@@ -3,31 +3,31 @@
 import math
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from leanface.face import rasterize
+from leanface.face.compiled import compiled
 from leanface.face.lighting import BAND_FACTORS, BANDS
 
 _MIN_AREA = np.float32(rasterize.MIN_AREA_PX2)
 
 
-@numba.njit(inline="always")  # pyright: ignore[reportUntypedFunctionDecorator]
+@compiled(inline="always")
 def _least(a: Any, b: Any, c: Any) -> Any:
     """Faster than min(), which looks for NaN."""
     least = b if b < a else a
     return c if c < least else least
 
 
-@numba.njit(inline="always")  # pyright: ignore[reportUntypedFunctionDecorator]
+@compiled(inline="always")
 def _greatest(a: Any, b: Any, c: Any) -> Any:
     greatest = b if b > a else a
     return c if c > greatest else greatest
 
 
-@numba.njit(nogil=True, cache=True)  # pyright: ignore[reportUntypedFunctionDecorator]
+@compiled()
 def _visible(vertices: Any, triangles: Any, nearest: Any, depth: Any, weights: Any) -> None:
     """One image: vertices (V,3) float32, triangles (T,3); fills nearest (H,W), depth (H,W) and weights (H,W,2).
 
@@ -67,7 +67,7 @@ def _visible(vertices: Any, triangles: Any, nearest: Any, depth: Any, weights: A
                     weights[i, j, 1] = third
 
 
-@numba.njit(nogil=True, cache=True)  # pyright: ignore[reportUntypedFunctionDecorator]
+@compiled()
 def _weights(vertices: Any, triangles: Any, nearest: Any, weights: Any) -> None:
     """One image: fills weights (H,W,3) float32 with the barycentric coordinates of every pixel that sees a triangle."""
     size = nearest.shape[0]
@@ -90,7 +90,7 @@ def _weights(vertices: Any, triangles: Any, nearest: Any, weights: Any) -> None:
             weights[row, column, 2] = third
 
 
-@numba.njit(nogil=True, cache=True)  # pyright: ignore[reportUntypedFunctionDecorator]
+@compiled()
 def _blend(nearest: Any, weights: Any, attributes: Any, triangles: Any, out: Any) -> None:
     """One image: fills out (H,W,C) float32 with the attributes (V,C) of the visible triangles."""
     size, channels = nearest.shape[0], attributes.shape[1]
@@ -105,7 +105,7 @@ def _blend(nearest: Any, weights: Any, attributes: Any, triangles: Any, out: Any
                     out[row, column, channel] += weight * attributes[vertex, channel]
 
 
-@numba.njit(nogil=True, cache=True)  # pyright: ignore[reportUntypedFunctionDecorator]
+@compiled()
 def _shade(nearest: Any, weights: Any, triangles: Any, attributes: Any, supersample: int, out: Any) -> None:
     """One image: adds to out (4,H,W) float32 the attributes (V,3) that its samples (H*s,W*s) see, and coverage."""
     size = nearest.shape[0]
@@ -127,7 +127,7 @@ def _shade(nearest: Any, weights: Any, triangles: Any, attributes: Any, supersam
             out[3, i, j] += share
 
 
-@numba.njit(nogil=True, cache=True)  # pyright: ignore[reportUntypedFunctionDecorator]
+@compiled()
 def _draw(vertices: Any, attributes: Any, triangles: Any, supersample: int, out: Any) -> None:
     """All images: fills out (B,4,H,W) float32, zero at first."""
     samples = out.shape[2] * supersample
@@ -141,7 +141,7 @@ def _draw(vertices: Any, attributes: Any, triangles: Any, supersample: int, out:
         _shade(nearest, weights, triangles, attributes[image], supersample, out[image])
 
 
-@numba.njit(nogil=True, cache=True)  # pyright: ignore[reportUntypedFunctionDecorator]
+@compiled()
 def _irradiance(normals: Any, lighting: Any, out: Any) -> None:
     """All images: fills out (B,V,3) float32 from unit normals (B,V,3) and lighting (B,9,3), constants included."""
     for image in range(normals.shape[0]):
@@ -155,7 +155,7 @@ def _irradiance(normals: Any, lighting: Any, out: Any) -> None:
                 out[image, vertex, channel] = max(light, np.float32(0.0))
 
 
-@numba.njit(nogil=True, cache=True)  # pyright: ignore[reportUntypedFunctionDecorator]
+@compiled()
 def fill_normals(vertices: Any, triangles: Any, out: Any) -> None:
     """One mesh: fills out (V,3) float32, zero at first; see `leanface.face.lighting.vertex_normals`."""
     for index in range(triangles.shape[0]):

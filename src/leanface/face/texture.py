@@ -3,7 +3,6 @@
 import functools
 from typing import Any, cast
 
-import numba
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from leanface.face.camera import DISTANCE_DM
 from leanface.face.coefficients import split
+from leanface.face.compiled import compiled
 from leanface.face.morphable_model import MorphableModel
 from leanface.face.rasterize import Fragments, interpolate, rasterize
 
@@ -104,7 +104,7 @@ def spread(
     return levels[0][0]
 
 
-@numba.njit(nogil=True, cache=True)  # pyright: ignore[reportUntypedFunctionDecorator]
+@compiled()
 def _halve(colours: Any, known: Any, coarse_colours: Any, coarse_known: Any) -> None:
     """Means of the known pixels of each square of four."""
     side = known.shape[0]
@@ -126,7 +126,7 @@ def _halve(colours: Any, known: Any, coarse_colours: Any, coarse_known: Any) -> 
                 coarse_colours[row, column, 2] = (blue + count // 2) // count
 
 
-@numba.njit(nogil=True, cache=True)  # pyright: ignore[reportUntypedFunctionDecorator]
+@compiled()
 def _fill_from(coarse_colours: Any, coarse_known: Any, colours: Any, known: Any) -> None:
     for row in range(known.shape[0]):
         for column in range(known.shape[1]):

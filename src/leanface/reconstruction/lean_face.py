@@ -228,6 +228,10 @@ class LeanFace:
         )
 
 
+processors = usable_cores
+"""Deprecated name of `leanface.device.usable_cores`, kept importable here."""
+
+
 def morphable_model_of(model: Path) -> Path:
     """Of the project whose folder models/ the network lies in."""
     for folder in model.resolve().parents:
