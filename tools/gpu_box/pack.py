@@ -13,7 +13,7 @@ from typing import NamedTuple
 from leanface import paths
 from leanface.bundle import WEIGHTS
 from leanface.errors import ArtifactError
-from leanface.files import staged
+from leanface.files import copy_file, staged
 from tools.gpu_box.record import RECORD, Run, load_run, save_run
 from tools.gpu_box.steps import MANIFEST, object_id
 from tools.gpu_box.weights import expand, is_bundle, shrink
@@ -133,12 +133,11 @@ def restore(folder: Path) -> Run:
 
 def put(source: Path, target: Path) -> None:
     """Copy a file or folder in place of what is at `target`."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
         with staged(target, owned=True) as new:
             shutil.copytree(source, new, dirs_exist_ok=True)
     else:
-        shutil.copy(source, target)
+        copy_file(source, target)
 
 
 def _names(title: str) -> set[str]:

@@ -4,7 +4,6 @@ Only convolutions' weights: batch norms, biases and quantisers' ranges, which ha
 """
 
 import json
-import os
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 
 from leanface.bundle import WEIGHTS
 from leanface.errors import ArtifactError
+from leanface.files import atomic_write
 
 LENGTH_BYTES = 8
 """A safetensors file begins with the length of its JSON header, which is followed by the tensors' bytes."""
@@ -29,9 +29,7 @@ def round_bundle(folder: Path) -> None:
         ArtifactError: a weight is too large for float16.
     """
     path = folder / WEIGHTS
-    staging = path.with_suffix(".tmp")
-    staging.write_bytes(expand(shrink(path.read_bytes())))
-    os.replace(staging, path)
+    atomic_write(path, expand(shrink(path.read_bytes())))
 
 
 def shrink(contents: bytes) -> bytes:

@@ -1,7 +1,5 @@
 """`python -m tools.studies adaptive`: what reading strange faces again is worth and costs."""
 
-import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +12,7 @@ from jaxtyping import Float
 from leanface import paths
 from leanface.device import describe_device
 from leanface.errors import ArtifactError
+from leanface.files import atomic_write, write_json
 from leanface.metrics.geometry import geometry_errors
 from leanface.monitoring.population import Population
 from leanface.reconstruction import LeanFace
@@ -121,14 +120,11 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def save(folder: Path, rows: Sequence[Row], small: Path, large: Path) -> None:
     """Write adaptive.json and adaptive.md."""
-    folder.mkdir(parents=True, exist_ok=True)
     content = {
         "device": describe_device(),
         "small": small.name,
         "large": large.name,
         "rows": [asdict(row) for row in rows],
     }
-    for name, text in {"adaptive.json": json.dumps(content, indent=1) + "\n", "adaptive.md": markdown(rows)}.items():
-        staging = folder / f".{name}"
-        staging.write_text(text)
-        os.replace(staging, folder / name)
+    write_json(folder / "adaptive.json", content)
+    atomic_write(folder / "adaptive.md", markdown(rows))

@@ -9,7 +9,6 @@ comparison.png. Everything but the cases is as in reports/config.yaml.
 import csv
 import itertools
 import logging
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from matplotlib.figure import Figure
 from leanface import bundle, paths
 from leanface.config import Prune, load_config
 from leanface.face.morphable_model import load_morphable_model
+from leanface.files import staged_file
 from leanface.metrics.geometry import mean_errors
 from leanface.pruning.cost import macs_and_parameters
 from leanface.pruning.groups import ChannelGraph
@@ -101,12 +101,10 @@ def compare(base: Prune, chosen: Iterable[Case], device: torch.device) -> Iterat
 
 def write_rows(rows: Sequence[Row], path: Path) -> None:
     """As CSV."""
-    staging = path.with_name(f".{path.name}")
-    with staging.open("w", newline="") as file:
+    with staged_file(path) as staging, staging.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    os.replace(staging, path)
 
 
 def plot_rows(rows: Sequence[Row], path: Path) -> None:
@@ -129,9 +127,8 @@ def plot_rows(rows: Sequence[Row], path: Path) -> None:
     panels[0, 0].invert_yaxis()
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     figure.supxlabel("vertex error against the original on val (mm)")
-    staging = path.with_name(f".{path.name}")
-    figure.savefig(staging, dpi=110, format="png")
-    os.replace(staging, path)
+    with staged_file(path) as staging:
+        figure.savefig(staging, dpi=110)
 
 
 def main(folder: Path) -> None:

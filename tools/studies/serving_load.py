@@ -7,7 +7,6 @@ would hide every queue.
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -27,6 +26,7 @@ import numpy as np
 
 from leanface.device import describe_device
 from leanface.errors import BackendError
+from leanface.files import atomic_write, write_json
 
 START_SECONDS = 90.0
 LOST_MAX = 0.01
@@ -224,9 +224,5 @@ def _ask(url: str, key: str | None, body: bytes | None = None) -> bytes:
 
 def save(folder: Path, loads: Sequence[Load], settings: dict[str, Any]) -> None:
     """Write load.json and load.md."""
-    folder.mkdir(parents=True, exist_ok=True)
-    contents = {"load.json": json.dumps(record(loads, settings), indent=1) + "\n", "load.md": markdown(loads)}
-    for name, text in contents.items():
-        staging = folder / f".{name}"
-        staging.write_text(text)
-        os.replace(staging, folder / name)
+    write_json(folder / "load.json", record(loads, settings))
+    atomic_write(folder / "load.md", markdown(loads))

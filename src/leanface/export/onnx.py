@@ -3,7 +3,6 @@
 import importlib.metadata
 import io
 import json
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from leanface.errors import ExportError
 from leanface.export.precision import PRECISIONS
 from leanface.export.tidy import tidy
 from leanface.export.wrapper import traced_as_int8
+from leanface.files import atomic_write, write_json
 from leanface.networks.inference import inference_form
 from leanface.networks.interface import EIGHT_BIT, INPUT_NAME, METADATA_PREFIX, OUTPUT_NAME
 
@@ -115,10 +115,5 @@ def describe(model: onnx.ModelProto) -> dict[str, Any]:
 
 def save_model(model: onnx.ModelProto, path: Path, description: dict[str, Any]) -> None:
     """Write the model and, beside it, its description as .json; neither is ever seen half written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(description, indent=1) + "\n"
-    contents = {path: model.SerializeToString(), path.with_suffix(".json"): text.encode()}
-    for target, content in contents.items():
-        staging = target.with_name(f".{target.name}.partial")
-        staging.write_bytes(content)
-        os.replace(staging, target)
+    atomic_write(path, model.SerializeToString())
+    write_json(path.with_suffix(".json"), description)

@@ -1,12 +1,11 @@
 """Which morphable model a pipeline uses: a file among its data, which every stage after prepare reads."""
 
-import os
-import shutil
 from pathlib import Path
 
 from leanface.errors import ArtifactError
 from leanface.face.basel import load_basel
 from leanface.face.morphable_model import MorphableModel, load_morphable_model, save_morphable_model
+from leanface.files import copy_file
 from leanface.modelscope_hub import BASEL_MODEL, find_snapshot
 from leanface.paths import PACKAGED_MORPHABLE_MODEL
 
@@ -32,11 +31,8 @@ def choose_morphable_model(choice: str, path: Path) -> MorphableModel:
 def _choose(choice: str, path: Path) -> MorphableModel:
     if choice == "packaged":
         model = load_morphable_model()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staging = path.with_name(f".{path.name}")
         # A copy, not `save_morphable_model`: the packaged file is a tenth of its size.
-        shutil.copyfile(PACKAGED_MORPHABLE_MODEL, staging)
-        os.replace(staging, path)
+        copy_file(PACKAGED_MORPHABLE_MODEL, path)
         return model
     source = find_snapshot() if choice == "modelscope" else Path(choice)
     model = load_basel(source / BASEL_MODEL if source.is_dir() else source)

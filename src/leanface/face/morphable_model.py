@@ -5,7 +5,6 @@ Source: Blanz and Vetter, SIGGRAPH 1999. The packaged model's components come fr
 """
 
 import functools
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -18,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from leanface.errors import ArtifactError
+from leanface.files import staged_file
 from leanface.paths import PACKAGED_MORPHABLE_MODEL
 
 FORMAT_VERSION = 1
@@ -197,11 +197,8 @@ def save_morphable_model(model: MorphableModel, path: Path) -> None:
     }
     for name, basis in bases.items():
         arrays |= {f"{name}_q": basis, f"{name}_scale": np.ones(len(basis), np.float32)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f".{path.name}")
-    with staging.open("wb") as file:
+    with staged_file(path) as staging, staging.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
-    os.replace(staging, path)
 
 
 def _remedy(path: Path) -> str:

@@ -1,7 +1,6 @@
 """One variant's proof: its answers beside the original's and beside ground truth."""
 
 import csv
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from torch import Tensor
 from leanface.face.morphable_model import MorphableModel
 from leanface.face.render import Renderer
 from leanface.face.texture import UvMap
+from leanface.files import staged_file
 from leanface.metrics.estimate import Samples, means
 from leanface.metrics.fidelity import render_likeness, uv_likeness
 from leanface.metrics.geometry import geometry_errors, vertex_errors_mm
@@ -82,14 +82,11 @@ class Judge:
 
 def write_samples(samples: Samples, path: Path) -> None:
     """CSV with a row per sample, a column per measure; undefined values are left empty."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f".{path.name}")
-    with staging.open("w", newline="", encoding="utf-8") as file:
+    with staged_file(path) as staging, staging.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["sample", *samples])
         for index, row in enumerate(zip(*samples.values(), strict=True)):
             writer.writerow([index, *("" if np.isnan(value) else f"{value:.6g}" for value in row)])
-    os.replace(staging, path)
 
 
 def _answers(run: Run, images: Float[Tensor, "batch 3 H W"], batch_size: int) -> Float[Tensor, "batch 257"]:

@@ -7,7 +7,6 @@ towards the mean, and that is no drift.
 
 import json
 import math
-import os
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from jaxtyping import Float, UInt8
 
 from leanface.errors import ArtifactError
 from leanface.face.coefficients import ANGLES
+from leanface.files import atomic_write
 from leanface.monitoring.population import Population
 
 FEATURES = ("sharpness", "pitch_deg", "yaw_deg", "roll_deg", "distance")
@@ -63,10 +63,7 @@ class Reference:
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staging = path.with_name(f".{path.name}.{os.getpid()}")
-        staging.write_text(json.dumps(dict(zip(FEATURES, self.values.round(5).tolist(), strict=True))))
-        os.replace(staging, path)
+        atomic_write(path, json.dumps(dict(zip(FEATURES, self.values.round(5).tolist(), strict=True))))
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -5,7 +5,6 @@ statistics for several image sizes, in place of one set (decision 9).
 """
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from leanface.errors import ArtifactError
+from leanface.files import staged_file
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.paths import PRETRAINED_TEACHER, PRETRAINED_TEACHER_224
 
@@ -54,10 +54,8 @@ def save_packed(network: FaceReconstructionNet, path: Path, statistics: Mapping[
             arrays |= {f"{name}{_AT}{size}": measured[name].cpu().numpy() for size, measured in statistics.items()}
         else:
             arrays[name] = value.numpy()
-    staging = path.with_name(f".{path.name}.tmp")
-    with staging.open("wb") as file:
+    with staged_file(path) as staging, staging.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
-    os.replace(staging, path)
 
 
 def load_packed(path: Path, image_size: int | None = None) -> FaceReconstructionNet:

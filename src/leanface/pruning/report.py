@@ -1,7 +1,6 @@
 """A network's layers, before and after pruning: pictures and a table."""
 
 import csv
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
 
+from leanface.files import staged_file
 from leanface.networks.resnet import Widths
 from leanface.pruning.compensate import LayerFit
 from leanface.pruning.cost import LayerCost, macs_and_parameters
@@ -57,9 +57,7 @@ def write_layers(
 ) -> None:
     """One row per convolution: its costs before and after pruning, and what the re-fit did, if any."""
     errors = {fit.name: fit for fit in fits}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f".{path.name}")
-    with staging.open("w", newline="") as file:
+    with staged_file(path) as staging, staging.open("w", newline="") as file:
         writer = csv.writer(file)
         costs = [f"{cost}_{when}" for when in ("original", "pruned") for cost in LayerCost._fields]
         writer.writerow(["name", *costs, "response_error_before", "response_error_after"])
@@ -67,7 +65,6 @@ def write_layers(
             fit = errors.get(name)
             response = ("", "") if fit is None else (fit.error_before, fit.error_after)
             writer.writerow([name, *original[name], *pruned[name], *response])
-    os.replace(staging, path)
 
 
 def _name_layers(axes: Axes, names: list[str]) -> None:
@@ -77,7 +74,5 @@ def _name_layers(axes: Axes, names: list[str]) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f".{path.name}")
-    figure.savefig(staging, dpi=110, format=path.suffix[1:])
-    os.replace(staging, path)
+    with staged_file(path) as staging:
+        figure.savefig(staging, dpi=110)

@@ -1,6 +1,5 @@
 """A sheet of pictures: a labelled row for each face, a titled column for each thing shown of it."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +8,8 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from leanface.files import staged_file
 
 CELL_INCHES = 1.7
 DOTS_PER_INCH = 130
@@ -60,7 +61,5 @@ def save_sheet(columns: Sequence[str], rows: Sequence[Row], path: Path) -> None:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG whole or not at all; the same figure gives the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f".{path.name}")
-    figure.savefig(staging, format="png", metadata={"Software": None})
-    os.replace(staging, path)
+    with staged_file(path) as staging:
+        figure.savefig(staging, format="png", metadata={"Software": None})

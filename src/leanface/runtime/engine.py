@@ -5,7 +5,6 @@ Networks are strongly typed: precision is what the ONNX file says, and there is 
 
 import hashlib
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -18,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from leanface.config import Build
 from leanface.errors import ArtifactError, BackendError, ConfigError, ExportError
+from leanface.files import atomic_write
 from leanface.networks.interface import INPUT_NAME, METADATA_PREFIX
 
 Shape = tuple[int, int, int, int]
@@ -154,8 +154,8 @@ def build_engine(onnx_path: Path, plan_path: Path, build: Build) -> EngineDescri
         onnx_sha256=hashlib.sha256(exported.content).hexdigest(),
     )
     text = json.dumps(asdict(description), indent=1) + "\n"
-    for target, data in ((plan_path, plan), (plan_path.with_suffix(".json"), text.encode())):
-        _write(target, data)
+    atomic_write(plan_path, plan)
+    atomic_write(plan_path.with_suffix(".json"), text)
     return description
 
 
@@ -260,7 +260,7 @@ def _build(
     if plan is None:
         raise BackendError(f"{library} could not build an engine from {exported.path}: {'; '.join(logger.errors)}")
     if times_kernels:
-        _write(timing_cache, bytes(config.get_timing_cache().serialize()))
+        atomic_write(timing_cache, bytes(config.get_timing_cache().serialize()))
     return bytes(plan), targets, _layers(network)
 
 
@@ -296,10 +296,3 @@ def _set_targets(library: str, trt: Any, config: Any, first: int) -> list[str]:
     for index, name in enumerate(targets):
         config.set_compute_capability(members[name], index)
     return targets
-
-
-def _write(target: Path, data: bytes) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = target.with_name(f".{target.name}.partial")
-    staging.write_bytes(data)
-    os.replace(staging, target)

@@ -1,6 +1,5 @@
 """Stage configure: conf/ and params.yaml, composed and validated, become reports/config.yaml."""
 
-import os
 from typing import Any
 
 import yaml
@@ -11,6 +10,7 @@ from omegaconf import OmegaConf
 from leanface import paths
 from leanface.config import parse_config
 from leanface.errors import ConfigError
+from leanface.files import atomic_write
 from leanface.params import merge, read_params
 
 
@@ -25,8 +25,5 @@ def run() -> dict[str, float]:
     config = parse_config(merge(composed, params.values), f"{paths.CONF}/ with {paths.PARAMS}")
     text = f"# Written by stage configure: edit {paths.PARAMS} or {paths.CONF}/ instead.\n"
     text += yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    paths.CONFIG.parent.mkdir(parents=True, exist_ok=True)
-    staging = paths.CONFIG.with_suffix(".tmp")
-    staging.write_text(text)
-    os.replace(staging, paths.CONFIG)
+    atomic_write(paths.CONFIG, text)
     return {}

@@ -1,12 +1,12 @@
 """Stage distill: the pruned network learns from the original."""
 
-import json
 from pathlib import Path
 
 from leanface import bundle, paths
 from leanface.config import Data, Distill, Machine
 from leanface.distillation.distill import distill as distill_network
 from leanface.face.morphable_model import load_morphable_model
+from leanface.files import write_json
 from leanface.metrics.geometry import predict, reference_errors
 from leanface.synthesis.dataset import FaceDataset
 from leanface.training.fit import MetricLog
@@ -46,5 +46,5 @@ def run(
     metrics = reference_errors(model, {"distilled": predict(student, val)}, references)
     metrics |= {"best_step": result.best_step}
     metrics |= {"seconds": result.seconds, "images_per_second": result.images_per_second}
-    (paths.DISTILL_REPORT / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    write_json(paths.DISTILL_REPORT / "metrics.json", metrics)
     return metrics

@@ -1,11 +1,9 @@
 """Stage prepare: the morphable model, faces rendered with exact ground truth or a user's photos, two portraits."""
 
-import json
-
 from leanface import paths
 from leanface.config import Data
 from leanface.face.choice import choose_morphable_model
-from leanface.files import staged
+from leanface.files import staged, write_json
 from leanface.photos.alignment import template_from_landmarks3d
 from leanface.synthesis.contact_sheet import prepared_sheet
 from leanface.synthesis.dataset import FaceDataset
@@ -30,5 +28,5 @@ def run(*, data: Data, seed: int) -> dict[str, float]:
         prepared_sheet(splits, {name: paths.PHOTOS / f"{name}.png" for name in photos}, report / "contact_sheet.png")
         if data.folder is None:  # photos come without the coefficients that are plotted
             plot_distributions(splits, report / "distributions.png")
-        (report / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+        write_json(report / "metrics.json", metrics)
     return metrics

@@ -1,10 +1,9 @@
 """Stage prune: channels go, and what is left is re-fitted in closed form."""
 
-import json
-
 from leanface import bundle, paths
 from leanface.config import Prune
 from leanface.face.morphable_model import load_morphable_model
+from leanface.files import write_json
 from leanface.metrics.geometry import predict, reference_errors
 from leanface.networks.resnet import widths_of
 from leanface.pruning.cost import layer_costs
@@ -31,5 +30,5 @@ def run(*, prune: Prune, seed: int) -> dict[str, float]:
     metrics |= size_metrics(teacher, pruned.network, val.image_size) | recovered(metrics)
     write_layers(original, smaller, pruned.fits, paths.PRUNE_REPORT / "layers.csv")
     plot_widths(widths_of(teacher), spec.widths, paths.PRUNE_REPORT / "widths.png")
-    (paths.PRUNE_REPORT / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    write_json(paths.PRUNE_REPORT / "metrics.json", metrics)
     return metrics

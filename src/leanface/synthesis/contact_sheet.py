@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from leanface.files import staged_file
 from leanface.synthesis.dataset import FaceDataset
 
 COLUMNS = 12
@@ -20,7 +21,8 @@ TITLE_COLOUR = "#24292f"
 
 def contact_sheet(images: UInt8[np.ndarray, "count size size 3"], columns: int, path: Path) -> None:
     """Tile images into one PNG."""
-    Image.fromarray(_tile(images, columns, gap=0)).save(path)
+    with staged_file(path) as staging:
+        Image.fromarray(_tile(images, columns, gap=0)).save(staging)
 
 
 def prepared_sheet(splits: Mapping[str, FaceDataset], photos: Mapping[str, Path], path: Path) -> None:
@@ -42,7 +44,8 @@ def prepared_sheet(splits: Mapping[str, FaceDataset], photos: Mapping[str, Path]
         draw.text((MARGIN_PX, top + TITLE_HEIGHT_PX / 2), title, fill=TITLE_COLOUR, font=font, anchor="lm")
         sheet.paste(Image.fromarray(grid), (MARGIN_PX, top + TITLE_HEIGHT_PX))
         top += TITLE_HEIGHT_PX + grid.shape[0]
-    sheet.save(path)
+    with staged_file(path) as staging:
+        sheet.save(staging)
 
 
 def _tile(

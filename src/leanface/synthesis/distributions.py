@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from leanface.face.camera import REFERENCE_SIZE_PX
 from leanface.face.coefficients import ALBEDO, ANGLES, EXPRESSION, IDENTITY, LIGHTING
 from leanface.face.lighting import BANDS, CONSTANT, LINEAR
+from leanface.files import staged_file
 from leanface.paths import SPLITS
 from leanface.photos.alignment import TEMPLATE_224
 from leanface.synthesis.dataset import FaceDataset
@@ -51,7 +52,8 @@ def plot_distributions(splits: Mapping[str, FaceDataset], path: Path) -> None:
     handles, names = figure.axes[0].get_legend_handles_labels()
     titles = [f"{name} ({len(splits[name])} faces)" for name in names]
     figure.legend(handles, titles, loc="outside upper center", ncols=len(titles), frameon=False)
-    figure.savefig(path, metadata={"Software": None})
+    with staged_file(path) as staging:
+        figure.savefig(staging, metadata={"Software": None})
 
 
 def describe(faces: FaceDataset) -> dict[str, Float[np.ndarray, " count *axes"]]:

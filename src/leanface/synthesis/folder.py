@@ -1,7 +1,6 @@
 """A user's own photos as training data: every face found, aligned once, and kept as three splits without labels."""
 
 import hashlib
-import json
 import logging
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from tqdm import tqdm
 
 from leanface.config import PhotoFolder
 from leanface.errors import ArtifactError
-from leanface.files import staged
+from leanface.files import staged, write_json
 from leanface.paths import SPLITS
 from leanface.photos.crops import crop_faces
 from leanface.photos.detector import FaceDetector
@@ -60,7 +59,7 @@ def prepare_folder(source: PhotoFolder, size: int, template: Float[np.ndarray, "
         for split, members in _split(faces, source, len(skipped)).items():
             manifest["splits"][split] = _write(staging / split, members, crops, size)
         crops.unlink()
-        (staging / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+        write_json(staging / "manifest.json", manifest)
     return manifest
 
 

@@ -1,7 +1,6 @@
 """Writes the prepared faces: three splits of renders with exact ground truth, and the aligned photos."""
 
 import hashlib
-import json
 import shutil
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
@@ -21,7 +20,7 @@ from leanface.face.coefficients import COUNT
 from leanface.face.landmarks import landmarks_image
 from leanface.face.morphable_model import MorphableModel
 from leanface.face.render import Renderer
-from leanface.files import staged
+from leanface.files import staged, write_json
 from leanface.paths import SPLITS
 from leanface.photos.alignment import TEMPLATE_224
 from leanface.photos.crops import crop_faces
@@ -71,7 +70,7 @@ def prepare_faces(
             "morphable_model_sha256": _model_sha256(model),
             "versions": {name: _version(name) for name in ("leanface", "torch", "numpy", "numba")},
         }
-        (staging / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+        write_json(staging / "manifest.json", manifest)
     return manifest
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from leanface.files import staged_file
+
 PANELS = {
     "loss": (("train/loss", "training loss"),),
     "mm": (
@@ -34,4 +36,5 @@ def plot_curves(rows: Sequence[dict[str, float]], path: Path) -> None:
         axes.grid(alpha=0.3)
         if len(curves) > 1:
             axes.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    with staged_file(path) as staging:
+        figure.savefig(staging, dpi=110)

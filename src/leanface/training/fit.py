@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from leanface.config import Machine, Optimizer
 from leanface.face.coefficients import HEAD_SIZES
 from leanface.face.morphable_model import MorphableModel
+from leanface.files import staged_file
 from leanface.synthesis.datamodule import FaceDataModule
 from leanface.synthesis.synthesis import population
 from leanface.training.batch_norm import measure_batch_norm
@@ -219,7 +220,7 @@ def _statistics(data: FaceDataModule) -> Callable[[nn.Module], None]:
 
 def _write_history(rows: list[dict[str, float]], path: Path) -> None:
     names = sorted({name for row in rows for name in row}, key=lambda name: (name != "step", name != "seconds", name))
-    with path.open("w", newline="") as file:
+    with staged_file(path) as staging, staging.open("w", newline="") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)
