@@ -22,6 +22,8 @@ from leanface.networks.quantized import Quantizer
 from leanface.networks.resnet import FaceReconstructionNet, build_network, scaled_widths
 from leanface.photos.load import PACKAGED_PHOTOS, load_photo
 from leanface.quantization.fake_quantize import fake_quantize
+from leanface.serving.settings import Settings
+from tests import photo_files
 
 ROOT = Path(__file__).parents[1]
 SIZE = 64
@@ -112,6 +114,35 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     bundle.save_bundle(quantized, spec, paths.int8_bundle)
     save_model(export_network(quantized, spec, "int8", opset=19), paths.int8, {})
     return paths
+
+
+@pytest.fixture(scope="session")
+def service_settings(exported: Exported) -> Settings:
+    """Settings of the service, with the small network."""
+    return Settings(model=exported.int8, runtime="openvino", threads=1, time_limit_s=30.0, watch_drift=False)
+
+
+@pytest.fixture(scope="session")
+def photo() -> bytes:
+    """A photo with one face, as a file's content."""
+    return photo_files.face()
+
+
+@pytest.fixture(scope="session")
+def faceless() -> bytes:
+    return photo_files.faceless()
+
+
+@pytest.fixture(scope="session")
+def bomb() -> bytes:
+    """A small file that would become 240 MB."""
+    return photo_files.bomb()
+
+
+@pytest.fixture(scope="session")
+def hostile() -> list[bytes]:
+    """Files that are no photos, or nearly are."""
+    return photo_files.hostile()
 
 
 @pytest.fixture

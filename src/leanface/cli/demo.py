@@ -15,9 +15,11 @@ def add_commands(commands: Commands) -> None:
         "leanface demo      # then open http://127.0.0.1:7860",
         _demo,
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: localhost)")
-    parser.add_argument("--port", type=port, default=7860, help="(default: 7860)")
-    parser.add_argument("--compare", default="original", metavar="MODEL", help="stands beside it (default: original)")
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    add("--port", type=port, default=7860, help="port to listen on (default: %(default)s)")
+    add("--root-path", default="", metavar="PATH", help="path under which a reverse proxy offers it, such as /faces")
+    add("--compare", default="original", metavar="MODEL", help="stands beside it (default: original)")
     add_network(parser)
     add_threads(parser, "of each network")
 
@@ -33,6 +35,7 @@ def _demo(arguments: argparse.Namespace) -> None:
     run(
         arguments.host,
         arguments.port,
+        root_path=arguments.root_path,
         model=arguments.model,
         runtime=arguments.runtime,
         original=arguments.compare,

@@ -3,19 +3,34 @@
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 from leanface.cli.options import add_network
 from leanface.cli.parser import DEPLOY, Commands, count, port
 
 COUNTS = {
-    "threads": "threads of each worker",
-    "workers": "processes with a network each (default: 1)",
-    "batch-max": "photos read together (default: 8)",
-    "queue-max": "photos that may wait; more are refused (default: 64)",
-    "bytes-max": "largest photo file (default: 20 MiB)",
-    "pixels-max": "largest photo (default: 50 million)",
-    "faces-max": "faces read in one photo (default: 16)",
+    "workers": "processes with a network each",
+    "batch-max": "photos read together",
+    "queue-max": "photos that may wait; more are refused",
+    "bytes-max": "size of the largest photo file",
+    "pixels-max": "pixels of the largest photo",
+    "faces-max": "faces read in one photo",
 }
+
+
+class Setting:
+    """The default of a setting, which is read from `Settings` when help shows it: importing that takes long."""
+
+    def __init__(self, name: str) -> None:
+        """Stand for the default of the setting `name`."""
+        self._name = name
+
+    def __str__(self) -> str:
+        """Return the default."""
+        from leanface.serving.settings import Settings
+
+        default = Settings.model_fields[self._name].default
+        return f"{default:,}" if isinstance(default, int) and default > 9999 else str(default)
 
 
 def add_commands(commands: Commands) -> None:
@@ -27,21 +42,29 @@ def add_commands(commands: Commands) -> None:
         "LEANFACE_API_KEY=0123456789abcdef leanface serve      # then see http://127.0.0.1:8000/docs",
         _serve,
     )
-    add = parser.add_argument
-    add("--host", default="127.0.0.1", help="address to listen on (default: localhost)")
-    add("--port", type=port, default=8000, help="(default: 8000)")
-    add("--model", type=Path, help="an exported network (default: the one that LeanFace ships)")
-    add("--runtime", help="what runs it (default: the fastest that can)")
-    add("--larger", type=Path, help="a second network, which reads unusual faces again")
-    add("--budget-ms", type=float, help="what that may cost per face, on average")
+
+    def add(option: str, help: str, **keywords: Any) -> None:
+        default = Setting(option.removeprefix("--").replace("-", "_"))
+        parser.add_argument(option, default=default, help=f"{help} (default: %(default)s)", **keywords)
+
+    add("--host", "address to listen on")
+    add("--port", "port to listen on", type=port)
+    parser.add_argument(
+        "--root-path", metavar="PATH", help="path under which a reverse proxy offers it, such as /faces"
+    )
+    parser.add_argument("--model", type=Path, help="an exported network (default: the one that LeanFace ships)")
+    add("--runtime", "what runs it")
+    parser.add_argument("--larger", type=Path, help="a second network, which reads unusual faces again")
+    add("--budget-ms", "what that may cost per face, on average", type=float)
+    parser.add_argument("--threads", type=count, metavar="N", help="threads of each worker (default: its share)")
     for name, text in COUNTS.items():
-        add(f"--{name}", type=count, metavar="N", help=text)
-    add("--batch-wait-ms", type=float, metavar="MS", help="wait for a second photo (default: 2)")
-    add("--time-limit-s", type=float, metavar="S", help="from a photo to its answer (default: 20)")
-    add("--cors-origins", nargs="+", metavar="ORIGIN", help="web pages that may use it (default: none)")
-    add("--tick-s", type=float, metavar="S", help="how often the monitor judges (default: 10)")
-    add("--no-drift", dest="watch_drift", action="store_const", const=False, help="do not watch drift")
-    add("--track", action="store_const", const=True, help="write the monitor's numbers to MLflow")
+        add(f"--{name}", text, type=count, metavar="N")
+    add("--batch-wait-ms", "wait for a second photo", type=float, metavar="MS")
+    add("--time-limit-s", "from a photo to its answer", type=float, metavar="S")
+    parser.add_argument("--cors-origins", nargs="+", metavar="ORIGIN", help="web pages that may use it (default: none)")
+    add("--tick-s", "how often the monitor judges", type=float, metavar="S")
+    parser.add_argument("--no-drift", dest="watch_drift", action="store_const", const=False, help="do not watch drift")
+    parser.add_argument("--track", action="store_const", const=True, help="write the monitor's numbers to MLflow")
     parser = commands.add(
         "drift",
         DEPLOY,
@@ -64,9 +87,8 @@ def _serve(arguments: argparse.Namespace) -> None:
         from leanface.serving.settings import Settings
     except ModuleNotFoundError as error:
         raise BackendError(f"{error}; `pip install 'leanface[serve]'`.") from None
-    given = {name: value for name in Settings.model_fields if (value := getattr(arguments, name, None)) is not None}
-    key = os.environ.get("LEANFACE_API_KEY")
-    serve(Settings.given(given | ({"api_key": key} if key else {})), arguments.host, arguments.port)
+    given = {name: value for name, value in vars(arguments).items() if name in Settings.model_fields}
+    serve(Settings.given({name: v for name, v in given.items() if v is not None and not isinstance(v, Setting)}))
 
 
 def _drift(arguments: argparse.Namespace) -> None:

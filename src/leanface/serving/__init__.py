@@ -1,1 +1,1 @@
-"""`leanface serve`: the network behind HTTP."""
+"""`leanface serve`: the network as an HTTP service; what the demo shares with it, too."""

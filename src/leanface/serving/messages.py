@@ -1,4 +1,4 @@
-"""What the service's process and its workers say to each other."""
+"""Messages between the service and its workers."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -7,26 +7,6 @@ import numpy as np
 
 Format = Literal["json", "glb", "png"]
 Texture = Literal[0, 512, 1024, 2048]
-
-STATUS: dict[str, int] = {
-    "not_a_photo": 400,
-    "unauthorized": 401,
-    "not_found": 404,
-    "wrong_method": 405,
-    "slow_upload": 408,
-    "too_large": 413,
-    "bad_query": 422,
-    "no_face": 422,
-    "busy": 429,
-    "internal": 500,
-    "not_ready": 503,
-    "worker_died": 503,
-    "time_limit": 504,
-}
-"""Kinds of errors, and the HTTP status of each."""
-
-FAILURES = ("internal", "worker_died", "time_limit")
-"""Kinds that are the service's fault."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +25,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of it.
+    """The answer to a job.
 
     Attributes:
         body: the answer as the client asked for it; empty after an error.
-        error: a kind in `STATUS`, or None.
+        error: a kind in `leanface.serving.refusals.STATUS`, or None.
         detail: the error in words.
-        steps_ms: how long each step took; a batch's network counts fully for each of its photos.
+        steps_ms: duration of each step; the network's is that of the whole batch.
         features: of each face, see `leanface.monitoring.drift.features`.
         reread: faces that the larger network read again.
         batch: how many photos were read together.
@@ -68,7 +48,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Ready:
-    """A worker can begin.
+    """A worker is ready.
 
     Attributes:
         model: the network's file name.
@@ -82,14 +62,14 @@ class Ready:
 
 @dataclass(frozen=True)
 class Failed:
-    """A worker cannot begin; another attempt would fail the same way."""
+    """A worker cannot start; another attempt would fail the same way."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Of one batch, in order, and the worker's memory after it."""
+    """The answers to one batch, in order, and the worker's memory after it."""
 
     answers: list[Answer]
     memory_bytes: int

@@ -1,67 +1,48 @@
-"""`leanface serve`: the application in a server, until a signal ends it."""
+"""`leanface serve`: run the service until a signal ends it."""
 
 import contextlib
 import logging
-import math
-import signal
 from collections.abc import Callable, Generator
 from itertools import count
-from types import FrameType
-
-import uvicorn
 
 from leanface import tracking
 from leanface.errors import BackendError
-from leanface.listening import listen, url
 from leanface.monitoring.monitor import Report
 from leanface.reconstruction.network import default_model
 from leanface.serving.app import create_app
+from leanface.serving.server import new_server, run
 from leanface.serving.settings import Settings
+from leanface.serving.sockets import listen, url
 
 logger = logging.getLogger(__name__)
 
 
-def serve(settings: Settings, host: str, port: int) -> None:
-    """Serve until SIGINT or SIGTERM; then take no new requests, finish those that were accepted, and return.
+def serve(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM; then take no new requests, finish the accepted ones, and return.
 
     Raises:
         ArtifactError: there is no network to serve.
-        BackendError: the address cannot be had, or no worker can start.
+        BackendError: the address cannot be used, or no worker can start.
     """
     if settings.model is None:
         default_model()  # says so at once if there is none
     failures: list[BackendError] = []
-    with listen(host, port) as listening, _reports(settings) as on_report:
-        logger.info("starting on %s", url(host, port))
+    with listen(settings.host, settings.port) as listening, _reports(settings) as on_report:
+        logger.info("starting on %s", url(settings.host, settings.port))
 
         def stop(error: BackendError) -> None:
             failures.append(error)
             server.should_exit = True
 
-        config = uvicorn.Config(
-            create_app(settings, on_report, stop),
-            log_level="warning",
-            server_header=False,
-            # Beyond these, connections are answered with 503 before their photos are read into memory.
-            limit_concurrency=4 * (settings.queue_max + settings.workers * settings.batch_max),
-            timeout_graceful_shutdown=math.ceil(settings.time_limit_s) + 1,
-        )
-        server = uvicorn.Server(config)
-        # uvicorn hands a signal on when all is done; what follows here, MLflow's last numbers, still has to run.
-        signal.signal(signal.SIGTERM, _heard)
-        with contextlib.suppress(KeyboardInterrupt):
-            server.run(sockets=[listening])
+        server = new_server(create_app(settings, on_report, stop), settings.time_limit_s + 1)
+        run(server, listening)
     if failures:
         raise failures[0]
 
 
-def _heard(number: int, frame: FrameType | None) -> None:
-    """The server has stopped already."""
-
-
 @contextlib.contextmanager
 def _reports(settings: Settings) -> Generator[Callable[[Report], None]]:
-    """Where the monitor's reports go: to a run in MLflow, or nowhere."""
+    """Say where the monitor's reports go: to a run in MLflow, or nowhere."""
     if not settings.track:
         yield lambda report: None
         return

@@ -1,30 +1,44 @@
-"""What `leanface serve` may be told."""
+"""Settings of `leanface serve`."""
 
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 
 from leanface.config import Count, NonNegative, Positive, Section
 from leanface.errors import ConfigError
 
+API_KEY = "LEANFACE_API_KEY"
+"""Environment variable of the key: the machine's other users see options, but not the environment."""
+
+KEY_MIN = 16
+
+PREFIX = re.compile(r"(/[\w~-][\w.~-]*)+", re.ASCII)
+"""A path prefix under which a reverse proxy offers a server."""
+
 
 class Settings(Section):
-    """Of the service. The limits protect it from its clients, whoever they are.
+    """Settings of the service. Their limits protect it from its clients, whoever they are.
 
     Attributes:
+        host: name or address to listen on.
+        port: to listen on.
+        root_path: path prefix under which a reverse proxy offers the service, such as "/faces".
         model: an exported network, see `leanface.reconstruction.LeanFace.load`; None for the default.
-        larger: a second network, which reads again what the first finds strange, see `leanface.serving.adaptive`.
+        runtime: what runs the network; "auto" for the best that can.
+        larger: a second network, which reads unusual faces again, see `leanface.serving.adaptive`.
         budget_ms: what that may cost per face on average.
-        threads: of each worker's network; None divides the processors among the workers.
+        threads: of each worker's network; None divides the usable cores among the workers.
         workers: processes, each with a network of its own.
         batch_max: photos that a worker takes at once.
         batch_wait_ms: how long it waits for a second photo when it has one.
         queue_max: photos that wait; one more is answered with 429.
         time_limit_s: from a photo's arrival to its answer; a worker that takes longer is replaced.
-        bytes_max: of a photo's file.
-        pixels_max: of the photo, known before it is decoded.
+        bytes_max: size of a photo's file.
+        pixels_max: of a photo, known before it is decoded.
         faces_max: of one photo; the largest are read.
         api_key: which clients must send, if there is one.
         cors_origins: of web pages that browsers let use the service; none by default.
@@ -33,10 +47,13 @@ class Settings(Section):
         track: write the monitor's numbers to MLflow.
     """
 
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    root_path: str = ""
     model: Path | None = None
+    runtime: str = "auto"
     larger: Path | None = None
     budget_ms: Positive = 20.0
-    runtime: str = "auto"
     threads: Count | None = None
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     batch_max: Annotated[int, Field(ge=1, le=256)] = 8
@@ -46,26 +63,50 @@ class Settings(Section):
     bytes_max: Count = 20 * 2**20
     pixels_max: Count = 50_000_000
     faces_max: Count = 16
-    api_key: Annotated[str, Field(min_length=16)] | None = None
+    api_key: SecretStr | None = None
     cors_origins: tuple[str, ...] = ()
     tick_s: Positive = 10.0
     watch_drift: bool = True
     track: bool = False
 
+    @field_validator("api_key")
     @classmethod
-    def given(cls, values: Mapping[str, Any]) -> Self:
-        """From the command line.
+    def _require_sendable(cls, key: SecretStr | None) -> SecretStr | None:
+        """Take off the white space around a key, such as the newline at the end of a file that holds it."""
+        if key is None:
+            return None
+        text = key.get_secret_value().strip()
+        if not text:
+            raise ValueError("it is set but empty; unset it to serve without a key")
+        if not re.fullmatch(r"[!-~]+", text):
+            raise ValueError("clients send it in a header: use ASCII letters, digits and signs, without spaces")
+        if len(text) < KEY_MIN:
+            raise ValueError(f"it has {len(text)} characters; use {KEY_MIN} at least")
+        return SecretStr(text)
+
+    @field_validator("root_path")
+    @classmethod
+    def _require_prefix(cls, path: str) -> str:
+        path = path.rstrip("/")
+        if path and not PREFIX.fullmatch(path):
+            raise ValueError('expected a path such as "/faces"')
+        return path
+
+    @classmethod
+    def given(cls, values: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Self:
+        """Check the command line's values, and the key in the environment.
 
         Raises:
             ConfigError: a value is out of range.
         """
+        key = environment.get(API_KEY)
         try:
-            return cls.model_validate(values)
+            return cls.model_validate({**values, **({} if key is None else {"api_key": key})})
         except ValidationError as error:  # without the values: one is a secret
-            lines = [f"  {_told_by(str(found['loc'][0]))}: {found['msg']}" for found in error.errors()]
-            raise ConfigError("\n".join(["leanface serve was told what it cannot do:", *lines])) from None
+            wrong = [f"{_source(str(e['loc'][0]))}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
+            raise ConfigError("; ".join(wrong)) from None
 
 
-def _told_by(name: str) -> str:
-    """Where a setting comes from: an option, or the environment, since other users of the machine see options."""
-    return "LEANFACE_API_KEY" if name == "api_key" else f"--{name.replace('_', '-')}"
+def _source(name: str) -> str:
+    """Say where a setting comes from."""
+    return API_KEY if name == "api_key" else f"--{name.replace('_', '-')}"

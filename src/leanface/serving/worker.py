@@ -1,7 +1,7 @@
-"""A worker process: photos in, answers out, one batch after the other.
+"""A worker process: it takes batches of photos and answers each.
 
-What decodes files from strangers runs here, away from the process that talks to clients: it may be slow, grow or crash,
-and is replaced.
+Files from strangers are decoded here, away from the process that talks to clients: a worker that is slow, grows or
+crashes is replaced.
 """
 
 import io
@@ -16,46 +16,36 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import psutil
 import torch
-from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
 
 from leanface.errors import ArtifactError, LeanFaceError, NoFaceError
 from leanface.monitoring.drift import FEATURES
 from leanface.monitoring.drift import features as features_of
 from leanface.monitoring.population import Population
 from leanface.photos.crops import FaceCrop
-from leanface.photos.load import load_photo
 from leanface.reconstruction import LeanFace, Reconstruction
 from leanface.reconstruction.pictures import overlay
 from leanface.serving.adaptive import Adaptive, Policy, cost_ms
 from leanface.serving.messages import Answer, Answers, Failed, Job, Ready
+from leanface.serving.photos import decode
 from leanface.serving.reference import reference_of
+from leanface.serving.refusals import Refused
 from leanface.serving.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-FORMATS = ("JPEG", "PNG", "WEBP")
-"""Of photos; each further decoder is one more that strangers can attack."""
-
-MIN_PHOTO_PX = 32
 CALIBRATION_FACES = 128
-
-
-class RefusedError(Exception):
-    """A photo that will not be read: `kind` is one in STATUS."""
-
-    def __init__(self, kind: str, detail: str) -> None:
-        super().__init__(detail)
-        self.kind = kind
 
 
 @dataclass
 class _Progress:
-    """One job on its way."""
+    """A job that is being worked on."""
 
     job: Job
     photo: UInt8[np.ndarray, "H W 3"] | None = None
@@ -65,24 +55,36 @@ class _Progress:
 
     @contextmanager
     def step(self, name: str) -> Generator[None]:
-        """Time a step; an error in it becomes this job's answer, and no other's."""
+        """Time a step; an error in it becomes the answer to this job only."""
         start = time.perf_counter()
         try:
             yield
-        except RefusedError as refused:
-            self.answer = Answer(error=refused.kind, detail=str(refused), steps_ms=self.steps_ms)
+        except Refused as refused:
+            self.answer = Answer(error=refused.kind, detail=refused.detail, steps_ms=self.steps_ms)
         except NoFaceError as error:
-            # Without the parameter, which clients cannot set.
+            # `found` leaves out the parameter, which clients cannot set.
             self.answer = Answer(error="no_face", detail=error.found, steps_ms=self.steps_ms)
         except Exception as error:
-            logger.exception("a photo failed in step %s", name)
-            detail = f"{type(error).__name__} in step {name}"
-            self.answer = Answer(error="internal", detail=detail, steps_ms=self.steps_ms)
+            self.fail(name, error)
         self.steps_ms[name] = 1000 * (time.perf_counter() - start)
+
+    def fail(self, step: str, error: Exception) -> None:
+        """Answer with an internal error, of which the log says more."""
+        logger.error("a photo failed in step %s", step, exc_info=error)
+        detail = f"{type(error).__name__} in step {step}"
+        self.answer = Answer(error="internal", detail=detail, steps_ms=self.steps_ms)
+
+
+class _Prediction(NamedTuple):
+    """What the network makes of a batch's crops; the features are the monitor's."""
+
+    coefficients: Float[np.ndarray, "N 257"]
+    reread: Bool[np.ndarray, " N"]
+    features: Float[np.ndarray, "N 5"]
 
 
 class Reader:
-    """Reads batches of photos; everything but the process around it."""
+    """Reads batches of photos: what a worker does, without the process around it."""
 
     def __init__(self, settings: Settings, threads: int) -> None:
         """Load the network.
@@ -96,7 +98,7 @@ class Reader:
         self._adaptive = self._with_larger(settings.larger, threads) if settings.larger else None
 
     def _with_larger(self, path: Path, threads: int) -> Adaptive:
-        """Both networks together; strange is what the strangest training faces are."""
+        """Combine both networks; training faces say which distances are unusual."""
         larger = LeanFace.load(path, self._settings.runtime, threads)
         if larger.image_size != self._face.image_size:
             raise ArtifactError(
@@ -109,14 +111,14 @@ class Reader:
         return Adaptive(self._face.read, larger.read, self._population, policy)
 
     def ready(self) -> Ready:
-        """What was loaded; afterwards the first photo is as fast as any."""
+        """Warm up, so that the first photo is as fast as any, and describe what was loaded."""
         blank = np.zeros((1, self._face.image_size, self._face.image_size, 3), np.uint8)
         self._face.decode(self._face.read(blank))
         path, runtime = self._face.model_path, self._face.runtime
         return Ready(path.name, runtime.name, self._face.precision, self._face.image_size)
 
     def read(self, jobs: list[Job]) -> list[Answer]:
-        """One answer for each, in order."""
+        """Answer each job, in order."""
         batch = [_Progress(job) for job in jobs]
         for progress in batch:
             with progress.step("decode"):
@@ -135,18 +137,23 @@ class Reader:
             return self._face.crop(progress.photo, faces)[: self._settings.faces_max]
         except NoFaceError:
             raise
-        except ArtifactError as error:  # one that lies on its side
-            raise RefusedError("no_face", str(error)) from error
+        except ArtifactError as error:  # a face that lies on its side
+            raise Refused("no_face", str(error)) from error
 
     def _network(self, batch: list[_Progress]) -> None:
-        """Read all crops at once, and answer each job."""
+        """Read all crops at once, and answer each job; if that fails, read each job's crops alone."""
         if not batch:
             return
         start = time.perf_counter()
-        crops = np.stack([crop.crop for progress in batch for crop in progress.crops])
-        reading = self._adaptive.read(crops) if self._adaptive else None
-        coefficients = self._face.read(crops) if reading is None else reading.coefficients
-        seen = features_of(crops, coefficients, self._population)
+        try:
+            prediction = self._predict(np.stack([crop.crop for progress in batch for crop in progress.crops]))
+        except Exception as error:
+            if len(batch) == 1:
+                batch[0].fail("network", error)
+            else:
+                for progress in batch:
+                    self._network([progress])
+            return
         network_ms = 1000 * (time.perf_counter() - start)
         first = 0
         for progress in batch:
@@ -155,11 +162,23 @@ class Reader:
             progress.steps_ms["network"] = network_ms
             body = b""
             with progress.step("encode"):
-                body = self._encode(progress, self._face.decode(coefficients[own], progress.crops))
+                body = self._encode(progress, self._face.decode(prediction.coefficients[own], progress.crops))
             if progress.answer is None:
-                reread = 0 if reading is None else int(reading.reread[own].sum())
-                steps_ms, features = progress.steps_ms, seen[own]
-                progress.answer = Answer(body, steps_ms=steps_ms, features=features, reread=reread, batch=len(batch))
+                progress.answer = Answer(
+                    body,
+                    steps_ms=progress.steps_ms,
+                    features=prediction.features[own],
+                    reread=int(prediction.reread[own].sum()),
+                    batch=len(batch),
+                )
+
+    def _predict(self, crops: UInt8[np.ndarray, "N size size 3"]) -> _Prediction:
+        """Run the network, or both networks."""
+        if self._adaptive:
+            coefficients, reread = self._adaptive.read(crops)
+        else:
+            coefficients, reread = self._face.read(crops), np.zeros(len(crops), bool)
+        return _Prediction(coefficients, reread, features_of(crops, coefficients, self._population))
 
     def _encode(self, progress: _Progress, faces: list[Reconstruction]) -> bytes:
         job, photo = progress.job, progress.photo
@@ -180,41 +199,14 @@ class Reader:
             return path.read_bytes()
 
 
-def decode(content: bytes, pixels_max: int) -> UInt8[np.ndarray, "H W 3"]:
-    """A photo's pixels, upright; its size is known, and judged, before any of them is decoded.
-
-    Raises:
-        RefusedError: it is no photo, or too large.
-    """
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as photo:
-            width, height = photo.size
-    except UnidentifiedImageError:
-        raise RefusedError(
-            "not_a_photo", f"expected a photo's file ({', '.join(FORMATS)}) as it is: no form, no JSON."
-        ) from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise RefusedError("too_large", str(error)) from None
-    except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, ... depending on where it is damaged
-        raise RefusedError("not_a_photo", f"the photo is damaged: {error}") from None
-    if width * height > pixels_max:
-        raise RefusedError("too_large", f"the photo has {width} x {height} pixels; at most {pixels_max:,} are read.")
-    if min(width, height) < MIN_PHOTO_PX:
-        raise RefusedError("no_face", f"the photo has {width} x {height} pixels: too few to show a face.")
-    try:
-        return load_photo(io.BytesIO(content))
-    except ArtifactError as error:
-        raise RefusedError("not_a_photo", str(error)) from None
-
-
 def work(connection: Connection, settings: Settings, threads: int) -> None:
-    """The process: say that it is ready, then answer until the other end closes."""
-    # Ctrl-C reaches the whole group; the service's process decides when a worker may go.
+    """Run a worker: say that it is ready, then answer batches until the other end closes the connection."""
+    # Ctrl-C reaches the whole process group; the service decides when its workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     Image.MAX_IMAGE_PIXELS = settings.pixels_max
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such a photo is refused, which is no news
-    torch.set_num_threads(threads)  # of the face detector, which would take those of the other workers too
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such photos are refused anyway
+    torch.set_num_threads(threads)  # of the face detector, which would take the other workers' too
     process = psutil.Process()
     try:
         reader = Reader(settings, threads)

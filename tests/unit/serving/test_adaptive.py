@@ -62,7 +62,7 @@ def test_a_budget_beyond_the_price_reads_all_again() -> None:
     assert sorted(policy.choose(np.array([1.0, 2.0, 1.5])).tolist()) == [0, 1, 2]
 
 
-def test_strange_faces_have_the_larger_networks_coefficients(population: Population) -> None:
+def test_unusual_faces_have_the_larger_networks_coefficients(population: Population) -> None:
     crops = np.zeros((3, 8, 8, 3), np.uint8)
     crops[1] = 200
 
@@ -72,9 +72,9 @@ def test_strange_faces_have_the_larger_networks_coefficients(population: Populat
     def large(images: np.ndarray) -> np.ndarray:
         return np.full((len(images), 257), -1.0, np.float32)
 
-    reading = Adaptive(small, large, population, Policy(threshold=1.0, budget_ms=9.0, cost_ms=9.0)).read(crops)
-    assert reading.reread.tolist() == [False, True, False]
-    assert reading.coefficients[:, 0].tolist() == [0.0, -1.0, 0.0]
+    prediction = Adaptive(small, large, population, Policy(threshold=1.0, budget_ms=9.0, cost_ms=9.0)).read(crops)
+    assert prediction.reread.tolist() == [False, True, False]
+    assert prediction.coefficients[:, 0].tolist() == [0.0, -1.0, 0.0]
 
 
 @pytest.fixture
@@ -112,15 +112,16 @@ def test_faces_without_labels_cannot_be_compared(exported, faces: Path) -> None:
     assert markdown([]).startswith("| Way |")
 
 
-def test_a_worker_with_two_networks_counts_what_it_reads_again(exported, settings, photo: bytes) -> None:
+def test_a_worker_with_two_networks_counts_what_it_reads_again(exported, service_settings, photo: bytes) -> None:
     """With a budget for everything, every face comes from the larger network."""
-    both = settings.model_copy(update={"larger": exported.fp32, "budget_ms": 1e6})
+    both = service_settings.model_copy(update={"larger": exported.fp32, "budget_ms": 1e6})
     small, larger, adaptive = (
-        Reader(chosen, threads=1) for chosen in (settings, settings.model_copy(update={"model": exported.fp32}), both)
+        Reader(chosen, threads=1)
+        for chosen in (service_settings, service_settings.model_copy(update={"model": exported.fp32}), both)
     )
     answers = [reader.read([Job(photo)])[0] for reader in (small, larger, adaptive)]
     assert [answer.reread for answer in answers[:2]] == [0, 0]
     assert answers[2].reread == 1
-    readings = [json.loads(answer.body)["faces"][0]["coefficients"]["identity"] for answer in answers]
-    assert np.allclose(readings[2], readings[1], atol=1e-3)
-    assert not np.allclose(readings[2], readings[0], atol=1e-3)
+    identities = [json.loads(answer.body)["faces"][0]["coefficients"]["identity"] for answer in answers]
+    assert np.allclose(identities[2], identities[1], atol=1e-3)
+    assert not np.allclose(identities[2], identities[0], atol=1e-3)

@@ -11,8 +11,8 @@ from leanface.serving.reference import reference_of, reference_path
 
 
 @pytest.fixture
-def face(settings):
-    with LeanFace.load(settings.model, settings.runtime, 1) as face:
+def face(service_settings):
+    with LeanFace.load(service_settings.model, service_settings.runtime, 1) as face:
         yield face
 
 
@@ -24,9 +24,9 @@ def test_the_reference_is_the_same_every_time(face: LeanFace) -> None:
     assert isinstance(first, Reference)
 
 
-def test_each_network_has_a_file_of_its_own(settings, exported, project: Path) -> None:
-    other = settings.model_copy(update={"model": exported.fp32})
-    bundle = settings.model_copy(update={"model": exported.float_bundle})
-    found = {reference_path(chosen) for chosen in (settings, other, bundle)}
+def test_each_network_has_a_file_of_its_own(service_settings, exported, project: Path) -> None:
+    other = service_settings.model_copy(update={"model": exported.fp32})
+    bundle = service_settings.model_copy(update={"model": exported.float_bundle})
+    found = {reference_path(chosen) for chosen in (service_settings, other, bundle)}
     assert len(found) == 3
-    assert reference_path(settings) == reference_path(settings)
+    assert reference_path(service_settings) == reference_path(service_settings)

@@ -10,16 +10,18 @@ import pytest
 import trimesh
 from PIL import Image
 
-from leanface.serving.messages import FAILURES, Job
+from leanface.serving.messages import Job
+from leanface.serving.photos import decode
+from leanface.serving.refusals import FAILURES, Refused
 from leanface.serving.settings import Settings
-from leanface.serving.worker import Reader, RefusedError, decode
+from leanface.serving.worker import Reader
 
 PIXELS = 2_000_000
 
 
 @pytest.fixture(scope="module")
-def reader(settings: Settings) -> Reader:
-    reader = Reader(settings, threads=1)
+def reader(service_settings: Settings) -> Reader:
+    reader = Reader(service_settings, threads=1)
     assert reader.ready().precision == "int8"
     return reader
 
@@ -62,7 +64,7 @@ def test_hostile_files_are_refused_and_none_is_an_internal_error(reader: Reader,
 
 def test_a_bomb_is_refused_before_it_is_decoded(bomb: bytes) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(RefusedError, match="9000 x 9000 pixels") as refused:
+    with pytest.raises(Refused, match="9000 x 9000 pixels") as refused:
         decode(bomb, PIXELS)
     assert refused.value.kind == "too_large"
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB
@@ -96,7 +98,7 @@ def test_thousands_of_random_and_damaged_files_never_fail_otherwise(photo: bytes
     for content in files:
         try:
             image = decode(content, PIXELS)
-        except RefusedError as refused:
+        except Refused as refused:
             kinds[refused.kind] += 1
         else:
             assert image.dtype == np.uint8
@@ -113,12 +115,12 @@ def test_no_photo_is_the_services_fault(reader: Reader, hostile: list[bytes], bo
 def test_a_tiny_picture_has_no_face() -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, "PNG")
-    with pytest.raises(RefusedError, match="too few"):
+    with pytest.raises(Refused, match="too few"):
         decode(buffer.getvalue(), PIXELS)
 
 
-def test_only_so_many_faces_are_read(settings: Settings, photo: bytes) -> None:
-    reader = Reader(settings.model_copy(update={"faces_max": 1}), threads=1)
+def test_only_so_many_faces_are_read(service_settings: Settings, photo: bytes) -> None:
+    reader = Reader(service_settings.model_copy(update={"faces_max": 1}), threads=1)
     twice = Image.new("RGB", (480, 240))
     face = Image.open(io.BytesIO(photo))
     twice.paste(face, (0, 0))

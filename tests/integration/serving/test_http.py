@@ -3,19 +3,14 @@
 import http.client
 import io
 import json
-import os
 import random
 import re
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import psutil
 import pytest
@@ -24,59 +19,17 @@ from PIL import Image
 
 from leanface.cli import main
 from leanface.errors import BackendError
+from tests.servers import Reply, Server, answer_on, running
 from tools.studies import serving_load as load
 from tools.studies.__main__ import main as studies
 
 KEY = "correct-horse-battery"
+HEADERS = {"x-api-key": KEY}
 BYTES_MAX, PIXELS_MAX, QUEUE_MAX = 400_000, 1_000_000, 6
 
 
-class Reply(NamedTuple):
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    def json(self):
-        return json.loads(self.body)
-
-
-class Server(NamedTuple):
-    process: subprocess.Popen
-    port: int
-    log: Path
-
-    def ask(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Reply:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        try:
-            connection.request(method, path, body, {"x-api-key": KEY} if headers is None else headers)
-            reply = connection.getresponse()
-            return Reply(reply.status, {k.lower(): v for k, v in reply.getheaders()}, reply.read())
-        finally:
-            connection.close()
-
-    def read(self, photo: bytes, query: str = "", **headers: str) -> Reply:
-        return self.ask("POST", f"/v1/reconstruct{query}", photo, {"x-api-key": KEY, **headers})
-
-
-def start(model: Path, folder: Path, *options: str) -> Server:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = folder / "serve.log"
-    command = [sys.executable, "-m", "leanface", "serve", "--model", str(model), "--port", str(port), *options]
-    environment = os.environ | {"LEANFACE_API_KEY": KEY}
-    with log.open("w") as output:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
-    server = Server(process, port, log)
-    end = time.monotonic() + 90
-    while True:
-        try:
-            if server.ask("GET", "/readyz").status == 200:
-                return server
-        except OSError:
-            assert process.poll() is None, log.read_text()
-        assert time.monotonic() < end, log.read_text()
-        time.sleep(0.1)
+def read(server: Server, photo: bytes, query: str = "", **headers: str) -> Reply:
+    return server.ask("POST", f"/v1/reconstruct{query}", photo, HEADERS | headers)
 
 
 def workers(server: Server) -> list[psutil.Process]:
@@ -94,20 +47,21 @@ def server(exported, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve
         "threads": 1,
     }
     options = [text for name, value in limits.items() for text in (f"--{name}", str(value))]
-    server = start(exported.int8, tmp_path_factory.mktemp("serve"), *options, "--no-drift", "--tick-s", "0.2")
-    yield server
-    server.process.kill()
-    server.process.wait()
+    options += ["--model", str(exported.int8), "--no-drift", "--tick-s", "0.2"]
+    key = {"LEANFACE_API_KEY": KEY + "\n"}  # as a file that holds it ends
+    folder = tmp_path_factory.mktemp("serve")
+    with running("serve", folder, *options, environment=key, ready="/readyz") as server:
+        yield server
 
 
 def test_faces_come_as_json_mesh_and_picture(server: Server, photo: bytes) -> None:
-    reply = server.read(photo)
+    reply = read(server, photo)
     assert (reply.status, reply.headers["content-type"]) == (200, "application/json")
     assert len(reply.json()["faces"]) == 1
-    mesh = server.read(photo, "?format=glb&texture=512")
+    mesh = read(server, photo, "?format=glb&texture=512")
     assert mesh.headers["content-type"] == "model/gltf-binary"
     assert len(trimesh.load(io.BytesIO(mesh.body), file_type="glb", force="mesh").faces) > 10_000
-    picture = server.read(photo, "?format=png&faces=largest")
+    picture = read(server, photo, "?format=png&faces=largest")
     assert Image.open(io.BytesIO(picture.body)).format == "PNG"
 
 
@@ -119,13 +73,24 @@ def test_faces_come_as_json_mesh_and_picture(server: Server, photo: bytes) -> No
         (b'{"image": "x"}', "", 400, "not_a_photo"),
         (bytes(BYTES_MAX + 1), "", 413, "too_large"),
         (b"hello", "?format=exe", 422, "bad_query"),
+        (b"hello", "?format=", 422, "bad_query"),
+        (b"hello", "?fomat=glb", 422, "bad_query"),
+        (b"hello", "?Format=glb", 422, "bad_query"),
+        (b"hello", "?format=json&format=glb", 422, "bad_query"),
         (b"hello", "?texture=-1", 422, "bad_query"),
     ],
 )
 def test_every_refusal_says_why(server: Server, body: bytes, query: str, status: int, kind: str) -> None:
-    reply = server.read(body, query)
-    assert (reply.status, reply.json()["error"]) == (status, kind)
-    assert len(reply.json()["detail"]) > 10
+    reply = read(server, body, query)
+    assert (reply.status, reply.error) == (status, kind)
+    assert len(reply.detail) > 10
+
+
+def test_a_misspelled_parameter_is_named_with_the_right_one(server: Server, photo: bytes) -> None:
+    reply = read(server, photo, "?fomat=glb")
+    assert (reply.status, reply.error) == (422, "bad_query")
+    assert "'fomat'; did you mean format?" in reply.detail
+    assert "there are format" in server.ask("GET", "/v1/monitor?x=1", headers=HEADERS).detail
 
 
 @pytest.mark.parametrize(
@@ -135,21 +100,61 @@ def test_every_refusal_says_why(server: Server, body: bytes, query: str, status:
 def test_wrong_addresses_are_refused_in_the_same_form(
     server: Server, method: str, path: str, status: int, kind: str
 ) -> None:
-    reply = server.ask(method, path)
-    assert (reply.status, reply.json()["error"]) == (status, kind)
-    assert path in reply.json()["detail"]
+    reply = server.ask(method, path, headers=HEADERS)
+    assert (reply.status, reply.error) == (status, kind)
+    assert path in reply.detail
+
+
+ROUTES = ("/healthz", "/readyz", "/metrics", "/v1/monitor", "/docs", "/openapi.json")
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_every_route_answers_head_options_and_a_trailing_slash(server: Server, path: str) -> None:
+    plain = server.ask("GET", path, headers=HEADERS)
+    head = server.ask("HEAD", path, headers=HEADERS)
+    assert (head.status, head.body) == (200, b"")
+    assert head.headers["content-type"] == plain.headers["content-type"]
+    slash = server.ask("GET", path + "/", headers=HEADERS)
+    assert (slash.status, slash.headers["content-type"]) == (200, plain.headers["content-type"])
+    options = server.ask("OPTIONS", path)
+    assert (options.status, options.headers["allow"]) == (204, "GET, HEAD, OPTIONS")
+    wrong = server.ask("DELETE", path)
+    assert (wrong.status, wrong.error, wrong.headers["allow"]) == (405, "wrong_method", "GET, HEAD, OPTIONS")
+
+
+def test_the_photos_route_answers_them_too(server: Server, photo: bytes) -> None:
+    assert server.ask("POST", "/v1/reconstruct/?faces=all", photo, HEADERS).status == 200
+    for method, status in (("HEAD", 405), ("OPTIONS", 204)):
+        reply = server.ask(method, "/v1/reconstruct")
+        assert (reply.status, reply.headers["allow"]) == (status, "OPTIONS, POST")
+
+
+@pytest.mark.parametrize("path", ["/faces/readyz", "/readyz", "/faces/readyz/"])
+def test_a_proxy_may_put_it_under_a_path_and_remove_that_or_not(server: Server, path: str) -> None:
+    """As Traefik and nginx do."""
+    forwarded = {"x-forwarded-prefix": "/faces", "x-forwarded-proto": "https"}
+    assert server.ask("GET", path, headers=forwarded).status == 200
+    description = server.ask("GET", "/openapi.json", headers=forwarded).json()
+    assert description["servers"] == [{"url": "/faces"}]
+    assert "servers" not in server.ask("GET", "/openapi.json").json()
+
+
+@pytest.mark.parametrize("prefix", ["//evil.example", "https://evil.example", "/a b", '/"><script>', "/../"])
+def test_what_is_no_path_prefix_is_ignored(server: Server, prefix: str) -> None:
+    description = server.ask("GET", "/openapi.json", headers={"x-forwarded-prefix": prefix})
+    assert "servers" not in description.json()
 
 
 def test_photos_without_a_face_and_bombs_are_refused(server: Server, faceless: bytes, bomb: bytes) -> None:
     large = io.BytesIO()
     Image.new("RGB", (PIXELS_MAX // 900, 1000)).save(large, "PNG")
-    assert "at most 1,000,000 are read" in server.read(large.getvalue()).json()["detail"]
+    assert "at most 1,000,000 are read" in read(server, large.getvalue()).detail
     assert "Warning" not in server.log.read_text()
-    reply = server.read(faceless)
-    assert (reply.status, reply.json()["error"]) == (422, "no_face")
-    assert "at least 40 pixels tall" in reply.json()["detail"]
-    assert "min_face" not in reply.json()["detail"].replace("-", "_"), "which clients cannot set"
-    assert (server.read(bomb).status, server.read(bomb).json()["error"]) == (413, "too_large")
+    reply = read(server, faceless)
+    assert (reply.status, reply.error) == (422, "no_face")
+    assert "at least 40 pixels tall" in reply.detail
+    assert "min_face" not in reply.detail.replace("-", "_"), "which clients cannot set"
+    assert (read(server, bomb).status, read(server, bomb).error) == (413, "too_large")
 
 
 def test_a_body_of_unknown_length_is_limited_too(server: Server) -> None:
@@ -169,9 +174,10 @@ def test_a_body_of_unknown_length_is_limited_too(server: Server) -> None:
 
 def test_without_the_key_only_health_is_told(server: Server, photo: bytes) -> None:
     nothing: dict[str, str] = {}
+    assert server.ask("POST", "/v1/reconstruct", photo, {"x-api-key": "\xe9"}).error == "unauthorized"
     for headers in (nothing, {"x-api-key": "wrong"}, {"x-api-key": KEY + "x"}, {"authorization": f"Basic {KEY}"}):
         reply = server.ask("POST", "/v1/reconstruct", photo, headers)
-        assert (reply.status, reply.json()["error"]) == (401, "unauthorized")
+        assert (reply.status, reply.error) == (401, "unauthorized")
         assert reply.headers["www-authenticate"] == "Bearer"
     assert server.ask("GET", "/metrics", headers=nothing).status == 401
     assert server.ask("GET", "/v1/monitor", headers=nothing).status == 401
@@ -183,8 +189,8 @@ def test_without_the_key_only_health_is_told(server: Server, photo: bytes) -> No
 def test_other_web_pages_may_not_use_it(server: Server, photo: bytes) -> None:
     origin = {"origin": "https://example.org"}
     asked = server.ask("OPTIONS", "/v1/reconstruct", headers={**origin, "access-control-request-method": "POST"})
-    assert asked.status == 405
-    assert not [name for name in server.read(photo, **origin).headers if name.startswith("access-control")]
+    assert not [name for name in asked.headers if name.startswith("access-control")]
+    assert not [name for name in read(server, photo, **origin).headers if name.startswith("access-control")]
 
 
 def test_the_description_names_routes_formats_and_errors(server: Server) -> None:
@@ -213,24 +219,30 @@ def test_hundreds_of_random_requests_never_bring_a_500(server: Server, hostile: 
     queries = ("", "?format=glb", "?format=png&faces=all", "?format=%00", "?texture=1e9", "?faces=all&faces=largest")
     for body in bodies:
         headers = {"content-type": chance.choice(kinds), "accept": chance.choice(("*/*", "text/html"))}
-        reply = server.read(body, chance.choice(queries), **headers)
+        reply = read(server, body, chance.choice(queries), **headers)
         assert 400 <= reply.status < 500, (reply, body[:40])
+        assert reply.error
     for method, path in (("GET", "/v1/reconstruct"), ("DELETE", "/metrics"), ("GET", "/../etc/passwd"), ("PUT", "/")):
         assert server.ask(method, path).status in (404, 405)
-    assert server.read(photo).status == 200
+    assert read(server, photo).status == 200
 
 
 @pytest.mark.parametrize(
-    "text", [b"\0" * 100, b"GET\r\n\r\n", b"POST / HTTP/9.9\r\n\r\n", b"GET / HTTP/1.1\r\nx:" + b"y" * 99_999]
+    ("text", "status", "kind"),
+    [
+        (b"\0" * 100, 400, "bad_request"),
+        (b"GET\r\n\r\n", 400, "bad_request"),
+        (b"POST / HTTP/9.9\r\n\r\n", 404, "not_found"),
+        (b"GET /healthz HTTP/1.1\r\n\r\n", 400, "bad_request"),  # without a host
+        (b"GET / HTTP/1.1\r\nx:" + b"y" * 99_999, 431, "large_headers"),
+        (b"GET / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip\r\n\r\n", 400, "bad_request"),
+    ],
 )
-def test_what_is_not_http_does_no_harm(server: Server, text: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
-        try:
-            connection.sendall(text)
-            connection.shutdown(socket.SHUT_WR)
-            assert b" 500 " not in connection.recv(1000)
-        except OSError:
-            pass  # hung up on
+def test_what_is_not_http_is_refused_in_the_same_form(server: Server, text: bytes, status: int, kind: str) -> None:
+    with server.send(text) as connection:
+        reply = answer_on(connection)
+    assert reply is not None
+    assert (reply.status, reply.error) == (status, kind)
     assert server.ask("GET", "/healthz").status == 200
 
 
@@ -246,7 +258,7 @@ def at_once(count: int, call: Callable[[], Reply]) -> list[Reply]:
 
 
 def test_more_than_the_queue_holds_is_told_to_come_back(server: Server, photo: bytes) -> None:
-    replies = at_once(40, lambda: server.read(photo, "?format=glb"))
+    replies = at_once(40, lambda: read(server, photo, "?format=glb"))
     refused = [reply for reply in replies if reply.status == 429]
     assert refused
     assert {reply.status for reply in replies} == {200, 429}
@@ -254,8 +266,8 @@ def test_more_than_the_queue_holds_is_told_to_come_back(server: Server, photo: b
 
 
 def test_prometheus_and_the_monitor_know_what_happened(server: Server, photo: bytes) -> None:
-    server.read(photo)
-    text = server.ask("GET", "/metrics").body.decode()
+    read(server, photo)
+    text = server.ask("GET", "/metrics", headers=HEADERS).body.decode()
     values = dict(line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("leanface"))
     assert float(values['leanface_requests_total{outcome="ok"}']) >= 1
     for step in ("queue", "decode", "detect", "network", "encode", "total"):
@@ -264,17 +276,17 @@ def test_prometheus_and_the_monitor_know_what_happened(server: Server, photo: by
     assert float(values['leanface_worker_memory_bytes{worker="0"}']) > 1e7
     assert values["leanface_queue_length"] == "0.0"
     assert values["leanface_workers_ready"] == "1.0"
-    report = server.ask("GET", "/v1/monitor").json()
+    report = server.ask("GET", "/v1/monitor", headers=HEADERS).json()
     assert report["faces"] >= 1
     assert report["recent"]["seconds"] == 0.2
-    assert server.ask("GET", "/v1/monitor?format=markdown").body.startswith(b"# Monitoring")
+    assert server.ask("GET", "/v1/monitor?format=markdown", headers=HEADERS).body.startswith(b"# Monitoring")
 
 
 def test_a_killed_worker_comes_back_and_no_request_is_lost(server: Server, photo: bytes) -> None:
     (worker,) = workers(server)
     worker.suspend()
     with ThreadPoolExecutor(4) as threads:
-        pending = [threads.submit(server.read, photo) for _ in range(4)]
+        pending = [threads.submit(read, server, photo) for _ in range(4)]
         time.sleep(0.5)
         worker.kill()
         assert [reply.result().status for reply in pending] == [200] * 4
@@ -297,7 +309,7 @@ def test_a_load_test_finds_out_where_it_is_saturated(server: Server, photo: byte
 
 
 @pytest.mark.parametrize(
-    ("content", "key", "reason"), [(None, "another", "unauthorized"), (b"hello", KEY, "expected a photo's file")]
+    ("content", "key", "reason"), [(None, "another", "unauthorized"), (b"hello", KEY, "not a photo")]
 )
 def test_a_load_test_says_why_the_service_does_not_read_its_photo(
     server: Server, photo: bytes, content: bytes | None, key: str, reason: str, monkeypatch: pytest.MonkeyPatch
@@ -315,7 +327,7 @@ def test_a_load_test_without_its_photo_says_so(tmp_path: Path, capsys: pytest.Ca
 def test_a_stopped_server_finishes_what_it_accepted(server: Server, photo: bytes) -> None:
     """The last test of this server."""
     with ThreadPoolExecutor(5) as threads:
-        pending = [threads.submit(server.read, photo, "?format=glb") for _ in range(5)]
+        pending = [threads.submit(read, server, photo, "?format=glb") for _ in range(5)]
         time.sleep(0.15)
         server.process.send_signal(signal.SIGTERM)
         assert [reply.result().status for reply in pending] == [200] * 5
@@ -330,23 +342,9 @@ def test_a_network_that_is_not_there_ends_the_command(tmp_path: Path, capsys: py
     assert "no.onnx is missing" in capsys.readouterr().err
 
 
-def test_a_setting_that_is_out_of_range_is_refused(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LEANFACE_API_KEY", "short-secret")
-    assert main(["serve", "--workers", "1000"]) == 1
-    message = capsys.readouterr().err
-    assert "--workers: " in message
-    assert "LEANFACE_API_KEY: " in message
-    assert "short-secret" not in message
-
-
 def test_its_threads_sleep_while_they_wait(exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    server = start(exported.int8, tmp_path, "--no-drift")
-    try:
+    with running("serve", tmp_path, "--model", str(exported.int8), "--no-drift", ready="/readyz") as server:
         (worker,) = workers(server)
         assert worker.environ()["OMP_WAIT_POLICY"] == "PASSIVE"
-    finally:
-        server.process.send_signal(signal.SIGTERM)
-        server.process.wait()
+        assert server.stop() == 0

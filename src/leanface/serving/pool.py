@@ -1,8 +1,8 @@
 """Worker processes behind one queue: batches, limits, and replacements for those that die.
 
-Each worker has a thread here that takes what waits, sends it, and waits for the answer. A worker that dies or takes too
-long takes its batch with it: the photos are read again, each alone, so that the one which killed it takes no other
-along; that one gets an error when it does so a second time. So every job that was accepted has an answer.
+Each worker has a thread here that takes waiting photos, sends them, and waits for the answers. When a worker dies or
+takes too long, the photos of its batch are read again, each alone, so that the one at fault takes no other along; it
+gets an error if it does so a second time. So every accepted photo has an answer.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ PATIENCE_SECONDS = 0.5
 """How soon the death of an idle worker is noticed."""
 
 PAUSE_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0)
-"""Before a worker is replaced again that died before it had answered anything."""
+"""Before a worker that has answered nothing is replaced for the first, second, ... time."""
 
 
 class BusyError(Exception):
@@ -59,11 +59,10 @@ class Watchers:
     memory: Callable[[int, int], None] = lambda worker, memory_bytes: None
 
 
-class Fleet:
-    """Started by `start`, ended by `close`. Any thread may submit."""
+class WorkerPool:
+    """Reads photos in worker processes, from `start` until `close`. Any thread may submit."""
 
     def __init__(self, settings: Settings, watchers: Watchers | None = None) -> None:
-        """Nothing is started yet."""
         self._settings = settings
         self._watchers = watchers or Watchers()
         self._queue: deque[_Waiting] = deque()
@@ -99,24 +98,24 @@ class Fleet:
 
     @property
     def ready(self) -> int:
-        """How many workers can take photos."""
+        """Count the workers that can take photos."""
         return len(self._ready)
 
     @property
     def waiting(self) -> int:
-        """How many photos wait."""
+        """Count the photos that wait."""
         return len(self._queue)
 
     @property
     def processes(self) -> list[int]:
-        """Process ids of the workers that live."""
+        """List the process ids of the workers that are alive."""
         return [process.pid for process in list(self._processes.values()) if process.pid and process.is_alive()]
 
     def submit(self, job: Job) -> "Future[Answer]":
         """Accept a photo. A future that is cancelled before its photo's turn frees its place.
 
         Raises:
-            BusyError: as many wait as may.
+            BusyError: the queue is full.
             ClosedError: `close` was called.
         """
         with self._change:
@@ -152,7 +151,7 @@ class Fleet:
             _answer(waiting, Answer(error="not_ready", detail="the service was stopped."))
 
     def _run(self, index: int) -> None:
-        """One worker's place: its processes, one after the other."""
+        """Keep one worker running: a process, and after its death the next one."""
         failures = itertools.count()
         while self._queue or not self._closing:
             process, connection = self._spawn(index)
@@ -189,7 +188,7 @@ class Fleet:
         return process, ours
 
     def _serve(self, index: int, process: BaseProcess, connection: Connection) -> bool:
-        """Hand out batches until the worker is lost, or the service closes; whether any was answered."""
+        """Hand out batches until the worker is lost or the pool closes; say whether any was answered."""
         first = self._receive(connection, START_SECONDS)
         if not isinstance(first, Ready):
             if self._closing:
@@ -233,14 +232,14 @@ class Fleet:
             return answered
 
     def _receive(self, connection: Connection, seconds: float) -> object:
-        """A message, or None if there is none in time, or never will be."""
+        """Wait for a message; None if none comes in time, or ever."""
         try:
             return connection.recv() if connection.poll(seconds) else None
         except (EOFError, OSError):
             return None
 
     def _take(self, process: BaseProcess) -> list[_Waiting] | None:
-        """The next batch; [] if the worker has died meanwhile, None if there will be none."""
+        """Take the next batch; [] if the worker has died meanwhile, None if the pool closes."""
         with self._change:
             while process.is_alive():
                 batch = self._pop(self._settings.batch_max)
@@ -262,7 +261,7 @@ class Fleet:
         return batch
 
     def _pop(self, room: int, fresh: bool = False) -> list[_Waiting]:
-        """Up to `room` photos that still want an answer; one that failed before goes alone."""
+        """Take up to `room` photos that still want an answer; one that failed before goes alone."""
         batch: list[_Waiting] = []
         while self._queue and len(batch) < room:
             retried = self._queue[0].attempts > 0

@@ -1,19 +1,17 @@
 """`leanface demo` as a browser sees it: a real process on the loopback interface, stopped by a signal in the end."""
 
 import base64
-import http.client
 import io
 import json
 import re
 import shutil
 import signal
-import socket
 import struct
-import subprocess
 import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,71 +23,22 @@ from PIL import Image
 
 from leanface.cli import main
 from leanface.photos.load import PACKAGED_PHOTOS, photo_path
+from tests.servers import Reply, Server, behind_proxy, running
 
 pytest.importorskip("fastapi", reason="the extra `demo` is not installed")
 pytest.importorskip("uvicorn", reason="the extra `demo` is not installed")
 
 
-class Reply(NamedTuple):
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def error(self) -> str:
-        return json.loads(self.body)["error"]
-
-
-class Server(NamedTuple):
-    process: subprocess.Popen[str]
-    port: int
-
-    def ask(self, path: str, body: bytes | None = None) -> Reply:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        connection.request("GET" if body is None else "POST", path, body)
-        answer = connection.getresponse()
-        reply = Reply(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
-        connection.close()
-        return reply
+def read(server: Server, photo: bytes, query: str = "") -> Reply:
+    return server.ask("POST", f"/reconstruct{query}", photo)
 
 
 @pytest.fixture(scope="module")
-def server(exported: Any) -> Iterator[Server]:
+def server(exported: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One demo for all tests: the small network, and the bundle that it was exported from as the original."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     options = ["--model", str(exported.fp32), "--compare", str(exported.float_bundle), "--threads", "1"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "leanface", "demo", "--port", str(port), *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        # Said once the networks are open and timed; the socket listens a moment later.
-        said = []
-        for line in process.stdout:
-            said.append(line)
-            if f"http://127.0.0.1:{port}" in line:
-                break
-        else:
-            raise AssertionError("".join(said))
-        _await_port(port)
-        yield Server(process, port)
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _await_port(port: int) -> None:
-    for _ in range(200):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise AssertionError("the demo does not listen")
+    with running("demo", tmp_path_factory.mktemp("demo"), *options) as server:
+        yield server
 
 
 def content_of(url: str, kind: str) -> bytes:
@@ -99,42 +48,43 @@ def content_of(url: str, kind: str) -> bytes:
 
 
 def test_the_page_is_complete_and_loads_nothing_from_elsewhere(server: Server) -> None:
-    page = server.ask("/")
+    page = server.ask("GET", "/")
     assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert not re.findall(r"(?:https?:)?//[a-z0-9]", re.sub(r"^\s*//.*$", "", page.body.decode(), flags=re.M))
     (script,) = re.findall(r'<script[^>]* src="([^"]+)"', page.body.decode())
-    viewer = server.ask(script)
+    viewer = server.ask("GET", f"/{script}")
     assert (viewer.status, viewer.headers["content-type"]) == (200, "text/javascript; charset=utf-8")
     assert b"model-viewer" in viewer.body
     for name in re.findall(r'data-name="(\w+)"', page.body.decode()):
-        assert server.ask(f"/examples/{name}").body == photo_path(name).read_bytes()
+        assert server.ask("GET", f"/examples/{name}").body == photo_path(name).read_bytes()
 
 
 def test_the_page_offers_every_packaged_photo(server: Server) -> None:
-    assert set(re.findall(r'data-name="(\w+)"', server.ask("/").body.decode())) == set(PACKAGED_PHOTOS)
+    assert set(re.findall(r'data-name="(\w+)"', server.ask("GET", "/").body.decode())) == set(PACKAGED_PHOTOS)
 
 
 def test_a_photo_comes_back_as_pictures_numbers_and_textured_meshes(server: Server) -> None:
-    reply = server.ask("/reconstruct?turntable=true", photo_path("astronaut").read_bytes())
+    reply = read(server, photo_path("astronaut").read_bytes(), "?turntable=true")
     assert reply.status == 200
     answer = json.loads(reply.body)
     assert answer["distance_mm"] < 0.5  # the same network twice
     assert answer["turn_deg"] < 0.5
-    assert [network["name"] for network in answer["networks"]] == ["original", "compressed"]
-    assert all(network["network_ms"] > 0 for network in answer["networks"])
+    assert list(answer["networks"]) == ["teacher", "student"]
+    assert all(network["network_ms"] > 0 for network in answer["networks"].values())
+    assert [network["image_px"] for network in answer["networks"].values()] == [64, 64]
     sizes = {Image.open(io.BytesIO(content_of(url, "image/png"))).size for url in answer["pictures"].values()}
-    assert list(answer["pictures"]) == ["input", "original", "compressed", "difference"]
+    assert list(answer["pictures"]) == ["input", "teacher", "student", "difference"]
     assert sizes == {(224, 224)}
     turns = Image.open(io.BytesIO(content_of(answer["turntable"]["pictures"], "image/jpeg")))
     assert turns.width == turns.height * answer["turntable"]["count"]
-    assert list(answer["meshes"]) == ["original", "compressed"]
+    assert list(answer["meshes"]) == ["teacher", "student"]
     for url in answer["meshes"].values():
         assert texture_of(content_of(url, "model/gltf-binary")).size == (1024, 1024)
 
 
 def test_pictures_from_all_sides_are_drawn_only_if_asked_for(server: Server) -> None:
-    answer = json.loads(server.ask("/reconstruct", photo_path("astronaut").read_bytes()).body)
+    answer = json.loads(read(server, photo_path("astronaut").read_bytes()).body)
     assert answer["turntable"] is None
 
 
@@ -158,45 +108,66 @@ def enormous_photo() -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "text"),
+    ("body", "status", "kind", "text"),
     [
-        (b"", 400, "empty"),
-        (b"not a photo", 422, "not a photo that can be read"),
-        (photo_path("grace_hopper").read_bytes()[:20_000], 422, "cannot read"),
-        (grey_photo(), 422, "No face found in a photo of 200x200 pixels. Use an upright photo"),
-        (enormous_photo(), 422, "8000 x 8000 pixels"),
-        (bytes(20 * 2**20 + 1), 413, "20 MiB"),
+        (b"", 400, "not_a_photo", "empty"),
+        (b"not a photo", 400, "not_a_photo", "not a photo that can be read"),
+        (photo_path("grace_hopper").read_bytes()[:20_000], 400, "not_a_photo", "cannot read"),
+        (grey_photo(), 422, "no_face", "No face found in a photo of 200x200 pixels. Use an upright photo"),
+        (enormous_photo(), 413, "too_large", "8000 x 8000 pixels"),
+        (bytes(20 * 2**20 + 1), 413, "too_large", "20,971,520 bytes"),
     ],
     ids=["empty", "nonsense", "truncated", "no face", "enormous", "large"],
 )
-def test_what_cannot_be_read_is_refused_in_words(server: Server, body: bytes, status: int, text: str) -> None:
-    reply = server.ask("/reconstruct", body)
-    assert reply.status == status
-    assert text in reply.error
+def test_what_cannot_be_read_is_refused_in_words(
+    server: Server, body: bytes, status: int, kind: str, text: str
+) -> None:
+    reply = read(server, body)
+    assert (reply.status, reply.error) == (status, kind)
+    assert text in reply.detail
+
+
+def test_no_hostile_file_is_an_internal_error(server: Server, hostile: list[bytes]) -> None:
+    for content in hostile:
+        assert read(server, content).error in ("not_a_photo", "too_large", "no_face")
 
 
 def test_unknown_examples_are_refused(server: Server) -> None:
-    assert server.ask("/examples/nobody").status == 404
-    assert server.ask("/examples/..%2fpage.html").status == 404
+    assert server.ask("GET", "/examples/nobody").status == 404
+    assert server.ask("GET", "/examples/..%2fpage.html").status == 404
 
 
-def test_more_photos_than_may_wait_are_refused_and_given_up_uploads_forgotten(server: Server) -> None:
-    uploads = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(4)]
-    for upload in uploads:
-        upload.sendall(b"POST /reconstruct HTTP/1.1\r\nHost: demo\r\nContent-Length: 1000\r\n\r\nhalf")
-    assert _await_status(server, 503).error.startswith("The demo is busy")
-    for upload in uploads:
-        upload.close()
-    assert _await_status(server, 400).error.startswith("The file is empty")
+@pytest.mark.parametrize("path", ["/", "/model-viewer.min.js", "/examples/astronaut", "/healthz"])
+def test_every_route_answers_head_options_and_a_trailing_slash(server: Server, path: str) -> None:
+    plain = server.ask("GET", path)
+    head = server.ask("HEAD", path)
+    assert (head.status, head.body, head.headers["content-length"]) == (200, b"", str(len(plain.body)))
+    assert server.ask("GET", path + "/").body == plain.body
+    assert server.ask("OPTIONS", path).headers["allow"] == "GET, HEAD, OPTIONS"
+    assert server.ask("POST", path, b"x").error == "wrong_method"
 
 
-def _await_status(server: Server, status: int) -> Reply:
-    """Of an empty photo; the server notices what happens on other connections a moment later."""
-    for _ in range(100):
-        if (reply := server.ask("/reconstruct", b"")).status == status:
-            return reply
-        time.sleep(0.05)
-    raise AssertionError(f"expected {status}, got {reply}")
+@pytest.mark.parametrize("query", ["?turntabel=true", "?turntable=perhaps", "?turntable=true&turntable=false"])
+def test_what_the_query_cannot_mean_is_refused(server: Server, query: str) -> None:
+    assert read(server, b"x", query).error == "bad_query"
+
+
+def test_more_photos_than_may_wait_are_told_to_come_back(server: Server) -> None:
+    photo = photo_path("astronaut").read_bytes()
+    with ThreadPoolExecutor(12) as threads:
+        replies = list(threads.map(lambda _: read(server, photo), range(12)))
+    refused = [reply for reply in replies if reply.status != 200]
+    assert 0 < len(refused) < 12
+    assert {(reply.status, reply.error, reply.headers["retry-after"]) for reply in refused} == {(429, "busy", "1")}
+
+
+def test_unfinished_uploads_keep_no_one_waiting(server: Server) -> None:
+    with ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context(
+                server.send(b"POST /reconstruct HTTP/1.1\r\nHost: demo\r\nContent-Length: 1000\r\n\r\nhalf")
+            )
+        assert read(server, photo_path("astronaut").read_bytes()).status == 200
 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -253,16 +224,16 @@ def browse(chromium: Any, server: Server) -> Iterator[Callable[..., Browser]]:
     """Opens the page; whatever it asks of other servers, and every error of its script, is a problem."""
     with ExitStack() as stack:
 
-        def open_page(width: int, script: str = "") -> Browser:
+        def open_page(width: int, script: str = "", url: str = f"http://127.0.0.1:{server.port}/") -> Browser:
             context = chromium.new_context(viewport={"width": width, "height": 800}, accept_downloads=True)
             stack.callback(context.close)
             page, problems = context.new_page(), list[str]()
-            own = (f"http://127.0.0.1:{server.port}/", "blob:", "data:")
+            own = (url, "blob:", "data:")
             page.on("pageerror", lambda error: problems.append(str(error)))
             page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
             page.on("request", lambda ask: None if ask.url.startswith(own) else problems.append(ask.url))
             page.add_init_script(script)
-            page.goto(own[0])
+            page.goto(url)
             return Browser(page, problems)
 
         yield open_page
@@ -275,10 +246,10 @@ def test_an_uploaded_photo_becomes_two_textured_heads_that_turn_together(
     page = browser.page
     page.set_input_files("#file", photo_path("astronaut"))
     browser.wait_for_heads()
-    for name in ("original", "compressed"):
+    for name in ("teacher", "student"):
         texture = f"document.getElementById('{name}').model.materials[0].pbrMetallicRoughness.baseColorTexture.texture"
         assert page.evaluate(f"{texture} !== null")
-    viewer = page.locator("#compressed")
+    viewer = page.locator("#student")
     viewer.scroll_into_view_if_needed()
     before = pixels(viewer.screenshot())
     box = viewer.bounding_box()
@@ -337,12 +308,26 @@ def test_what_cannot_be_read_is_said_on_the_page_and_the_next_photo_works(
     browser.wait_for_heads()
 
 
+@pytest.mark.parametrize("slash", ["/", ""])
+def test_it_works_under_a_path_and_says_how_large_the_networks_are(
+    browse: Callable[..., Browser], server: Server, slash: str
+) -> None:
+    with behind_proxy(server, "/my/faces") as url:
+        browser = browse(1280, url=url + slash)
+        page = browser.page
+        browser.wait("[...document.querySelectorAll('#choose img')].every(image => image.naturalWidth > 0)")
+        page.click("[data-name=grace_hopper]")
+        browser.wait_for_heads()
+        for name in ("teacher", "student"):
+            assert "64 \N{MULTIPLICATION SIGN} 64 px" in page.inner_text(f"figure:has(#{name})")
+        assert "Both read crops of 64 \N{MULTIPLICATION SIGN} 64 px" in page.inner_text("#summary")
+        assert browser.problems == []
+
+
 def test_an_interrupt_ends_it_quietly(server: Server) -> None:
     """The last test: nothing is there to ask afterwards."""
-    server.process.send_signal(signal.SIGINT)
-    output, _ = server.process.communicate(timeout=30)
-    assert server.process.returncode in (0, -signal.SIGINT, 128 + signal.SIGINT)
-    assert "Traceback" not in output
+    assert server.stop(signal.SIGINT) == 0
+    assert "Traceback" not in server.log.read_text()
 
 
 def test_without_the_extra_it_says_what_to_install(

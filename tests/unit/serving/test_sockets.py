@@ -6,7 +6,7 @@ import pytest
 
 from leanface.cli import main
 from leanface.errors import BackendError
-from leanface.listening import listen, url
+from leanface.serving.sockets import listen, url
 
 
 def test_an_address_is_taken_once() -> None:
