@@ -1,1 +1,1 @@
-"""Is the service well, and does it see what it was trained for? Pure arithmetic: no clock, no thread, no network."""
+"""Watch whether a service is well and sees what it was trained for. Arithmetic only: no clock, thread or network."""

@@ -1,8 +1,8 @@
-"""A value unlike those before it, by median and median absolute deviation.
+"""Find values unlike those before them, by median and median absolute deviation (MAD).
 
-Mean and standard deviation would be moved by the very values that they are to find: one latency of 10 s among
-sixty of 20 ms makes the standard deviation 1.3 s, and the next one of 2 s looks normal. Half of the window may be
-anomalous before the median and the MAD follow, and then they should: that is the new normal.
+Mean and standard deviation would be moved by the very values that they should find: one latency of 10 s among
+sixty of 20 ms makes the standard deviation 1.3 s, and the next one of 2 s looks normal. Median and MAD follow once
+half of the window is anomalous, and then they should: that is the new normal.
 
 Source: Iglewicz and Hoaglin, "How to Detect and Handle Outliers", ASQC, 1993.
 """
@@ -16,22 +16,22 @@ import numpy as np
 
 SIGMA_PER_MAD = 1.4826
 SIGMA_PER_MEAN_DEVIATION = 1.2533
-"""Of a normal distribution."""
+"""Ratios in a normal distribution."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What counts as an anomaly in one series.
+    """Defines what counts as an anomaly in one series.
 
     With the default window and threshold, normal and log-normal noise raise fewer than one alarm in 5,000 values
     (tests/unit/monitoring/test_anomaly.py measures it).
 
     Attributes:
-        side: which deviations count.
+        side: direction of the deviations that count.
         floor: the least standard deviation to assume, in the series' unit (of its logarithm if `log`).
-        log: compare logarithms: for times, whose noise is a share of them.
-        window: how many earlier values the next one is compared with.
-        least: fewer than these give no verdict.
+        log: compare logarithms: for times, whose noise is proportional to them.
+        window: number of earlier values that the next one is compared with.
+        least: with fewer earlier values there is no verdict.
         threshold: standard deviations from the median.
     """
 
@@ -45,7 +45,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A value beside what was expected of it.
+    """A value, and how far it is from what was expected.
 
     Attributes:
         score: robust standard deviations from the median, positive in the direction that the rule watches.
@@ -66,7 +66,7 @@ class Detector:
 
     @property
     def median(self) -> float | None:
-        """Of the values so far, None before the first."""
+        """Median of the values so far, None before the first."""
         return self._back(float(np.median(self._values))) if self._values else None
 
     def update(self, value: float, noise: float = 0.0) -> Verdict | None:
@@ -74,8 +74,8 @@ class Detector:
 
         Args:
             value: positive, if the rule compares logarithms.
-            noise: the standard deviation that this value has for itself, of which the earlier ones may say nothing:
-                the share of errors among ten requests is coarser than among a thousand.
+            noise: standard deviation of this value alone, which the earlier ones may not show: the share of errors
+                among ten requests is coarser than among a thousand.
 
         Raises:
             ValueError: it is not finite, or not positive where it must be.
@@ -91,7 +91,7 @@ class Detector:
         values = np.array(self._values)
         median = float(np.median(values))
         deviations = np.abs(values - median)
-        # More than half of the values being one and the same, as counts may be, the MAD is 0 and says nothing.
+        # If more than half of the values are the same, as counts may be, the MAD is 0 and says nothing.
         spread = SIGMA_PER_MAD * float(np.median(deviations)) or SIGMA_PER_MEAN_DEVIATION * float(deviations.mean())
         scale = max(spread, self.rule.floor, noise)
         score = (number - median) / scale * (1 if self.rule.side == "above" else -1)

@@ -1,8 +1,8 @@
-"""Does the input still look like the training's? Distributions of what each face is, by Kolmogorov and Smirnov.
+"""Detect whether the input still looks like the training's, by Kolmogorov-Smirnov distances of features of the faces.
 
-What is compared are a crop's sharpness, the pose that was read, and the distance of all coefficients from the
-training's. The reference is the same network's reading of training faces, not their labels: a network reads
-towards the mean, and that is no drift.
+The features are a crop's sharpness, the predicted pose, and the distance of all coefficients from the training's. The
+reference is what the same network predicts for training faces, not their labels: a network predicts values nearer to
+the mean, and that is no drift.
 """
 
 import json
@@ -24,7 +24,7 @@ FEATURES = ("sharpness", "pitch_deg", "yaw_deg", "roll_deg", "distance")
 
 WINDOW = 200
 FALSE_ALARMS = 1e-3
-"""Share of windows of training faces in which any feature raises an alarm, at most."""
+"""Largest share of windows of training faces in which any feature raises an alarm."""
 
 LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 
@@ -34,31 +34,31 @@ def features(
     coefficients: Float[np.ndarray, "count 257"],
     population: Population,
 ) -> Float[np.ndarray, "count 5"]:
-    """Each face's `FEATURES`."""
+    """Compute each face's `FEATURES`."""
     angles_deg = np.degrees(coefficients[:, ANGLES])
     return np.column_stack([sharpness(crops), angles_deg, population.distance(coefficients)])
 
 
 def sharpness(crops: UInt8[np.ndarray, "count size size 3"]) -> Float[np.ndarray, " count"]:
-    """Logarithm (base 10) of the variance of the Laplacian of each crop's luma, in levels of 255.
+    """Compute the logarithm (base 10) of the variance of the Laplacian of each crop's luma, in levels of 255.
 
     Source: Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", ICPR 2000.
     """
     luma = crops.astype(np.float32) @ LUMA
-    centre = luma[:, 1:-1, 1:-1]
+    center = luma[:, 1:-1, 1:-1]
     around = luma[:, :-2, 1:-1] + luma[:, 2:, 1:-1] + luma[:, 1:-1, :-2] + luma[:, 1:-1, 2:]
-    return np.log10((around - 4 * centre).var(axis=(1, 2)) + 1e-3)
+    return np.log10((around - 4 * center).var(axis=(1, 2)) + 1e-3)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The features of training faces, as one network reads them; each row is sorted."""
+    """The features of training faces as one network predicts them; each row is sorted."""
 
     values: Float[np.ndarray, "5 count"]
 
     @classmethod
     def of(cls, features: Float[np.ndarray, "count 5"]) -> Self:
-        """Of these faces."""
+        """Make the reference of these faces."""
         return cls(np.sort(features.T, axis=1))
 
     def save(self, path: Path) -> None:
@@ -67,7 +67,7 @@ class Reference:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote.
+        """Load what `save` wrote.
 
         Raises:
             ArtifactError: the file is missing or something else.
@@ -76,16 +76,18 @@ class Reference:
             content = json.loads(path.read_text())
             return cls(np.array([content[name] for name in FEATURES]))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(f"{path} holds no reference for drift ({error}); delete it, it is made anew.") from None
+            raise ArtifactError(
+                f"{path} holds no reference for drift ({error}); delete it, and it is measured again."
+            ) from None
 
 
 @dataclass(frozen=True)
 class Shift:
-    """How one feature's window differs from the reference.
+    """The difference between one feature's window and the reference.
 
     Attributes:
         ks: largest difference of the two cumulative distributions, 0 to 1.
-        limit: what `ks` exceeds by chance only.
+        limit: `ks` exceeds it by chance only.
         median: of the window.
         reference_median: of the reference.
     """
@@ -101,7 +103,7 @@ class Shift:
 
 
 class Drift:
-    """The last `window` faces against the reference."""
+    """Compares the last `window` faces with the reference."""
 
     def __init__(self, reference: Reference, window: int = WINDOW, false_alarms: float = FALSE_ALARMS) -> None:
         self._reference = reference
@@ -111,11 +113,11 @@ class Drift:
         self._limit = math.sqrt(-math.log(false_alarms / len(FEATURES) / 2) / 2 * (1 / window + 1 / count))
 
     def record(self, features: Float[np.ndarray, "count 5"]) -> None:
-        """Faces that were read."""
+        """Record faces that were read."""
         self._faces.extend(features)
 
     def shifts(self) -> dict[str, Shift] | None:
-        """By feature; None until the window is full."""
+        """Compute each feature's shift; None until the window is full."""
         if len(self._faces) < (self._faces.maxlen or 0):
             return None
         window = np.sort(np.array(self._faces).T, axis=1)
@@ -127,7 +129,7 @@ class Drift:
 
 
 def _ks(first: Float[np.ndarray, " n"], second: Float[np.ndarray, " m"]) -> float:
-    """Kolmogorov-Smirnov distance of two sorted samples."""
+    """Compute the Kolmogorov-Smirnov distance of two sorted samples."""
     values = np.concatenate([first, second])
     return float(np.abs(_share_up_to(first, values) - _share_up_to(second, values)).max())
 

@@ -1,4 +1,4 @@
-"""All that is watched, together: what goes in per request, and the report that comes out."""
+"""Watch a service: requests and faces go in, events and reports come out."""
 
 import math
 from collections import Counter, deque
@@ -18,7 +18,7 @@ RULES = {
     "per_second": Rule(side="below", floor=0.1),
     "error_rate": Rule(side="above", floor=0.01),
 }
-"""What is judged at every tick, by field of `Snapshot`."""
+"""Rules for what is judged at every tick, by field of `Snapshot`."""
 
 TITLES = {
     "p95_ms": "95th percentile of latency (ms)",
@@ -65,16 +65,16 @@ class Report:
     events: tuple[Event, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Convert to plain values."""
         return asdict(self) | {"drifted": self.drifted}
 
     @property
     def drifted(self) -> list[str]:
-        """Features whose distribution is no longer the training's."""
+        """List the features whose distribution is no longer the training's."""
         return [name for name, shift in (self.drift or {}).items() if shift.drifted]
 
     def metrics(self) -> dict[str, float]:
-        """Numbers for MLflow, of what is known."""
+        """List the known numbers, for MLflow."""
         numbers: dict[str, float | None] = {
             name: getattr(self.recent, name) for name in ("p50_ms", "p95_ms", "per_second", "error_rate")
         }
@@ -87,7 +87,7 @@ class Monitor:
     """Takes requests and faces as they come, and judges them at every `tick`. Not thread-safe: its caller locks."""
 
     def __init__(self, tick_seconds: float = 10.0, reference: Reference | None = None) -> None:
-        """Nothing seen yet.
+        """Begin with nothing seen.
 
         Args:
             tick_seconds: how often `tick` will be called; a tick's requests are judged together.
@@ -107,7 +107,7 @@ class Monitor:
         self._drift = Drift(reference)
 
     def request(self, now: float, latency_ms: float, error: str | None = None, failed: bool = False) -> None:
-        """A request was answered.
+        """Record a request that was answered.
 
         Args:
             error: its kind, if it was not answered with a face.
@@ -117,20 +117,24 @@ class Monitor:
         if error is not None:
             self._errors[error] += 1
 
+    def refused(self, kind: str) -> None:
+        """Count a request that was refused without being looked at, by its kind of error."""
+        self._errors[kind] += 1
+
     def faces(self, features: Float[np.ndarray, "count 5"]) -> None:
-        """Faces were read; see `leanface.monitoring.drift.features`."""
+        """Record faces that were read; see `leanface.monitoring.drift.features`."""
         self._faces += len(features)
         if self._drift:
             self._drift.record(features)
 
     def tick(self, now: float) -> list[Event]:
-        """Judge the time since the last tick; the events that it brought."""
+        """Judge the time since the last tick, and return its events."""
         snapshot = self._window.snapshot(now)
         verdicts = self._judge(snapshot)
         events = [Event(now, name, _text(name, verdict)) for name, verdict in verdicts if verdict.anomalous]
         shifts = self._drift.shifts() if self._drift else None
         drifted = frozenset(name for name, shift in (shifts or {}).items() if shift.drifted)
-        for name in sorted(drifted - self._drifted):  # told once, when it begins
+        for name in sorted(drifted - self._drifted):  # reported once, when it begins
             assert shifts is not None
             events.append(Event(now, name, _shift_text(name, shifts[name])))
         self._drifted = drifted
@@ -138,7 +142,7 @@ class Monitor:
         return events
 
     def report(self, now: float) -> Report:
-        """What is known at `now`."""
+        """Report what is known at `now`."""
         return Report(
             self._window.snapshot(now),
             {name: detector.median for name, detector in self._detectors.items()},
@@ -165,7 +169,7 @@ class Monitor:
 
 
 def markdown(report: Report) -> str:
-    """A report to read."""
+    """Write a report for people."""
     recent = report.recent
     lines = [
         "# Monitoring",

@@ -1,4 +1,4 @@
-"""The last requests, and what they add up to."""
+"""Summarize the last requests."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Requests of the last `seconds`; a quantile or rate of no request is None.
+    """Summary of the requests of the last `seconds`; quantiles and rates of no request are None.
 
     Attributes:
         error_rate: share of requests that the service failed to answer; a refused photo is an answer.
@@ -23,18 +23,18 @@ class Snapshot:
 
 
 class Window:
-    """Requests that ended within the last `seconds`; of more than `count`, only the latest are kept."""
+    """Keeps the requests that ended within the last `seconds`, at most the latest `count`."""
 
     def __init__(self, seconds: float, count: int = 10_000) -> None:
         self.seconds = seconds
         self._ended: deque[tuple[float, float, bool]] = deque(maxlen=count)
 
     def record(self, now: float, latency_ms: float, failed: bool = False) -> None:
-        """A request ended at `now` (seconds of any clock that never runs backwards)."""
+        """Record a request that ended at `now` (seconds of any clock that never runs backwards)."""
         self._ended.append((now, latency_ms, failed))
 
     def snapshot(self, now: float) -> Snapshot:
-        """What the window holds at `now`."""
+        """Summarize what the window holds at `now`."""
         while self._ended and self._ended[0][0] <= now - self.seconds:
             self._ended.popleft()
         count = len(self._ended)

@@ -74,6 +74,12 @@ class Service:
         self.started = time.monotonic()
         self._lock = threading.Lock()
 
+    def refuse(self, refused: Refused) -> None:
+        """Count a request that was refused without being looked at; it says nothing of the service's speed."""
+        self.metrics.refused(refused.kind)
+        with self._lock:
+            self.monitor.refused(refused.kind)
+
     def count(self, answer: Answer, seconds: float) -> None:
         """Count a request that was answered `seconds` after it came."""
         self.metrics.answered(answer, seconds)
@@ -161,7 +167,7 @@ def create_app(
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"]
         )
-    furnish(app, settings.root_path, lambda refused: service.count(_answer_of(refused), 0.0))
+    furnish(app, settings.root_path, service.refuse)
 
     uploads = Uploads(settings.bytes_max, settings.time_limit_s)
     key = settings.api_key.get_secret_value() if settings.api_key else None
@@ -190,7 +196,7 @@ def create_app(
             job = Job(photo, format, faces, int(texture))  # pyright: ignore[reportArgumentType]
             answer = await _answer(service.workers, job, settings.time_limit_s - (time.monotonic() - start))
         except Refused as refused:
-            answer = _answer_of(refused)
+            answer = Answer(error=refused.kind, detail=refused.detail)
         service.count(answer, time.monotonic() - start)
         if answer.error is not None:
             return respond(Refused(answer.error, answer.detail))
@@ -235,10 +241,6 @@ def create_app(
         return JSONResponse(report.as_json())
 
     return app
-
-
-def _answer_of(refused: Refused) -> Answer:
-    return Answer(error=refused.kind, detail=refused.detail)
 
 
 async def _answer(workers: WorkerPool, job: Job, seconds: float) -> Answer:

@@ -1,4 +1,4 @@
-"""What Prometheus reads of the service."""
+"""The service's metrics for Prometheus."""
 
 import contextlib
 from collections.abc import Callable
@@ -17,7 +17,7 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """One registry per service. Any thread may count."""
+    """Counts what happens in one service. Any thread may count."""
 
     def __init__(self, queue_length: Callable[[], int], workers_ready: Callable[[], int]) -> None:
         """The gauges of the queue and the workers are read when Prometheus asks."""
@@ -46,12 +46,12 @@ class Metrics:
             "leanface_worker_restarts", "Workers that were replaced", ["reason"], registry=registry
         )
         self._memory = Gauge("leanface_worker_memory_bytes", "Resident memory", ["worker"], registry=registry)
-        self._events = Counter("leanface_events", "What the monitor reported, by series", ["series"], registry=registry)
+        self._events = Counter("leanface_events", "Events of the monitor, by series", ["series"], registry=registry)
         self._drift = Gauge(
             "leanface_drift", "Kolmogorov-Smirnov distance to the training", ["feature"], registry=registry
         )
-        self._drift_limit = Gauge("leanface_drift_limit", "What chance alone does not exceed", registry=registry)
-        self._rolling = Gauge("leanface_rolling", "The monitor's last tick", ["series"], registry=registry)
+        self._drift_limit = Gauge("leanface_drift_limit", "Largest distance by chance", registry=registry)
+        self._rolling = Gauge("leanface_rolling", "Requests of the monitor's last tick", ["series"], registry=registry)
         Gauge("leanface_queue_length", "Photos that wait", registry=registry).set_function(queue_length)
         Gauge("leanface_workers_ready", "Workers that can read", registry=registry).set_function(workers_ready)
         self._gpus = _gpu_handles()
@@ -60,7 +60,7 @@ class Metrics:
             self._gpu_busy = Gauge("leanface_gpu_utilization", "Share of time at work", ["gpu"], registry=registry)
 
     def answered(self, answer: Answer, seconds: float) -> None:
-        """A request was answered."""
+        """Count an answered request and the duration of its steps."""
         self._requests.labels(answer.error or "ok").inc()
         for step, duration_ms in answer.steps_ms.items():
             self._steps.labels(step).observe(duration_ms / 1000)
@@ -70,16 +70,20 @@ class Metrics:
             self._faces.inc(len(answer.features))
             self._reread.inc(answer.reread)
 
+    def refused(self, kind: str) -> None:
+        """Count a request that was refused at once."""
+        self._requests.labels(kind).inc()
+
     def restarted(self, reason: str) -> None:
-        """A worker is replaced."""
+        """Count a worker that is replaced."""
         self._restarts.labels(reason).inc()
 
     def memory(self, worker: int, memory_bytes: int) -> None:
-        """A worker's memory after its last batch."""
+        """Set a worker's memory after its last batch."""
         self._memory.labels(str(worker)).set(memory_bytes)
 
     def monitored(self, report: Report, events: list[Event]) -> None:
-        """The monitor has judged."""
+        """Set what the monitor has judged."""
         for event in events:
             self._events.labels(event.series).inc()
         for name in ("p50_ms", "p95_ms", "per_second", "error_rate"):
@@ -90,7 +94,7 @@ class Metrics:
             self._drift_limit.set(shift.limit)
 
     def exposition(self) -> bytes:
-        """The text that Prometheus reads."""
+        """Write the text that Prometheus reads."""
         for index, handle in enumerate(self._gpus):
             with contextlib.suppress(pynvml.NVMLError):
                 self._gpu_memory.labels(str(index)).set(int(pynvml.nvmlDeviceGetMemoryInfo(handle).used))

@@ -52,7 +52,7 @@ def test_the_page_is_complete_and_loads_nothing_from_elsewhere(server: Server) -
     assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert not re.findall(r"(?:https?:)?//[a-z0-9]", re.sub(r"^\s*//.*$", "", page.body.decode(), flags=re.M))
-    (script,) = re.findall(r'<script[^>]* src="([^"]+)"', page.body.decode())
+    (script,) = re.findall(r'src: "([^"]+[.]js)"', page.body.decode())
     viewer = server.ask("GET", f"/{script}")
     assert (viewer.status, viewer.headers["content-type"]) == (200, "text/javascript; charset=utf-8")
     assert b"model-viewer" in viewer.body

@@ -44,6 +44,18 @@ def test_an_injected_failure_is_found_at_once_and_named(change, series: str) -> 
     assert monitor.report(610.0).events == tuple(events)
 
 
+def test_refused_requests_are_counted_and_change_nothing_else() -> None:
+    monitor = Monitor(TICK)
+    assert traffic(monitor, 60, seed=1) == []
+    for _ in range(1000):
+        monitor.refused("unauthorized")
+    assert traffic(monitor, 1, seed=2, start=600.0) == []
+    for _ in range(1000):
+        monitor.refused("unauthorized")
+    assert monitor.tick(620.0 + TICK)[0].series == "per_second"  # there were no others
+    assert monitor.report(630.0).errors == {"unauthorized": 2000}
+
+
 def test_drift_is_told_once_when_it_begins() -> None:
     random = np.random.default_rng(0)
     monitor = Monitor(TICK, Reference.of(random.normal(size=(400, len(FEATURES)))))
