@@ -5,7 +5,6 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-import onnx
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -20,38 +19,6 @@ SUMMARY = {
     "variants": {"quantized_int8": {"mse": 0.001, "runtime": "openvino", "energy_ratio": None}},
     "gates": {"mse": {"limit": 0.005, "value": 0.001, "passed": True}},
 }
-
-OUTSIDE_OUR_REACH = [
-    # MLflow's own use of what it depends on
-    "ignore::DeprecationWarning",
-    "ignore::FutureWarning",
-    "ignore::UserWarning",
-    "ignore::ResourceWarning",
-    "ignore::pytest.PytestUnraisableExceptionWarning",
-]
-pytestmark = [pytest.mark.filterwarnings(entry) for entry in OUTSIDE_OUR_REACH]
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty MLflow database, made once: its migrations take seconds."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
-@pytest.fixture
-def runs(project: Path, migrated: Path) -> Runs:
-    """Reads the project's recorded runs, by name."""
-    (project / "mlflow.db").write_bytes(migrated.read_bytes())
-
-    def read() -> dict[str, Run]:
-        client = MlflowClient(tracking.tracking_uri())
-        experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
-        found = client.search_runs([experiment.experiment_id]) if experiment else []
-        return {run.info.run_name: run for run in found}
-
-    return read
 
 
 def waiting(project: Path) -> int:
@@ -105,7 +72,6 @@ def test_the_summary_has_numbers_parameters_gates_and_files(
     page.write_text("proof")
     folder.mkdir()
     (folder / "picture.txt").write_text("faces")
-    assert not tracking.has_summary("trial-1")
     tracking.log_summary(SUMMARY, {"prune": {"ratio": 0.5}}, [page, folder, project / "absent"], {})
     recorded = runs()["trial-1"]
     assert recorded.data.metrics == {"quantized_int8/mse": 0.001}
@@ -115,8 +81,7 @@ def test_the_summary_has_numbers_parameters_gates_and_files(
     assert (files / "report.md").read_text() == "proof"
     assert (files / "figures/picture.txt").read_text() == "faces"
     assert project in files.parents, "artifacts lie in the project, wherever the process runs"
-    assert tracking.has_summary("trial-1")
-    assert not tracking.has_summary("trial-2")
+    assert recorded.data.tags["missing"] == "absent"
 
 
 def test_the_metric_that_pages_plot_first_tells_runs_apart(project: Path, runs: Runs) -> None:
@@ -141,39 +106,16 @@ def test_a_locked_store_stops_nothing_and_loses_nothing(
         tracking.stage_run("distill", {}, {}, live_after_s=0) as run,
     ):
         run.log_live({"loss": 1.0}, 0)
-    (message,) = [record.getMessage() for record in caplog.records if record.name == tracking.__name__]
+    (message,) = [record.getMessage() for record in caplog.records if record.name.startswith(tracking.__name__)]
     assert "locked" in message
     assert "leanface track" in message
     assert waiting(project) == 1
-    with pytest.raises(TrackingError, match=r"(?s)locked.*the runs still wait.*leanface track"):
+    with pytest.raises(TrackingError, match=r"(?s)locked.*Another process.*The runs still wait.*leanface track"):
         tracking.deliver()
     other.execute("ROLLBACK")
     other.close()
     assert tracking.deliver() == 1
     assert runs()["distill"].data.metrics == {"loss": 1.0}
-
-
-@pytest.mark.parametrize(("experiment", "passed", "champions"), [("", True, 1), ("", False, 0), ("trial-1", True, 0)])
-def test_a_model_that_passes_its_gates_is_the_champion(
-    project: Path, runs: Runs, monkeypatch: pytest.MonkeyPatch, experiment: str, passed: bool, champions: int
-) -> None:
-    monkeypatch.setenv("DVC_EXP_NAME", experiment)
-    file = project / "quantized_int8.onnx"
-    images = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, [1, 3, 64, 64])
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["image"], ["x"])], "g", [images], [])
-    onnx.save(onnx.helper.make_model(graph), file)
-    gates = {"mse": SUMMARY["gates"]["mse"] | {"passed": passed}}
-    tracking.log_summary(SUMMARY | {"gates": gates}, {}, [], {}, file)
-    recorded = runs()[experiment or "pipeline"]
-    assert recorded.info.status == "FINISHED"
-    client = MlflowClient(tracking.tracking_uri())
-    models = client.search_logged_models([recorded.info.experiment_id])
-    assert [model.name for model in models] == ["quantized_int8"]
-    registered = client.search_registered_models()
-    assert len(registered) == champions
-    if champions:
-        version = client.get_model_version_by_alias(tracking.MODEL, tracking.CHAMPION)
-        assert version.run_id == recorded.info.run_id
 
 
 def test_what_waits_can_be_delivered_later(project: Path, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +159,7 @@ def test_an_unreachable_store_stops_nothing_and_loses_nothing(
     ):
         for step in range(3):
             run.log_live({"loss": float(step)}, step)
-    assert len([record for record in caplog.records if record.name == tracking.__name__]) == 1
+    assert len([record for record in caplog.records if record.name.startswith(tracking.__name__)]) == 1
     assert waiting(project) == 1
     store.write_bytes(healthy)
     tracking.log_summary(SUMMARY, {}, [], {})

@@ -1,0 +1,54 @@
+"""MLflow, as a sink: what ran, with which parameters, and what it measured.
+
+The store is mlflow.db in the project's root folder; `MLFLOW_TRACKING_URI` replaces it. Importing and opening
+MLflow takes seconds, so only a stage that reports live curves for longer than that pays for it: the others
+leave their record in the outbox, and the next process that opens MLflow (at the latest stage `report`)
+delivers it. Nor does a missing or locked store stop a stage: its record stays in the outbox.
+"""
+
+from leanface.tracking.names import (
+    CHAMPION,
+    EXPERIMENT,
+    EXPERIMENT_TAG,
+    MODEL,
+    PARENT_RUN,
+    PARENT_TAG,
+    PROMOTED_TAG,
+    SUMMARY_TAG,
+    SWEEP_TAG,
+)
+from leanface.tracking.place import store_root, tracking_uri
+from leanface.tracking.runs import (
+    Run,
+    adopt,
+    begin_run,
+    deliver,
+    in_trial,
+    log_headline,
+    log_summary,
+    stage_run,
+    take_outbox,
+)
+
+__all__ = [
+    "CHAMPION",
+    "EXPERIMENT",
+    "EXPERIMENT_TAG",
+    "MODEL",
+    "PARENT_RUN",
+    "PARENT_TAG",
+    "PROMOTED_TAG",
+    "SUMMARY_TAG",
+    "SWEEP_TAG",
+    "Run",
+    "adopt",
+    "begin_run",
+    "deliver",
+    "in_trial",
+    "log_headline",
+    "log_summary",
+    "stage_run",
+    "store_root",
+    "take_outbox",
+    "tracking_uri",
+]

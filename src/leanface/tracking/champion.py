@@ -1,0 +1,86 @@
+"""Decide which registered version is the one to deploy."""
+
+import logging
+from typing import TYPE_CHECKING
+
+from leanface.tracking.names import CHAMPION, MADE_TAG, MODEL, MODEL_TAG, NETWORK_TAG, RECORD_TAG, SUMMARY_TAG
+from leanface.tracking.record import File, Record
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+logger = logging.getLogger(__name__)
+
+
+def newest_made(client: "MlflowClient") -> int:
+    """Return when the last run was recorded that chose a version, in Unix milliseconds; 0 without one."""
+    return max((_made_at(version) for version in _versions(client)), default=0)
+
+
+def register_champion(client: "MlflowClient", record: Record, network: File, model_id: str) -> None:
+    """Register the network and give it the alias, unless a newer run chose another one, or it has it already."""
+    from mlflow.exceptions import MlflowException
+
+    if record.tags.get(SUMMARY_TAG) != "passed":
+        logger.warning("run %r did not pass its gates: its network does not become the %s", record.name, CHAMPION)
+        return
+    if record.made_at < newest_made(client):
+        logger.warning(
+            "run %r is older than the one that the %s comes from: its network is recorded, and the %s stays",
+            record.name, CHAMPION, CHAMPION,
+        )  # fmt: skip
+        return
+    try:
+        client.create_registered_model(MODEL)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    made = str(record.made_at)
+    tags = {NETWORK_TAG: network.sha256, RECORD_TAG: record.id, MADE_TAG: made, MODEL_TAG: model_id}
+    current = _current(client)
+    if current is not None and _is_same(client, current, network):
+        client.set_model_version_tag(MODEL, str(current.version), MADE_TAG, made)
+        return
+    # A delivery that was cut off may have registered it.
+    version = next((v for v in _versions(client) if v.tags.get(RECORD_TAG) == record.id), None)
+    if version is None:
+        source = f"models:/{model_id}"
+        version = client.create_model_version(MODEL, source, record.run_id, tags, model_id=model_id)
+    client.set_registered_model_alias(MODEL, CHAMPION, str(version.version))
+
+
+def _versions(client: "MlflowClient") -> "list[ModelVersion]":
+    return list(client.search_model_versions(f"name = '{MODEL}'"))
+
+
+def _current(client: "MlflowClient") -> "ModelVersion | None":
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version_by_alias(MODEL, CHAMPION)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no model, no alias
+            raise
+        return None
+
+
+def _is_same(client: "MlflowClient", version: "ModelVersion", network: File) -> bool:
+    """Whether the version is of this network, and its files were not deleted."""
+    from mlflow.exceptions import MlflowException
+
+    if version.tags.get(NETWORK_TAG) != network.sha256:
+        return False
+    try:
+        client.get_logged_model(version.tags.get(MODEL_TAG, ""))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
+    return True
+
+
+def _made_at(version: "ModelVersion") -> int:
+    """Return the time of a version's run; of one that was registered by hand, or by an older LeanFace, its own."""
+    made = version.tags.get(MADE_TAG, "")
+    return int(made) if made.isdecimal() else int(version.creation_timestamp)

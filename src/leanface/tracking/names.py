@@ -1,0 +1,38 @@
+"""Names that runs, tags and models have in MLflow."""
+
+from leanface import paths
+
+EXPERIMENT = "leanface"
+
+MODEL = "leanface"
+"""Name in MLflow's model registry."""
+
+CHAMPION = "champion"
+"""Alias of the registered version that passed its gates last."""
+
+EXPERIMENT_TAG = "dvc_experiment"
+SWEEP_TAG = "sweep"
+PROMOTED_TAG = "promoted_from"
+
+SUMMARY_TAG = "gates"
+"""Only summary runs have it: whether the gates passed."""
+
+RECORD_TAG = "leanface_record"
+"""The record that a run, a model or a version comes from, by its id."""
+
+NETWORK_TAG = "sha256"
+"""The ONNX file of a model or a version."""
+
+MODEL_TAG = "model_id"
+"""Of a version: the logged model that it is."""
+
+MADE_TAG = "made_at"
+"""Of a version: when the last run was recorded that chose it, see `Record.made_at`."""
+
+NOTE_TAG = "mlflow.note.content"
+PARENT_TAG = "mlflow.parentRunId"
+
+PARENT_RUN = "LEANFACE_PARENT_RUN"
+"""Environment variable with the id of the run that a stage's runs are children of: that of the trial."""
+
+HEADLINES = tuple(f"{paths.DEPLOYED}/{name}" for name in ("vertex_error_mm", "vertex_to_original_mm", "speedup"))
