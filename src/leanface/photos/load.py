@@ -3,6 +3,7 @@
 import io
 import logging
 import threading
+import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from importlib.resources import files
@@ -41,6 +42,8 @@ PIXELS_MAX = 2**28
 
 logger = logging.getLogger(__name__)
 _opening = threading.Lock()
+# Pillow warns of damaged EXIF data, which is ignored here.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
 if reads_heif():
     from pi_heif import register_heif_opener  # pyright: ignore[reportMissingImports, reportUnknownVariableType]
@@ -121,33 +124,33 @@ def _turn(photo: Image.Image) -> Turn:
 def _rgb(photo: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
     if photo.mode in ("I", "F"):
         raise ValueError(f"its pixels are 32-bit numbers, mode {photo.mode}, which do not say what white is")
-    profile = photo.info.get("icc_profile")
-    if photo.mode.startswith("I;16"):
+    stored, profile = photo.mode, photo.info.get("icc_profile")
+    if stored.startswith("I;16"):
         # Pillow's own conversion clips at 255.
         photo = Image.fromarray((np.asarray(photo) >> 8).astype(np.uint8))
     elif photo.has_transparency_data:
         photo = photo.convert("RGBA")
-    elif photo.mode == "P":
+    elif stored == "P":
         photo = photo.convert("RGB")
     if profile:
-        photo = _srgb(photo, profile)
+        photo = _srgb(photo, profile, stored)
     if photo.mode == "RGBA":
         photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo)
     return np.array(photo if photo.mode == "RGB" else photo.convert("RGB"))
 
 
-_PROFILE_MODES = {"RGB ": ("RGB", "RGBA"), "GRAY": ("L",), "CMYK": ("CMYK",), "Lab ": ("LAB",)}
-"""Modes that a profile of each color space can be meant for."""
+_PROFILE_MODES = {"RGB ": ("RGB", "RGBA", "P"), "GRAY": ("L", "I;16", "I;16B"), "CMYK": ("CMYK",), "Lab ": ("LAB",)}
+"""Modes of files that a profile of each color space can be meant for."""
 
 
-def _srgb(photo: Image.Image, profile: bytes) -> Image.Image:
-    """Convert from a photo's ICC profile; the photo itself where the profile is sRGB, damaged or another mode's."""
+def _srgb(photo: Image.Image, profile: bytes, stored: str) -> Image.Image:
+    """Convert from the ICC profile of a file of mode `stored`; ignore one that is sRGB, damaged or another mode's."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         about = cast(Any, source.profile)
         if (about.profile_description or "").startswith("sRGB"):
             return photo
-        if photo.mode not in _PROFILE_MODES.get(about.xcolor_space, ()):
+        if stored not in _PROFILE_MODES.get(about.xcolor_space, ()):
             return photo
         target = "RGBA" if photo.mode == "RGBA" else "RGB"
         converted = ImageCms.profileToProfile(

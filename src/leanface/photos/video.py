@@ -9,6 +9,8 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -16,6 +18,7 @@ from typing import Any, Self, cast
 import numpy as np
 from jaxtyping import UInt8
 
+from leanface.device import usable_cores
 from leanface.errors import ArtifactError, BackendError, reason
 from leanface.photos.pixels import Turn, by_display_matrix
 
@@ -29,6 +32,9 @@ CAMERA_FORMATS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", 
 _BT709, _UNSPECIFIED, _BT601 = 1, 2, 6
 _BT2020, _P3 = 9, {11, 12}
 _PQ, _HLG, _SRGB = 16, 18, 13
+_MATRICES = {1, 4, 5, 6, 7, 9}
+"""Color matrices that FFmpeg converts from."""
+
 _HD_WIDTH, _HD_HEIGHT = 1280, 720
 
 
@@ -59,7 +65,7 @@ class Frame:
 class Video:
     """An open video or camera. Use it in a `with` statement, and call `frames` once."""
 
-    def __init__(self, container: Any, label: str, *, live: bool, threads: int = 0) -> None:
+    def __init__(self, container: Any, label: str, *, live: bool, threads: int) -> None:
         """Use `open_video` or `open_camera`.
 
         Raises:
@@ -73,46 +79,40 @@ class Video:
         codec = self._stream.codec_context
         # Threads by frame hold back a frame each, which a live picture must not.
         codec.thread_type, codec.thread_count = "SLICE" if live else "AUTO", threads
+        codec.options = {"max_pixels": str(PIXELS_MAX)}
         self._live = live
         self._look = _Look(self._stream.sample_aspect_ratio)
         self._progress = _Progress(self._stream.average_rate or self._stream.guessed_rate)
-
-    @property
-    def frames_promised(self) -> int | None:
+        self._start = (container.start_time or 0) / 1e6
+        # MP4 and its kin list each sample in the file; a cut by an edit list leaves some that are not meant to be seen.
+        self._listed = len(self._stream.index_entries) if container.format.name.startswith("mov") else None
+        frames: int = self._stream.frames
+        self.frames_promised: int | None = min(frames, self._listed or frames) or None
         """How many frames the container says there are; None if it does not say."""
-        if not self._stream.frames:
-            return None
-        # A cut made by an edit list leaves samples in the file that are not meant to be seen.
-        listed = len(self._stream.index_entries) if self._container.format.name.startswith("mov") else 0
-        return min(self._stream.frames, listed) if listed else self._stream.frames
-
-    @property
-    def seconds_promised(self) -> float | None:
+        # AVI counts frames, repeated ones too; its duration is guessed from the file's size.
+        counted = frames * self._progress.interval if self._listed is None else 0.0
+        self.seconds_promised: float | None = max((container.duration or 0) / 1e6, counted) or None
         """How long the container says it takes; None if it does not say."""
-        return self._container.duration / 1e6 if self._container.duration else None
 
     def frames(self, every: int = 1, limit: int | None = None) -> Iterator[Frame]:
         """Decode frame after frame, in the order in which they are shown; damaged ones are left out.
 
         Args:
             every: keep every Nth frame; the others are decoded, but not converted.
-            limit: end after so many frames.
+            limit: end after so many frames, at least 1.
         """
         index = -1
         taken = 0
         last = float("-inf")
-        start = (self._container.start_time or 0) / 1e6
         for decoded in self._decoded():
             index += 1
             # Streams with broken times, or none, are shown at their rate.
-            seconds = None if decoded.pts is None else float(decoded.pts * self._stream.time_base) - start
+            seconds = None if decoded.pts is None else float(decoded.pts * self._stream.time_base) - self._start
             if seconds is None or seconds <= last:
                 seconds = 0.0 if index == 0 else last + self._progress.interval
             last = seconds
             if index % every:
                 continue
-            if taken == limit:
-                return
             yield Frame(index, seconds, decoded, self._look)
             taken += 1
             if taken == limit:
@@ -121,29 +121,19 @@ class Video:
 
     def _decoded(self) -> Iterator[Any]:
         """Decode all packets; what cannot be is counted."""
-        progress, packets = self._progress, self._packets()
-        for packet in packets:
+        progress = self._progress
+        for packet in chain(self._packets(), [None]):  # None: what the decoder still holds
             try:
-                decoded = packet.decode()
+                decoded: list[Any] = self._stream.decode(packet)
             except Exception as error:  # of one packet: the next may be whole
                 progress.failed(error)
                 continue
             for frame in decoded:
-                if frame.width * frame.height > PIXELS_MAX:
-                    progress.failed(f"frames of {frame.width}x{frame.height} pixels are too large")
-                elif frame.is_corrupt:
-                    # A stream may begin amid pictures that build on others before it.
-                    progress.failed("damaged frames") if progress.frames else None
-                else:
+                if not frame.is_corrupt:
                     progress.frames += 1
                     yield frame
-        try:
-            decoded = self._stream.decode(None)
-        except Exception as error:
-            progress.failed(error)
-            return
-        progress.frames += len(decoded)
-        yield from decoded
+                elif progress.frames:  # at the start, those that build on frames before it are no loss
+                    progress.failed("damaged frames")
 
     def _packets(self) -> Iterator[Any]:
         progress, stream = self._progress, self._stream
@@ -152,10 +142,14 @@ class Video:
                 moment = packet.pts if packet.pts is not None else packet.dts
                 if moment is None and not packet.size:  # PyAV's mark of the end
                     continue
-                if packet.time_base is not None and moment is not None:
-                    progress.reached(float((moment + (packet.duration or 0)) * packet.time_base))
-                if packet.stream_index == stream.index:
-                    progress.saw(None if moment is None else float(moment * packet.time_base))
+                own = packet.stream_index == stream.index
+                begin = None if moment is None or packet.time_base is None else float(moment * packet.time_base)
+                if begin is not None:
+                    length = float(packet.duration * packet.time_base) if packet.duration else 0.0
+                    progress.reached(begin + (length or (progress.interval if own else 0.0)))
+                if own:
+                    progress.saw(begin)
+                    progress.hidden += packet.is_discard
                     if packet.size:  # an empty one repeats the last frame, and would end the decoder
                         yield packet
         except Exception as error:  # PyAV's errors have no common base
@@ -167,23 +161,19 @@ class Video:
         if self._live:
             return f"the camera of {label} stopped after {frames} frames ({progress.error or 'no more came'})."
         promised, seconds = self.frames_promised, self.seconds_promised
-        lost = max(0, (promised or 0) - progress.packets) + progress.failures
-        why = f" ({progress.error})" if progress.error else ""
-        damage = "it is damaged or was cut short"
+        why = "it is damaged or was cut short" + (f" ({progress.error})" if progress.error else "")
+        promise = f"{promised:,} frames" if promised else f"{seconds:.2f} s" if seconds else ""
         if not frames:
-            said = f", although it promises {promised}" if promised else ""
-            said = f", although it promises {seconds:.1f} s" if not said and seconds else said
-            return f"{label} has no frame that can be read{said}: {damage}{why}."
-        if lost:
-            return f"only {frames:,} of {frames + lost:,} frames of {label} could be read: {damage}{why}."
-        start = (self._container.start_time or 0) / 1e6
-        missing = (seconds or 0.0) - (progress.end - start)
-        if not promised and missing > 2 * max(progress.longest, progress.interval):
-            return (
-                f"{label} promises {seconds:.2f} s and ends {missing:.2f} s earlier, after {frames:,} frames: "
-                f"{damage}{why}."
-            )
-        return f"{label} could not be read to its end{why}: {damage}." if progress.error else None
+            return f"{label} has no frame that can be read{promise and f', although it promises {promise}'}: {why}."
+        cut = self._listed is not None and progress.packets < (promised or 0)
+        if cut or progress.failures:
+            count = max((promised or 0) - progress.hidden, frames + max(1, progress.failures))
+            return f"only {frames:,} of {count:,} frames of {label} could be read: {why}."
+        missing = (seconds or 0.0) - (progress.end - self._start)
+        # How long the last frame is shown is not always known.
+        if missing > 0.9 * max(progress.longest, progress.interval):
+            return f"{label} promises {promise} and ends {missing:.2f} s early, after {frames:,} frames: {why}."
+        return f"{label} could not be read to its end: {why}." if progress.error else None
 
     def close(self) -> None:
         """Close the file; frames that were read stay valid."""
@@ -198,11 +188,11 @@ class Video:
         self.close()
 
 
-def open_video(path: Path, threads: int = 0) -> Video:
+def open_video(path: Path, threads: int | None = None) -> Video:
     """Open a video file.
 
     Args:
-        threads: of the decoder; 0 leaves the choice to it.
+        threads: of the decoder; all usable cores if not given.
 
     Raises:
         ArtifactError: the file is missing, damaged, or has no video in it.
@@ -213,8 +203,13 @@ def open_video(path: Path, threads: int = 0) -> Video:
     if not path.stat().st_size:
         raise ArtifactError(f"{path} cannot be opened as a video: it is empty.")
     # "file:" keeps a colon in the name from meaning a protocol; a playlist must not lead to the network.
-    container = _open(f"{path} as a video", f"file:{path.absolute()}", container_options={"protocol_whitelist": "file"})
-    return _video(container, str(path), live=False, threads=threads)
+    container = _open(
+        f"{path} as a video",
+        f"file:{path.absolute()}",
+        " It is damaged, was cut short while it was written, or is something else.",
+        container_options={"protocol_whitelist": "file"},
+    )
+    return _video(container, str(path), live=False, threads=threads or usable_cores())
 
 
 def open_camera(number: int) -> Video:
@@ -226,10 +221,12 @@ def open_camera(number: int) -> Video:
     """
     device, file = CAMERA_FORMATS.get(sys.platform, CAMERA_FORMATS["linux"])
     label = f"webcam:{number}"
-    return _video(_open(f"the camera of '{label}'", file.format(number), format=device), label, live=True)
+    return _video(
+        _open(f"the camera of '{label}'", file.format(number), format=device), label, live=True, threads=usable_cores()
+    )
 
 
-def _open(what: str, file: str, **options: Any) -> Any:
+def _open(what: str, file: str, advice: str = "", **options: Any) -> Any:
     try:
         import av
     except ImportError as error:
@@ -237,10 +234,10 @@ def _open(what: str, file: str, **options: Any) -> Any:
     try:
         return cast(Any, av.open(file, metadata_errors="replace", **options))
     except Exception as error:  # PyAV's errors have no common base
-        raise ArtifactError(f"cannot open {what}: {_reason(error)}.") from None
+        raise ArtifactError(f"cannot open {what} ({_reason(error)}).{advice}") from None
 
 
-def _video(container: Any, label: str, *, live: bool, threads: int = 0) -> Video:
+def _video(container: Any, label: str, *, live: bool, threads: int) -> Video:
     try:
         return Video(container, label, live=live, threads=threads)
     except BaseException:
@@ -264,6 +261,8 @@ def _video_stream(container: Any, label: str) -> Any:
         raise ArtifactError(
             f"{label} holds a video of an unknown kind: it is damaged, or of a codec that FFmpeg lacks."
         )
+    if stream.width * stream.height > PIXELS_MAX:
+        raise ArtifactError(f"{label} has frames of {stream.width}x{stream.height} pixels, too many to be a video.")
     return stream
 
 
@@ -274,6 +273,8 @@ class _Progress:
         self.interval = 1 / float(rate) if rate else 0.04
         self.frames = 0
         self.packets = 0
+        self.hidden = 0
+        """Packets that are decoded only because frames that are shown build on them."""
         self.failures = 0
         self.error: str | None = None
         self.end = 0.0
@@ -303,17 +304,14 @@ class _Look:
     def __init__(self, sample_aspect_ratio: Fraction | None) -> None:
         ratio = sample_aspect_ratio or Fraction(1)
         self._ratio = ratio if Fraction(1, 8) <= ratio <= 8 else Fraction(1)
-        # Of the wide colors: its tables take seconds to make, and it serves one thread at a time.
-        self._lock = threading.Lock()
-        self._wide: Any = None
 
     def rgb(self, frame: Any) -> UInt8[np.ndarray, "H W 3"]:
         """See `Frame.image`."""
         width, height = self._square(frame.width, frame.height)
-        if not frame.format.is_rgb and frame.colorspace in (0, _UNSPECIFIED, 3):
+        if not frame.format.is_rgb and frame.colorspace not in _MATRICES:
             frame.colorspace = _matrix(frame)
         wide = frame.color_trc in (_PQ, _HLG) or frame.color_primaries in {_BT2020, *_P3}
-        converted = (self._from_wide if wide else _converted)(frame, width, height)
+        converted = (_from_wide if wide else _converted)(frame, width, height)
         return _turn(frame).apply(converted.to_ndarray())
 
     def _square(self, width: int, height: int) -> tuple[int, int]:
@@ -322,29 +320,39 @@ class _Look:
             return max(1, round(width * self._ratio)), height
         return width, max(1, round(height / self._ratio))
 
-    def _from_wide(self, frame: Any, width: int, height: int) -> Any:
-        """Bring wide colors and high brightness into sRGB; reference white (203 cd/m2) becomes white, as in BT.2408."""
-        from av.video.reformatter import VideoReformatter
 
-        high = frame.color_trc in (_PQ, _HLG)
-        if not high:
-            frame.color_trc = _BT709  # shown as it is, as all video of ordinary brightness
-        if frame.color_primaries in (0, _UNSPECIFIED):
-            frame.color_primaries = _BT2020
-        with self._lock:
-            self._wide = self._wide or VideoReformatter()
-            try:
-                return self._wide.reformat(
-                    frame,
-                    width,
-                    height,
-                    "rgb24",
-                    interpolation=_accurate(),
-                    dst_color_trc=_SRGB if high else _BT709,
-                    dst_color_primaries=_BT709,
-                )
-            except Exception:  # a combination that FFmpeg cannot convert
-                return _converted(frame, width, height)
+def _from_wide(frame: Any, width: int, height: int) -> Any:
+    """Bring wide colors and high brightness into sRGB; reference white (203 cd/m2) becomes white, as in BT.2408."""
+    high = frame.color_trc in (_PQ, _HLG)
+    if not high:
+        frame.color_trc = _BT709  # shown as it is, as all video of ordinary brightness
+    if frame.color_primaries in (0, _UNSPECIFIED):
+        frame.color_primaries = _BT2020
+    with _converting_wide:
+        try:
+            return _wide_converter().reformat(
+                frame,
+                width,
+                height,
+                "rgb24",
+                interpolation=_accurate(),
+                dst_color_trc=_SRGB if high else _BT709,
+                dst_color_primaries=_BT709,
+                threads=usable_cores(),
+            )
+        except Exception:  # a combination that FFmpeg cannot convert
+            return _converted(frame, width, height)
+
+
+_converting_wide = threading.Lock()
+
+
+@cache
+def _wide_converter() -> Any:
+    """One for all videos, and one thread at a time: it takes seconds to make its tables, and keeps them."""
+    from av.video.reformatter import VideoReformatter
+
+    return VideoReformatter()
 
 
 def _converted(frame: Any, width: int, height: int) -> Any:

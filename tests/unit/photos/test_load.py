@@ -1,14 +1,16 @@
+import io
 import struct
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from leanface.errors import ArtifactError
-from leanface.photos.load import PACKAGED_PHOTOS, load_photo
+from leanface.photos.load import PACKAGED_PHOTOS, load_photo, stored_pixels
 from leanface.photos.pixels import require_rgb
 
 ORIENTATION = 0x0112
@@ -92,6 +94,186 @@ def test_cmyk_jpegs_are_not_inverted(tmp_path: Path, colour: tuple[int, int, int
     Image.new("RGB", (32, 32), colour).convert("CMYK").save(path, quality=95)
     assert b"Adobe" in path.read_bytes()
     np.testing.assert_allclose(load_photo(path).mean((0, 1)), colour, atol=4)
+
+
+P3_LEVELS = ((255, 0, 0), (0, 255, 0), (180, 90, 40), (255, 255, 255), (128, 128, 128), (0, 0, 0))
+
+
+def icc_profile(primaries: tuple[tuple[float, float, float], ...], description: str) -> bytes:
+    """A display profile of these primaries (columns of XYZ at D50) with a gamma of 2.2."""
+
+    def xyz(values: tuple[float, float, float]) -> bytes:
+        return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(65536 * value) for value in values))
+
+    text = description.encode()
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(2.2 * 256)) + b"\0\0"
+    tags = {
+        b"desc": b"desc\0\0\0\0" + struct.pack(">I", len(text) + 1) + text + bytes(80),
+        b"wtpt": xyz((0.9642, 1.0, 0.8249)),
+        **{name: xyz(values) for name, values in zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries, strict=True)},
+        **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve),
+    }
+    table, body, offset = b"", b"", 128 + 4 + 12 * len(tags)
+    for name, content in tags.items():
+        padded = content + bytes(-len(content) % 4)
+        table += struct.pack(">4sII", name, offset + len(body), len(content))
+        body += padded
+    head = struct.pack(">I4sI4s4s4s", 0, b"none", 0x02400000, b"mntr", b"RGB ", b"XYZ ") + bytes(12) + b"acsp"
+    head += bytes(28) + struct.pack(">3i", 63190, 65536, 54061) + bytes(48)
+    whole = head + struct.pack(">I", len(tags)) + table + body
+    return struct.pack(">I", len(whole)) + whole[4:]
+
+
+DISPLAY_P3 = icc_profile(((0.5151, 0.2412, -0.0011), (0.2920, 0.6922, 0.0419), (0.1571, 0.0666, 0.7841)), "Display P3")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "mode"),
+    [("png", "RGB"), ("png", "RGBA"), ("jpg", "RGB"), ("webp", "RGB"), ("tiff", "RGB"), ("avif", "RGB")],
+)
+def test_colors_of_display_p3_become_those_of_srgb(tmp_path: Path, suffix: str, mode: str) -> None:
+    """By the matrices of both spaces, computed here in floating point; what sRGB cannot show is clipped."""
+    srgb_from_p3 = np.array([[1.2249, -0.2247, 0], [-0.0420, 1.0419, 0], [-0.0197, -0.0786, 1.0979]])
+    stored = np.array(P3_LEVELS, np.uint8)[None].repeat(16, 0).repeat(16, 1)
+    options = {"jpg": {"quality": 100, "subsampling": 0}, "webp": {"lossless": True}, "avif": {"quality": 100}}
+    path = tmp_path / f"photo.{suffix}"
+    Image.fromarray(stored).convert(mode).save(path, icc_profile=DISPLAY_P3, **options.get(suffix, {}))
+    light = ((stored / 255) ** 2.2 @ srgb_from_p3.T).clip(0, 1)
+    expected = 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    np.testing.assert_allclose(load_photo(path)[8, 8::16].astype(int), expected[8, 8::16], atol=5)
+
+
+@pytest.mark.parametrize("profile", [b"", b"no profile", DISPLAY_P3[:200], DISPLAY_P3.replace(b"RGB ", b"CMYK")])
+def test_a_profile_that_cannot_be_the_photo_s_is_ignored(tmp_path: Path, profile: bytes) -> None:
+    Image.fromarray(UPRIGHT).save(tmp_path / "photo.png", icc_profile=profile)
+    np.testing.assert_array_equal(load_photo(tmp_path / "photo.png"), UPRIGHT)
+
+
+def test_a_profile_of_srgb_changes_no_level(tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(UPRIGHT).save(tmp_path / "photo.png", icc_profile=profile)
+    np.testing.assert_array_equal(load_photo(tmp_path / "photo.png"), UPRIGHT)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "CMYK"])
+def test_a_profile_of_rgb_does_not_disturb_other_modes(tmp_path: Path, mode: str) -> None:
+    picture = Image.fromarray(UPRIGHT).convert(mode)
+    picture.save(tmp_path / "plain.tiff")
+    picture.save(tmp_path / "photo.tiff", icc_profile=DISPLAY_P3)
+    seen, plain = load_photo(tmp_path / "photo.tiff"), load_photo(tmp_path / "plain.tiff")
+    assert seen.shape == UPRIGHT.shape
+    if mode != "P":  # whose colors are RGB
+        np.testing.assert_array_equal(seen, plain)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [("png", {}), ("webp", {"lossless": True}), ("jpg", {"quality": 95}), ("avif", {"quality": 95})],
+)
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"",
+        b"no exif",
+        b"Exif\0\0",
+        b"Exif\0\0II*\0",
+        b"Exif\0\0II*\0\xff\xff\xff\xff",
+        b"Exif\0\0MM\0*\0\0\0\x08\0\x09",
+        b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\xff\xff\0\0\xff\xff\0\0",
+        b"II*\0\x08\0\0\0\xff\xff" + bytes(range(200)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_damaged_exif_never_refuses_a_good_photo(
+    tmp_path: Path, suffix: str, options: dict[str, Any], exif: bytes
+) -> None:
+    path = tmp_path / f"photo.{suffix}"
+    Image.fromarray(UPRIGHT).save(path, **options)
+    with suppress(Exception):  # what Pillow itself refuses to write
+        Image.fromarray(UPRIGHT).save(tmp_path / f"damaged.{suffix}", exif=exif, **options)
+        (tmp_path / f"damaged.{suffix}").rename(path)
+    assert np.abs(load_photo(path).astype(int) - UPRIGHT).mean() < 6
+
+
+def test_exif_data_of_any_bytes_never_refuses_a_png(tmp_path: Path) -> None:
+    random, path = np.random.default_rng(0), tmp_path / "photo.png"
+    Image.fromarray(UPRIGHT).save(path)
+    whole = path.read_bytes()
+    end = whole.index(b"IEND") - 4
+    for _ in range(200):
+        exif = b"II*\0\x08\0\0\0" + random.bytes(random.integers(0, 60))
+        path.write_bytes(whole[:end] + chunk(b"eXIf", exif) + whole[end:])
+        assert load_photo(path).size == UPRIGHT.size
+
+
+@pytest.mark.parametrize(
+    ("suffix", "form"),
+    [
+        ("avif", "AVIF"),
+        ("jfif", "JPEG"),
+        ("jpe", "JPEG"),
+        ("gif", "GIF"),
+        ("mpo", "MPO"),
+        ("jp2", "JPEG2000"),
+        ("bmp", "BMP"),
+        ("ppm", "PPM"),
+        ("tga", "TGA"),
+        ("qoi", "QOI"),
+        ("pcx", "PCX"),
+        ("apng", "PNG"),
+        ("heic", "JPEG"),
+    ],
+)
+def test_a_file_is_read_by_its_content_whatever_its_name(tmp_path: Path, suffix: str, form: str) -> None:
+    path = tmp_path / f"photo.{suffix}"
+    Image.fromarray(UPRIGHT).save(path, form)
+    assert np.abs(load_photo(path).astype(int) - UPRIGHT).mean() < 12
+
+
+def test_the_first_of_several_pictures_is_read(tmp_path: Path) -> None:
+    first, second = Image.fromarray(UPRIGHT), Image.new("RGB", (64, 48), "red")
+    for suffix in ("gif", "png", "webp", "tiff", "avif", "mpo"):
+        first.save(tmp_path / f"photo.{suffix}", save_all=True, append_images=[second])
+        seen = load_photo(tmp_path / f"photo.{suffix}").astype(int)
+        assert np.abs(seen - UPRIGHT).mean() < 15, suffix
+
+
+def test_heic_is_read_upright(tmp_path: Path) -> None:
+    pytest.importorskip("pi_heif")
+    path = Path(__file__).parent / "turned.heic"
+    photo = load_photo(path)
+    assert photo.shape == UPRIGHT.shape
+    assert np.abs(photo.astype(int) - UPRIGHT).mean() < 12
+
+
+def test_what_is_no_photo_is_named_by_its_content(tmp_path: Path) -> None:
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+    kinds = {"HEIC": heic, "is a video": b"\0\0\0\x18ftypisom" + bytes(20), "is empty": b"", "no image format": b"text"}
+    for words, content in kinds.items():
+        (tmp_path / "photo.jpg").write_bytes(content)
+        for given in (tmp_path / "photo.jpg", io.BytesIO(content)):
+            with pytest.raises(
+                ArtifactError, match=words if "video" not in words or isinstance(given, Path) else "cannot"
+            ) as refusal:
+                load_photo(given)
+            assert "0x" not in str(refusal.value)
+
+
+def test_camera_raw_is_refused_although_it_has_a_thumbnail(tmp_path: Path) -> None:
+    Image.fromarray(UPRIGHT).save(tmp_path / "photo.dng", "TIFF")
+    with pytest.raises(ArtifactError, match="camera raw: export it as JPEG or TIFF"):
+        load_photo(tmp_path / "photo.dng")
+
+
+def test_photos_beyond_pillow_s_limit_are_read_and_it_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of phones with 200 megapixels; a warning would fail this test."""
+    Image.fromarray(UPRIGHT).save(tmp_path / "photo.png")
+    for limit in (10, UPRIGHT.size // 3 - 1):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        np.testing.assert_array_equal(load_photo(tmp_path / "photo.png"), UPRIGHT)
+        assert stored_pixels(tmp_path / "photo.png") == UPRIGHT.size // 3
+        assert limit == Image.MAX_IMAGE_PIXELS
+    assert stored_pixels(tmp_path / "none.png") == 0
 
 
 def test_16_bit_grey_keeps_its_range(tmp_path: Path) -> None:
