@@ -128,14 +128,15 @@ def _rgb(photo: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
     if stored.startswith("I;16"):
         # Pillow's own conversion clips at 255.
         photo = Image.fromarray((np.asarray(photo) >> 8).astype(np.uint8))
-    elif photo.has_transparency_data:
+    elif photo.has_transparency_data and stored != "RGBA":
         photo = photo.convert("RGBA")
     elif stored == "P":
         photo = photo.convert("RGB")
     if profile:
         photo = _srgb(photo, profile, stored)
     if photo.mode == "RGBA":
-        photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo)
+        transparent, photo = photo, Image.new("RGB", photo.size, "white")
+        photo.paste(transparent, mask=transparent)
     return np.array(photo if photo.mode == "RGB" else photo.convert("RGB"))
 
 
