@@ -12,14 +12,17 @@ from leanface.bundle import load_bundle
 from leanface.config import Build
 from leanface.errors import ArtifactError, BackendError
 from leanface.runtime import RUNTIMES, Pool, Runtime, open_runtime
+from leanface.runtime.base import planes_of
 from leanface.runtime.engine import build_engine
 
 HALF_PRECISION = ("torch_cuda_graph", "torch_compiled")
 BUNDLE_READERS = ("torch", "torch_cuda", *HALF_PRECISION)
+FILE_READERS = [name for name in RUNTIMES if name not in (*BUNDLE_READERS, "triton_int8")]
 CASES = [
     *((runtime, precision) for runtime in ("torch", "torch_cuda") for precision in ("fp32", "int8")),
     *((runtime, "fp16") for runtime in HALF_PRECISION),
-    *((name, precision) for name in RUNTIMES if name not in BUNDLE_READERS for precision in ("fp32", "fp16", "int8")),
+    ("triton_int8", "int8"),
+    *((name, precision) for name in FILE_READERS for precision in ("fp32", "fp16", "int8")),
 ]
 BUILD = Build(
     batch_min=1,
@@ -65,7 +68,7 @@ def case(request: pytest.FixtureRequest, exported) -> Iterator[tuple[Runtime, st
 
 @pytest.fixture(params=list(RUNTIMES))
 def runtime(request: pytest.FixtureRequest, exported) -> Iterator[Runtime]:
-    with opened(request.param, exported, "fp32") as runtime:
+    with opened(request.param, exported, "int8" if request.param == "triton_int8" else "fp32") as runtime:
         yield runtime
 
 
@@ -82,6 +85,16 @@ def test_a_face_does_not_depend_on_its_batch(case: tuple[Runtime, str], images: 
     runtime, precision = case
     together, alone = runtime.run(images.numpy()), runtime.run(images[2:3].numpy())
     assert np.linalg.norm(together[2:3] - alone) <= TOLERANCES[precision] * np.linalg.norm(alone)
+
+
+def test_bytes_are_their_255th_parts(case: tuple[Runtime, str], images: Tensor) -> None:
+    runtime, precision = case
+    pixels = np.ascontiguousarray((255 * images.numpy()).round().astype(np.uint8).transpose(0, 2, 3, 1))
+    kept = pixels.copy()
+    got, expected = runtime.run(pixels), runtime.run(planes_of(pixels))
+    assert np.linalg.norm(got - expected) <= TOLERANCES[precision] * np.linalg.norm(expected)
+    assert np.array_equal(pixels, kept)
+    runtime.resident(pixels)()
 
 
 def test_a_result_is_the_callers_own(runtime: Runtime, images: Tensor) -> None:
@@ -129,7 +142,9 @@ def test_it_leaves_its_input_alone(runtime: Runtime, images: Tensor) -> None:
     [
         (np.zeros((1, 3, 64, 64), np.float64), "float64"),
         (np.zeros((1, 3, 64, 64), np.float16), "float16"),
-        (np.zeros((1, 3, 64, 64), np.uint8), "uint8"),
+        (np.zeros((1, 3, 64, 64), np.uint8), r"uint8 of shape \(batch, height, width, 3\)"),
+        (np.zeros((1, 64, 72, 3), np.uint8), "width"),
+        (np.zeros((1, 64, 64, 3), np.uint8)[:, ::-1], "contiguous"),
         (np.zeros((3, 64, 64), np.float32), r"\(3, 64, 64\)"),
         (np.zeros((1, 64, 64, 3), np.float32), r"\(1, 64, 64, 3\)"),
         (np.zeros((1, 1, 64, 64), np.float32), r"\(1, 1, 64, 64\)"),

@@ -1,8 +1,7 @@
 """The network as inference needs it: batch norms folded into the convolutions; on a GPU in FP16, with fused kernels."""
 
 import copy
-from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,28 +36,24 @@ def inference_form(network: nn.Module) -> nn.Module:
 
 
 class HalfPrecision(nn.Module):
-    """A network computed in FP16 and channels last, with float32 images in and coefficients out.
+    """A network computed in FP16 and channels last: float32 coefficients of images, float32 (B,3,H,W) in [0,1] or
+    uint8 (B,H,W,3).
 
     Args:
         fused: bias, ReLU and residual addition are part of cuDNN's convolutions: half of the time of an FP16 network
             that computes them apart. On CUDA only; for networks without quantisers.
-        at_once: images of a batch that are computed together, one group after the other; None: all. What lies between
-            the layers then needs that much less memory.
     """
 
-    def __init__(self, network: nn.Module, *, fused: bool = False, at_once: int | None = None) -> None:
+    def __init__(self, network: nn.Module, *, fused: bool = False) -> None:
         super().__init__()
         self.network = inference_form(network).half()
         if fused:
             _fuse(self.network)
         self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self._at_once = at_once
 
     def forward(self, images: Tensor) -> Tensor:
-        groups = cast(Sequence[Tensor], images.split(self._at_once or len(images)))
-        return torch.cat([self._compute(group) for group in groups])
-
-    def _compute(self, images: Tensor) -> Tensor:
+        if images.dtype == torch.uint8:
+            images = images.permute(0, 3, 1, 2).to(torch.float16) / 255  # channels last as it lies in memory
         with torch.autocast(images.device.type, enabled=False):
             return self.network(images.to(torch.float16, memory_format=torch.channels_last)).float()
 

@@ -13,6 +13,7 @@ from leanface.runtime.openvino_ import OpenVinoRuntime
 from leanface.runtime.pool import Pool
 from leanface.runtime.tensorrt_ import TensorRtRuntime
 from leanface.runtime.torch_ import TorchCompiledRuntime, TorchCudaRuntime, TorchGraphRuntime, TorchRuntime
+from leanface.runtime.triton_ import TritonInt8Runtime
 
 RUNTIMES: dict[str, type[Runtime]] = {
     runtime.name: runtime
@@ -24,24 +25,27 @@ RUNTIMES: dict[str, type[Runtime]] = {
         OnnxRuntimeCuda,
         OpenVinoRuntime,
         TensorRtRuntime,
+        TritonInt8Runtime,
         TorchCompiledRuntime,
     )
 }
 """By name. Those of PyTorch read a bundle, those of `ONNX_READERS` an ONNX file, tensorrt an engine."""
 
 BEST_FIRST = (
-    "tensorrt",
-    "onnxruntime_cuda",
+    "triton_int8",
     "torch_cuda_graph",
+    "onnxruntime_cuda",
+    "tensorrt",
     "openvino",
     "onnxruntime",
     "torch_cuda",
     "torch",
     "torch_compiled",
 )
-"""A GPU before the CPU; on the CPU OpenVINO first, which alone computes the INT8 file in INT8. Compiling takes long."""
+"""A GPU before the CPU, what was measured to be faster first (docs/results/h100); TensorRT was never measured. On the
+CPU OpenVINO first, which alone computes the INT8 file in INT8. Compiling takes long."""
 
-ONNX_READERS = ("onnxruntime", "onnxruntime_cuda", "openvino")
+ONNX_READERS = ("onnxruntime", "onnxruntime_cuda", "openvino", "triton_int8")
 
 FLOAT_BUNDLES = ("original_fp32", "distilled_fp32")
 HALF_BUNDLES = ("original_fp16", "distilled_fp16")
@@ -130,7 +134,8 @@ def open_all(files: Mapping[str, Path]) -> Generator[tuple[list[Runtime], dict[s
 
 def exported_files_of(variant: str) -> dict[str, Path]:
     """What each runtime reads of a variant as it is deployed: its ONNX file, or its engine."""
-    return dict.fromkeys(ONNX_READERS, paths.onnx_path(variant)) | {"tensorrt": paths.engine_path(variant)}
+    readers = [name for name in ONNX_READERS if name != "triton_int8" or variant == paths.DEPLOYED]
+    return dict.fromkeys(readers, paths.onnx_path(variant)) | {"tensorrt": paths.engine_path(variant)}
 
 
 def files_of(variant: str) -> dict[str, Path]:

@@ -1,22 +1,27 @@
 """One contract for everything that can run an exported network."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self, final
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float32, UInt8
 
 from leanface.device import quota_binds, usable_cores
 from leanface.errors import ArtifactError, BackendError
 from leanface.face.coefficients import COUNT
 from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
 
-Images = Float[np.ndarray, "batch 3 height width"]
-Coefficients = Float[np.ndarray, "batch 257"]
+Pixels = UInt8[np.ndarray, "batch height width 3"]
+Planes = Float32[np.ndarray, "batch 3 height width"]
+Images = Pixels | Planes
+"""RGB: bytes as they are cut from a photo, or the same divided by 255 as planes."""
+
+Coefficients = Float32[np.ndarray, "batch 257"]
 
 Range = tuple[int, int | None]
 """Smallest and largest allowed value, both included; None: no upper limit."""
@@ -24,7 +29,7 @@ Range = tuple[int, int | None]
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The images that `Runtime.run` accepts: C-contiguous float32 (B,3,H,W), RGB in [0,1].
+    """The images that `Runtime.run` accepts, C-contiguous: uint8 (B,H,W,3), or float32 (B,3,H,W) in [0,1]; RGB.
 
     Attributes:
         batch: allowed batch sizes.
@@ -35,7 +40,6 @@ class InputSpec:
     side: Range = (64, None)
     multiple_of: int = 16
     name: str = INPUT_NAME
-    dtype: str = "float32"
 
     @classmethod
     def of_shape(cls, shape: Sequence[int | None]) -> Self:
@@ -57,13 +61,18 @@ class InputSpec:
         """
         if not isinstance(images, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise BackendError(f"{self.name}: expected a numpy array, got {type(images).__name__}")
-        if images.dtype != self.dtype:
-            raise BackendError(f"{self.name}: expected {self.dtype}, got {images.dtype}; convert with astype.")
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise BackendError(f"{self.name}: expected shape (batch, 3, height, width), got {images.shape}")
+        if images.dtype.name not in ("uint8", "float32"):
+            raise BackendError(
+                f"{self.name}: expected uint8 or float32, got {images.dtype}; give pixels as they are, or divided by "
+                "255 as float32."
+            )
+        channels, layout = (3, "height, width, 3") if images.dtype == np.uint8 else (1, "3, height, width")
+        if images.ndim != 4 or images.shape[channels] != 3:
+            raise BackendError(f"{self.name}: expected {images.dtype} of shape (batch, {layout}), got {images.shape}")
         if not _within(images.shape[0], self.batch):
             raise BackendError(f"{self.name}: expected a batch of {_words(self.batch)}, got {images.shape[0]}")
-        for axis, length in zip(("height", "width"), images.shape[2:], strict=True):
+        sides = images.shape[1:3] if channels == 3 else images.shape[2:]
+        for axis, length in zip(("height", "width"), sides, strict=True):
             if not _within(length, self.side) or length % self.multiple_of:
                 raise BackendError(
                     f"{self.name}: expected a {axis} of {_words(self.side)} px in multiples of "
@@ -73,19 +82,31 @@ class InputSpec:
             raise BackendError(f"{self.name}: expected a C-contiguous array; pass numpy.ascontiguousarray(images).")
 
 
+def planes_of(pixels: Pixels) -> Planes:
+    """Divide bytes by 255 and separate the channels: what a network's first layer reads."""
+    planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), dtype=np.float32)
+    return np.divide(planes, np.float32(255), out=planes)
+
+
 class Runtime(ABC):
     """A network that is ready to run, and all that it holds on the device, until `close`.
 
-    It never pads, casts or guesses: an input that does not fit is refused. Each of its streams runs one batch at a
-    time and has its own threads or device buffers; different streams run at the same time, each in its caller's
-    thread (`leanface.runtime.pool`). Subclasses implement `_open`, `_infer` and `_close`, on a GPU `_resident` too; the
-    lifecycle and the checks are here, the same for all.
+    It never pads or guesses: an input that does not fit is refused. Each of its streams runs one batch at a time and
+    has its own threads or device buffers; different streams run at the same time (`leanface.runtime.pool`), each in its
+    caller's thread, or all begun by one thread if the runtime `is_asynchronous`. Subclasses implement `_open`, `_infer`
+    (or `_begin`) and `_close`, on a GPU `_resident` too; the lifecycle and the checks are here, the same for all.
     """
 
     name: ClassVar[str]
     """The runtime's name in `leanface.runtime.RUNTIMES`."""
 
     on_gpu: ClassVar[bool] = False
+
+    takes_bytes: ClassVar[bool] = False
+    """Whether `_infer` gets uint8 images as they are; else they become `Planes` before."""
+
+    is_asynchronous: ClassVar[bool] = False
+    """Whether `begin` returns before the result is there."""
 
     @final
     def __init__(self, path: Path, threads: int = 0, streams: int = 1) -> None:
@@ -128,21 +149,29 @@ class Runtime(ABC):
             BackendError: the images do not fit `input_spec`, there is no such stream, or the runtime is closed or
                 failed.
         """
-        if self._closed:
-            raise BackendError(f"this {self.name} runtime is closed; open a new one.")
-        if not 0 <= stream < self._streams:
-            raise BackendError(f"this {self.name} runtime has {self._streams} streams, counted from 0; got {stream}.")
-        self._input_spec.check(images)
-        try:
-            coefficients = self._infer(images, stream)
-        except Exception as error:  # the libraries' exceptions have no common base
-            raise self._failure(error) from error
-        if coefficients.shape != (len(images), COUNT) or coefficients.dtype != np.float32:
-            raise BackendError(
-                f"{self.name} returned {coefficients.dtype} {coefficients.shape}; "
-                f"expected float32 ({len(images)}, {COUNT}). Export the network again."
-            )
-        return coefficients
+        return self.begin(images, stream)()
+
+    @final
+    def begin(self, images: Images, stream: int = 0) -> Callable[[], Coefficients]:
+        """Begin a batch; call the result, once, to wait for its coefficients. Otherwise as `run`.
+
+        Only if the runtime `is_asynchronous` does this return before they are there; the images may then be changed.
+        """
+        fitting = self._checked(images, stream)
+        with self._failures():
+            wait = self._begin(fitting, stream)
+
+        def result() -> Coefficients:
+            with self._failures():
+                coefficients = wait()
+            if coefficients.shape != (len(images), COUNT) or coefficients.dtype != np.float32:
+                raise BackendError(
+                    f"{self.name} returned {coefficients.dtype} {coefficients.shape}; "
+                    f"expected float32 ({len(images)}, {COUNT}). Export the network again."
+                )
+            return coefficients
+
+        return result
 
     @final
     def resident(self, images: Images, stream: int = 0) -> Callable[[], None]:
@@ -155,21 +184,33 @@ class Runtime(ABC):
             BackendError: as `run`, here and in each call.
         """
         self.run(images, stream)  # checks, allocates and warms up
-        try:
-            compute = self._resident(images, stream)
-        except Exception as error:
-            raise self._failure(error) from error
+        with self._failures():
+            compute = self._resident(self._checked(images, stream), stream)
 
         def call() -> None:
-            try:
+            with self._failures():
                 compute()
-            except Exception as error:
-                raise self._failure(error) from error
 
         return call
 
-    def _failure(self, error: Exception) -> BackendError:
-        return BackendError(f"{self.name} failed: {type(error).__name__}: {error}")
+    def _checked(self, images: Images, stream: int) -> Images:
+        """The images as the runtime takes them."""
+        if self._closed:
+            raise BackendError(f"this {self.name} runtime is closed; open a new one.")
+        if not 0 <= stream < self._streams:
+            raise BackendError(f"this {self.name} runtime has {self._streams} streams, counted from 0; got {stream}.")
+        self._input_spec.check(images)
+        return planes_of(images) if images.dtype == np.uint8 and not self.takes_bytes else images
+
+    @contextmanager
+    def _failures(self) -> Generator[None]:
+        """Any error becomes a BackendError; the libraries' exceptions have no common base."""
+        try:
+            yield
+        except BackendError:
+            raise
+        except Exception as error:
+            raise BackendError(f"{self.name} failed: {type(error).__name__}: {error}") from error
 
     @final
     def close(self) -> None:
@@ -189,8 +230,12 @@ class Runtime(ABC):
     @abstractmethod
     def _open(self, path: Path, threads: int, streams: int) -> InputSpec: ...
 
-    @abstractmethod
-    def _infer(self, images: Images, stream: int) -> Coefficients: ...
+    def _infer(self, images: Images, stream: int) -> Coefficients:
+        return self._begin(images, stream)()
+
+    def _begin(self, images: Images, stream: int) -> Callable[[], Coefficients]:
+        coefficients = self._infer(images, stream)
+        return lambda: coefficients
 
     def _resident(self, images: Images, stream: int) -> Callable[[], None]:
         def call() -> None:

@@ -4,24 +4,26 @@ On a GPU also as fast as PyTorch makes it: in FP16, the batch norms folded, with
 compiled.
 """
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from leanface.bundle import load_bundle, load_network
 from leanface.errors import BackendError
 from leanface.networks.inference import HalfPrecision
 from leanface.runtime.base import Coefficients, Images, InputSpec, Runtime, threads_per_stream
+from leanface.runtime.cuda_graph import GraphLane
 
 
 class TorchRuntime(Runtime):
     """On the CPU. PyTorch's number of threads is global: it is changed while this runtime is open."""
 
     name = "torch"
+    takes_bytes = True
     device: ClassVar[str] = "cpu"
 
     def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
@@ -34,7 +36,8 @@ class TorchRuntime(Runtime):
 
     def _infer(self, images: Images, stream: int) -> Coefficients:
         with torch.inference_mode():
-            return self._networks[stream](torch.from_numpy(images).to(self.device)).cpu().numpy()
+            received = planes_on_device(torch.from_numpy(images).to(self.device))
+            return self._networks[stream](received).cpu().numpy()
 
     def _close(self) -> None:
         torch.set_num_threads(self._threads_before)
@@ -62,7 +65,7 @@ class TorchCudaRuntime(TorchRuntime):
 
     def _resident(self, images: Images, stream: int) -> Callable[[], None]:
         network, cuda_stream = self._networks[stream], self._cuda_streams[stream]
-        on_device = torch.from_numpy(images).to(self.device)
+        on_device = planes_on_device(torch.from_numpy(images).to(self.device))
 
         def call() -> None:
             with torch.inference_mode(), torch.cuda.stream(cuda_stream):
@@ -85,21 +88,25 @@ class TorchGraphRuntime(Runtime):
     """
 
     name = "torch_cuda_graph"
-    on_gpu = True
+    on_gpu = takes_bytes = is_asynchronous = True
     AT_ONCE = 64
     """Images in a group."""
 
     def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
         require_gpu()
-        network = HalfPrecision(load_network(path)[0], fused=True, at_once=self.AT_ONCE).to("cuda")
-        self._lanes = [_Lane(network) for _ in range(streams)]
+        half = HalfPrecision(load_network(path)[0], fused=True).to("cuda")
+
+        def network(images: Tensor, coefficients: Tensor) -> None:
+            coefficients.copy_(half(images))
+
+        self._lanes = [GraphLane(network, self.AT_ONCE) for _ in range(streams)]
         return InputSpec()
 
-    def _infer(self, images: Images, stream: int) -> Coefficients:
-        return self._lanes[stream].run(torch.from_numpy(images))
+    def _begin(self, images: Images, stream: int) -> Callable[[], Coefficients]:
+        return self._lanes[stream].graph(images).begin(images)
 
     def _resident(self, images: Images, stream: int) -> Callable[[], None]:
-        return self._lanes[stream].graph(torch.from_numpy(images)).replay
+        return self._lanes[stream].graph(images).resident(images)
 
     def _close(self) -> None:
         del self._lanes
@@ -113,7 +120,7 @@ class TorchCompiledRuntime(Runtime):
     """
 
     name = "torch_compiled"
-    on_gpu = True
+    on_gpu = takes_bytes = True
 
     def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
         require_gpu()
@@ -125,11 +132,11 @@ class TorchCompiledRuntime(Runtime):
 
     def _infer(self, images: Images, stream: int) -> Coefficients:
         with torch.inference_mode():
-            coefficients: Tensor = self._network(torch.from_numpy(images).to("cuda"))
+            coefficients: Tensor = self._network(planes_on_device(torch.from_numpy(images).to("cuda")))
             return coefficients.cpu().numpy()
 
     def _resident(self, images: Images, stream: int) -> Callable[[], None]:
-        on_device = torch.from_numpy(images).to("cuda")
+        on_device = planes_on_device(torch.from_numpy(images).to("cuda"))
 
         def call() -> None:
             with torch.inference_mode():
@@ -143,71 +150,26 @@ class TorchCompiledRuntime(Runtime):
         torch.compiler.reset()
 
 
-_CAPTURING = threading.Lock()
-"""One capture at a time; other streams go on meanwhile."""
-
-
-class _Lane:
-    """A CUDA stream, and its graph and buffers for each shape; one graph runs at a time, so all share their memory."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self._network, self._stream = network, torch.cuda.Stream()
-        self._pool = torch.cuda.graph_pool_handle()
-        self._graphs: dict[torch.Size, _Graph] = {}
-
-    def run(self, images: Tensor) -> Coefficients:
-        return self.graph(images).result()
-
-    def graph(self, images: Tensor) -> "_Graph":
-        """The graph of this shape, with these images on their way into it."""
-        if images.shape not in self._graphs:
-            self._graphs[images.shape] = _Graph(self._network, self._stream, self._pool, images.shape)
-        graph = self._graphs[images.shape]
-        graph.load(images)
-        return graph
-
-
-class _Graph:
-    """The network captured for one shape: it reads and writes the buffers that it was captured with."""
-
-    WARMUP = 3
-    """Runs before the capture, in which libraries choose and allocate."""
-
-    def __init__(self, network: nn.Module, stream: torch.cuda.Stream, pool: Any, shape: torch.Size) -> None:
-        self._stream = stream
-        self._pinned, self._images = torch.empty(shape, pin_memory=True), torch.zeros(shape, device="cuda")
-        torch.cuda.current_stream().synchronize()
-        self._graph = torch.cuda.CUDAGraph()
-        with _CAPTURING, torch.inference_mode():
-            with torch.cuda.stream(stream):
-                for _ in range(self.WARMUP):
-                    network(self._images)
-            stream.synchronize()
-            torch.cuda.empty_cache()  # a graph has memory of its own and leaves what the first runs needed
-            with torch.cuda.graph(self._graph, pool, stream, "thread_local"):
-                self._coefficients = network(self._images)
-
-    def load(self, images: Tensor) -> None:
-        self._pinned.copy_(images)
-        with torch.cuda.stream(self._stream):
-            self._images.copy_(self._pinned, non_blocking=True)
-
-    def replay(self) -> None:
-        with torch.cuda.stream(self._stream):
-            self._graph.replay()
-        self._stream.synchronize()
-
-    def result(self) -> Coefficients:
-        with torch.cuda.stream(self._stream), torch.inference_mode():
-            self._graph.replay()
-            return self._coefficients.cpu().numpy()
+def planes_on_device(images: Tensor) -> Float[Tensor, "batch 3 height width"]:
+    """float32 in [0,1], of bytes or of what is that already."""
+    if images.dtype != torch.uint8:
+        return images
+    return images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) / 255
 
 
 def require_gpu() -> None:
     """Refuse a machine without a GPU for PyTorch.
 
     Raises:
-        BackendError: there is none, or PyTorch is built without CUDA.
+        BackendError: there is none, its driver is too old, or PyTorch is built without CUDA.
     """
-    if not torch.cuda.is_available():
-        raise BackendError("PyTorch sees no CUDA GPU here; it needs an NVIDIA GPU and PyTorch's build for it.")
+    if torch.cuda.is_available():
+        return
+    try:
+        torch.cuda.init()
+        reason = "none was found"
+    except Exception as error:  # what is wrong with the driver or with PyTorch, in PyTorch's words
+        reason = str(error).partition("\n")[0].rstrip(".")
+    raise BackendError(
+        f"PyTorch sees no CUDA GPU here ({reason}); it needs an NVIDIA GPU, its driver and PyTorch's build for it."
+    )

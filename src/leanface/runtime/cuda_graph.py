@@ -1,0 +1,151 @@
+"""A network of PyTorch tensors as CUDA graphs: one for each input shape, with the copies from and to host memory in it.
+
+A graph reads and writes the buffers that it was captured with. A large batch is computed in groups, and the next
+group is copied to the GPU while one is computed.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from leanface.errors import BackendError
+from leanface.face.coefficients import COUNT
+from leanface.runtime.base import Coefficients, Images
+
+Network = Callable[[Tensor, Tensor], None]
+"""Queues a group on the current stream: images on the device, and the coefficients (float32) to write."""
+
+CAPTURING = threading.Lock()
+"""One capture at a time; other streams go on meanwhile."""
+
+WARMUP = 3
+"""Runs before a capture, in which libraries choose and allocate."""
+
+
+class GraphLane:
+    """A CUDA stream and its graphs, of which one runs at a time: all share the memory of what lies between layers."""
+
+    def __init__(self, network: Network, at_once: int) -> None:
+        """See `Network`; a group has `at_once` images at most."""
+        self._network, self._at_once = network, at_once
+        self._stream, self._copier = torch.cuda.Stream(), torch.cuda.Stream()
+        self._pool = torch.cuda.graph_pool_handle()
+        self._graphs: dict[tuple[Any, ...], _Graph] = {}
+
+    def graph(self, images: Images) -> "_Graph":
+        """The graph for such images; a new one is captured.
+
+        Raises:
+            BackendError: the GPU has too little memory.
+        """
+        key = images.dtype, images.shape
+        if key not in self._graphs:
+            try:
+                self._graphs[key] = _Graph(self, images)
+            except torch.OutOfMemoryError as error:
+                free_bytes, _ = torch.cuda.mem_get_info()
+                raise BackendError(
+                    f"the GPU has too little memory for images of shape {images.shape}: {free_bytes / 1e6:.0f} MB are "
+                    "free. Give smaller batches, open fewer streams, or end what else uses it."
+                ) from error
+        return self._graphs[key]
+
+    def forget(self) -> None:
+        """Drop all graphs: what they read and write has moved."""
+        self._graphs.clear()
+
+    def capture(self, queue: Callable[[], None]) -> torch.cuda.CUDAGraph:
+        """What `queue` puts into the stream, as a graph."""
+        graph = torch.cuda.CUDAGraph()
+        with CAPTURING, torch.inference_mode():
+            torch.cuda.empty_cache()  # a graph has memory of its own and leaves what the first runs needed
+            with torch.cuda.graph(graph, self._pool, self._stream, "thread_local"):
+                queue()
+        return graph
+
+    def warm_up(self, queue: Callable[[], None]) -> None:
+        """Run before a capture."""
+        torch.cuda.current_stream().synchronize()
+        with CAPTURING, torch.inference_mode(), torch.cuda.stream(self._stream):
+            for _ in range(WARMUP):
+                queue()
+        self._stream.synchronize()
+
+    def groups(self, count: int) -> Iterator[slice]:
+        """Which images are computed together."""
+        return (slice(start, min(start + self._at_once, count)) for start in range(0, count, self._at_once))
+
+    @property
+    def network(self) -> Network:
+        return self._network
+
+    @property
+    def stream(self) -> torch.cuda.Stream:
+        return self._stream
+
+    @property
+    def copier(self) -> torch.cuda.Stream:
+        """Brings the next group meanwhile."""
+        return self._copier
+
+
+class _Graph:
+    """The network captured for one shape, with the copies and, once asked for, without."""
+
+    def __init__(self, lane: GraphLane, images: Images) -> None:
+        self._lane = lane
+        self._received = torch.empty(images.shape, dtype=torch.from_numpy(images).dtype, pin_memory=True)
+        self._returned = torch.empty((len(images), COUNT), pin_memory=True)
+        self._images = torch.zeros(images.shape, dtype=self._received.dtype, device="cuda")
+        self._coefficients = torch.empty((len(images), COUNT), device="cuda")
+        self._done = torch.cuda.Event()
+        lane.warm_up(self._compute)
+        self._whole = lane.capture(self._copy_and_compute)
+        self._alone: torch.cuda.CUDAGraph | None = None
+
+    def begin(self, images: Images) -> Callable[[], Coefficients]:
+        """Queue the copies and the network; the result waits for the coefficients."""
+        np.copyto(self._received.numpy(), images)
+        with torch.cuda.stream(self._lane.stream):
+            self._whole.replay()
+            self._done.record(self._lane.stream)
+        return self._result
+
+    def resident(self, images: Images) -> Callable[[], None]:
+        """Compute again and again what has been copied now."""
+        if self._alone is None:
+            self._alone = self._lane.capture(self._compute)
+        self.begin(images)()
+        return self._replay_alone
+
+    def _result(self) -> Coefficients:
+        self._done.synchronize()
+        return self._returned.numpy().copy()
+
+    def _replay_alone(self) -> None:
+        assert self._alone is not None
+        with torch.cuda.stream(self._lane.stream):
+            self._alone.replay()
+        self._lane.stream.synchronize()
+
+    def _compute(self) -> None:
+        for group in self._lane.groups(len(self._images)):
+            self._lane.network(self._images[group], self._coefficients[group])
+
+    def _copy_and_compute(self) -> None:
+        lane = self._lane
+        lane.copier.wait_stream(lane.stream)
+        arrivals: list[tuple[slice, torch.cuda.Event]] = []
+        with torch.cuda.stream(lane.copier):
+            for group in lane.groups(len(self._images)):
+                self._images[group].copy_(self._received[group], non_blocking=True)
+                arrivals.append((group, torch.cuda.Event()))
+                arrivals[-1][1].record(lane.copier)
+        for group, arrived in arrivals:
+            lane.stream.wait_event(arrived)
+            lane.network(self._images[group], self._coefficients[group])
+        self._returned.copy_(self._coefficients, non_blocking=True)

@@ -1,0 +1,401 @@
+"""The INT8 network for images of one size: its memory on the GPU and its kernels, in order."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int8
+from torch import Tensor
+
+from leanface.runtime.int8 import kernels
+from leanface.runtime.int8.call import Call
+from leanface.runtime.int8.plan import Convolution, FeatureMap, MaxPool, Plan
+from leanface.runtime.int8.tuning import Problem, Tile
+
+CHANNELS = 16
+"""Channels lie in memory in multiples of so many."""
+
+SLACK_BYTES = 256
+"""Behind each map: the last block of a pixel's run may reach beyond it."""
+
+LIMIT = 2**31
+"""Bytes of a map that 32-bit offsets reach."""
+
+FOLD_BLOCK, POOL_BLOCK = 128, 2048
+HEADS_TILE = Tile(16, 32, 128)
+
+
+def padded(channels: int, multiple: int = CHANNELS) -> int:
+    """Rounded up."""
+    return -(-channels // multiple) * multiple
+
+
+def folded_stem(weights: Int8[np.ndarray, "outputs 7 7 3"]) -> Int8[np.ndarray, "outputs 4 4 16"]:
+    """Weights of a 7x7 convolution at stride 2 for an image whose squares of 2x2 pixels became channels."""
+    wide = np.zeros((len(weights), 8, 8, weights.shape[3]), weights.dtype)
+    wide[:, 1:, 1:] = weights
+    squares = wide.reshape(len(weights), 4, 2, 4, 2, -1).transpose(0, 1, 3, 2, 4, 5).reshape(len(weights), 4, 4, -1)
+    return np.pad(squares, ((0, 0), (0, 0), (0, 0), (0, CHANNELS - squares.shape[3])))
+
+
+@dataclass
+class Weights:
+    """A plan's weights on a device, packed as the kernels' tiles need them; shared by all sizes and streams."""
+
+    plan: Plan
+    device: torch.device
+    _packed: dict[tuple[str, int], Tensor] = field(default_factory=dict[tuple[str, int], Tensor])
+    _runs: dict[str, Int8[np.ndarray, "outputs rows run"]] = field(
+        default_factory=dict[str, Int8[np.ndarray, "outputs rows run"]]
+    )
+    _vectors: dict[str, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict[str, tuple[Tensor, Tensor, Tensor]])
+
+    def matrix(self, step: Convolution, block: int) -> Tensor:
+        """int8 (outputs, rows, run rounded up to `block`), outputs rounded up to a multiple of `CHANNELS`."""
+        key = step.name, block
+        if key not in self._packed:
+            runs = self.runs(step)
+            width = padded(runs.shape[2], block)
+            packed = np.zeros((runs.shape[0], runs.shape[1], width), np.int8)
+            packed[:, :, : runs.shape[2]] = runs
+            self._packed[key] = torch.from_numpy(packed).to(self.device)
+        return self._packed[key]
+
+    def runs(self, step: Convolution) -> Int8[np.ndarray, "outputs rows run"]:
+        """What is multiplied for each row of the kernel: the channels of neighboring pixels in memory's order."""
+        if step.name not in self._runs:
+            kernel = folded_stem(step.weights) if step.source.stride == 1 else step.weights
+            outputs, rows, columns, inputs = kernel.shape
+            wide = np.zeros((padded(outputs), rows, columns, padded(inputs)), np.int8)
+            wide[:outputs, :, :, :inputs] = kernel
+            self._runs[step.name] = wide.reshape(len(wide), rows, -1)
+        return self._runs[step.name]
+
+    def vectors(self, step: Convolution) -> tuple[Tensor, Tensor, Tensor]:
+        """sums, factors and bias, as `kernels.convolution` takes them."""
+        if step.name not in self._vectors:
+            unit, zero = (step.target.levels.scale, step.target.levels.zero) if step.target else (1.0, 0)
+            bias = step.bias.astype(np.float64) / unit + zero
+            if step.residual is not None:
+                bias -= step.residual.levels.zero * step.residual.levels.scale / unit
+            self._vectors[step.name] = self._on_device(
+                self.runs(step).sum((1, 2), dtype=np.int64) * -step.source.levels.zero,
+                step.scale.astype(np.float64) / unit,
+                bias,
+                padded(len(step.weights)),
+            )
+        return self._vectors[step.name]
+
+    def heads(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """weights, sums, factors and bias, as `kernels.heads` takes them."""
+        heads = self.plan.heads
+        if ("heads", 0) not in self._packed:
+            count, features = heads.weights.shape
+            packed = np.zeros((padded(count, HEADS_TILE.n), padded(features, HEADS_TILE.k)), np.int8)
+            packed[:count, :features] = heads.weights
+            self._packed["heads", 0] = torch.from_numpy(packed).to(self.device)
+            sums = heads.weights.sum(1, dtype=np.int64) * -heads.levels.zero
+            self._vectors["heads"] = self._on_device(sums, heads.scale, heads.bias, len(packed))
+        return self._packed["heads", 0], *self._vectors["heads"]
+
+    def table(self) -> Tensor:
+        """The int8 level of each value of a pixel: that of the value over 255, as the file quantizes it."""
+        if ("table", 0) not in self._packed:
+            levels = self.plan.image.levels
+            pixels = np.arange(256, dtype=np.float32) / np.float32(255)
+            table = np.rint(pixels / np.float32(levels.scale)) + levels.zero
+            self._packed["table", 0] = torch.from_numpy(table.clip(-128, 127).astype(np.int8)).to(self.device)
+        return self._packed["table", 0]
+
+    def _on_device(self, sums: Any, factors: Any, bias: Any, length: int) -> tuple[Tensor, Tensor, Tensor]:
+        def vector(values: Any, dtype: Any) -> Tensor:
+            wide = np.zeros(length, dtype)
+            wide[: len(values)] = values
+            return torch.from_numpy(wide).to(self.device)
+
+        return vector(sums, np.int32), vector(factors, np.float32), vector(bias, np.float32)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """A map in memory: the pixels that it has, and a border of zeros around them."""
+
+    map: FeatureMap
+    height: int
+    width: int
+    border: int
+
+    @property
+    def channels(self) -> int:
+        return padded(self.map.channels)
+
+    @property
+    def full_height(self) -> int:
+        return self.height + 2 * self.border
+
+    @property
+    def full_width(self) -> int:
+        return self.width + 2 * self.border
+
+    def size_bytes(self, images: int) -> int:
+        return images * self.full_height * self.full_width * self.channels
+
+
+class Executor:
+    """Computes up to `images` images of one size at a time, in the order of the current stream.
+
+    Args:
+        tile: chooses the tile of each convolution.
+        share_memory: let maps that are not needed at the same time lie in the same memory; else all stay readable.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        height: int,
+        width: int,
+        images: int,
+        tile: Callable[[Problem], Tile],
+        *,
+        share_memory: bool = True,
+    ) -> None:
+        self.images = images
+        self.plan, self._weights = weights.plan, weights
+        self._height, self._width = height, width
+        self._tile, self._share = tile, share_memory
+        self._layouts = self._lay_out()
+        self._folded, self.maps = self._allocate()
+        self._features = torch.empty((images, padded(self.plan.features)), device=weights.device)
+
+    def run(self, pixels: Tensor, coefficients: Tensor) -> None:
+        """Queue the network.
+
+        Args:
+            pixels: uint8 (N,H,W,3), or float32 (N,3,H,W) in [0,1], on the device, contiguous.
+            coefficients: float32 (N,257), on the device, contiguous; written.
+        """
+        for call in self.calls(pixels, coefficients).values():
+            call.queue()
+
+    def calls(self, pixels: Tensor, coefficients: Tensor) -> dict[str, Call]:
+        """The network's kernels in order, by the name of what they compute; arguments as for `run`."""
+        steps = {
+            step.name: self._pool(step, len(pixels))
+            if isinstance(step, MaxPool)
+            else self.convolution(step, self._tile(self.problem(step, len(pixels))), len(pixels))
+            for step in self.plan.steps
+        }
+        return {"image": self._fold(pixels), **steps, "heads": self._heads(coefficients)}
+
+    def size_bytes(self) -> int:
+        """Memory of all maps together, without the weights."""
+        tensors = [self._folded, self._features, *self.maps.values()]
+        return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+
+    def levels(self, name: str) -> Tensor:
+        """A map's levels (images, height, width, channels), without border and padding: a view."""
+        layout = self._layouts[name]
+        shape = (self.images, layout.full_height, layout.full_width, layout.channels)
+        whole = self.maps[name][: layout.size_bytes(self.images)].view(shape)
+        border = slice(layout.border, -layout.border or None)
+        return whole[:, border, border, : layout.map.channels]
+
+    def folded(self) -> Tensor:
+        """The image's levels (images, height/2, width/2, 12), squares of 2x2 pixels as channels: a view."""
+        shape = (self.images, self._height // 2 + 3, self._width // 2 + 3, CHANNELS)
+        return self._folded[:-SLACK_BYTES].view(shape)[:, 2:-1, 2:-1, :12]
+
+    def features(self) -> Tensor:
+        """The mean features (images, channels): a view."""
+        return self._features[:, : self.plan.features]
+
+    def _lay_out(self) -> dict[str, _Layout]:
+        borders: defaultdict[str, int] = defaultdict(int)
+        for step in self.plan.steps:
+            if isinstance(step, Convolution):
+                borders[step.source.name] = max(borders[step.source.name], step.padding)
+        maps = [step.target for step in self.plan.steps if step.target is not None]
+        return {
+            map.name: _Layout(map, -(-self._height // map.stride), -(-self._width // map.stride), borders[map.name])
+            for map in maps
+        }
+
+    def _allocate(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """The folded image, and memory for each map."""
+        last: dict[str, int] = {}
+        for index, step in enumerate(self.plan.steps):
+            last[step.source.name] = index
+            if isinstance(step, Convolution) and step.residual is not None:
+                last[step.residual.name] = index
+        places: dict[str, tuple[int, int]] = {}
+        size = 0
+        bordered: list[tuple[tuple[Any, ...], int, Tensor]] = []  # kind, last use, memory
+        maps: dict[str, Tensor] = {}
+        taken: list[tuple[int, int, int]] = []  # begin, end, last use
+        for index, step in enumerate(self.plan.steps):
+            if step.target is None:
+                continue
+            layout, until = self._layouts[step.target.name], last.get(step.target.name, index)
+            length = padded(layout.size_bytes(self.images) + SLACK_BYTES, SLACK_BYTES)
+            if not self._share:
+                maps[step.target.name] = self._filled(length, step.target.levels.zero)
+            elif layout.border:  # its border must stay: only maps of the same kind take turns in it
+                kind = (layout.full_height, layout.full_width, layout.channels, layout.border, step.target.levels.zero)
+                free = next((i for i, (k, end, _) in enumerate(bordered) if k == kind and end < index), None)
+                memory = self._filled(length, step.target.levels.zero) if free is None else bordered.pop(free)[2]
+                bordered.append((kind, until, memory))
+                maps[step.target.name] = memory
+            else:
+                taken = sorted(place for place in taken if place[2] >= index)
+                begin = 0
+                for low, high, _ in taken:
+                    if begin + length <= low:
+                        break
+                    begin = max(begin, high)
+                taken.append((begin, begin + length, until))
+                places[step.target.name] = (begin, length)
+                size = max(size, begin + length)
+        arena = torch.empty(size, dtype=torch.int8, device=self._weights.device)
+        maps |= {name: arena[begin : begin + length] for name, (begin, length) in places.items()}
+        folded = self.images * (self._height // 2 + 3) * (self._width // 2 + 3) * CHANNELS
+        return self._filled(folded + SLACK_BYTES, self.plan.image.levels.zero), maps
+
+    def _filled(self, length: int, zero: int) -> Tensor:
+        return torch.full((length,), zero, dtype=torch.int8, device=self._weights.device)
+
+    def _fold(self, pixels: Tensor) -> Call:
+        levels, height, width = self.plan.image.levels, self._height // 2, self._width // 2
+        count = len(pixels) * height * width
+        arguments = {"pixels": pixels, "target": self._folded, "PIXELS": count}
+        constants = {"HEIGHT": height, "WIDTH": width, "BLOCK": FOLD_BLOCK}
+        grid = (-(-count // FOLD_BLOCK),)
+        if pixels.dtype == torch.uint8:
+            return Call(kernels.fold_bytes, grid, {**arguments, "table": self._weights.table()}, constants, 4)
+        rounding = {"ZERO": levels.zero, "LOW": -128.0, "QUANTIZED": True}
+        return Call(kernels.fold_floats, grid, {**arguments, "scale": levels.scale}, {**constants, **rounding}, 4)
+
+    def _pool(self, step: MaxPool, images: int) -> Call:
+        source, target = self._layouts[step.source.name], self._layouts[step.target.name]
+        count = images * target.height * target.width * target.channels
+        return Call(
+            kernels.max_pool,
+            (-(-count // POOL_BLOCK),),
+            {"source": self.maps[step.source.name], "target": self.maps[step.target.name], "COUNT": count},
+            {
+                "HEIGHT": target.height,
+                "WIDTH": target.width,
+                "BORDER": target.border,
+                "IN_HEIGHT": source.height,
+                "IN_WIDTH": source.width,
+                "IN_BORDER": source.border,
+                "CHANNELS": target.channels,
+                "BLOCK": POOL_BLOCK,
+            },
+            4,
+        )
+
+    def _heads(self, coefficients: Tensor) -> Call:
+        levels, tile = self.plan.heads.levels, HEADS_TILE
+        count, features = self.plan.heads.weights.shape
+        weights, sums, factors, bias = self._weights.heads()
+        return Call(
+            kernels.heads,
+            (-(-len(coefficients) // tile.m), -(-count // tile.n)),
+            {
+                "features": self._features,
+                "weights": weights,
+                "sums": sums,
+                "factors": factors,
+                "bias": bias,
+                "coefficients": coefficients,
+                "IMAGES": len(coefficients),
+                "scale": levels.scale,
+            },
+            {
+                "ZERO": levels.zero,
+                "LOW": -128.0,
+                "FEATURES": self._features.shape[1],
+                "COUNT": count,
+                "BLOCKS": -(-features // tile.k),
+                **_blocks(tile),
+            },
+            tile.warps,
+            tile.stages,
+        )
+
+    def problem(self, step: Convolution, images: int) -> Problem:
+        """What a convolution's tile is chosen for."""
+        outputs, rows, run = self._weights.runs(step).shape
+        height, width = self._result_size(step)
+        together = 1 if step.target is None else images
+        return Problem(
+            height * width * together, outputs, rows, run, step.residual is not None, step.target is None, images
+        )
+
+    def _result_size(self, step: Convolution) -> tuple[int, int]:
+        stride = step.source.stride * step.stride
+        return -(-self._height // stride), -(-self._width // stride)
+
+    def convolution(self, step: Convolution, tile: Tile, images: int) -> Call:
+        """A convolution's kernel for the first `images` images."""
+        outputs, rows, run = self._weights.runs(step).shape
+        height, width = self._result_size(step)
+        sums, factors, bias = self._weights.vectors(step)
+        source = self._folded if step.source.stride == 1 else self.maps[step.source.name]
+        arguments: dict[str, Tensor | int | float] = {
+            "source": source,
+            "weights": self._weights.matrix(step, tile.k),
+            "sums": sums,
+            "factors": factors,
+            "bias": bias,
+            "residual": source,  # where nothing is added it is not read
+            "residual_factor": 0.0,
+        }
+        constants: dict[str, int | float | bool] = {
+            "HEIGHT": height,
+            "WIDTH": width,
+            "OUTPUTS": outputs,
+            "ROWS": rows,
+            "BLOCKS": -(-run // tile.k),
+            "RESIDUAL_BORDER": -1,
+            **_blocks(tile),
+            **self._source_geometry(step, height, width),
+        }
+        if step.residual is not None:
+            arguments["residual"] = self.maps[step.residual.name]
+            arguments["residual_factor"] = step.residual.levels.scale / (step.target.levels.scale if step.target else 1)
+            constants["RESIDUAL_BORDER"] = self._layouts[step.residual.name].border
+        columns = -(-outputs // tile.n)
+        if step.target is None:
+            arguments["features"] = self._features
+            constants["RELU"] = step.relu
+            return Call(kernels.convolution_mean, (images * columns,), arguments, constants, tile.warps, tile.stages)
+        pixels = images * height * width
+        arguments |= {"target": self.maps[step.target.name], "PIXELS": pixels}
+        constants["OUT_BORDER"] = self._layouts[step.target.name].border
+        constants["LOW"] = float(step.target.levels.zero if step.relu else -128)
+        grid = (-(-pixels // tile.m) * columns,)
+        return Call(kernels.convolution, grid, arguments, constants, tile.warps, tile.stages)
+
+    def _source_geometry(self, step: Convolution, height: int, width: int) -> dict[str, int]:
+        """How the kernel steps through what it reads."""
+        if step.source.stride == 1:  # the folded image, over which the first convolution has stride 1
+            full_height, full_width, border, channels, stride = height + 3, width + 3, 0, CHANNELS, 1
+        else:
+            layout = self._layouts[step.source.name]
+            full_height, full_width, channels = layout.full_height, layout.full_width, layout.channels
+            border, stride = layout.border - step.padding, step.stride
+        return {
+            "IN_HEIGHT": full_height,
+            "IN_WIDTH": full_width,
+            "IN_BORDER": border,
+            "IN_CHANNELS": channels,
+            "STRIDE": stride,
+        }
+
+
+def _blocks(tile: Tile) -> dict[str, int]:
+    return {"BLOCK_M": tile.m, "BLOCK_N": tile.n, "BLOCK_K": tile.k}

@@ -1,0 +1,250 @@
+"""Triton kernels of the INT8 network, and of FP16's first layers.
+
+A convolution is a matrix product: a row is a pixel of the result, and reads for each row of the kernel one run of
+bytes, for the channels of neighboring pixels follow one another. Maps that are read beyond their edge have a border of
+zeros in memory, so that nothing is masked; a run is read to the end of its last block, where the weights are 0.
+Maps are (images, height, width, channels) with channels in multiples of 16. With TRITON_INTERPRET=1 the kernels also
+run on the CPU.
+"""
+
+# pyright: basic, reportMissingImports=false, reportIndexIssue=false
+# Triton comes with PyTorch for CUDA only, and a checker cannot follow its language inside a kernel.
+
+import triton
+import triton.language as tl
+
+ROUND = tl.constexpr(12582912.0)
+"""1.5 * 2^23: added to a float32, it rounds it to the nearest integer, ties to even, into the lowest bits."""
+
+
+@triton.jit
+def _round(values, LOW: tl.constexpr):
+    """float32 to int8, rounded to the nearest (ties to even) and clipped to [LOW, 127]."""
+    clipped = tl.minimum(tl.maximum(values, LOW), 127.0)
+    return (clipped + ROUND).to(tl.int32, bitcast=True).to(tl.int8)
+
+
+@triton.jit
+def _offsets(pixels, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, FULL_HEIGHT: tl.constexpr, FULL_WIDTH: tl.constexpr,
+             STRIDE: tl.constexpr, BORDER: tl.constexpr, CHANNELS: tl.constexpr):  # fmt: skip
+    """Where the pixels of a map of HEIGHT x WIDTH begin in a map in memory that they step through by STRIDE."""
+    if STRIDE == 1 and BORDER == 0 and HEIGHT == FULL_HEIGHT and WIDTH == FULL_WIDTH:
+        return pixels * CHANNELS
+    rows = pixels // WIDTH
+    x = (pixels % WIDTH) * STRIDE + BORDER
+    y = (rows % HEIGHT) * STRIDE + BORDER
+    return (((rows // HEIGHT) * FULL_HEIGHT + y) * FULL_WIDTH + x) * CHANNELS
+
+
+@triton.jit
+def _within(pixels, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, BORDER: tl.constexpr, CHANNELS: tl.constexpr):
+    """Where the pixels of a map begin in memory that has a border around it."""
+    return _offsets(pixels, HEIGHT, WIDTH, HEIGHT + 2 * BORDER, WIDTH + 2 * BORDER, 1, BORDER, CHANNELS)
+
+
+@triton.jit
+def _columns(n, OUTPUTS: tl.constexpr, BLOCK_N: tl.constexpr):
+    """`n` where all blocks are whole, which the compiler must see to load many bytes at a time; else within OUTPUTS."""
+    return n if OUTPUTS % BLOCK_N == 0 else tl.minimum(n, OUTPUTS - 1)
+
+
+@triton.jit
+def _sums(starts, weights, sums, ROWS: tl.constexpr, BLOCKS: tl.constexpr, PITCH: tl.constexpr, BLOCK_K: tl.constexpr,
+          ACCUMULATOR: tl.constexpr):  # fmt: skip
+    """`sums` plus a block of the matrix product.
+
+    Args:
+        starts: (BLOCK_M, 1) pointers to each pixel's first byte.
+        weights: (1, BLOCK_N) pointers to each output's weights.
+    """
+    k = tl.arange(0, BLOCK_K)
+    starts, weights = starts + k[None, :], weights + k[:, None]
+    for i in range(0, ROWS * BLOCKS):
+        at = (i // BLOCKS) * PITCH + (i % BLOCKS) * BLOCK_K
+        sums = tl.dot(tl.load(starts + at), tl.load(weights + i * BLOCK_K), sums, out_dtype=ACCUMULATOR)
+    return sums
+
+
+@triton.jit(do_not_specialize=["PIXELS"])
+def convolution(
+    source, weights, sums, factors, bias, residual, target, PIXELS, residual_factor,
+    HEIGHT: tl.constexpr, WIDTH: tl.constexpr, OUTPUTS: tl.constexpr,
+    IN_HEIGHT: tl.constexpr, IN_WIDTH: tl.constexpr, IN_BORDER: tl.constexpr, IN_CHANNELS: tl.constexpr,
+    STRIDE: tl.constexpr, ROWS: tl.constexpr, BLOCKS: tl.constexpr,
+    OUT_BORDER: tl.constexpr, RESIDUAL_BORDER: tl.constexpr, LOW: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """A convolution with all that follows it, from int8 levels to int8 levels.
+
+    Args:
+        weights: (OUTPUTS, ROWS, BLOCKS * BLOCK_K), 0 beyond a run's own length.
+        sums: int32 (OUTPUTS): what levels that stand for 0 add up to, subtracted.
+        factors: float32 (OUTPUTS): levels of the result per step of the integer sum.
+        bias: float32 (OUTPUTS), in levels of the result, its zero and the residual's included.
+        PIXELS: of all images together.
+        IN_BORDER: from the start of the map in memory to the first pixel of the window at (0, 0).
+        RESIDUAL_BORDER: of the map that is added; -1 if there is none.
+        LOW: the lowest level that is written; with ReLU that of 0.
+    """
+    m = tl.program_id(0) // ((OUTPUTS + BLOCK_N - 1) // BLOCK_N) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = tl.program_id(0) % ((OUTPUTS + BLOCK_N - 1) // BLOCK_N) * BLOCK_N + tl.arange(0, BLOCK_N)
+    inside, columns = m < PIXELS, _columns(n, OUTPUTS, BLOCK_N)
+    m = tl.minimum(m, PIXELS - 1)
+    read = _offsets(m, HEIGHT, WIDTH, IN_HEIGHT, IN_WIDTH, STRIDE, IN_BORDER, IN_CHANNELS)
+    total = tl.zeros((BLOCK_M, BLOCK_N), tl.int32) + tl.load(sums + columns)[None, :]
+    total = _sums(
+        source + read[:, None], weights + columns[None, :] * (ROWS * BLOCKS * BLOCK_K), total,
+        ROWS, BLOCKS, IN_WIDTH * IN_CHANNELS, BLOCK_K, tl.int32,
+    )  # fmt: skip
+    values = total.to(tl.float32) * tl.load(factors + columns)[None, :] + tl.load(bias + columns)[None, :]
+    if RESIDUAL_BORDER >= 0:
+        added = tl.load(residual + _within(m, HEIGHT, WIDTH, RESIDUAL_BORDER, OUTPUTS)[:, None] + columns[None, :])
+        values += added.to(tl.float32) * residual_factor
+    written = _within(m, HEIGHT, WIDTH, OUT_BORDER, OUTPUTS)
+    stored = inside[:, None] if OUTPUTS % BLOCK_N == 0 else inside[:, None] & (n < OUTPUTS)[None, :]
+    tl.store(target + written[:, None] + columns[None, :], _round(values, LOW), mask=stored)
+
+
+@triton.jit
+def convolution_mean(
+    source, weights, sums, factors, bias, residual, features, residual_factor,
+    HEIGHT: tl.constexpr, WIDTH: tl.constexpr, OUTPUTS: tl.constexpr,
+    IN_HEIGHT: tl.constexpr, IN_WIDTH: tl.constexpr, IN_BORDER: tl.constexpr, IN_CHANNELS: tl.constexpr,
+    STRIDE: tl.constexpr, ROWS: tl.constexpr, BLOCKS: tl.constexpr,
+    RESIDUAL_BORDER: tl.constexpr, RELU: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """As `convolution`, but to the mean over each image's pixels: float32 (images, OUTPUTS), in values, not levels."""
+    image = tl.program_id(0) // ((OUTPUTS + BLOCK_N - 1) // BLOCK_N)
+    n = tl.program_id(0) % ((OUTPUTS + BLOCK_N - 1) // BLOCK_N) * BLOCK_N + tl.arange(0, BLOCK_N)
+    columns = _columns(n, OUTPUTS, BLOCK_N)
+    first = tl.zeros((BLOCK_M, BLOCK_N), tl.int32) + tl.load(sums + columns)[None, :]
+    factor, shift = tl.load(factors + columns)[None, :], tl.load(bias + columns)[None, :]
+    mean = tl.zeros((BLOCK_N,), tl.float32)
+    for start in range(0, HEIGHT * WIDTH, BLOCK_M):
+        own = start + tl.arange(0, BLOCK_M)
+        m = image * (HEIGHT * WIDTH) + tl.minimum(own, HEIGHT * WIDTH - 1)
+        read = _offsets(m, HEIGHT, WIDTH, IN_HEIGHT, IN_WIDTH, STRIDE, IN_BORDER, IN_CHANNELS)
+        total = _sums(
+            source + read[:, None], weights + columns[None, :] * (ROWS * BLOCKS * BLOCK_K), first,
+            ROWS, BLOCKS, IN_WIDTH * IN_CHANNELS, BLOCK_K, tl.int32,
+        )  # fmt: skip
+        values = total.to(tl.float32) * factor + shift
+        if RESIDUAL_BORDER >= 0:
+            added = tl.load(residual + _within(m, HEIGHT, WIDTH, RESIDUAL_BORDER, OUTPUTS)[:, None] + columns[None, :])
+            values += added.to(tl.float32) * residual_factor
+        if RELU:
+            values = tl.maximum(values, 0.0)
+        mean += tl.sum(tl.where((own < HEIGHT * WIDTH)[:, None], values, 0.0), 0)
+    tl.store(features + image * OUTPUTS + columns, mean / (HEIGHT * WIDTH), mask=n < OUTPUTS)
+
+
+@triton.jit(do_not_specialize=["IMAGES"])
+def heads(
+    features, weights, sums, factors, bias, coefficients, IMAGES, scale, ZERO: tl.constexpr, LOW: tl.constexpr,
+    FEATURES: tl.constexpr, COUNT: tl.constexpr, BLOCKS: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """Coefficients float32 (IMAGES, COUNT) of the mean features, which become int8 levels here.
+
+    Args:
+        weights: int8 (COUNT rounded up to a block, BLOCKS * BLOCK_K); sums, factors and bias have as many rows.
+    """
+    m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    k = tl.arange(0, BLOCK_K)
+    total = tl.zeros((BLOCK_M, BLOCK_N), tl.int32) + tl.load(sums + n)[None, :]
+    for i in range(0, BLOCKS):
+        known = (m < IMAGES)[:, None] & (i * BLOCK_K + k < FEATURES)[None, :]
+        values = tl.load(features + m[:, None] * FEATURES + (i * BLOCK_K + k)[None, :], mask=known, other=0.0)
+        levels = _round(tl.div_rn(values, scale) + ZERO, LOW)
+        block = tl.load(weights + n[None, :] * (BLOCKS * BLOCK_K) + (i * BLOCK_K + k)[:, None])
+        total = tl.dot(levels, block, total, out_dtype=tl.int32)
+    result = total.to(tl.float32) * tl.load(factors + n)[None, :] + tl.load(bias + n)[None, :]
+    tl.store(coefficients + m[:, None] * COUNT + n[None, :], result, mask=(m < IMAGES)[:, None] & (n < COUNT)[None, :])
+
+
+@triton.jit(do_not_specialize=["PIXELS"])
+def fold_bytes(pixels, table, target, PIXELS, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    """uint8 (images, 2*HEIGHT, 2*WIDTH, 3) to (images, HEIGHT+3, WIDTH+3, 16): squares of 2x2 pixels become channels.
+
+    Args:
+        table: what each of 256 values becomes, int8 or float16, as the target.
+        target: its border, 2 before and 1 behind, is left alone; so is what channels 12 to 15 hold of no meaning.
+    """
+    m = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    c = tl.arange(0, 16)
+    inside = m < PIXELS
+    m = tl.minimum(m, PIXELS - 1)
+    own = tl.minimum(c, 11)
+    corner = _offsets(m, HEIGHT, WIDTH, 2 * HEIGHT, 2 * WIDTH, 2, 0, 3)
+    value = tl.load(pixels + corner[:, None] + ((own // 6) * (2 * WIDTH * 3) + own % 6)[None, :])
+    written = _offsets(m, HEIGHT, WIDTH, HEIGHT + 3, WIDTH + 3, 1, 2, 16)
+    tl.store(target + written[:, None] + c[None, :], tl.load(table + value.to(tl.int32)), mask=inside[:, None])
+
+
+@triton.jit(do_not_specialize=["PIXELS"])
+def fold_floats(pixels, target, PIXELS, scale, ZERO: tl.constexpr, LOW: tl.constexpr, QUANTIZED: tl.constexpr,
+                HEIGHT: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+    """As `fold_bytes`, from float32 (images, 3, 2*HEIGHT, 2*WIDTH) in [0, 1]."""
+    m = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    c = tl.arange(0, 16)
+    inside = m < PIXELS
+    m = tl.minimum(m, PIXELS - 1)
+    own = tl.minimum(c, 11)
+    rows = m // WIDTH
+    image, y, x = rows // HEIGHT, rows % HEIGHT * 2, m % WIDTH * 2
+    corner = (image * (3 * 2 * HEIGHT) + y) * (2 * WIDTH) + x
+    plane = (own % 3) * (2 * HEIGHT) + own // 6
+    value = tl.load(pixels + corner[:, None] + (plane * (2 * WIDTH) + own // 3 % 2)[None, :])
+    written = _offsets(m, HEIGHT, WIDTH, HEIGHT + 3, WIDTH + 3, 1, 2, 16)
+    folded = _round(tl.div_rn(value, scale) + ZERO, LOW) if QUANTIZED else value.to(tl.float16)
+    tl.store(target + written[:, None] + c[None, :], folded, mask=inside[:, None])
+
+
+@triton.jit
+def max_pool(source, target, COUNT, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, BORDER: tl.constexpr,
+             IN_HEIGHT: tl.constexpr, IN_WIDTH: tl.constexpr, IN_BORDER: tl.constexpr, CHANNELS: tl.constexpr,
+             BLOCK: tl.constexpr):  # fmt: skip
+    """The largest value in each 3x3 window at stride 2, one pixel beyond the edge; maps of any type.
+
+    Args:
+        COUNT: values of the target, all images and channels together.
+    """
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < COUNT
+    c, m = at % CHANNELS, at // CHANNELS
+    rows = m // WIDTH
+    y, x = rows % HEIGHT * 2, m % WIDTH * 2
+    first = rows // HEIGHT * (IN_HEIGHT + 2 * IN_BORDER) + IN_BORDER
+    largest = tl.load(source + ((first + y) * (IN_WIDTH + 2 * IN_BORDER) + x + IN_BORDER) * CHANNELS + c, mask=inside)
+    for i in tl.static_range(9):
+        if i != 4:
+            # Beyond the edge a pixel of the same window stands in.
+            near_y = first + tl.minimum(tl.maximum(y + (i // 3 - 1), 0), IN_HEIGHT - 1)
+            near_x = tl.minimum(tl.maximum(x + (i % 3 - 1), 0), IN_WIDTH - 1) + IN_BORDER
+            near = (near_y * (IN_WIDTH + 2 * IN_BORDER) + near_x) * CHANNELS + c
+            largest = tl.maximum(largest, tl.load(source + near, mask=inside))
+    tl.store(target + _within(m, HEIGHT, WIDTH, BORDER, CHANNELS) + c, largest, mask=inside)
+
+
+@triton.jit(do_not_specialize=["PIXELS"])
+def half_convolution(
+    source, weights, bias, target, PIXELS,
+    HEIGHT: tl.constexpr, WIDTH: tl.constexpr, OUTPUTS: tl.constexpr,
+    IN_HEIGHT: tl.constexpr, IN_WIDTH: tl.constexpr, IN_CHANNELS: tl.constexpr,
+    ROWS: tl.constexpr, BLOCKS: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """The first layer in float16 with bias and ReLU, at stride 1 over the folded image; sums are float32."""
+    m = tl.program_id(0) // ((OUTPUTS + BLOCK_N - 1) // BLOCK_N) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = tl.program_id(0) % ((OUTPUTS + BLOCK_N - 1) // BLOCK_N) * BLOCK_N + tl.arange(0, BLOCK_N)
+    stored = (m < PIXELS)[:, None] & (n < OUTPUTS)[None, :]
+    m, columns = tl.minimum(m, PIXELS - 1), _columns(n, OUTPUTS, BLOCK_N)
+    read = _offsets(m, HEIGHT, WIDTH, IN_HEIGHT, IN_WIDTH, 1, 0, IN_CHANNELS)
+    total = _sums(
+        source + read[:, None], weights + columns[None, :] * (ROWS * BLOCKS * BLOCK_K),
+        tl.zeros((BLOCK_M, BLOCK_N), tl.float32), ROWS, BLOCKS, IN_WIDTH * IN_CHANNELS, BLOCK_K, tl.float32,
+    )  # fmt: skip
+    values = tl.maximum(total + tl.load(bias + columns)[None, :], 0.0)
+    tl.store(target + m[:, None] * OUTPUTS + columns[None, :], values.to(tl.float16), mask=stored)

@@ -1,0 +1,191 @@
+"""Which tiles each layer is computed in: good ones by rule, the best ones by measuring, kept in a file per GPU."""
+
+import hashlib
+import itertools
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+logger = logging.getLogger(__name__)
+
+
+class Tile(NamedTuple):
+    """A kernel's block: pixels, outputs and bytes of the sum at a time; warps, and loads that are under way."""
+
+    m: int
+    n: int
+    k: int
+    warps: int = 4
+    stages: int = 3
+
+    @property
+    def shared_bytes(self) -> int:
+        """Shared memory that the loads under way take."""
+        return (self.m + self.n) * self.k * self.stages
+
+
+class Problem(NamedTuple):
+    """A convolution as a matrix product: what a tile is chosen for.
+
+    Attributes:
+        pixels: rows, all images of a group together; with `mean` of one image, one program for each of `images`.
+        outputs: columns.
+        rows: of the kernel; `run` bytes are read for each.
+        residual: whether a map is added.
+        mean: whether the result is the mean over an image's pixels.
+    """
+
+    pixels: int
+    outputs: int
+    rows: int
+    run: int
+    residual: bool
+    mean: bool
+    images: int
+
+    @property
+    def key(self) -> str:
+        """For a file."""
+        kind = "mean" if self.mean else "add" if self.residual else "plain"
+        return f"{kind} {self.images}x{self.pixels} {self.rows}x{self.run}->{self.outputs}"
+
+
+class Gpu(NamedTuple):
+    """What the choice of tiles depends on.
+
+    Attributes:
+        capability: compute capability, 90 for 9.0.
+        shared_bytes: of memory that one block may have.
+    """
+
+    name: str
+    capability: int
+    multiprocessors: int
+    shared_bytes: int
+
+
+REFERENCE_GPU = Gpu("NVIDIA H200", 90, 132, 232448)
+"""Where the rules below were measured."""
+
+RESERVED_BYTES = 8192
+"""Of shared memory, for what the compiler itself puts there."""
+
+SIZES = (32, 64, 128, 256)
+
+
+def fits(tile: Tile, gpu: Gpu) -> bool:
+    """Whether a multiprocessor has room for a tile."""
+    return tile.shared_bytes + RESERVED_BYTES <= gpu.shared_bytes
+
+
+def default_tile(problem: Problem, gpu: Gpu) -> Tile:
+    """A good tile without measuring: large enough to reuse what it loads, small enough to keep the GPU busy."""
+    total = problem.rows * problem.run
+    k = max(32, min(128, 1 << (problem.run.bit_length() - 1)))
+    if problem.outputs <= 48:
+        m, n = (256, 32) if k == 32 else (128, 32)
+    elif problem.residual:
+        m, n = (32, 128) if total < 128 else (64, 128)
+    elif problem.outputs <= 96:
+        m, n = 128, 64
+    else:
+        m, n = (128, 128) if total >= 512 else (64, 128)
+
+    def programs(m: int, n: int) -> int:
+        columns = -(-problem.outputs // n)
+        return columns * (problem.images if problem.mean else -(-problem.pixels // m))
+
+    if problem.mean:
+        m = next((size for size in (16, 32, 64) if size >= problem.pixels), 64)
+    while programs(m, n) < 2 * gpu.multiprocessors and (n > 32 or (m > 32 and not problem.mean)):
+        m, n = (m // 2, n) if m > 32 and not problem.mean else (m, n // 2)
+    tile = Tile(m, n, k, 8 if m * n >= 128 * 128 else 4)
+    while not fits(tile, gpu) and tile.stages > 2:
+        tile = tile._replace(stages=tile.stages - 1)
+    return tile
+
+
+def candidates(problem: Problem, gpu: Gpu) -> Iterator[Tile]:
+    """Tiles that are worth measuring, the default among them."""
+    seen = {default_tile(problem, gpu)}
+    yield from seen
+    rows = (16, *SIZES[:2]) if problem.mean else SIZES
+    for m, n, k, stages in itertools.product(rows, SIZES, SIZES[:3], (2, 3, 4)):
+        tile = Tile(m, n, k, 8 if m * n >= 128 * 128 else 4, stages)
+        wasteful = n >= 2 * max(problem.outputs, 17) or k >= 2 * max(problem.run, 17) or m >= 2 * problem.pixels
+        too_large, too_small = m * n > 256 * 128, m * n < 32 * 32 and not problem.mean
+        if tile not in seen and not (wasteful or too_large or too_small) and fits(tile, gpu):
+            seen.add(tile)
+            yield tile
+
+
+class TileFile:
+    """The tiles that were measured to be the fastest on one GPU, by `Problem.key`.
+
+    A file that is damaged, or was written for another GPU, compiler or version of the kernels, counts as empty.
+    """
+
+    def __init__(self, path: Path, made_for: Mapping[str, Any], tiles: Mapping[str, Tile]) -> None:
+        """See `open`."""
+        self._path, self._made_for, self._tiles = path, dict(made_for), dict(tiles)
+
+    @classmethod
+    def open(cls, gpu: Gpu, compiler: str, folder: Path | None = None) -> Self:
+        """Read what is known of a GPU.
+
+        Args:
+            compiler: its version.
+            folder: where the file lies; by default the user's cache.
+        """
+        made_for = {"gpu": list(gpu), "compiler": compiler, "kernels": _kernels_digest()}
+        name = "".join(letter if letter.isalnum() else "_" for letter in gpu.name)
+        path = (cache_folder() if folder is None else folder) / f"{name}.json"
+        return cls(path, made_for, _read_tiles(path, made_for, gpu))
+
+    def get(self, problem: Problem) -> Tile | None:
+        """The best known tile; None: not measured."""
+        return self._tiles.get(problem.key)
+
+    def add(self, tiles: Mapping[str, Tile]) -> None:
+        """Keep newly measured tiles, on disk too; where that cannot be written they serve this process alone."""
+        self._tiles |= tiles
+        content = {"made_for": self._made_for, "tiles": self._tiles}
+        staging = self._path.with_name(f".{self._path.name}.{os.getpid()}.partial")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            staging.write_text(json.dumps(content, indent=1) + "\n")
+            os.replace(staging, self._path)
+        except OSError as error:
+            logger.warning("the measured tiles are not kept: %s", error)
+
+
+def cache_folder() -> Path:
+    """$XDG_CACHE_HOME/leanface/int8_tiles, by default in ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "leanface" / "int8_tiles"
+
+
+def _kernels_digest() -> str:
+    """Of the kernels' source: other kernels have other best tiles."""
+    return hashlib.sha256(Path(__file__).with_name("kernels.py").read_bytes()).hexdigest()[:16]
+
+
+def _read_tiles(path: Path, made_for: Mapping[str, Any], gpu: Gpu) -> dict[str, Tile]:
+    try:
+        content = json.loads(path.read_bytes())
+        if content["made_for"] != made_for:
+            return {}
+        tiles = {str(key): Tile(*values) for key, values in content["tiles"].items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        logger.warning("%s is damaged and will be written anew: %s", path, error)
+        return {}
+    return {key: tile for key, tile in tiles.items() if _is_valid(tile) and fits(tile, gpu)}
+
+
+def _is_valid(tile: Tile) -> bool:
+    whole = all(type(value) is int and 0 < value <= 512 for value in tile)
+    return whole and all(value & (value - 1) == 0 for value in tile[:4]) and min(tile.m, tile.n) >= 16 and tile.k >= 32

@@ -1,0 +1,138 @@
+"""The INT8 network on an NVIDIA GPU by kernels of our own, without TensorRT; see `leanface.runtime.int8`."""
+
+import importlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from leanface.device import usable_cores
+from leanface.errors import BackendError
+from leanface.runtime.base import Coefficients, Images, InputSpec, Runtime
+from leanface.runtime.cuda_graph import GraphLane
+from leanface.runtime.int8.plan import SERVES_INSTEAD, read_plan
+from leanface.runtime.int8.tuning import Gpu, Problem, Tile, TileFile, default_tile
+from leanface.runtime.torch_ import require_gpu
+
+if TYPE_CHECKING:
+    from leanface.runtime.int8.executor import Executor, Weights
+
+FIRST_CAPABILITY = 80
+"""Ampere's 8.0: the first that multiplies int8 in the sizes that the kernels use."""
+
+
+class TritonInt8Runtime(Runtime):
+    """On the first GPU in INT8, as one CUDA graph per input shape and stream, copies included.
+
+    It reads the INT8 ONNX file itself: its scales, its int8 weights, its biases. A large batch is computed in groups,
+    and the next group is copied to the GPU meanwhile. `threads` is not used.
+    """
+
+    name = "triton_int8"
+    on_gpu = takes_bytes = is_asynchronous = True
+    AT_ONCE = 128
+    """Images in a group."""
+
+    def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
+        gpu, version = first_gpu(), _triton_version()  # what is quickly found out comes first
+        plan = read_plan(path)
+        from leanface.runtime.int8.executor import Weights  # it imports Triton
+
+        weights, tiles = Weights(plan, torch.device("cuda", 0)), TileFile.open(gpu, version)
+        self._lanes = [_Lane(weights, gpu, tiles, self.AT_ONCE) for _ in range(streams)]
+        return InputSpec.of_shape(plan.input_shape)
+
+    def _begin(self, images: Images, stream: int) -> Callable[[], Coefficients]:
+        return self._lanes[stream].begin(images)
+
+    def _resident(self, images: Images, stream: int) -> Callable[[], None]:
+        return self._lanes[stream].resident(images)
+
+    def _close(self) -> None:
+        del self._lanes
+
+
+class _Lane:
+    """One stream: a CUDA stream with its graphs, and memory for each size of images, which all batches share."""
+
+    def __init__(self, weights: "Weights", gpu: Gpu, tiles: TileFile, at_once: int) -> None:
+        self._weights, self._gpu, self._tiles, self._at_once = weights, gpu, tiles, at_once
+        self._graphs = GraphLane(self._queue, at_once)
+        self._executors: dict[tuple[int, int], Executor] = {}
+        self._compiled: set[tuple[torch.dtype, torch.Size]] = set()
+
+    def begin(self, images: Images) -> Callable[[], Coefficients]:
+        self._make_room(images)
+        return self._graphs.graph(images).begin(images)
+
+    def resident(self, images: Images) -> Callable[[], None]:
+        self._make_room(images)
+        return self._graphs.graph(images).resident(images)
+
+    def _make_room(self, images: Images) -> None:
+        """Have memory for such images; where it has to grow it moves, and the graphs with it."""
+        from leanface.runtime.int8.executor import Executor
+
+        size, count = _size_px(images), min(len(images), self._at_once)
+        known = self._executors.get(size)
+        if known is None or known.images < count:
+            if known is not None:
+                self._graphs.forget()
+                del self._executors[size], known
+            self._executors[size] = Executor(self._weights, *size, count, self._tile)
+
+    def _tile(self, problem: Problem) -> Tile:
+        return self._tiles.get(problem) or default_tile(problem, self._gpu)
+
+    def _queue(self, images: Tensor, coefficients: Tensor) -> None:
+        """A group, as `GraphLane` asks for it; its kernels are compiled at the first time, side by side."""
+        from leanface.runtime.int8.call import compile_all
+
+        calls = self._executors[_size_px(images)].calls(images, coefficients)
+        if (images.dtype, images.shape) not in self._compiled:
+            with ThreadPoolExecutor(usable_cores()) as workers:
+                failed = compile_all(calls.values(), self._gpu.capability, workers)
+            if failed:
+                raise BackendError(f"Triton cannot compile the kernels for {self._gpu.name}: {failed[0]}")
+            self._compiled.add((images.dtype, images.shape))
+        for call in calls.values():
+            call.queue()
+
+
+def _size_px(images: Images | Tensor) -> tuple[int, int]:
+    """Height and width."""
+    height, width = images.shape[1:3] if images.dtype in (np.uint8, torch.uint8) else images.shape[2:]
+    return int(height), int(width)
+
+
+def first_gpu() -> Gpu:
+    """The first GPU, if the kernels can run on it.
+
+    Raises:
+        BackendError: there is none for PyTorch, or it is too old.
+    """
+    require_gpu()
+    properties = cast(Any, torch.cuda.get_device_properties(0))
+    capability = 10 * int(properties.major) + int(properties.minor)
+    if capability < FIRST_CAPABILITY:
+        raise BackendError(
+            f"{properties.name} has compute capability {properties.major}.{properties.minor}; the INT8 kernels need "
+            f"8.0 (Ampere) or newer. {SERVES_INSTEAD}"
+        )
+    shared_bytes = int(properties.shared_memory_per_block_optin)
+    return Gpu(str(properties.name), capability, int(properties.multi_processor_count), shared_bytes)
+
+
+def _triton_version() -> str:
+    """Raises BackendError if it is not installed."""
+    try:
+        triton: Any = importlib.import_module("triton")
+    except ImportError as error:
+        raise BackendError(
+            f"Triton is not installed here ({error}); it comes with PyTorch for CUDA on Linux. {SERVES_INSTEAD}"
+        ) from None
+    return str(triton.__version__)

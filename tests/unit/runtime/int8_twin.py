@@ -1,0 +1,78 @@
+"""The INT8 network as its file defines it, naively in float64: what the kernels are compared with."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int8
+
+from leanface.runtime.int8.plan import Convolution, FeatureMap, Levels, MaxPool, Plan
+
+Values = Float[np.ndarray, "images height width channels"]
+Stored = Int8[np.ndarray, "images height width channels"]
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """Levels, and how far the exact value lay from where rounding would have gone the other way."""
+
+    levels: Stored
+    margin: Values
+
+
+def rounded(values: Values, levels: Levels) -> Rounded:
+    exact = values / levels.scale + levels.zero
+    nearest = np.rint(exact).clip(-128, 127)
+    inside = exact.clip(-128, 127)
+    return Rounded(nearest.astype(np.int8), np.abs(np.abs(inside - np.floor(inside)) - 0.5))
+
+
+def values_of(stored: Stored, map: FeatureMap) -> Values:
+    return (stored.astype(np.float64) - map.levels.zero) * map.levels.scale
+
+
+def convolution(step: Convolution, maps: dict[str, Stored]) -> Values:
+    """What the step computes before it is quantized, of the levels that it reads."""
+    source = torch.from_numpy(
+        values_of(maps[step.source.name], step.source).transpose(0, 3, 1, 2) / step.source.levels.scale
+    )
+    weights = torch.from_numpy(step.weights.transpose(0, 3, 1, 2).astype(np.float64))
+    sums = F.conv2d(source, weights, stride=step.stride, padding=step.padding).numpy().transpose(0, 2, 3, 1)
+    values = sums * step.scale.astype(np.float64) + step.bias
+    if step.residual is not None:
+        values = values + values_of(maps[step.residual.name], step.residual)
+    return np.maximum(values, 0.0) if step.relu else values
+
+
+def max_pool(step: MaxPool, maps: dict[str, Stored]) -> Stored:
+    source = torch.from_numpy(maps[step.source.name].astype(np.float64).transpose(0, 3, 1, 2))
+    return F.max_pool2d(source, 3, 2, 1).numpy().transpose(0, 2, 3, 1).astype(np.int8)
+
+
+def coefficients(plan: Plan, features: Float[np.ndarray, "images features"]) -> Float[np.ndarray, "images 257"]:
+    """Of mean features in float32, which are divided by the scale in float32, as the file says."""
+    heads = plan.heads
+    levels = (np.rint(features / np.float32(heads.levels.scale)) + heads.levels.zero).clip(-128, 127)
+    return (levels - heads.levels.zero) @ heads.weights.T.astype(np.float64) * heads.scale + heads.bias
+
+
+def pixels_to_levels(pixels: np.ndarray, plan: Plan) -> Stored:
+    """uint8 images (images, height, width, 3), or float32 (images, 3, height, width), in the file's float32."""
+    values = pixels / np.float32(255) if pixels.dtype == np.uint8 else pixels.transpose(0, 2, 3, 1)
+    levels = plan.image.levels
+    return (np.rint(values.astype(np.float32) / np.float32(levels.scale)) + levels.zero).clip(-128, 127).astype(np.int8)
+
+
+def whole_network(plan: Plan, pixels: np.ndarray) -> Float[np.ndarray, "images 257"]:
+    """From the image to the coefficients."""
+    maps = {plan.image.name: pixels_to_levels(pixels, plan)}
+    features = np.zeros((len(pixels), 0), np.float32)
+    for step in plan.steps:
+        if isinstance(step, MaxPool):
+            maps[step.target.name] = max_pool(step, maps)
+        elif step.target is None:
+            features = convolution(step, maps).mean((1, 2)).astype(np.float32)
+        else:
+            maps[step.target.name] = rounded(convolution(step, maps), step.target.levels).levels
+    return coefficients(plan, features)
