@@ -85,6 +85,8 @@ def reads_heif() -> bool:
 
 def first_bytes(path: Path) -> bytes:
     """Read as much of a file as tells its kind; nothing if it cannot be read."""
+    if not path.is_file():  # a pipe gives its bytes only once
+        return b""
     try:
         with path.open("rb") as file:
             return file.read(HEAD_BYTES)

@@ -66,8 +66,11 @@ def load_photo(name_or_path: str | Path | BinaryIO) -> UInt8[np.ndarray, "H W 3"
     path = photo_path(name_or_path) if isinstance(name_or_path, str | Path) else name_or_path
     if isinstance(path, Path) and path.suffix.lower() in RAW_SUFFIXES:
         raise ArtifactError(f"{path} cannot be read ({why_unreadable(path)}).")
+    source = path
     try:
-        with _opened(path) as photo:
+        if isinstance(path, Path) and path.is_fifo():  # Pillow would leave it open
+            source = io.BytesIO(path.read_bytes())
+        with _opened(source) as photo:
             pixels = photo.width * photo.height
             if pixels > PIXELS_MAX:
                 raise Image.DecompressionBombError(f"{pixels} pixels; at most {PIXELS_MAX:,} are read")
@@ -84,7 +87,7 @@ def load_photo(name_or_path: str | Path | BinaryIO) -> UInt8[np.ndarray, "H W 3"
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, ... depending on where it is damaged
-        reason = _what_it_is(path) if isinstance(error, UnidentifiedImageError) else error
+        reason = _what_it_is(source) if isinstance(error, UnidentifiedImageError) else error
         raise ArtifactError(
             f"cannot read {_named(path)} as a photo ({reason}). "
             "Give a whole JPEG, PNG or WebP file, of 8 or 16 bits per channel."
@@ -93,6 +96,8 @@ def load_photo(name_or_path: str | Path | BinaryIO) -> UInt8[np.ndarray, "H W 3"
 
 def stored_pixels(path: Path) -> int:
     """Count a photo's pixels without decoding them; 0 if the file cannot be read."""
+    if not path.is_file():  # a pipe gives its bytes only once
+        return 0
     try:
         with _opened(path) as photo:
             return photo.width * photo.height

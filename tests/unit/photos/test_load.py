@@ -1,5 +1,7 @@
 import io
+import os
 import struct
+import threading
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from leanface.errors import ArtifactError
+from leanface.photos.kinds import first_bytes
 from leanface.photos.load import PACKAGED_PHOTOS, load_photo, stored_pixels
 from leanface.photos.pixels import require_rgb
 
@@ -257,6 +260,20 @@ def test_what_is_no_photo_is_named_by_its_content(tmp_path: Path) -> None:
             ) as refusal:
                 load_photo(given)
             assert "0x" not in str(refusal.value)
+
+
+def test_a_pipe_is_read_once(tmp_path: Path) -> None:
+    """As shells give for <(command)."""
+    pipe = tmp_path / "photo"
+    os.mkfifo(pipe)
+    content = io.BytesIO()
+    Image.fromarray(UPRIGHT).save(content, "PNG")
+    writer = threading.Thread(target=pipe.write_bytes, args=(content.getvalue(),))
+    writer.start()
+    assert stored_pixels(pipe) == 0
+    assert first_bytes(pipe) == b""
+    np.testing.assert_array_equal(load_photo(pipe), UPRIGHT)
+    writer.join()
 
 
 def test_camera_raw_is_refused_although_it_has_a_thumbnail(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from leanface.errors import ArtifactError
 from leanface.photos import video as reader
 from leanface.photos.pixels import BY_ORIENTATION
-from leanface.photos.video import Frame, Video, open_video
+from leanface.photos.video import Frame, Video, open_camera, open_video
 
 av: Any = pytest.importorskip("av")
 
@@ -417,6 +417,17 @@ def test_a_name_is_only_a_name(tmp_path: Path, name: str | bytes, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "clip.mp4", greys(2)).rename(os.fsdecode(name))
     assert len(read(Path(os.fsdecode(name)))[0]) == 2
+
+
+def test_a_camera_that_stops_says_so() -> None:
+    """FFmpeg's test picture in the place of a device."""
+    container = av.open("testsrc=duration=0.2:rate=25:size=64x48", format="lavfi")
+    with Video(container, "webcam:0", live=True, threads=1) as video:
+        frames = list(video.frames())
+    assert [frame.image().shape for frame in frames] == [(48, 64, 3)] * 5
+    assert video.loss == "the camera of webcam:0 stopped after 5 frames (no more came)."
+    with pytest.raises(ArtifactError, match="cannot open the camera of 'webcam:77'"):
+        open_camera(77)
 
 
 def test_enormous_frames_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
