@@ -135,40 +135,31 @@ class Prune(Section):
     ridge: Positive
 
 
-class Terms(Section):
-    """Weights of the errors that distillation minimises, against the original and against labels alike."""
-
-    coefficients: NonNegative
-    vertices: NonNegative
-    landmarks: NonNegative
-    photometric: NonNegative
-
-    @model_validator(mode="after")
-    def _some(self) -> "Terms":
-        if not any(self.model_dump().values()):
-            raise ValueError("need at least one weight above 0")
-        return self
-
-
-class Attention(Section):
-    """What else distillation learns: its name in leanface.distillation.attention.ATTENTIONS, and its weight."""
-
-    name: str
-    weight: Fraction
-
-
 class Distill(Section):
-    """Stage distill: the pruned network learns from the original."""
+    """Stage distill: the pruned network learns from the teacher.
+
+    Attributes:
+        temperature: T of the attentive imitation; larger treats samples more alike.
+        alpha: weight of the labels; 1 - alpha weighs the teacher's outputs.
+        imitation: how much the teacher's own error decides how much a sample counts; 0: all alike.
+        terms: weights of the task's error terms, against the teacher and against labels alike.
+    """
 
     temperature: Positive
     alpha: Fraction
-    terms: Terms
-    attention: Attention
+    imitation: Fraction
+    terms: dict[str, NonNegative]
     streamed: bool
     image_sizes: Annotated[tuple[ImageSize, ...], Field(min_length=1)]
     freeze_batch_norm: bool
     start_from: str | None
     optimizer: Optimizer
+
+    @model_validator(mode="after")
+    def _some_term(self) -> "Distill":
+        if not any(self.terms.values()):
+            raise ValueError("need at least one weight above 0 in distill.terms")
+        return self
 
 
 class Quantize(Section):

@@ -7,7 +7,6 @@ import yaml
 
 from leanface import paths
 from leanface.config import Config, load_config
-from leanface.distillation.attention import ATTENTIONS
 from leanface.pruning.importance import IMPORTANCES
 from leanface.stages import configure
 
@@ -60,7 +59,3 @@ def test_params_lists_only_choices_that_conf_has_as_its_comments_say() -> None:
 
 def test_importances_have_a_file_each() -> None:
     assert {name for group, name in CHOICES if group == "prune/importance"} == set(IMPORTANCES)
-
-
-def test_attentions_have_a_file_each() -> None:
-    assert {name for group, name in CHOICES if group == "distill/attention"} == set(ATTENTIONS)

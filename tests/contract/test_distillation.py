@@ -1,4 +1,4 @@
-"""What the distillation criterion promises for every term and attention; a new line in a table is tested on arrival."""
+"""What the distillation criterion promises for every term of the face; a new one is tested on arrival."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,17 +11,18 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from leanface import paths
-from leanface.config import Attention, Distill, Terms
-from leanface.distillation.attention import ATTENTIONS
+from leanface.config import Distill
 from leanface.distillation.criterion import DistillationCriterion
-from leanface.distillation.losses import TERMS
+from leanface.errors import ConfigError
 from leanface.face.morphable_model import MorphableModel
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.pruning.groups import ChannelGraph
 from leanface.pruning.importance import Magnitude
 from leanface.pruning.prune import PruneResult, prune_channels
-from leanface.synthesis.dataset import FaceBatch
 from leanface.synthesis.synthesis import sample_coefficients
+from leanface.task import Batch
+from leanface.tasks.face import FaceTask
+from leanface.tasks.face.losses import TERMS
 
 SmoothImages = Callable[[int, int], Tensor]
 
@@ -30,19 +31,16 @@ ALL = dict.fromkeys(TERMS, 1.0)
 NONE = dict.fromkeys(TERMS, 0.0)
 
 
-def settings(
-    attention: str = "channels", weight: float = 0.5, terms: dict[str, float] = ALL, **changes: Any
-) -> Distill:
-    """What ships, with another attention, terms or single values."""
+def settings(terms: dict[str, float] = ALL, **changes: Any) -> Distill:
+    """What ships, with other terms or single values."""
     shipped = yaml.safe_load((CONF / "terms.yaml").read_text()) | {"temperature": 2.0, "alpha": 0.3}
-    chosen = {"terms": terms, "attention": {"name": attention, "weight": weight}}
-    return Distill.model_validate(shipped | chosen | changes)
+    return Distill.model_validate(shipped | {"terms": terms} | changes)
 
 
 @pytest.fixture
-def batch(model: MorphableModel, smooth_images: SmoothImages) -> FaceBatch:
+def batch(model: MorphableModel, smooth_images: SmoothImages) -> Batch:
     labels = sample_coefficients(model, 4, torch.Generator().manual_seed(1))
-    return FaceBatch(smooth_images(4, 1), labels, torch.arange(4))
+    return Batch(smooth_images(4, 1), labels, torch.arange(4))
 
 
 @pytest.fixture
@@ -64,25 +62,21 @@ class Asked(nn.Module):
         self.images += len(images)
         return self.network(images)
 
-    def forward_with_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        self.images += len(images)
-        return self.network.forward_with_maps(images)
-
 
 def counting(criterion: DistillationCriterion) -> Asked:
-    """Count what the criterion's original is asked."""
-    asked = Asked(criterion.original.network)
-    criterion.original.network = asked  # type: ignore[assignment]
+    """Count what the criterion's teacher is asked."""
+    asked = Asked(criterion.teacher.network)
+    criterion.teacher.network = asked  # type: ignore[assignment]
     return asked
 
 
-def test_weights_are_those_of_the_terms() -> None:
-    assert set(Terms.model_fields) == set(TERMS)
+def test_what_ships_weighs_every_term() -> None:
+    assert set(yaml.safe_load((CONF / "terms.yaml").read_text())["terms"]) == set(TERMS)
 
 
-@pytest.mark.parametrize("name", ATTENTIONS)
-def test_file_configures_the_attention_that_it_is_named_after(name: str) -> None:
-    assert Attention.model_validate(yaml.safe_load((CONF / f"attention/{name}.yaml").read_text())).name == name
+def test_an_unknown_term_is_named(model: MorphableModel, small_network: FaceReconstructionNet) -> None:
+    with pytest.raises(ConfigError, match="there is no vertexes; use coefficients, vertices"):
+        DistillationCriterion(small_network, FaceTask(model), settings({"vertexes": 1.0}))
 
 
 def test_no_term_at_all_is_refused() -> None:
@@ -90,11 +84,10 @@ def test_no_term_at_all_is_refused() -> None:
         settings(terms=NONE)
 
 
-@pytest.mark.parametrize("name", ATTENTIONS)
 def test_distilling_from_itself_costs_nothing_but_the_labels(
-    name: str, model: MorphableModel, small_network: FaceReconstructionNet, batch: FaceBatch
+    model: MorphableModel, small_network: FaceReconstructionNet, batch: Batch
 ) -> None:
-    criterion = DistillationCriterion(small_network, model, settings(name, alpha=0.25), None)
+    criterion = DistillationCriterion(small_network, FaceTask(model), settings(alpha=0.25))
     with torch.no_grad():
         terms = criterion(small_network, batch)
     assert set(TERMS) | {"labels", "loss"} <= set(terms)
@@ -105,43 +98,42 @@ def test_distilling_from_itself_costs_nothing_but_the_labels(
     assert float(terms["loss"]) == pytest.approx(0.25 * float(terms["labels"]), rel=1e-3)
 
 
-@pytest.mark.parametrize("name", ATTENTIONS)
 def test_pruned_network_starts_with_every_term(
-    name: str, model: MorphableModel, small_network: FaceReconstructionNet, pruned: PruneResult, batch: FaceBatch
+    model: MorphableModel, small_network: FaceReconstructionNet, pruned: PruneResult, batch: Batch
 ) -> None:
-    criterion = DistillationCriterion(small_network, model, settings(name), pruned.kept)
+    criterion = DistillationCriterion(small_network, FaceTask(model), settings())
     with torch.no_grad():
         terms = criterion(pruned.network, batch)
-    assert ("attention" in terms) == criterion.attention.reads_maps
     assert all(value.shape == () and bool(torch.isfinite(value)) and float(value) > 1e-5 for value in terms.values())
 
 
-@pytest.mark.parametrize("name", ATTENTIONS)
 def test_gradient_reaches_the_student_alone(
-    name: str, model: MorphableModel, small_network: FaceReconstructionNet, pruned: PruneResult, batch: FaceBatch
+    model: MorphableModel, small_network: FaceReconstructionNet, pruned: PruneResult, batch: Batch
 ) -> None:
-    criterion = DistillationCriterion(small_network, model, settings(name), pruned.kept).train()
+    criterion = DistillationCriterion(small_network, FaceTask(model), settings()).train()
     pruned.network.train()
-    before = {key: value.clone() for key, value in criterion.original.state_dict().items()}
+    before = {key: value.clone() for key, value in criterion.teacher.state_dict().items()}
     criterion(pruned.network, batch)["loss"].backward()
     assert all(parameter.grad is not None for parameter in pruned.network.parameters())
     assert all(bool(torch.isfinite(parameter.grad).all()) for parameter in pruned.network.parameters())
     assert not any(parameter.requires_grad for parameter in criterion.parameters())
     assert all(parameter.grad is None for parameter in small_network.parameters())
     # Nor do the original's batch norms learn from what passes through them.
-    assert not criterion.original.network.training
-    assert all(torch.equal(value, before[key]) for key, value in criterion.original.state_dict().items())
+    assert not criterion.teacher.network.training
+    assert all(torch.equal(value, before[key]) for key, value in criterion.teacher.state_dict().items())
     # The caller's own network is not frozen with it.
     assert all(parameter.requires_grad for parameter in small_network.parameters())
 
 
 @pytest.mark.parametrize("name", TERMS)
 def test_each_term_counts_by_its_weight_and_alone_if_the_others_have_none(
-    name: str, model: MorphableModel, small_network: FaceReconstructionNet, pruned: PruneResult, batch: FaceBatch
+    name: str, model: MorphableModel, small_network: FaceReconstructionNet, pruned: PruneResult, batch: Batch
 ) -> None:
-    student, kept = pruned
+    student = pruned.network
     once, thrice = (
-        DistillationCriterion(small_network, model, settings(weight=0, alpha=0, terms=NONE | {name: weight}), kept)
+        DistillationCriterion(
+            small_network, FaceTask(model), settings(imitation=0, alpha=0, terms=NONE | {name: weight})
+        )
         for weight in (1.0, 3.0)
     )
     with torch.no_grad():
@@ -153,89 +145,83 @@ def test_each_term_counts_by_its_weight_and_alone_if_the_others_have_none(
 
 @pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
 def test_alpha_weighs_labels_against_the_original(
-    model: MorphableModel, small_network: FaceReconstructionNet, pruned: PruneResult, batch: FaceBatch, alpha: float
+    model: MorphableModel, small_network: FaceReconstructionNet, pruned: PruneResult, batch: Batch, alpha: float
 ) -> None:
     terms = {"coefficients": 2.0, "vertices": 0.5, "landmarks": 0.1, "photometric": 0.3}
-    criterion = DistillationCriterion(
-        small_network, model, settings(weight=0.25, terms=terms, alpha=alpha), pruned.kept
-    )
+    criterion = DistillationCriterion(small_network, FaceTask(model), settings(terms, imitation=0, alpha=alpha))
     asked = counting(criterion)
     with torch.no_grad():
         found = {name: float(value) for name, value in criterion(pruned.network, batch).items()}
     wanted = alpha * found.get("labels", 0.0)
     if alpha < 1:
-        imitation = sum(weight * found[name] for name, weight in terms.items())
-        wanted += (1 - alpha) * (imitation + 0.25 * found["attention"])
+        wanted += (1 - alpha) * sum(weight * found[name] for name, weight in terms.items())
     assert ("labels" in found) == (alpha > 0)
     assert found["loss"] == pytest.approx(wanted, rel=1e-5)
     assert (asked.images > 0) == (alpha < 1), "labels alone need no original"
 
 
 def test_labels_are_what_the_original_would_cost_if_it_were_right(
-    model: MorphableModel, small_network: FaceReconstructionNet, pruned: PruneResult, batch: FaceBatch
+    model: MorphableModel, small_network: FaceReconstructionNet, pruned: PruneResult, batch: Batch
 ) -> None:
-    criterion = DistillationCriterion(small_network, model, settings(), pruned.kept)
+    criterion = DistillationCriterion(small_network, FaceTask(model), settings())
     with torch.no_grad():
-        terms = criterion(pruned.network, batch._replace(coefficients=small_network(batch.images)))
+        terms = criterion(pruned.network, batch._replace(targets=small_network(batch.images)))
     assert float(terms["labels"]) == pytest.approx(sum(float(terms[name]) for name in TERMS), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ATTENTIONS)
 def test_without_labels_the_original_alone_counts_in_full(
-    name: str, model: MorphableModel, small_network: FaceReconstructionNet, pruned: PruneResult, batch: FaceBatch
+    model: MorphableModel, small_network: FaceReconstructionNet, pruned: PruneResult, batch: Batch
 ) -> None:
-    student, kept = pruned
-    photos = batch._replace(coefficients=None)
+    student = pruned.network
+    photos = batch._replace(targets=None)
     losses = []
     for alpha in (0.0, 0.7):
-        criterion = DistillationCriterion(small_network, model, settings(name, alpha=alpha), kept)
+        criterion = DistillationCriterion(small_network, FaceTask(model), settings(alpha=alpha))
         with torch.no_grad():
             terms = criterion(student, photos)
         assert "labels" not in terms
         losses.append(float(terms["loss"]))
-    expected = sum(float(terms[term]) for term in TERMS) + 0.5 * float(terms.get("attention", 0.0))
+    expected = sum(float(terms[term]) for term in TERMS)
     assert losses == pytest.approx([expected, expected], rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ATTENTIONS)
 def test_temperature_changes_the_loss(
-    name: str, model: MorphableModel, small_network: FaceReconstructionNet, pruned: PruneResult, batch: FaceBatch
+    model: MorphableModel, small_network: FaceReconstructionNet, pruned: PruneResult, batch: Batch
 ) -> None:
     losses, doubt = [], torch.tensor([0.0, 0.1, 0.2, 0.3])[:, None]
     with torch.no_grad():  # an original that is right about some faces, less so about others
-        batch = batch._replace(coefficients=small_network(batch.images) + doubt)
+        batch = batch._replace(targets=small_network(batch.images) + doubt)
     for temperature in (1.0, 100.0):
-        chosen = settings(name, terms=dict.fromkeys(TERMS, 1e-6), temperature=temperature)
-        criterion = DistillationCriterion(small_network, model, chosen, pruned.kept)
+        chosen = settings(terms=dict.fromkeys(TERMS, 1e-6), temperature=temperature)
+        criterion = DistillationCriterion(small_network, FaceTask(model), chosen)
         with torch.no_grad():
             losses.append(float(criterion(pruned.network, batch)["loss"]))
     assert losses[0] != pytest.approx(losses[1], rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ATTENTIONS)
 def test_the_original_is_asked_once_per_stored_image(
-    name: str, model: MorphableModel, small_network: FaceReconstructionNet, pruned: PruneResult, batch: FaceBatch
+    model: MorphableModel, small_network: FaceReconstructionNet, pruned: PruneResult, batch: Batch
 ) -> None:
-    student, kept = pruned
-    criterion, fresh = (DistillationCriterion(small_network, model, settings(name), kept) for _ in range(2))
+    student = pruned.network
+    criterion, fresh = (DistillationCriterion(small_network, FaceTask(model), settings()) for _ in range(2))
     asked = counting(criterion)
-    half = FaceBatch(*(part[:2] for part in batch))  # type: ignore[index]
+    half = Batch(*(part[:2] for part in batch))  # type: ignore[index]
     with torch.no_grad():
         for part in (half, batch, batch, half):
             terms = criterion(student, part)
         expected = fresh(student, half)
     for term, value in expected.items():
         torch.testing.assert_close(terms[term], value, rtol=1e-4, atol=1e-5)
-    assert asked.images == (4 if criterion.attention.compact else 12)
+    assert asked.images == 4
 
 
 def test_other_images_are_asked_about_whatever_came_before(
-    model: MorphableModel, small_network: FaceReconstructionNet, batch: FaceBatch, smooth_images: SmoothImages
+    model: MorphableModel, small_network: FaceReconstructionNet, batch: Batch, smooth_images: SmoothImages
 ) -> None:
-    criterion = DistillationCriterion(small_network, model, settings(weight=0.0), None)
+    criterion = DistillationCriterion(small_network, FaceTask(model), settings(imitation=0.0))
     other = batch._replace(images=smooth_images(4, 2), keys=torch.arange(4, 8))
     streamed = batch._replace(images=smooth_images(4, 3), keys=None)
     for part in (batch, other, streamed, batch):
         with torch.no_grad():
             answers = small_network(part.images)
-            torch.testing.assert_close(criterion.original(part).coefficients, answers, rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(criterion.teacher(part), answers, rtol=1e-3, atol=1e-4)

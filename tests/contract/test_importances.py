@@ -18,6 +18,7 @@ from leanface.pruning.gradients import Calibration
 from leanface.pruning.groups import ChannelGraph
 from leanface.pruning.importance import IMPORTANCES, build_importance
 from leanface.pruning.prune import PruneResult, Scorer, prune_channels
+from leanface.tasks.face import FaceTask
 
 SmoothImages = Callable[[int, int], Tensor]
 
@@ -31,7 +32,7 @@ def shipped(name: str) -> Importance:
 
 @pytest.fixture
 def calibration(model: MorphableModel, smooth_images: SmoothImages) -> Calibration:
-    return Calibration(smooth_images(2, 4), model)
+    return Calibration(smooth_images(2, 4), FaceTask(model))
 
 
 def halved(network: FaceReconstructionNet, name: str, calibration: Calibration, seed: int) -> PruneResult:

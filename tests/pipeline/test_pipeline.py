@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from leanface import paths, tracking
-from leanface.training.teacher import LICENCES
+from leanface.tasks.face.teacher import LICENCES
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENT_STAGES = {"configure", "probe", "distill", "quantize", "report"}

@@ -36,21 +36,19 @@ class DistillLab(Lab[DistillVariant]):
 
     def make(self, variant: DistillVariant, report: Path, log: MetricLog, seconds: float | None) -> Made:
         pruned, kept = self._student(variant.prune, variant.seed)
-        student = starting_network(variant.start, self.original, pruned, kept, self.model, variant.seed)
+        student = starting_network(variant.start, self.original, pruned, kept, self.task, variant.seed)
         trained = distill(
             student,
             self.original,
-            kept,
+            self.task,
             variant.distill,
-            data=self.config.data,
             machine=self.config.machine,
-            model=self.model,
-            val=self.val.labelled(self.answers),
+            val=self.val.labeled(self.answers),
             seed=variant.seed,
             report=report,
             log=log,
             checkpoint=report / "state.ckpt",
-            purpose=[variant.start, self._parents(variant.prune)],
+            purpose=[self.config.data, variant.start, self._parents(variant.prune)],
             piece_seconds=seconds,
         )
         metrics = {"best_step": trained.best_step, "seconds": trained.seconds}
@@ -62,7 +60,7 @@ class DistillLab(Lab[DistillVariant]):
             self._students[key] = (
                 pipeline_student()
                 if settings is None
-                else pruned_student(self.original, settings, self.model, seed, self.device)
+                else pruned_student(self.original, settings, self.task, seed, self.device)
             )
         return self._students[key]
 

@@ -10,16 +10,15 @@ from torch import Tensor, nn
 
 from leanface import bundle, paths, tracking
 from leanface.config import Config
-from leanface.face.morphable_model import load_morphable_model
 from leanface.face.render import Renderer
 from leanface.face.texture import UvMap
 from leanface.files import Json
 from leanface.metrics.estimate import means
 from leanface.metrics.fidelity import render_likeness, uv_likeness
-from leanface.metrics.geometry import predict, reference_errors
+from leanface.metrics.outputs import predict, reference_errors
 from leanface.networks.resnet import FaceReconstructionNet, widths_of
 from leanface.pruning.cost import macs_and_parameters
-from leanface.synthesis.dataset import FaceDataset
+from leanface.tasks.face import FaceTask
 from leanface.training.fit import MetricLog, resolve_device
 from tools.studies.variants import Variant
 
@@ -54,15 +53,16 @@ class Lab(ABC, Generic[V]):
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.model = load_morphable_model(paths.MORPHABLE_MODEL)
-        self.val = FaceDataset(paths.FACES / "val")
+        self.task = FaceTask.load(config.data)
+        self.model = self.task.model
+        self.val = self.task.split("val")
         self.original, _ = bundle.load_network(paths.TEACHER)
         self.device = resolve_device(config.machine)
         self.answers = predict(self.original.to(self.device), self.val)
         self.original.to("cpu")
         self._renderer = Renderer(self.model, self.val.image_size, config.data.supersample)
         self._uv_map = UvMap(self.model, config.evaluate.uv_size)
-        errors = reference_errors(self.model, {"": self.answers}, self.val.truth())
+        errors = reference_errors(self.task, {"": self.answers}, self.val.truth())
         self._originals = _named(errors) | self.cost(self.original)
 
     @abstractmethod
@@ -104,7 +104,7 @@ class Lab(ABC, Generic[V]):
 
     def errors(self, predicted: Tensor, references: dict[str, Tensor]) -> dict[str, float]:
         """As REFERENCE/ERROR."""
-        return _named(reference_errors(self.model, {"": predicted}, references))
+        return _named(reference_errors(self.task, {"": predicted}, references))
 
 
 def _named(errors: dict[str, float]) -> dict[str, float]:

@@ -19,14 +19,13 @@ from matplotlib.figure import Figure
 
 from leanface import bundle, paths
 from leanface.config import Prune, load_config
-from leanface.face.morphable_model import load_morphable_model
 from leanface.files import staged_file
-from leanface.metrics.geometry import mean_errors
+from leanface.metrics.outputs import mean_errors
 from leanface.pruning.cost import macs_and_parameters
 from leanface.pruning.groups import ChannelGraph
 from leanface.pruning.plan import counts_left, macs_share
 from leanface.pruning.prune import prune
-from leanface.synthesis.dataset import FaceDataset
+from leanface.tasks.face import FaceTask
 
 logger = logging.getLogger(__name__)
 
@@ -69,9 +68,9 @@ def compare(base: Prune, chosen: Iterable[Case], device: torch.device) -> Iterat
 
     All get the share of MACs that is left if every group loses `base.ratio` of its channels.
     """
-    model = load_morphable_model(paths.MORPHABLE_MODEL)
+    task = FaceTask.load()
     teacher = bundle.load_network(paths.TEACHER)[0].to(device)
-    train, val = (FaceDataset(paths.FACES / split) for split in ("train", "val"))
+    train, val = task.split("train"), task.split("val")
     images = train.head(base.calibration_count).images.to(device)
     faces = val.head(len(val)).images.to(device)
     original_macs, original_parameters = macs_and_parameters(teacher, val.image_size)
@@ -84,13 +83,13 @@ def compare(base: Prune, chosen: Iterable[Case], device: torch.device) -> Iterat
     for case in chosen:
         started = time.perf_counter()
         config = Prune.model_validate(base.model_dump() | {"target": target, "compensate": True} | case.changes)
-        result = prune(teacher, config, images, model, case.seed)
+        result = prune(teacher, config, images, task, case.seed)
         row: Row = {name: value for name, value in case._asdict().items() if name != "changes"}
         left, parameters = macs_and_parameters(result.network, val.image_size)
         row |= {"macs_share": left / original_macs, "parameters_share": parameters / original_parameters}
         for state, network in result.states.items():
             with torch.inference_mode():
-                found = mean_errors(model, network(faces).cpu(), answers)
+                found = mean_errors(task, network(faces).cpu(), answers)
             row |= {f"{state}_{measure}": found[measure] for measure in MEASURES}
         row["seconds"] = time.perf_counter() - started
         logger.info(

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from leanface import bundle, paths
 from leanface.config import Config
-from leanface.distillation.train_on import train_on
+from leanface.distillation.distill import train_on
 from leanface.export.onnx import export_network
-from leanface.metrics.geometry import predict
+from leanface.metrics.outputs import predict
 from leanface.networks.quantized import Quantizer, with_uint8_feature_maps
 from leanface.quantization.calibrate import calibrate, quantizer_of
 from leanface.training.checkpoint import fingerprint
@@ -40,18 +40,17 @@ class QuantizeLab(Lab[QuantizeVariant]):
         settings, quantizer, start = variant.quantize, self._quantizer(variant), time.monotonic()
         network: nn.Module = copy.deepcopy(self._student)
         if quantizer is not None:
-            network = calibrate(network, settings, quantizer)
+            network = calibrate(network, settings, quantizer, self.task.split("train"))
         metrics, history = {"seconds": time.monotonic() - start}, list[dict[str, float]]()
         if settings.method == "qat":
             trained = train_on(
                 network,
                 self.original,
-                self._spec.kept,
+                self.task,
                 settings.optimizer,
                 self.config.distill,
                 machine=self.config.machine,
-                model=self.model,
-                val=self.val.labelled(self.answers),
+                val=self.val.labeled(self.answers),
                 seed=variant.seed,
                 report=report,
                 log=log,

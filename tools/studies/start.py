@@ -10,11 +10,11 @@ from torch import Tensor
 from leanface import bundle, paths
 from leanface.config import Prune
 from leanface.errors import ConfigError
-from leanface.face.morphable_model import MorphableModel
 from leanface.networks.resnet import STAGE_DEPTHS, FaceReconstructionNet, batch_norm_of, build_network, widths_of
 from leanface.pruning.prune import prune
 from leanface.synthesis.dataset import FaceDataset
-from leanface.training.teacher import initialise_heads
+from leanface.tasks.face import FaceTask
+from leanface.tasks.face.teacher import initialize_heads
 from tools.studies.variants import Start
 
 Kept = Mapping[str, Sequence[int]]
@@ -33,13 +33,13 @@ def pipeline_student(folder: Path = paths.PRUNED) -> tuple[FaceReconstructionNet
 
 
 def pruned_student(
-    original: FaceReconstructionNet, settings: Prune, model: MorphableModel, seed: int, device: torch.device
+    original: FaceReconstructionNet, settings: Prune, task: FaceTask, seed: int, device: torch.device
 ) -> tuple[FaceReconstructionNet, Kept]:
     """The original, pruned and re-fitted as stage prune does, on the CPU; and its record."""
     images = FaceDataset(paths.FACES / "train").head(settings.calibration_count).images.to(device)
     # The re-fit solves for weights: TF32's three digits are too few.
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        result = prune(copy.deepcopy(original).to(device), settings, images, model, seed)
+        result = prune(copy.deepcopy(original).to(device), settings, images, task, seed)
     return result.network.to("cpu").eval(), result.kept
 
 
@@ -48,7 +48,7 @@ def starting_network(
     original: FaceReconstructionNet,
     pruned: FaceReconstructionNet,
     kept: Kept,
-    model: MorphableModel,
+    task: FaceTask,
     seed: int,
 ) -> FaceReconstructionNet:
     """A student of `pruned`'s widths: a copy of it, the original's weights merely cut to size, or new ones."""
@@ -59,7 +59,7 @@ def starting_network(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build_network(widths_of(pruned))
-        initialise_heads(network, model)
+        initialize_heads(network, task)
     return network.eval()
 
 

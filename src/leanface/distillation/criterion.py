@@ -1,123 +1,96 @@
-"""The loss of a pruned network: the original's answers, what they mean, where it looks, and the labels."""
+"""The loss of a pruned network: the teacher's outputs, and the labels."""
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Protocol, cast
+from collections.abc import Mapping
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from leanface.config import Distill
-from leanface.distillation.attention import build_attention
-from leanface.distillation.losses import TERMS
-from leanface.distillation.original import Original
-from leanface.face.morphable_model import MorphableModel
-from leanface.networks.resnet import STAGE_DEPTHS, FaceReconstructionNet, widths_of
-from leanface.synthesis.dataset import FaceBatch
-from leanface.training.criterion import CoefficientLoss
+from leanface.distillation.teacher import FrozenTeacher
+from leanface.networks.resnet import FaceReconstructionNet
+from leanface.task import Batch, SampleError, Task
 
 logger = logging.getLogger(__name__)
 
 Weights = Float[Tensor, " batch"] | None
 
 
-class _FaceError(Protocol):
-    def per_face(self, predicted: Tensor, target: Tensor) -> Tensor: ...
-
-
 class DistillationCriterion(nn.Module):
-    """(1 - alpha) * (terms + attention, against the original) + alpha * (terms against the labels).
+    """(1 - alpha) * (terms against the teacher, weighted by imitation) + alpha * (terms against the labels).
 
-    The terms are those of `leanface.distillation.losses.TERMS` whose weight is not zero. Of faces without labels the
-    first bracket alone counts, in full; with alpha 1 the original is not asked. Holds a frozen copy of the original:
-    nothing of it is among the parameters or the state of the network that is trained.
+    The terms are those of the task whose weight is not zero. Of samples without labels the first bracket alone counts,
+    in full; with alpha 1 the teacher is not asked. Holds a frozen copy of the teacher: nothing of it is among the
+    parameters or the state of the network that is trained.
+
+    Attentive imitation follows the teacher where it is right: a sample counts by softmax(-error / T) over the batch,
+    one on average, where the error is the teacher's against the label. Without labels all samples count alike.
+
+    Source: Saputra et al., distilling knowledge from a deep pose regressor network, ICCV 2019 (arXiv:1908.00858), which
+    weighs by 1 - error / (largest error - smallest); the softmax and its temperature stand in for that.
 
     Args:
-        teacher: the original network.
-        model: the morphable model.
+        teacher: the network to learn from.
+        task: what the outputs mean.
         distill: weights, alpha and temperature.
-        kept: the student's pruning record; None if it has all channels.
         compiled: compute the terms through torch.compile.
     """
 
-    def __init__(
-        self,
-        teacher: FaceReconstructionNet,
-        model: MorphableModel,
-        distill: Distill,
-        kept: Mapping[str, Sequence[int]] | None,
-        compiled: bool = False,
-    ) -> None:
+    def __init__(self, teacher: FaceReconstructionNet, task: Task, distill: Distill, compiled: bool = False) -> None:
         super().__init__()
         self.alpha = distill.alpha
-        self.weights = {name: weight for name, weight in distill.terms.model_dump().items() if weight > 0}
-        self.errors = nn.ModuleDict({name: TERMS[name](model) for name in self.weights})
-        self.attention_weight = distill.attention.weight
-        self.attention = build_attention(distill.attention.name, distill.temperature, _stage_channels(teacher, kept))
-        self.reads_maps = self.attention.reads_maps and self.attention_weight > 0
-        self.original = Original(
-            teacher,
-            self.attention.of_teacher if self.reads_maps else None,
-            remembers=self.attention.compact or not self.reads_maps,
-        )
+        self.imitation, self.temperature = distill.imitation, distill.temperature
+        self.weights = {name: weight for name, weight in distill.terms.items() if weight > 0}
+        self.errors = nn.ModuleDict(dict(task.terms(list(self.weights))))
+        self.teacher = FrozenTeacher(teacher)
         # Hundreds of small kernels, which a processor launches slower than a GPU runs them.
-        self._errors = torch.compile(self._per_face, dynamic=False) if compiled else self._per_face
-        self.teacher_error = CoefficientLoss(model)
+        self._errors = torch.compile(self._per_sample, dynamic=False) if compiled else self._per_sample
+        self.teacher_error = task.whole_error()
 
-    def forward(self, network: nn.Module, batch: FaceBatch) -> dict[str, Tensor]:
-        """Terms by name: "loss"; "labels"; and, unweighted and against the original, its parts."""
-        truth = batch.coefficients
+    def forward(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return terms by name: "loss"; "labels"; and, unweighted and against the teacher, its parts."""
+        truth = batch.targets
         if truth is None:
             _say_that_alpha_is_ignored(self.alpha)
         alpha = 0.0 if truth is None else self.alpha
-        maps: list[Tensor] = []
-        if self.reads_maps and alpha < 1:
-            predicted, maps = cast(FaceReconstructionNet, network).forward_with_maps(batch.images)
-        else:
-            predicted = network(batch.images)
+        predicted = network(batch.images)
         parts: dict[str, Tensor] = {}
         loss = torch.zeros((), device=predicted.device)
         if alpha < 1:
-            original = self.original(batch)
-            weights = self._importance(original.coefficients, truth)
-            parts = self._compare(predicted, original.coefficients, weights)
+            outputs = self.teacher(batch)
+            parts = self._compare(predicted, outputs, self._importance(outputs, truth))
             loss = (1 - alpha) * self._total(parts)
-            if self.reads_maps:
-                parts["attention"] = self.attention(maps, original.maps).mean()
-                loss = loss + (1 - alpha) * self.attention_weight * parts["attention"]
         if truth is not None and alpha > 0:
             parts["labels"] = self._total(self._compare(predicted, truth, None))
             loss = loss + alpha * parts["labels"]
         return parts | {"loss": loss}
 
     def _compare(self, predicted: Tensor, target: Tensor, weights: Weights) -> dict[str, Tensor]:
-        """The terms, as means over faces."""
-        per_face = self._errors(predicted.float(), target)
-        return {name: (error if weights is None else error * weights).mean() for name, error in per_face.items()}
+        """The terms, as means over samples."""
+        per_sample = self._errors(predicted.float(), target)
+        return {name: (error if weights is None else error * weights).mean() for name, error in per_sample.items()}
 
-    def _per_face(self, predicted: Tensor, target: Tensor) -> dict[str, Tensor]:
-        return {name: cast(_FaceError, error).per_face(predicted, target) for name, error in self.errors.items()}
+    def _per_sample(self, predicted: Tensor, target: Tensor) -> dict[str, Tensor]:
+        return {name: cast(SampleError, error).per_sample(predicted, target) for name, error in self.errors.items()}
 
     def _total(self, terms: Mapping[str, Tensor]) -> Tensor:
         return torch.stack([weight * terms[name] for name, weight in self.weights.items()]).sum()
 
-    def _importance(self, answers: Tensor, truth: Tensor | None) -> Weights:
-        """How much each face counts in the imitation, one on average."""
-        if truth is None or self.attention_weight == 0:
+    def _importance(self, outputs: Tensor, truth: Tensor | None) -> Weights:
+        """How much each sample counts in the imitation, one on average."""
+        if truth is None or self.imitation == 0:
             return None
-        weights = self.attention.importance(self.teacher_error.per_face(answers, truth))
-        return None if weights is None else 1 + self.attention_weight * (weights - 1)
+        error = cast(SampleError, self.teacher_error).per_sample(outputs, truth)
+        weights = torch.softmax(-error / self.temperature, dim=0) * len(error)
+        return 1 + self.imitation * (weights - 1)
 
 
 @functools.cache  # once, not at every batch
 def _say_that_alpha_is_ignored(alpha: float) -> None:
     if alpha > 0:
-        logger.warning("the faces have no labels: distill.alpha=%g is ignored, only the original is learnt from", alpha)
-
-
-def _stage_channels(teacher: FaceReconstructionNet, kept: Mapping[str, Sequence[int]] | None) -> list[Sequence[int]]:
-    """The original's channels that survive in the feature maps after each of the four stages."""
-    last = [f"backbone.layer{stage}.{depth - 1}.conv3" for stage, depth in enumerate(STAGE_DEPTHS, start=1)]
-    return [range(widths_of(teacher)[name][1]) if kept is None else kept[name] for name in last]
+        logger.warning(
+            "the samples have no labels: distill.alpha=%g is ignored, only the teacher is learned from", alpha
+        )

@@ -1,28 +1,28 @@
-"""Training the student on what the original makes of faces, from disk or streamed."""
+"""Trains a student on a teacher's outputs, from disk or streamed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from leanface.config import Data, Distill, Machine
+from torch import nn
+
+from leanface.config import Distill, Machine, Optimizer
 from leanface.distillation.criterion import DistillationCriterion
-from leanface.face.morphable_model import MorphableModel
 from leanface.networks.resnet import FaceReconstructionNet
-from leanface.paths import FACES, MORPHABLE_MODEL
-from leanface.synthesis.datamodule import FaceDataModule, Stream
-from leanface.synthesis.dataset import FaceDataset
+from leanface.task import Split, Task
 from leanface.training.fit import FitResult, MetricLog, fit, resolve_device
+
+TRAIN_ON_POINTS = 4
+"""Validations of a training so short that each costs as much as several of its steps."""
 
 
 def distill(
     student: FaceReconstructionNet,
-    original: FaceReconstructionNet,
-    kept: Mapping[str, Sequence[int]] | None,
+    teacher: FaceReconstructionNet,
+    task: Task,
     settings: Distill,
     *,
-    data: Data,
     machine: Machine,
-    model: MorphableModel,
-    val: FaceDataset,
+    val: Split,
     seed: int,
     report: Path,
     log: MetricLog | None = None,
@@ -30,25 +30,63 @@ def distill(
     purpose: Sequence[object] = (),
     piece_seconds: float | None = None,
 ) -> FitResult:
-    """Train `student` in place, see `leanface.training.fit.fit`, which the other arguments are those of.
+    """Train `student` in place.
 
     Args:
-        kept: the student's pruning record; None if it has all channels.
-        val: the labelled faces that it is validated on.
+        val: the labeled samples that it is validated on; the rest are arguments of `leanface.training.fit.fit`.
     """
-    stream = Stream(data, settings.image_sizes, resolve_device(machine), MORPHABLE_MODEL) if settings.streamed else None
+    sizes = settings.image_sizes if settings.streamed else None
+    data = task.training_data(
+        settings.optimizer.batch_size, seed, stream_sizes=sizes, device=resolve_device(machine), val=val
+    )
     return fit(
         student,
-        DistillationCriterion(original, model, settings, kept, machine.compile),
-        FaceDataModule(FACES, settings.optimizer.batch_size, seed, stream, val),
+        DistillationCriterion(teacher, task, settings, machine.compile),
+        data,
         settings.optimizer,
         machine,
-        model=model,
+        task=task,
         seed=seed,
         report=report,
         freeze_batch_norm=settings.freeze_batch_norm,
         log=log,
         checkpoint=checkpoint,
-        purpose=[settings, data, *purpose],
+        purpose=[settings, *purpose],
+        piece_seconds=piece_seconds,
+    )
+
+
+def train_on(
+    network: nn.Module,
+    teacher: FaceReconstructionNet,
+    task: Task,
+    optimizer: Optimizer,
+    settings: Distill,
+    *,
+    machine: Machine,
+    val: Split,
+    seed: int,
+    report: Path,
+    log: MetricLog | None = None,
+    checkpoint: Path | None = None,
+    purpose: Sequence[object] = (),
+    piece_seconds: float | None = None,
+) -> FitResult:
+    """Train a fake-quantized `network` in place on stored samples, batch norms and ranges frozen; else as `distill`."""
+    return fit(
+        network,
+        DistillationCriterion(teacher, task, settings),
+        task.training_data(optimizer.batch_size, seed, val=val),
+        optimizer,
+        # A training of a minute or two, which compiling would not pay for.
+        machine.model_copy(update={"compile": False}),
+        task=task,
+        seed=seed,
+        report=report,
+        freeze_batch_norm=True,
+        log=log,
+        checkpoint=checkpoint,
+        purpose=[settings, *purpose],
+        points=TRAIN_ON_POINTS,
         piece_seconds=piece_seconds,
     )

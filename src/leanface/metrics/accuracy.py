@@ -23,8 +23,9 @@ from leanface.face.landmarks import landmarks_image
 from leanface.face.render import Renderer
 from leanface.metrics.estimate import Samples, means, summarize
 from leanface.metrics.fidelity import render_likeness
-from leanface.metrics.geometry import geometry_errors, predict
+from leanface.metrics.geometry import geometry_errors
 from leanface.metrics.landmarks import interocular_px, landmark_errors
+from leanface.metrics.outputs import predict
 from leanface.synthesis.dataset import FaceDataset
 from leanface.synthesis.synthesis import population, render_faces, seed_of
 

@@ -1,16 +1,14 @@
 """How far two readings of a face are apart, in millimetres, levels of 255 and degrees."""
 
 import math
-from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from leanface.face.camera import camera_from_model, rotation_from_angles
 from leanface.face.coefficients import ALBEDO, EXPRESSION, IDENTITY, split
 from leanface.face.morphable_model import MorphableModel
-from leanface.synthesis.dataset import FaceDataset
 
 MM_PER_DM = 100.0
 LEVELS = 255.0
@@ -96,29 +94,3 @@ def vertex_errors_mm(
         offsets = model.vertices(a.identity, a.expression) - model.vertices(b.identity, b.expression)
         total += offsets.square().sum(-1).sqrt().sum(0)
     return total / len(predicted) * MM_PER_DM
-
-
-def mean_errors(
-    model: MorphableModel, predicted: Float[Tensor, "batch 257"], truth: Float[Tensor, "batch 257"]
-) -> dict[str, float]:
-    """Means over samples of `geometry_errors`."""
-    return {name: float(values.mean()) for name, values in geometry_errors(model, predicted, truth).items()}
-
-
-def reference_errors(
-    model: MorphableModel, predictions: Mapping[str, Tensor], references: Mapping[str, Tensor]
-) -> dict[str, float]:
-    """`mean_errors` of every prediction against every reference, as PREDICTION/REFERENCE/ERROR."""
-    return {
-        f"{step}/{reference}/{name}": value
-        for step, predicted in predictions.items()
-        for reference, target in references.items()
-        for name, value in mean_errors(model, predicted, target).items()
-    }
-
-
-@torch.inference_mode()
-def predict(network: nn.Module, dataset: FaceDataset, batch_size: int = 32) -> Float[Tensor, "count 257"]:
-    """A network's coefficients for every face of a split, in order, on the CPU; computed where the network lies."""
-    first = next(network.parameters(), torch.empty(0))
-    return torch.cat([network(batch.images.to(first.device)).cpu() for batch in dataset.batches(batch_size)]).clone()

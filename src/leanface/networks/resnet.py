@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leanface.face.coefficients import HEAD_SIZES
+HEAD_SIZES = (80, 64, 80, 3, 27, 2, 1)
+"""Outputs of the seven heads: identity, expression, albedo, angles, lighting, x and y, z."""
 
 STAGE_DEPTHS = (3, 4, 6, 3)
 STAGE_WIDTHS = (64, 128, 256, 512)
@@ -110,11 +111,6 @@ class FaceReconstructionNet(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             features = features.to(self.final_layers.get_parameter("0.weight").dtype)
             return torch.cat([head(features) for head in self.final_layers], dim=1).flatten(1)
-
-    def forward_with_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Coefficients (B,257), and the feature maps after each of the four stages (for distillation)."""
-        maps = self.backbone.stages(images)
-        return self.predict(self.backbone.avgpool(maps[-1])), maps
 
 
 def widths_of(network: nn.Module) -> dict[str, tuple[int, int]]:

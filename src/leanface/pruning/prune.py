@@ -10,13 +10,13 @@ from torch import Tensor
 
 from leanface.config import Prune
 from leanface.errors import ConfigError
-from leanface.face.morphable_model import MorphableModel
 from leanface.networks.resnet import FaceReconstructionNet, widths_of
 from leanface.pruning.compensate import LayerFit, compensate
 from leanface.pruning.gradients import Calibration, observe_gradients
 from leanface.pruning.groups import ChannelGraph, KeptChannels
 from leanface.pruning.importance import GradientImportance, Importance, build_importance
 from leanface.pruning.plan import Counts, counts_left, plan
+from leanface.task import Task
 
 
 class PruneResult(NamedTuple):
@@ -46,7 +46,7 @@ def prune(
     teacher: FaceReconstructionNet,
     config: Prune,
     images: Float[Tensor, "batch 3 height width"],
-    model: MorphableModel,
+    task: Task,
     seed: int,
 ) -> Pruned:
     """Remove the least important channels of every group of coupled convolutions; `teacher` is left as it is.
@@ -55,13 +55,13 @@ def prune(
         teacher: in eval mode.
         config: everything that can be chosen.
         images: for the re-fit, in [0,1]; gradient-based criteria look at the first `config.gradient_count`.
-        model: what the coefficients mean, for gradient-based criteria.
+        task: what the outputs mean, for gradient-based criteria.
         seed: of what is left to chance.
 
     Raises:
         ConfigError: the ratio would empty a layer, the target is out of reach, or the criterion is wrong.
     """
-    calibration = Calibration(images[: config.gradient_count], model)
+    calibration = Calibration(images[: config.gradient_count], task)
     scorer = Scorer(teacher, build_importance(config.importance), seed, calibration)
     groups = {name: scorer.groups[name] for name in scorer.scores}
     network, kept = scorer.keep(plan(teacher, groups, config, images.shape[-1]))

@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from leanface.face.morphable_model import MorphableModel
-from leanface.metrics.sensitivity import Change, Deviation, deviations
+from leanface.metrics.sensitivity import Change, deviations
 from leanface.networks.resnet import FaceReconstructionNet, batch_norm_of
 from leanface.pruning.cost import layer_costs
 from leanface.pruning.groups import ChannelGraph
 from leanface.pruning.importance import Importance, Magnitude
+from leanface.task import Deviation, Task
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class GroupSensitivity:
 def pruning_sensitivity(
     network: FaceReconstructionNet,
     images: Float[Tensor, "batch 3 height width"],
-    model: MorphableModel,
+    task: Task,
     ratios: Sequence[float],
 ) -> dict[str, GroupSensitivity]:
     """Every group, by its first convolution, in order of execution; the least channels by magnitude go.
@@ -49,7 +49,7 @@ def pruning_sensitivity(
     Args:
         network: in eval mode; as before when this returns.
         images: faces; no labels are needed.
-        model: what the network's coefficients mean.
+        task: what the network's outputs mean.
         ratios: shares of a group's channels, rounded down to whole channels.
     """
     groups = ChannelGraph(network).groups()
@@ -61,7 +61,7 @@ def pruning_sensitivity(
         for ratio in ratios:
             gone = order[: int(ratio * group.channels)]
             changes[name, ratio] = Change(name, partial(_without, network, group.convolutions, gone))
-    found = deviations(network, images, model, changes)
+    found = deviations(network, images, task, changes)
     costs = layer_costs(network, images.shape[-1])
     return {
         name: GroupSensitivity(

@@ -1,4 +1,4 @@
-"""Quantising as the configuration says: what is kept, and ranges from faces of the train split."""
+"""Quantising as the configuration says: what is kept, and ranges from samples of the train split."""
 
 from collections.abc import Collection
 
@@ -10,7 +10,7 @@ from leanface.networks.quantized import Quantizer
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.quantization.fake_quantize import fake_quantize
 from leanface.quantization.keep import layers_to_keep
-from leanface.synthesis.dataset import FaceDataset
+from leanface.task import Split
 
 
 def quantizer_of(settings: Quantize, layers: Collection[str]) -> Quantizer:
@@ -23,7 +23,7 @@ def quantizer_of(settings: Quantize, layers: Collection[str]) -> Quantizer:
     return Quantizer(scheme=settings.scheme, residual=settings.quantize_residual, kept=kept)
 
 
-def calibrate(network: FaceReconstructionNet, settings: Quantize, quantizer: Quantizer) -> nn.Module:
-    """Quantise in place, with ranges found on the first `calibration_count` faces of the train split."""
-    images = FaceDataset(paths.FACES / "train").head(settings.calibration_count).images
+def calibrate(network: FaceReconstructionNet, settings: Quantize, quantizer: Quantizer, train: Split) -> nn.Module:
+    """Fake-quantize in place, with ranges found on the first `calibration_count` samples of the train split."""
+    images = train.head(settings.calibration_count).images
     return fake_quantize(network, images, quantizer, settings.calibration)

@@ -25,7 +25,7 @@ def layers_to_keep(choice: Collection[str], layers: Collection[str], sensitivity
         ConfigError: a name is not a layer's, or all layers are named.
         ArtifactError: the sensitivity is missing or of other layers.
     """
-    kept = _fragile(_errors_mm(sensitivity, layers)) if choice == AUTO else set(choice)
+    kept = _fragile(_errors(sensitivity, layers)) if choice == AUTO else set(choice)
     unknown = sorted(kept - set(layers))
     if unknown:
         raise ConfigError(
@@ -37,23 +37,23 @@ def layers_to_keep(choice: Collection[str], layers: Collection[str], sensitivity
     return tuple(name for name in layers if name in kept)
 
 
-def _fragile(errors_mm: Mapping[str, float]) -> set[str]:
-    limit = OUTLIER * median(errors_mm.values())
-    worst = sorted(errors_mm, key=lambda name: -errors_mm[name])[:MOST]
-    return {name for name in worst if errors_mm[name] > limit}
+def _fragile(errors: Mapping[str, float]) -> set[str]:
+    limit = OUTLIER * median(errors.values())
+    worst = sorted(errors, key=lambda name: -errors[name])[:MOST]
+    return {name for name in worst if errors[name] > limit}
 
 
-def _errors_mm(path: Path, layers: Collection[str]) -> dict[str, float]:
-    """How far quantising each layer alone moves the vertices."""
+def _errors(path: Path, layers: Collection[str]) -> dict[str, float]:
+    """How far quantizing each layer alone moves the outputs, by the first measure of the task."""
     advice = "run stage analyze (`dvc repro analyze`), or name the layers in quantize.keep_fp16."
     try:
         entries: dict[str, Any] = json.loads(path.read_bytes())["quantize"]
-        errors_mm = {name: float(entry["vertex_mm"]) for name, entry in entries.items()}
+        errors = {name: float(next(iter(entry.values()))) for name, entry in entries.items()}
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing, which quantize.keep_fp16=auto reads: {advice}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"{path} does not hold an error in mm per layer ({error!r}): {advice}") from None
-    if set(errors_mm) != set(layers):
-        odd = sorted(set(errors_mm) ^ set(layers))[:5]
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+        raise ArtifactError(f"{path} does not hold an error per layer ({error!r}): {advice}") from None
+    if set(errors) != set(layers):
+        odd = sorted(set(errors) ^ set(layers))[:5]
         raise ArtifactError(f"{path} is not about this network's layers; they differ at {', '.join(odd)}: {advice}")
-    return errors_mm
+    return errors

@@ -10,22 +10,22 @@ from typing import Any, cast
 from jaxtyping import Float
 from torch import Tensor
 
-from leanface.face.morphable_model import MorphableModel
-from leanface.metrics.sensitivity import Change, Deviation, deviations
+from leanface.metrics.sensitivity import Change, deviations
 from leanface.networks.quantized import Quantizer, quantizers_of
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.quantization.fake_quantize import fake_quantize
+from leanface.task import Deviation, Task
 
 
 def quantization_sensitivity(
-    network: FaceReconstructionNet, images: Float[Tensor, "batch 3 height width"], model: MorphableModel
+    network: FaceReconstructionNet, images: Float[Tensor, "batch 3 height width"], task: Task
 ) -> dict[str, Deviation]:
     """The deviation with one convolution's weights and inputs in INT8, by its name, without training.
 
     Args:
         network: left as it is.
         images: faces, for calibrating the ranges and for reading; no labels are needed.
-        model: what the network's coefficients mean.
+        task: what the network's outputs mean.
     """
     quantized = fake_quantize(copy.deepcopy(network), images, Quantizer(residual=False))
     layers: defaultdict[str, list[Any]] = defaultdict(list)
@@ -33,7 +33,7 @@ def quantization_sensitivity(
         layers[name.rpartition(".")[0]].append(quantizer)
         quantizer.disable()
     changes = {name: Change(name, partial(_enabled, quantizers)) for name, quantizers in layers.items()}
-    return deviations(cast(FaceReconstructionNet, quantized), images, model, changes)
+    return deviations(cast(FaceReconstructionNet, quantized), images, task, changes)
 
 
 @contextmanager

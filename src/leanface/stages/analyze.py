@@ -4,13 +4,12 @@ from dataclasses import asdict
 
 from leanface import bundle, paths
 from leanface.config import Analyze, Data
-from leanface.face.morphable_model import load_morphable_model
 from leanface.files import write_json
 from leanface.pruning.cost import layer_costs, layer_latencies_ms, macs_and_parameters
 from leanface.pruning.sensitivity import pruning_sensitivity
 from leanface.quantization.sensitivity import quantization_sensitivity
 from leanface.report.analysis import headline, save_layers, save_sensitivity
-from leanface.synthesis.dataset import FaceDataset
+from leanface.tasks.face import FaceTask
 
 WARMUP, RUNS = 3, 15
 
@@ -26,15 +25,15 @@ def run(*, analyze: Analyze, data: Data) -> dict[str, float]:
     write_json(paths.LAYERS, layers)
     save_layers(layers, paths.LAYERS_PICTURE)
 
-    model = load_morphable_model(paths.MORPHABLE_MODEL)
-    images = FaceDataset(paths.FACES / "train").head(analyze.face_count).images
-    groups = pruning_sensitivity(network, images, model, analyze.ratios)
-    quantized = quantization_sensitivity(network, images, model)
+    task = FaceTask.load()
+    images = task.split("train").head(analyze.face_count).images
+    groups = pruning_sensitivity(network, images, task, analyze.ratios)
+    quantized = quantization_sensitivity(network, images, task)
     sensitivity = {
         "image_size": data.image_size,
         "faces": len(images),
         "groups": {name: asdict(group) for name, group in groups.items()},
-        "quantize": {name: asdict(deviation) for name, deviation in quantized.items()},
+        "quantize": quantized,
     }
     write_json(paths.SENSITIVITY, sensitivity)
     save_sensitivity(sensitivity, paths.SENSITIVITY_PICTURE)

@@ -26,7 +26,7 @@ def run(*, variant: str, evaluate: Evaluate, data: Data) -> dict[str, float]:
         batch = ours.input_spec.largest_batch(BATCH_SIZE)
         faces = judge.compare(original.run, ours.run, test.images, batch)
         shots = judge.compare(original.run, ours.run, portraits, batch)
-    samples = faces.likeness | judge.errors(faces.compressed, test.coefficients)
+    samples = faces.likeness | judge.errors(faces.compressed, test.targets)
     contents = {
         "variant": variant,
         "runtime": choice.runtime.name,
@@ -35,12 +35,12 @@ def run(*, variant: str, evaluate: Evaluate, data: Data) -> dict[str, float]:
         "image_size": data.image_size,
         "measures": summarize(samples),
         "undefined": undefined(samples),
-        "mean_face": judge.mean_face(faces.original, test.coefficients),
+        "mean_face": judge.mean_face(faces.original, test.targets),
         "photos": {"names": list(photos), "measures": means(shots.likeness), "undefined": undefined(shots.likeness)},
     }
     write_json(folder / "metrics.json", contents)
     write_samples(samples, folder / "samples.csv")
     save_comparisons(judge.renderer, faces, evaluate.picture_count, folder)
     save_comparison(judge.renderer, dict(enumerate(photos)), shots, folder / "photos.png")
-    save_heatmaps(judge.model, judge.error_fields_mm(faces, test.coefficients), folder / "heatmap.png")
+    save_heatmaps(judge.model, judge.error_fields_mm(faces, test.targets), folder / "heatmap.png")
     return means(samples)

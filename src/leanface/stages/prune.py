@@ -2,22 +2,21 @@
 
 from leanface import bundle, paths
 from leanface.config import Prune
-from leanface.face.morphable_model import load_morphable_model
 from leanface.files import write_json
-from leanface.metrics.geometry import predict, reference_errors
+from leanface.metrics.outputs import predict, reference_errors
 from leanface.networks.resnet import widths_of
 from leanface.pruning.cost import layer_costs
 from leanface.pruning.prune import prune as prune_network
 from leanface.pruning.report import plot_widths, recovered, size_metrics, write_layers
-from leanface.synthesis.dataset import FaceDataset
+from leanface.tasks.face import FaceTask
 
 
 def run(*, prune: Prune, seed: int) -> dict[str, float]:
-    train, val = (FaceDataset(paths.FACES / split) for split in ("train", "val"))
+    task = FaceTask.load()
+    train, val = task.split("train"), task.split("val")
     teacher, parent = bundle.load_network(paths.TEACHER)
-    model = load_morphable_model(paths.MORPHABLE_MODEL)
     images = train.head(prune.calibration_count).images
-    pruned = prune_network(teacher, prune, images, model, seed)
+    pruned = prune_network(teacher, prune, images, task, seed)
     parents = {"parent": bundle.digest(paths.TEACHER), "licence": parent.licence}
     provenance = parents | {"prune": prune.model_dump(), "seed": seed}
     spec = bundle.new_spec(pruned.network, parent.input.size, kept=pruned.kept, provenance=provenance)
@@ -25,7 +24,7 @@ def run(*, prune: Prune, seed: int) -> dict[str, float]:
 
     references = {"teacher": predict(teacher, val), **val.truth()}
     predictions = {step: predict(state, val) for step, state in pruned.states.items()}
-    metrics = reference_errors(model, predictions, references)
+    metrics = reference_errors(task, predictions, references)
     original, smaller = (layer_costs(state, val.image_size) for state in (teacher, pruned.network))
     metrics |= size_metrics(teacher, pruned.network, val.image_size) | recovered(metrics)
     write_layers(original, smaller, pruned.fits, paths.PRUNE_REPORT / "layers.csv")

@@ -2,24 +2,24 @@
 
 from leanface import bundle, paths
 from leanface.config import Distill, Machine, Quantize
-from leanface.distillation.train_on import train_on
-from leanface.face.morphable_model import load_morphable_model
+from leanface.distillation.distill import train_on
 from leanface.files import write_json
-from leanface.metrics.geometry import predict, reference_errors
+from leanface.metrics.outputs import predict, reference_errors
 from leanface.quantization.calibrate import calibrate, quantizer_of
-from leanface.synthesis.dataset import FaceDataset
+from leanface.tasks.face import FaceTask
 from leanface.training.fit import MetricLog
 
 
 def run(
     *, quantize: Quantize, distill: Distill, machine: Machine, seed: int, log: MetricLog, seconds: float | None = None
 ) -> dict[str, float]:
-    model, val = load_morphable_model(paths.MORPHABLE_MODEL), FaceDataset(paths.FACES / "val")
+    task = FaceTask.load()
+    val = task.split("val")
     teacher, _ = bundle.load_network(paths.TEACHER)
     student, parent = bundle.load_network(paths.DISTILLED)
-    answers, predictions = predict(teacher, val), {"float": predict(student, val)}
+    outputs, predictions = predict(teacher, val), {"float": predict(student, val)}
     quantizer = quantizer_of(quantize, parent.widths)
-    network = calibrate(student, quantize, quantizer)
+    network = calibrate(student, quantize, quantizer, task.split("train"))
     predictions["calibrated"] = predict(network, val)
     parents = {"parent": bundle.digest(paths.DISTILLED), "teacher": bundle.digest(paths.TEACHER)}
     metrics: dict[str, float] = {}
@@ -27,12 +27,11 @@ def run(
         result = train_on(
             network,
             teacher,
-            parent.kept,
+            task,
             quantize.optimizer,
             distill,
             machine=machine,
-            model=model,
-            val=val.labelled(answers),
+            val=val.labeled(outputs),
             seed=seed,
             report=paths.QUANTIZE_REPORT,
             log=log,
@@ -46,7 +45,7 @@ def run(
     fields = {"quantizer": quantizer.model_dump(mode="json"), "provenance": provenance}
     bundle.save_bundle(network, parent.model_copy(update=fields), paths.QUANTIZED)
 
-    references = {"teacher": answers, **val.truth()}
-    metrics |= reference_errors(model, predictions, references)
+    references = {"teacher": outputs, **val.truth()}
+    metrics |= reference_errors(task, predictions, references)
     write_json(paths.QUANTIZE_REPORT / "metrics.json", metrics)
     return metrics

@@ -4,24 +4,25 @@ import torch
 
 from leanface import bundle, paths
 from leanface.config import Data, Machine, Teacher
-from leanface.face.morphable_model import load_morphable_model
 from leanface.face.render import Renderer
 from leanface.files import write_json
 from leanface.metrics import accuracy, photos
 from leanface.report.breakdown import save_breakdown
 from leanface.report.reconstructions import save_reconstructions, shown_faces, shown_photos
 from leanface.synthesis.dataset import FaceDataset, load_photos
+from leanface.tasks.face import FaceTask
+from leanface.tasks.face.teacher import LICENCES, Request, make_teacher
 from leanface.training.fit import MetricLog
-from leanface.training.teacher import LICENCES, Request, make_teacher
 
 
 def run(
     *, teacher: Teacher, data: Data, machine: Machine, seed: int, log: MetricLog, seconds: float | None = None
 ) -> dict[str, float]:
-    model = load_morphable_model(paths.MORPHABLE_MODEL)
+    task = FaceTask.load(data)
+    model = task.model
     if seconds is not None:
         teacher = teacher.model_copy(update={"piece_seconds": seconds})
-    network = make_teacher(Request(teacher, data, machine, seed, model, log))
+    network = make_teacher(Request(teacher, data, machine, seed, task, log))
     provenance = {"source": teacher.source, "seed": seed}
     if teacher.source in LICENCES:
         provenance["licence"] = LICENCES[teacher.source]

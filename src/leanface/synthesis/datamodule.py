@@ -16,8 +16,9 @@ from leanface.face.morphable_model import load_morphable_model
 from leanface.face.render import Renderer
 from leanface.paths import PACKAGED_MORPHABLE_MODEL, SPLITS
 from leanface.synthesis.batches import BatchRenderer
-from leanface.synthesis.dataset import FaceBatch, FaceDataset, collate
+from leanface.synthesis.dataset import FaceDataset, collate
 from leanface.synthesis.synthesis import seed_of
+from leanface.task import Batch
 
 TRAIN, VALIDATION, _ = SPLITS
 
@@ -49,7 +50,7 @@ class Stream:
         return (draw(number).images for number in range(STATISTICS_BATCHES))
 
 
-class StreamedFaces(IterableDataset[FaceBatch]):
+class StreamedFaces(IterableDataset[Batch]):
     """Whole batches, rendered where training runs.
 
     They are the batches of which stage prepare writes the first ones: for the same seed, size and number of faces per
@@ -68,14 +69,14 @@ class StreamedFaces(IterableDataset[FaceBatch]):
         self.seed = seed
         self.first, self.rank, self.world_size = first, rank, world_size
 
-    def __iter__(self) -> Iterator[FaceBatch]:
+    def __iter__(self) -> Iterator[Batch]:
         stream = self.stream
         renderers = stream.renderers(stream.image_sizes, self.seed, self.batch_size)
 
-        def draw(step: int) -> FaceBatch:
+        def draw(step: int) -> Batch:
             size = stream.image_sizes[step % len(stream.image_sizes)]
             batch = renderers[size](step * self.world_size + self.rank)
-            return FaceBatch(batch.images.float() / 255.0, batch.coefficients)
+            return Batch(batch.images.float() / 255.0, batch.coefficients)
 
         steps = count(self.first)
         if stream.device.type != "cuda":
@@ -83,7 +84,7 @@ class StreamedFaces(IterableDataset[FaceBatch]):
             return
         # One batch ahead, on a stream of its own: rendering fills the gaps that training leaves.
         training, beside = torch.cuda.current_stream(stream.device), torch.cuda.Stream(stream.device)
-        ahead: list[FaceBatch] = []
+        ahead: list[Batch] = []
         for step in steps:
             training.wait_stream(beside)
             with torch.cuda.stream(beside):
@@ -115,7 +116,12 @@ class FaceDataModule(LightningDataModule):
         self.stream = stream
         self.val = val
 
-    def train_dataloader(self) -> DataLoader[FaceBatch]:
+    @property
+    def streamed(self) -> bool:
+        """Whether faces are rendered as training goes."""
+        return self.stream is not None
+
+    def train_dataloader(self) -> DataLoader[Batch]:
         trainer = self.trainer
         done, rank, world_size = (
             (trainer.global_step, trainer.global_rank, trainer.world_size) if trainer else (0, 0, 1)
@@ -140,6 +146,6 @@ class FaceDataModule(LightningDataModule):
         assert self.stream is not None
         return self.stream.statistics_images(self.stream.data.image_size, self.seed, self.batch_size)
 
-    def val_dataloader(self) -> DataLoader[FaceBatch]:
+    def val_dataloader(self) -> DataLoader[Batch]:
         val = self.val or FaceDataset(self.folder / VALIDATION)
         return DataLoader(val, batch_size=self.batch_size, collate_fn=collate)

@@ -4,7 +4,7 @@ import copy
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -16,25 +16,14 @@ from torch.utils.data import Dataset
 from leanface.errors import ArtifactError
 from leanface.paths import PHOTOS
 from leanface.photos.alignment import to_input
+from leanface.task import Batch
 
 IMAGES = "images.npy"
 COEFFICIENTS = "coefficients.npy"
 LANDMARKS = "landmarks.npy"
 
 
-class FaceBatch(NamedTuple):
-    """Images are float32 RGB in [0,1], (B,3,H,W); coefficients float32 (B,257). A single sample lacks B.
-
-    Photos have no labels: their `coefficients` are None. `keys` (B,) int64 tell stored images apart by their contents,
-    so that what a network makes of an image can be remembered; None says that the images will not come again.
-    """
-
-    images: Tensor
-    coefficients: Tensor | None
-    keys: Tensor | None = None
-
-
-class FaceDataset(Dataset[FaceBatch]):
+class FaceDataset(Dataset[Batch]):
     """One split; its arrays are memory-mapped, so that opening it costs nothing.
 
     Attributes:
@@ -73,44 +62,44 @@ class FaceDataset(Dataset[FaceBatch]):
     def image_size(self) -> int:
         return int(self.images.shape[1])
 
-    def __getitem__(self, index: int) -> FaceBatch:
+    def __getitem__(self, index: int) -> Batch:
         image = np.array(self.images[index])
         key = int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=8).digest(), "big", signed=True)
         labels = None if self.coefficients is None else torch.from_numpy(self.coefficients[index])
-        return FaceBatch(torch.from_numpy(to_input(image)), labels, torch.tensor(key))
+        return Batch(torch.from_numpy(to_input(image)), labels, torch.tensor(key))
 
     def truth(self) -> dict[str, Float[Tensor, "count 257"]]:
         """The labels as {"truth": labels}; without labels {}."""
         return {} if self.coefficients is None else {"truth": torch.from_numpy(self.coefficients)}
 
-    def labelled(self, answers: Float[Tensor, "count 257"]) -> Self:
-        """This split if it has labels, else one whose labels are a network's answers."""
+    def labeled(self, outputs: Float[Tensor, "count 257"]) -> Self:
+        """This split if it has labels, else one whose labels are a network's outputs."""
         if self.coefficients is not None:
             return self
         other = copy.copy(self)
-        other.coefficients = answers.numpy()
+        other.coefficients = outputs.numpy()
         return other
 
-    def slice(self, start: int, stop: int) -> FaceBatch:
+    def slice(self, start: int, stop: int) -> Batch:
         """Samples start to stop - 1 as one batch."""
         images = torch.from_numpy(np.array(self.images[start:stop])).permute(0, 3, 1, 2)
         labels = None if self.coefficients is None else torch.from_numpy(self.coefficients[start:stop].copy())
-        return FaceBatch(images.contiguous().float() / 255.0, labels)
+        return Batch(images.contiguous().float() / 255.0, labels)
 
-    def head(self, count: int) -> FaceBatch:
+    def head(self, count: int) -> Batch:
         """The first `count` samples (or all there are) as one batch."""
         return self.slice(0, min(count, len(self)))
 
-    def batches(self, size: int) -> Iterator[FaceBatch]:
+    def batches(self, size: int) -> Iterator[Batch]:
         """All samples in order, `size` at a time."""
         for start in range(0, len(self), size):
             yield self.slice(start, min(start + size, len(self)))
 
 
-def collate(samples: list[FaceBatch]) -> FaceBatch:
+def collate(samples: list[Batch]) -> Batch:
     """One batch of single samples, each part of which all of them have or none."""
     images, labels, keys = zip(*samples, strict=True)
-    return FaceBatch(torch.stack(images), _stacked(labels), _stacked(keys))
+    return Batch(torch.stack(images), _stacked(labels), _stacked(keys))
 
 
 def _stacked(parts: Iterable[Tensor | None]) -> Tensor | None:

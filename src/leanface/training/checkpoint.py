@@ -84,15 +84,14 @@ class Best(Callback):
     """Keeps the averaged weights of the validation with the least error, the first before training included.
 
     Attributes:
-        error_mm: the least error.
+        measure: the metric that is the error.
+        error: the least error.
         step: where it was met.
     """
 
-    MEASURE = "val/posed_mm"
-    """Shape and pose, both in millimetres."""
-
-    def __init__(self, average: WeightAverage) -> None:
-        self.error_mm, self.step = math.inf, 0
+    def __init__(self, average: WeightAverage, selection: str) -> None:
+        self.measure = f"val/{selection}"
+        self.error, self.step = math.inf, 0
         self._average = average
         self._kept: list[Tensor] = []
 
@@ -102,13 +101,13 @@ class Best(Callback):
             self._average.tensors = self._kept
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        error_mm = float(trainer.callback_metrics[self.MEASURE])
-        if error_mm < self.error_mm:
-            self.error_mm, self.step = error_mm, trainer.global_step
+        error = float(trainer.callback_metrics[self.measure])
+        if error < self.error:
+            self.error, self.step = error, trainer.global_step
             self._kept = [tensor.clone() for tensor in self._average.tensors]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"error_mm": self.error_mm, "step": self.step, "kept": self._kept}
+        return {"error": self.error, "step": self.step, "kept": self._kept}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.error_mm, self.step, self._kept = (state_dict[name] for name in ("error_mm", "step", "kept"))
+        self.error, self.step, self._kept = (state_dict[name] for name in ("error", "step", "kept"))

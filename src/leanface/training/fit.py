@@ -6,24 +6,20 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as L
 import torch
 from pytorch_lightning.callbacks import Callback, Timer, TQDMProgressBar
-from torch import Tensor, nn
+from torch import nn
 
 from leanface.config import Machine, Optimizer
-from leanface.face.coefficients import HEAD_SIZES
-from leanface.face.morphable_model import MorphableModel
 from leanface.files import staged_file
-from leanface.synthesis.datamodule import FaceDataModule
-from leanface.synthesis.synthesis import population
+from leanface.task import Task, TrainingData
 from leanface.training.batch_norm import measure_batch_norm
 from leanface.training.checkpoint import Best, Checkpoint, Unfinished, fingerprint
-from leanface.training.criterion import Criterion
 from leanface.training.curves import plot_curves
-from leanface.training.module import TrainingModule
+from leanface.training.module import Criterion, TrainingModule
 
 logger = logging.getLogger(__name__)
 
@@ -96,21 +92,14 @@ def resolve_precision(machine: Machine, accelerator: str) -> Any:
     return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
 
 
-def head_scales(model: MorphableModel) -> list[float]:
-    """Root mean square of the standard deviations of each head's outputs."""
-    _, deviation = population(model)
-    parts: tuple[Tensor, ...] = torch.split(deviation, list(HEAD_SIZES))
-    return [float(part.square().mean().sqrt()) for part in parts]
-
-
 def fit(
     network: nn.Module,
     criterion: Criterion,
-    data: FaceDataModule,
+    data: TrainingData,
     optimizer: Optimizer,
     machine: Machine,
     *,
-    model: MorphableModel,
+    task: Task,
     seed: int,
     report: Path,
     freeze_batch_norm: bool = False,
@@ -127,7 +116,7 @@ def fit(
 
     Args:
         criterion: an nn.Module is moved to the training device.
-        model: for the validation errors; moved to the training device and back.
+        task: for the validation errors; moved to the training device and back.
         report: folder that receives history.csv and curves.png.
         checkpoint: keep the state here, named after what is trained; resumed from if it exists, removed at the end.
         purpose: what else than the initial weights and the optimiser distinguishes this training (see `Checkpoint`).
@@ -147,13 +136,12 @@ def fit(
         torch.set_num_threads(machine.threads)
     accelerator = resolve_accelerator(machine)
     device = resolve_device(machine)
-    for part in (criterion, model):
-        if isinstance(part, nn.Module):
-            part.to(device)
+    task.to(device)
+    if isinstance(criterion, nn.Module):
+        criterion.to(device)
     network.to(device=device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
-    scales = head_scales(model)
-    settle = None if freeze_batch_norm or data.stream is None else _statistics(data)
-    module = TrainingModule(network, criterion, optimizer, model, scales, freeze_batch_norm, machine.compile, settle)
+    settle = None if freeze_batch_norm or not data.streamed else _statistics(data)
+    module = TrainingModule(network, criterion, optimizer, task, freeze_batch_norm, machine.compile, settle)
 
     state = None
     if checkpoint is not None:
@@ -162,7 +150,7 @@ def fit(
     every = max(1, optimizer.steps // points)
     timer = Timer()
     history = _History(log, timer)
-    best = Best(module.average)
+    best = Best(module.average, task.selection)
     trainer = L.Trainer(
         accelerator=accelerator,
         devices=machine.devices,
@@ -179,7 +167,9 @@ def fit(
         enable_model_summary=False,
     )
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=state and state.found, weights_only=False)
+        trainer.fit(
+            module, datamodule=cast(L.LightningDataModule, data), ckpt_path=state and state.found, weights_only=False
+        )
     except SystemExit:
         if trainer.interrupted:  # Lightning makes this of Ctrl-C
             raise KeyboardInterrupt from None
@@ -196,10 +186,10 @@ def fit(
         progress = f"{trainer.global_step} of {optimizer.steps} steps are done"
         raise Unfinished(f"{progress}; run the stage again to go on.")
     best.restore()
-    logger.info("step %d of %d was the best: %s = %.3f", best.step, optimizer.steps, best.MEASURE, best.error_mm)
+    logger.info("step %d of %d was the best: %s = %.3f", best.step, optimizer.steps, best.measure, best.error)
     module.average.swap(network)
     network.to("cpu").eval()
-    model.to("cpu")
+    task.to("cpu")
 
     seconds = timer.time_elapsed("train")
     if state is not None:
@@ -207,7 +197,7 @@ def fit(
     return FitResult(history.rows, best.step, seconds, optimizer.steps * data.batch_size / max(seconds, 1e-9))
 
 
-def _statistics(data: FaceDataModule) -> Callable[[nn.Module], None]:
+def _statistics(data: TrainingData) -> Callable[[nn.Module], None]:
     """Measures a network's batch norms on faces of the size that it is for, rendered once and kept."""
     kept = [images.cpu() for images in data.statistics_images()]
 

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from leanface.config import Optimizer
 from leanface.errors import LeanFaceError
-from leanface.face.morphable_model import MorphableModel
-from leanface.metrics.geometry import geometry_errors
-from leanface.synthesis.dataset import FaceBatch
+from leanface.task import Batch, Task
 from leanface.training.average import WeightAverage
 from leanface.training.batch_norm import batch_norms
-from leanface.training.criterion import Criterion
 
 HEADS = "final_layers."
+
+Criterion = Callable[[nn.Module, Batch], dict[str, Tensor]]
+"""(network, batch) to named terms; "loss" is minimized, the others are logged."""
 
 
 class TrainingModule(LightningModule):
@@ -26,8 +26,7 @@ class TrainingModule(LightningModule):
     Args:
         network: trained in place.
         criterion: kept out of this module's parameters and checkpoints; move it to the right device yourself.
-        head_scales: standard deviation of each head's outputs. AdamW's step does not depend on the gradient's scale,
-            so a head whose outputs are small takes steps that are smaller by the same factor.
+        task: what the outputs mean: their errors and their scales.
         compiled: train through torch.compile, with a graph per image size; pays off from some minutes on a GPU.
         settle: called with the averaged network before each validation, whose weights no batch norm has seen.
     """
@@ -37,8 +36,7 @@ class TrainingModule(LightningModule):
         network: nn.Module,
         criterion: Criterion,
         optimizer: Optimizer,
-        model: MorphableModel,
-        head_scales: list[float],
+        task: Task,
         freeze_batch_norm: bool,
         compiled: bool = False,
         settle: Callable[[nn.Module], None] | None = None,
@@ -46,12 +44,12 @@ class TrainingModule(LightningModule):
         super().__init__()
         self.network = network
         self.settings = optimizer
-        self.head_scales = head_scales
+        self.head_scales = task.output_scales()
         self.freeze_batch_norm = freeze_batch_norm
         self.average = WeightAverage(network, optimizer.ema_decay)
         self._settle = settle
         # In a tuple, so that Lightning neither moves nor saves them with the module.
-        self._frozen = (criterion, model)
+        self._frozen = (criterion, task)
         self._trained = (cast(nn.Module, torch.compile(network, dynamic=False)) if compiled else network,)
 
     def on_train_start(self) -> None:
@@ -61,7 +59,7 @@ class TrainingModule(LightningModule):
             for norm in batch_norms(self.network):
                 norm.eval()
 
-    def training_step(self, batch: FaceBatch, batch_index: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         images = batch.images.contiguous(memory_format=torch.channels_last)
         terms = self._frozen[0](self._trained[0], batch._replace(images=images))
         if self._watched():
@@ -92,12 +90,12 @@ class TrainingModule(LightningModule):
         if self._settle is not None:
             self._settle(self.network)
 
-    def validation_step(self, batch: FaceBatch, batch_index: int) -> None:
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
         predicted = self.network(batch.images.contiguous(memory_format=torch.channels_last)).float()
-        assert batch.coefficients is not None  # photos are validated against a network's answers
-        # In full precision: a millimetre of a decimetre is below bf16's resolution.
+        assert batch.targets is not None  # samples without labels are validated against a network's outputs
+        # In full precision: small errors are below bf16's resolution.
         with torch.autocast(predicted.device.type, enabled=False):
-            errors = geometry_errors(self._frozen[1], predicted, batch.coefficients)
+            errors = self._frozen[1].errors(predicted, batch.targets)
         means = {f"val/{name}": value.mean() for name, value in errors.items()}
         self.log_dict(means, batch_size=len(predicted), sync_dist=True)
 

@@ -13,11 +13,12 @@ from leanface import bundle, paths
 from leanface.config import Distill, Machine
 from leanface.distillation.distill import distill
 from leanface.face.morphable_model import MorphableModel
-from leanface.metrics.geometry import predict
+from leanface.metrics.outputs import predict
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.stages import distill as stage
 from leanface.synthesis.dataset import COEFFICIENTS, LANDMARKS, FaceDataset
 from leanface.synthesis.prepare import prepare_faces
+from leanface.tasks.face import FaceTask
 from leanface.training.fit import FitResult
 from tests.unit.training.test_training import MACHINE, OPTIMIZER
 
@@ -43,17 +44,14 @@ def train(
     with torch.no_grad():
         student.backbone.bn1.weight.mul_(1.1)  # type: ignore[union-attr]
     terms = yaml.safe_load((paths.CONF / "distill/terms.yaml").read_text())
-    attention = {"attention": {"name": "maps", "weight": 0.1}}
-    settings = Distill.model_validate(terms | attention | {"optimizer": OPTIMIZER} | changes)
+    settings = Distill.model_validate(terms | {"optimizer": OPTIMIZER} | changes)
     return distill(
         student,
         network,
-        None,
+        FaceTask(model, DATA),
         settings,
-        data=DATA,
         machine=machine,
-        model=model,
-        val=val.labelled(predict(network, val)),
+        val=val.labeled(predict(network, val)),
         seed=0,
         report=Path("reports/distill"),
     )
@@ -62,12 +60,10 @@ def train(
 def test_a_compiled_original_teaches_the_same(
     small_network: FaceReconstructionNet, model: MorphableModel, faces: Path
 ) -> None:
-    val, attention = FaceDataset(faces / "val"), {"name": "imitation", "weight": 1.0}
+    val = FaceDataset(faces / "val")
     compiled = MACHINE.model_copy(update={"compile": True})
     with torch.compiler.set_stance("force_eager"):  # the compiler itself would take a minute
-        eager, same = (
-            train(small_network, model, val, machine, attention=attention) for machine in (MACHINE, compiled)
-        )
+        eager, same = (train(small_network, model, val, machine) for machine in (MACHINE, compiled))
     assert [row["val/posed_mm"] for row in eager.history] == pytest.approx(
         [row["val/posed_mm"] for row in same.history]
     )
@@ -79,7 +75,7 @@ def test_streamed_faces_need_no_stored_ones(
     shutil.rmtree(faces / "train")
     result = train(small_network, model, FaceDataset(faces / "val"), streamed=True, image_sizes=(64, 80))
     assert [row["step"] for row in result.history] == [0, 1, 2, 3, 4]
-    assert {"train/labels", "train/attention"} <= set(result.history[-1])
+    assert {"train/labels", "train/vertices"} <= set(result.history[-1])
 
 
 def test_a_student_can_be_trained_on(small_network: FaceReconstructionNet, faces: Path) -> None:
@@ -90,8 +86,7 @@ def test_a_student_can_be_trained_on(small_network: FaceReconstructionNet, faces
     bundle.save_bundle(small_network, bundle.new_spec(small_network, 64), paths.TEACHER)
     bundle.save_bundle(student, bundle.new_spec(student, 96), earlier, half=True)
     terms = yaml.safe_load((paths.CONF / "distill/terms.yaml").read_text())
-    attention = {"attention": {"name": "imitation", "weight": 1.0}}
-    settings = Distill.model_validate(terms | attention | {"optimizer": OPTIMIZER, "start_from": str(earlier)})
+    settings = Distill.model_validate(terms | {"optimizer": OPTIMIZER, "start_from": str(earlier)})
     # Stage prune left nothing: it is not asked.
     metrics = stage.run(distill=settings, data=DATA, machine=MACHINE, seed=0, log=lambda row, step: None)
     spec = bundle.load_spec(paths.DISTILLED)

@@ -30,12 +30,6 @@ def test_any_size_gives_257_coefficients(small_network: FaceReconstructionNet, s
     assert small_network(torch.rand(2, 3, size, size)).shape == (2, 257)
 
 
-def test_maps_belong_to_the_same_answer(small_network: FaceReconstructionNet, images: torch.Tensor) -> None:
-    coefficients, maps = small_network.forward_with_maps(images)
-    assert torch.equal(coefficients, small_network(images))
-    assert [feature.shape[-1] for feature in maps] == [16, 8, 4, 2]
-
-
 def test_widths_rebuild_a_network(small_network: FaceReconstructionNet, images: torch.Tensor) -> None:
     twin = build_network(widths_of(small_network))
     twin.load_state_dict(small_network.state_dict())

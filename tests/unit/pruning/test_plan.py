@@ -16,6 +16,7 @@ from leanface.pruning.cost import macs_and_parameters
 from leanface.pruning.groups import ChannelGraph
 from leanface.pruning.plan import latency_share, macs_share
 from leanface.pruning.prune import Pruned, prune
+from leanface.tasks.face import FaceTask
 
 SmoothImages = Callable[[int, int], Tensor]
 Pruner = Callable[..., Pruned]
@@ -33,7 +34,7 @@ def pruned(model: MorphableModel, smooth_images: SmoothImages, small_network: Fa
     """Prunes the small network with changes to the shipped settings."""
 
     def pruned_with(**changes: Any) -> Pruned:
-        return prune(small_network, settings(**changes), smooth_images(8, 5), model, seed=0)
+        return prune(small_network, settings(**changes), smooth_images(8, 5), FaceTask(model), seed=0)
 
     return pruned_with
 

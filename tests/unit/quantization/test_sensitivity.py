@@ -12,6 +12,7 @@ from leanface.networks.quantized import Quantizer, quantizers_of
 from leanface.networks.resnet import FaceReconstructionNet, widths_of
 from leanface.quantization.fake_quantize import fake_quantize
 from leanface.quantization.sensitivity import quantization_sensitivity
+from leanface.tasks.face import FaceTask
 
 SHAPE_HEADS = {"final_layers.0", "final_layers.1"}
 """Identity and expression."""
@@ -28,7 +29,7 @@ def rounded(values: Tensor, largest: Tensor) -> Tensor:
 def test_it_is_the_error_of_one_layer_rounded_to_integers(
     small_network: FaceReconstructionNet, images: Tensor, model: MorphableModel
 ) -> None:
-    found = quantization_sensitivity(small_network, images, model)
+    found = quantization_sensitivity(small_network, images, FaceTask(model))
     ranges = dict(quantizers_of(fake_quantize(copy.deepcopy(small_network), images, Quantizer(residual=False))))
     with torch.no_grad():
         original = small_network(images)
@@ -41,14 +42,14 @@ def test_it_is_the_error_of_one_layer_rounded_to_integers(
             conv.register_forward_pre_hook(lambda _, inputs, most=largest: (rounded(inputs[0], most),))
             expected_mm = float(geometry_errors(model, changed(images), original)["vertex_mm"].mean())
             assert expected_mm > 0
-            assert found[name].vertex_mm == pytest.approx(expected_mm, rel=0.02)
+            assert found[name]["vertex_mm"] == pytest.approx(expected_mm, rel=0.02)
 
 
 def test_every_layer_is_measured_and_the_network_stays_as_it_was(
     small_network: FaceReconstructionNet, images: Tensor, model: MorphableModel
 ) -> None:
     before = {name: tensor.clone() for name, tensor in small_network.state_dict().items()}
-    found = quantization_sensitivity(small_network, images, model)
+    found = quantization_sensitivity(small_network, images, FaceTask(model))
     assert set(found) == set(widths_of(small_network))
     state = small_network.state_dict()
     assert list(state) == list(before)
@@ -58,8 +59,8 @@ def test_every_layer_is_measured_and_the_network_stays_as_it_was(
 def test_a_head_only_moves_what_it_reads(
     small_network: FaceReconstructionNet, images: Tensor, model: MorphableModel
 ) -> None:
-    found = quantization_sensitivity(small_network, images, model)
+    found = quantization_sensitivity(small_network, images, FaceTask(model))
     for name, deviation in found.items():
         moves_vertices = name.startswith("backbone.") or name in SHAPE_HEADS
-        assert (deviation.vertex_mm > 0) == moves_vertices, name
-    assert found[ANGLES_HEAD].ssim < 1
+        assert (deviation["vertex_mm"] > 0) == moves_vertices, name
+    assert found[ANGLES_HEAD]["ssim"] < 1

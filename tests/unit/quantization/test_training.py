@@ -16,7 +16,8 @@ from leanface.quantization.fake_quantize import fake_quantize
 from leanface.synthesis.datamodule import FaceDataModule
 from leanface.synthesis.dataset import FaceDataset
 from leanface.synthesis.prepare import prepare_faces
-from leanface.training.criterion import SupervisedCriterion
+from leanface.tasks.face import FaceTask
+from leanface.tasks.face.losses import SupervisedCriterion
 from leanface.training.fit import fit
 
 OPTIMIZER = Optimizer(
@@ -45,7 +46,7 @@ def train(network: nn.Module, faces: Path, model: MorphableModel, report: Path, 
         FaceDataModule(faces, optimizer.batch_size, 0),
         optimizer,
         MACHINE,
-        model=model,
+        task=FaceTask(model),
         seed=0,
         report=report,
         freeze_batch_norm=True,

@@ -8,11 +8,12 @@ import torch
 from leanface import paths
 from leanface.config import Data
 from leanface.face.morphable_model import MorphableModel
-from leanface.metrics.geometry import mean_errors, predict
+from leanface.metrics.outputs import mean_errors, predict
 from leanface.networks.packed import load_packed, load_pretrained
 from leanface.reconstruction import LeanFace
 from leanface.synthesis.dataset import FaceDataset
 from leanface.synthesis.prepare import prepare_faces
+from leanface.tasks.face import FaceTask
 
 KNOWN = json.loads(paths.PACKAGED_SCORES.read_text())
 SCORES, FIRST = KNOWN["scores"][paths.DEPLOYED], KNOWN["first"]
@@ -54,7 +55,8 @@ def test_its_errors_are_those_of_its_card(
     truth = torch.from_numpy(test_faces.coefficients)
     # Processors round INT8 sums differently, and rendered bytes may differ by a level.
     for reference, name in ((truth, "truth_vertex_mm"), (original, "original_vertex_mm")):
-        assert mean_errors(model, answers, reference)["vertex_mm"] == pytest.approx(FIRST[variant][name], rel=0.03)
+        errors = mean_errors(FaceTask(model), answers, reference)
+        assert errors["vertex_mm"] == pytest.approx(FIRST[variant][name], rel=0.03)
 
 
 def test_the_original_for_224_px_reads_better_than_the_other(
@@ -62,7 +64,8 @@ def test_the_original_for_224_px_reads_better_than_the_other(
 ) -> None:
     other = predict(load_packed(paths.PRETRAINED_TEACHER), test_faces)
     better, worse = (
-        mean_errors(model, answers, torch.from_numpy(test_faces.coefficients)) for answers in (original, other)
+        mean_errors(FaceTask(model), answers, torch.from_numpy(test_faces.coefficients))
+        for answers in (original, other)
     )
     for name, ratio in {"identity_mm": 0.92, "vertex_mm": 0.92, "rotation_deg": 0.92}.items():
         assert better[name] < ratio * worse[name], name

@@ -46,7 +46,7 @@ def redness(pixels: np.ndarray) -> int:
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_a_sheet_has_a_row_per_face(tmp_path, count):
+def test_a_sheet_has_a_row_per_sample(tmp_path, count):
     save_face_sheet([face_row(0.0)] * count, tmp_path / "sheet.png")
     heights = pixels_of(tmp_path / "sheet.png").shape[0]
     save_face_sheet([face_row(0.0)] * (count + 1), tmp_path / "more.png")

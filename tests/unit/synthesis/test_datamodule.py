@@ -9,8 +9,9 @@ from tests.unit.data.test_prepare import DATA
 
 from leanface.face.morphable_model import MorphableModel
 from leanface.synthesis.datamodule import FaceDataModule, Stream, StreamedFaces
-from leanface.synthesis.dataset import FaceBatch, FaceDataset
+from leanface.synthesis.dataset import FaceDataset
 from leanface.synthesis.prepare import BATCH, prepare_faces
+from leanface.task import Batch
 
 CPU = torch.device("cpu")
 STEPS = 3
@@ -23,11 +24,11 @@ def faces(model: MorphableModel, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
-def streamed(seed: int = 0, first: int = 0, sizes: tuple[int, ...] = (64, 80), count: int = 1) -> list[FaceBatch]:
+def streamed(seed: int = 0, first: int = 0, sizes: tuple[int, ...] = (64, 80), count: int = 1) -> list[Batch]:
     return list(islice(StreamedFaces(Stream(DATA, sizes, CPU), 2, seed, first), count))
 
 
-def equal(first: FaceBatch, second: FaceBatch) -> bool:
+def equal(first: Batch, second: Batch) -> bool:
     return torch.equal(first.images, second.images) and torch.equal(first.coefficients, second.coefficients)
 
 
@@ -37,7 +38,7 @@ def test_streamed_and_stored_faces_are_the_same(faces: Path) -> None:
     assert equal(next(stream), stored.slice(0, BATCH))
     rest = len(stored) - BATCH
     images, coefficients, _ = next(stream)
-    assert equal(FaceBatch(images[:rest], coefficients[:rest]), stored.slice(BATCH, len(stored)))
+    assert equal(Batch(images[:rest], coefficients[:rest]), stored.slice(BATCH, len(stored)))
 
 
 def test_streamed_batches_depend_on_seed_and_number_alone() -> None:

@@ -132,8 +132,8 @@ def test_without_labels_batches_hold_images_alone(faces: Path) -> None:
     assert batch.coefficients is None
 
     answers = torch.rand(2, 257)
-    labelled = val.labelled(answers)
+    labelled = val.labeled(answers)
     (batch,) = FaceDataModule(faces, 4, 0, val=labelled).val_dataloader()
     assert torch.equal(batch.coefficients, answers)
     assert val.coefficients is None
-    assert labelled.labelled(torch.zeros(2, 257)) is labelled
+    assert labelled.labeled(torch.zeros(2, 257)) is labelled

@@ -10,8 +10,9 @@ from leanface.face.morphable_model import MorphableModel
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.synthesis.datamodule import FaceDataModule, Stream
 from leanface.synthesis.prepare import prepare_faces
+from leanface.tasks.face import FaceTask
+from leanface.tasks.face.losses import SupervisedCriterion
 from leanface.training.batch_norm import batch_norms, measure_batch_norm
-from leanface.training.criterion import SupervisedCriterion
 from leanface.training.fit import fit
 from tests.unit.training.test_training import MACHINE, OPTIMIZER
 
@@ -44,7 +45,7 @@ def test_a_streamed_training_ends_with_the_statistics_of_its_weights_at_the_data
     stream = Stream(small, (80,), torch.device("cpu"))
     data = FaceDataModule(tmp_path / "faces", OPTIMIZER.batch_size, 0, stream)
     criterion = SupervisedCriterion(model, 0.0)
-    fit(small_network, criterion, data, OPTIMIZER, MACHINE, model=model, seed=0, report=tmp_path / "report")
+    fit(small_network, criterion, data, OPTIMIZER, MACHINE, task=FaceTask(model), seed=0, report=tmp_path / "report")
     ended = [norm.running_var.clone() for norm in batch_norms(small_network)]
     measure_batch_norm(small_network, (images.float() / 255 for images in data.statistics_images()))
     for before, norm in zip(ended, batch_norms(small_network), strict=True):

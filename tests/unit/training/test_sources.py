@@ -13,7 +13,8 @@ from leanface.errors import ArtifactError
 from leanface.face.morphable_model import MorphableModel
 from leanface.networks.packed import save_packed, statistics_of
 from leanface.networks.resnet import FaceReconstructionNet, widths_of
-from leanface.training.teacher import Request, make_teacher
+from leanface.tasks.face import FaceTask
+from leanface.tasks.face.teacher import Request, make_teacher
 from tests.unit.training.test_training import MACHINE
 
 
@@ -24,7 +25,7 @@ def request_for(root: Path, model: MorphableModel):
 
     def ask(path: Path) -> Request:
         teacher = Teacher.model_validate(defaults | {"source": "checkpoint", "path": str(path)})
-        return Request(teacher, DATA, MACHINE, 0, model, None)
+        return Request(teacher, DATA, MACHINE, 0, FaceTask(model), None)
 
     return ask
 

@@ -19,12 +19,14 @@ from leanface.face.morphable_model import MorphableModel
 from leanface.metrics.geometry import face_bases, geometry_errors, mean_errors, predict
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.synthesis.datamodule import FaceDataModule, Stream
-from leanface.synthesis.dataset import FaceBatch, FaceDataset
+from leanface.synthesis.dataset import FaceDataset
 from leanface.synthesis.prepare import prepare_faces
 from leanface.synthesis.synthesis import population, sample_coefficients
+from leanface.task import Batch
+from leanface.tasks.face import FaceTask
+from leanface.tasks.face.losses import CoefficientLoss, PhotometricLoss, SupervisedCriterion
 from leanface.training.average import WeightAverage
 from leanface.training.checkpoint import Checkpoint, Unfinished
-from leanface.training.criterion import CoefficientLoss, PhotometricLoss, SupervisedCriterion
 from leanface.training.fit import FitResult, fit, resolve_precision
 from leanface.training.module import parameter_groups
 
@@ -65,7 +67,7 @@ def test_the_faces_losses_average_to_the_batchs(model: MorphableModel) -> None:
     for loss in (CoefficientLoss(model), PhotometricLoss(model)):
         total = loss(other, truth)
         total = total["loss"] if isinstance(total, dict) else total
-        torch.testing.assert_close(loss.per_face(other, truth).mean(), total)
+        torch.testing.assert_close(loss.per_sample(other, truth).mean(), total)
 
 
 def test_a_coefficient_costs_what_it_moves(model: MorphableModel) -> None:
@@ -138,7 +140,7 @@ def run(
 ) -> FitResult:
     data = FaceDataModule(faces, OPTIMIZER.batch_size, 0)
     criterion = SupervisedCriterion(model, 1.0)
-    return fit(network, criterion, data, OPTIMIZER, machine, model=model, seed=0, report=report, **options)  # type: ignore[arg-type]
+    return fit(network, criterion, data, OPTIMIZER, machine, task=FaceTask(model), seed=0, report=report, **options)  # type: ignore[arg-type]
 
 
 def test_fit_trains_in_place_and_reports(
@@ -159,11 +161,13 @@ def test_the_best_weights_are_kept_not_the_last(
     small_network: FaceReconstructionNet, faces: Path, model: MorphableModel, tmp_path: Path
 ) -> None:
     class Unlearning(SupervisedCriterion):
-        def forward(self, network: nn.Module, batch: FaceBatch) -> dict[str, torch.Tensor]:
+        def forward(self, network: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
             return {"loss": -super().forward(network, batch)["loss"]}
 
     data = FaceDataModule(faces, OPTIMIZER.batch_size, 0)
-    result = fit(small_network, Unlearning(model, 0.0), data, OPTIMIZER, MACHINE, model=model, seed=0, report=tmp_path)
+    result = fit(
+        small_network, Unlearning(model, 0.0), data, OPTIMIZER, MACHINE, task=FaceTask(model), seed=0, report=tmp_path
+    )
     curve = [row["val/posed_mm"] for row in result.history]
     assert curve[0] < curve[-1]
     assert result.history[curve.index(min(curve))]["step"] == result.best_step
@@ -233,7 +237,7 @@ def test_a_training_that_was_cut_off_ends_where_an_unbroken_one_does(
             FaceDataModule(faces, OPTIMIZER.batch_size, 0, stream),
             OPTIMIZER,
             MACHINE,
-            model=model,
+            task=FaceTask(model),
             seed=0,
             report=tmp_path,
             freeze_batch_norm=freeze_batch_norm,
@@ -260,15 +264,16 @@ from leanface.synthesis.datamodule import FaceDataModule
 from leanface.face.morphable_model import load_morphable_model
 from leanface.networks.resnet import build_network, scaled_widths
 from leanface.training.checkpoint import Checkpoint, Unfinished
-from leanface.training.criterion import SupervisedCriterion
+from leanface.tasks.face.losses import SupervisedCriterion
 from leanface.training.fit import fit
+from leanface.tasks.face import FaceTask
 torch.manual_seed(0)
 model, folder = load_morphable_model(), Path(sys.argv[1])
 optimizer, machine = (part.model_validate_json(text) for part, text in zip((Optimizer, Machine), sys.argv[2:]))
 data = FaceDataModule(folder / "faces", optimizer.batch_size, 0)
 result = fit(
-    build_network(scaled_widths(0.1)), SupervisedCriterion(model, 1.0), data, optimizer, machine, model=model, seed=0,
-    report=folder / "report", checkpoint=folder / "state.ckpt",
+    build_network(scaled_widths(0.1)), SupervisedCriterion(model, 1.0), data, optimizer, machine,
+    task=FaceTask(model), seed=0, report=folder / "report", checkpoint=folder / "state.ckpt",
     log=lambda metrics, step: print("validated", step, metrics.get("train/loss"), flush=True),
 )
 print("steps", [int(row["step"]) for row in result.history], flush=True)
@@ -333,19 +338,19 @@ def test_compiled_training_is_the_same_training(
         machine = MACHINE.model_copy(update={"compile": compiled})
         criterion = SupervisedCriterion(model, 1.0)
         with torch.compiler.set_stance("force_eager"):  # the compiler itself would take a minute
-            fit(network, criterion, data, OPTIMIZER, machine, model=model, seed=0, report=tmp_path)
+            fit(network, criterion, data, OPTIMIZER, machine, task=FaceTask(model), seed=0, report=tmp_path)
     torch.testing.assert_close(networks[0].state_dict(), networks[1].state_dict())
 
 
 def test_a_loss_that_is_not_finite_names_the_knob(
     small_network: FaceReconstructionNet, faces: Path, model: MorphableModel, tmp_path: Path
 ) -> None:
-    def broken(network: nn.Module, batch: FaceBatch) -> dict[str, torch.Tensor]:
+    def broken(network: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         return {"loss": network(batch.images).sum() * float("nan")}
 
     data = FaceDataModule(faces, 4, 0)
     with pytest.raises(LeanFaceError, match="learning_rate"):
-        fit(small_network, broken, data, OPTIMIZER, MACHINE, model=model, seed=0, report=tmp_path)
+        fit(small_network, broken, data, OPTIMIZER, MACHINE, task=FaceTask(model), seed=0, report=tmp_path)
 
 
 def test_mixed_precision_only_where_the_processor_has_it() -> None:

@@ -11,15 +11,14 @@ from leanface.bundle import load_network
 from leanface.config import Data, Machine, Teacher
 from leanface.errors import ArtifactError
 from leanface.face.coefficients import HEAD_SIZES
-from leanface.face.morphable_model import MorphableModel
 from leanface.networks.modelscope import load_checkpoint, load_modelscope
 from leanface.networks.packed import load_packed, load_pretrained
 from leanface.networks.resnet import FaceReconstructionNet, build_network, scaled_widths
-from leanface.paths import FACES, MORPHABLE_MODEL, TEACHER_REPORT, TEACHER_STATE
-from leanface.synthesis.datamodule import FaceDataModule, Stream
+from leanface.paths import TEACHER_REPORT, TEACHER_STATE
 from leanface.synthesis.synthesis import population
-from leanface.training.criterion import SupervisedCriterion
-from leanface.training.fit import MetricLog, fit, head_scales, resolve_device
+from leanface.tasks.face.losses import SupervisedCriterion
+from leanface.tasks.face.task import FaceTask
+from leanface.training.fit import MetricLog, fit, resolve_device
 
 
 class Request(NamedTuple):
@@ -29,7 +28,7 @@ class Request(NamedTuple):
     data: Data
     machine: Machine
     seed: int
-    model: MorphableModel
+    task: FaceTask
     log: MetricLog | None
 
 
@@ -56,23 +55,26 @@ def _checkpoint(request: Request) -> FaceReconstructionNet:
 
 
 def _trained(request: Request) -> FaceReconstructionNet:
-    teacher, data, machine, seed, model, log = request
+    teacher, data, machine, seed, task, log = request
     torch.manual_seed(seed)
     if teacher.start_from is None:
         network = build_network(scaled_widths(teacher.width))
-        initialise_heads(network, model)
+        initialize_heads(network, task)
     else:
         network = load_packed(Path(teacher.start_from), data.image_size)
-    stream = None
-    if teacher.streamed:
-        stream = Stream(data, teacher.image_sizes, resolve_device(machine), MORPHABLE_MODEL)
+    batches = task.training_data(
+        teacher.optimizer.batch_size,
+        seed,
+        stream_sizes=teacher.image_sizes if teacher.streamed else None,
+        device=resolve_device(machine),
+    )
     fit(
         network,
-        SupervisedCriterion(model, teacher.photometric_weight),
-        FaceDataModule(FACES, teacher.optimizer.batch_size, seed, stream),
+        SupervisedCriterion(task.model, teacher.photometric_weight),
+        batches,
         teacher.optimizer,
         machine,
-        model=model,
+        task=task,
         seed=seed,
         report=TEACHER_REPORT,
         freeze_batch_norm=teacher.freeze_batch_norm,
@@ -111,10 +113,10 @@ def make_teacher(request: Request) -> FaceReconstructionNet:
 
 
 @torch.no_grad()
-def initialise_heads(network: FaceReconstructionNet, model: MorphableModel) -> None:
+def initialize_heads(network: FaceReconstructionNet, task: FaceTask) -> None:
     """Start from the population's mean, with outputs of the population's order of magnitude."""
-    mean, _ = population(model)
+    mean, _ = population(task.model)
     biases: tuple[Tensor, ...] = torch.split(mean, list(HEAD_SIZES))
-    for head, bias, scale in zip(network.final_layers, biases, head_scales(model), strict=True):
+    for head, bias, scale in zip(network.final_layers, biases, task.output_scales(), strict=True):
         head.get_parameter("weight").normal_(std=0.01 * scale)
         head.get_parameter("bias").copy_(bias)

@@ -1,0 +1,1 @@
+"""What networks are for: a package per task, each an implementation of `leanface.task.Task`."""
