@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from tests.unit.data.test_prepare import DATA
 
 from leanface import bundle, paths
 from leanface.config import Distill, Machine
@@ -20,6 +19,7 @@ from leanface.synthesis.dataset import COEFFICIENTS, LANDMARKS, FaceDataset
 from leanface.synthesis.prepare import prepare_faces
 from leanface.tasks.face import FaceTask
 from leanface.training.fit import FitResult
+from tests.unit.synthesis.test_prepare import DATA
 from tests.unit.training.test_training import MACHINE, OPTIMIZER
 
 

@@ -3,7 +3,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from tests.unit.data.test_prepare import DATA
 from torch import nn
 
 from leanface.config import Data, Measure
@@ -24,6 +23,7 @@ from leanface.metrics.estimate import means
 from leanface.synthesis.dataset import FaceDataset
 from leanface.synthesis.prepare import prepare_faces
 from tests.unit.metrics.conftest import Oracle
+from tests.unit.synthesis.test_prepare import DATA
 
 MEASURE = Measure(sizes=(64, 80), faces_per_size=3, jitter_count=2, contrast_count=1, picture_count=1)
 

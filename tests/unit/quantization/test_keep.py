@@ -56,7 +56,7 @@ def test_a_sensitivity_that_is_missing_damaged_or_of_another_network_says_what_t
         layers_to_keep("auto", LAYERS, path)
     for text in ("{", "[]", '{"quantize": {"layer0": {}}}', '{"quantize": {"layer0": 3}}'):
         path.write_text(text)
-        with pytest.raises(ArtifactError, match=r"does not hold an error in mm per layer .* run stage analyze"):
+        with pytest.raises(ArtifactError, match=r"does not hold an error per layer .* run stage analyze"):
             layers_to_keep("auto", LAYERS, path)
     with pytest.raises(ArtifactError, match="differ at layer11"):
         layers_to_keep("auto", LAYERS, write(path, dict.fromkeys(LAYERS[:-1], 0.1)))

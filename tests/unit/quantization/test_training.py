@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.unit.data.test_prepare import DATA
 from torch import nn
 
 from leanface.config import Machine, Optimizer
@@ -19,6 +18,7 @@ from leanface.synthesis.prepare import prepare_faces
 from leanface.tasks.face import FaceTask
 from leanface.tasks.face.losses import SupervisedCriterion
 from leanface.training.fit import fit
+from tests.unit.synthesis.test_prepare import DATA
 
 OPTIMIZER = Optimizer(
     steps=3,

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.unit.data.test_prepare import DATA
 
 from leanface.face.coefficients import ANGLES
 from leanface.face.render import Renderer
@@ -18,6 +17,7 @@ from leanface.report.sheet import LABEL_INCHES
 from leanface.synthesis.dataset import FaceDataset
 from leanface.synthesis.prepare import prepare_faces
 from leanface.synthesis.synthesis import sample_coefficients
+from tests.unit.synthesis.test_prepare import DATA
 
 SIZE = 64
 YAWS_RAD = (0.7, -0.1, 0.3, -0.5, 0.0)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from tests.unit.data.test_prepare import DATA
 
 from leanface import paths
 from leanface.bundle import new_spec, save_bundle
@@ -36,6 +35,7 @@ from leanface.runtime.benchmark import (
     plan,
 )
 from leanface.stages.benchmark import run
+from tests.unit.synthesis.test_prepare import DATA
 
 SIZE = 64
 SETTINGS = Benchmark(

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.unit.data.test_prepare import DATA
 
 from leanface.face.morphable_model import MorphableModel
 from leanface.synthesis.datamodule import FaceDataModule, Stream, StreamedFaces
 from leanface.synthesis.dataset import FaceDataset
 from leanface.synthesis.prepare import BATCH, prepare_faces
 from leanface.task import Batch
+from tests.unit.synthesis.test_prepare import DATA
 
 CPU = torch.device("cpu")
 STEPS = 3

@@ -126,14 +126,14 @@ def test_too_few_faces_and_no_photos_are_refused_and_leave_nothing(faces: Path, 
 def test_without_labels_batches_hold_images_alone(faces: Path) -> None:
     train, val = (FaceDataset(faces / split) for split in ("train", "val"))
     assert train.truth() == {}
-    assert train.head(3).coefficients is None
+    assert train.head(3).targets is None
     batch = next(iter(FaceDataModule(faces, 4, 0).train_dataloader()))
     assert batch.images.shape == (4, 3, 64, 64)
-    assert batch.coefficients is None
+    assert batch.targets is None
 
     answers = torch.rand(2, 257)
     labelled = val.labeled(answers)
     (batch,) = FaceDataModule(faces, 4, 0, val=labelled).val_dataloader()
-    assert torch.equal(batch.coefficients, answers)
+    assert torch.equal(batch.targets, answers)
     assert val.coefficients is None
     assert labelled.labeled(torch.zeros(2, 257)) is labelled

@@ -250,7 +250,7 @@ def test_samples_batches_and_heads_are_the_same_faces(faces: Path) -> None:
     whole = torch.cat([batch.images for batch in dataset.batches(4)])
     assert torch.equal(whole, dataset.head(100).images)
     assert torch.equal(dataset[5].images, whole[5])
-    assert torch.equal(dataset[5].coefficients, dataset.head(6).coefficients[5])
+    assert torch.equal(dataset[5].targets, dataset.head(6).targets[5])
     assert whole.shape == (6, 3, 64, 64)
 
 

@@ -123,7 +123,7 @@ def test_steps_are_those_of_the_pipeline_in_its_order(tiny: Path) -> None:
     titles = [step.title for step in choose(steps, ["export", "prune", "evaluate@quantized_int8"])]
     assert titles == ["prune", *(f"export@{name}" for name in paths.EXPORTED), "evaluate@quantized_int8"]
     assert steps["prune"].sections == ("prune", "seed")
-    assert paths.SENSITIVITY in steps["prune"].inputs
+    assert paths.SENSITIVITY in steps["quantize"].inputs
     assert steps["export@distilled_fp16"].inputs[-2:] == (paths.DISTILLED, paths.FACES)
     with pytest.raises(ConfigError, match="unknown stages prunne"):
         choose(steps, ["prunne"])
@@ -132,12 +132,12 @@ def test_steps_are_those_of_the_pipeline_in_its_order(tiny: Path) -> None:
 def test_ids_are_gits_own(root: Path, tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     shutil.copytree(root / "src/leanface/pruning", tmp_path / "src/leanface/pruning")
-    shutil.copy(root / "src/leanface/cli.py", tmp_path / "src/leanface")
+    shutil.copy(root / "src/leanface/bundle.py", tmp_path / "src/leanface")
     git = ["git", "-C", str(tmp_path), "-c", "core.excludesFile=", "-c", "core.fileMode=false"]
     (tmp_path / ".gitignore").write_text("__pycache__/\n")
     subprocess.run([*git, "add", "src"], check=True)
     tree = subprocess.run([*git, "write-tree"], check=True, capture_output=True, text=True).stdout.strip()
-    for path in ("src/leanface/cli.py", "src/leanface/pruning"):
+    for path in ("src/leanface/bundle.py", "src/leanface/pruning"):
         name = subprocess.run([*git, "rev-parse", f"{tree}:{path}"], check=True, capture_output=True, text=True)
         assert object_id(tmp_path / path) == name.stdout.strip()
     assert object_id(tmp_path / "nothing") is None

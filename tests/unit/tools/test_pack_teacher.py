@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.unit.data.test_prepare import DATA
 
 from leanface import bundle, paths
 from leanface.config import load_config
@@ -15,6 +14,7 @@ from leanface.networks.resnet import FaceReconstructionNet
 from leanface.stages import configure
 from leanface.synthesis.datamodule import Stream
 from leanface.training.batch_norm import measure_batch_norm
+from tests.unit.synthesis.test_prepare import DATA
 from tools.release import pack_teacher as pack
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from tests.unit.data.test_prepare import DATA
 from torch import Tensor
 
 from leanface import bundle, paths
@@ -23,6 +22,7 @@ from leanface.pruning.importance import Magnitude
 from leanface.pruning.prune import PruneResult, prune_channels
 from leanface.stages import configure, quantize
 from leanface.synthesis.prepare import prepare_faces
+from tests.unit.synthesis.test_prepare import DATA
 from tools.studies import latency, table
 from tools.studies.__main__ import main
 from tools.studies.pareto import LATENCY

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from tests.unit.data.test_prepare import DATA
 from torch import nn
 
 from leanface.face.morphable_model import MorphableModel
@@ -14,6 +13,7 @@ from leanface.tasks.face import FaceTask
 from leanface.tasks.face.losses import SupervisedCriterion
 from leanface.training.batch_norm import batch_norms, measure_batch_norm
 from leanface.training.fit import fit
+from tests.unit.synthesis.test_prepare import DATA
 from tests.unit.training.test_training import MACHINE, OPTIMIZER
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from tests.unit.data.test_prepare import DATA
 
 from leanface import bundle, paths
 from leanface.config import Teacher
@@ -15,6 +14,7 @@ from leanface.networks.packed import save_packed, statistics_of
 from leanface.networks.resnet import FaceReconstructionNet, widths_of
 from leanface.tasks.face import FaceTask
 from leanface.tasks.face.teacher import Request, make_teacher
+from tests.unit.synthesis.test_prepare import DATA
 from tests.unit.training.test_training import MACHINE
 
 

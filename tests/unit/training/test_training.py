@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.unit.data.test_prepare import DATA
 from torch import nn
 
 from leanface.config import Machine, Optimizer
 from leanface.errors import LeanFaceError
 from leanface.face.coefficients import ALBEDO, IDENTITY
 from leanface.face.morphable_model import MorphableModel
-from leanface.metrics.geometry import face_bases, geometry_errors, mean_errors, predict
+from leanface.metrics.geometry import face_bases, geometry_errors
+from leanface.metrics.outputs import mean_errors, predict
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.synthesis.datamodule import FaceDataModule, Stream
 from leanface.synthesis.dataset import FaceDataset
@@ -29,6 +29,7 @@ from leanface.training.average import WeightAverage
 from leanface.training.checkpoint import Checkpoint, Unfinished
 from leanface.training.fit import FitResult, fit, resolve_precision
 from leanface.training.module import parameter_groups
+from tests.unit.synthesis.test_prepare import DATA
 
 OPTIMIZER = Optimizer(
     steps=4,
@@ -172,7 +173,7 @@ def test_the_best_weights_are_kept_not_the_last(
     assert curve[0] < curve[-1]
     assert result.history[curve.index(min(curve))]["step"] == result.best_step
     val = FaceDataset(faces / "val")
-    ours = mean_errors(model, predict(small_network, val), torch.from_numpy(val.coefficients))
+    ours = mean_errors(FaceTask(model), predict(small_network, val), torch.from_numpy(val.coefficients))
     assert ours["posed_mm"] == pytest.approx(min(curve), rel=1e-3)
 
 
@@ -372,6 +373,6 @@ def test_reduced_precision_stops_at_the_network(
     assert torch.equal(reduced, loss(predicted, truth))
     machine = MACHINE.model_copy(update={"precision": "bf16-mixed"})
     val, start = FaceDataset(faces / "val"), copy.deepcopy(small_network).eval()
-    exact = mean_errors(model, predict(start, val), torch.from_numpy(val.coefficients))
+    exact = mean_errors(FaceTask(model), predict(start, val), torch.from_numpy(val.coefficients))
     result = run(small_network, faces, model, tmp_path, machine)
     assert result.history[0]["val/posed_mm"] == pytest.approx(exact["posed_mm"], rel=2e-3)
