@@ -20,7 +20,7 @@ from jaxtyping import UInt8
 
 from leanface.device import usable_cores
 from leanface.errors import ArtifactError, BackendError, reason
-from leanface.photos.pixels import Turn, by_display_matrix
+from leanface.photos.pixels import BY_ORIENTATION, Turn, by_display_matrix
 
 PIXELS_MAX = 2**26
 """Of a frame: twice 8K."""
@@ -375,8 +375,15 @@ def _matrix(frame: Any) -> int:
     return _BT709 if frame.width >= _HD_WIDTH or frame.height >= _HD_HEIGHT else _BT601
 
 
+_BY_QUARTERS = {0: 1, 1: 8, 2: 3, 3: 6}
+"""EXIF orientation by counterclockwise quarter turns."""
+
+
 def _turn(frame: Any) -> Turn:
-    matrix = next((data for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
+    try:
+        matrix = next((data for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
+    except ValueError:  # beside it is something that PyAV has no name for; this leaves only mirror images unseen
+        return BY_ORIENTATION[_BY_QUARTERS[round(frame.rotation / 90) % 4]]
     return Turn() if matrix is None else by_display_matrix(bytes(matrix))
 
 

@@ -59,8 +59,9 @@ STORED = {
         ("tiff", {}, 0),
         ("webp", {"lossless": True}, 0),
         ("jpg", {"quality": 95, "subsampling": 0}, 12),
+        ("avif", {"quality": 100, "subsampling": "4:4:4"}, 12),
     ],
-    ids=["png", "tiff", "webp", "jpg"],
+    ids=["png", "tiff", "webp", "jpg", "avif"],
 )
 def test_every_exif_orientation_is_turned_upright(
     tmp_path: Path, orientation: int, suffix: str, options: dict[str, Any], tolerance: int

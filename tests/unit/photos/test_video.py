@@ -154,6 +154,26 @@ def test_frames_are_turned_as_players_turn_them(
     assert frame.image().flags.c_contiguous
 
 
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_frames_with_data_that_pyav_has_no_name_for_are_turned_too(tmp_path: Path, degrees: int) -> None:
+    """EXIF data in each frame, as cameras write Motion JPEG."""
+    content, exif = io.BytesIO(), Image.Exif()
+    exif[0x010F] = "a camera's name"
+    Image.fromarray(CORNERS).save(content, "JPEG", exif=exif, quality=95)
+    with av.open(str(tmp_path / "clip.mov"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=RATE)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuvj420p"
+        stream.set_display_rotation(degrees)
+        packet = av.Packet(content.getvalue())
+        packet.stream, packet.pts, packet.dts, packet.time_base = stream, 0, 0, Fraction(1, RATE)
+        container.mux(packet)
+    (frame,), _ = read(tmp_path / "clip.mov")
+    with pytest.raises(ValueError, match="not a valid Type"):
+        list(frame._decoded.side_data)  # or else this tests nothing
+    shown = np.rot90(CORNERS, degrees // 90)
+    assert np.abs(frame.image().astype(int) - shown).mean() < 12
+
+
 def test_turns_are_those_of_exif() -> None:
     for orientation, turn in BY_ORIENTATION.items():
         image = Image.fromarray(CORNERS)
