@@ -169,7 +169,8 @@ class Video:
         if cut or progress.failures:
             count = max((promised or 0) - progress.hidden, frames + max(1, progress.failures))
             return f"only {frames:,} of {count:,} frames of {label} could be read: {why}."
-        missing = (seconds or 0.0) - (progress.end - self._start)
+        counted = self._listed is not None and promised
+        missing = 0.0 if counted else (seconds or 0.0) - (progress.end - self._start)
         # How long the last frame is shown is not always known.
         if missing > 0.9 * max(progress.longest, progress.interval):
             return f"{label} promises {promise} and ends {missing:.2f} s early, after {frames:,} frames: {why}."
