@@ -155,11 +155,12 @@ class Runtime(ABC):
     def begin(self, images: Images, stream: int = 0) -> Callable[[], Coefficients]:
         """Begin a batch; call the result, once, to wait for its coefficients. Otherwise as `run`.
 
-        Only if the runtime `is_asynchronous` does this return before they are there; the images may then be changed.
+        Only if the runtime `is_asynchronous` does this return before they are there; the images may then be changed,
+        unless they lie in a `buffer`.
         """
-        fitting = self._checked(images, stream)
+        self._check(images, stream)
         with self._failures():
-            wait = self._begin(fitting, stream)
+            wait = self._begin(self._taken(images), stream)
 
         def result() -> Coefficients:
             with self._failures():
@@ -174,6 +175,20 @@ class Runtime(ABC):
         return result
 
     @final
+    def buffer(self, count: int, height: int, width: int, stream: int = 0) -> Pixels:
+        """Memory for a batch (count, height, width, 3): what is in it is run on `stream` without another copy.
+
+        It has no values yet, and is the stream's: fill it, run it, and keep it no longer than the stream is yours.
+
+        Raises:
+            BackendError: such a batch does not fit `input_spec`.
+        """
+        shape = count, height, width, 3
+        self._check(np.empty(shape, np.uint8), stream)
+        with self._failures():
+            return self._buffer(shape, stream)
+
+    @final
     def resident(self, images: Images, stream: int = 0) -> Callable[[], None]:
         """The network alone: each call of the result computes these images' coefficients, and waits for them.
 
@@ -185,7 +200,7 @@ class Runtime(ABC):
         """
         self.run(images, stream)  # checks, allocates and warms up
         with self._failures():
-            compute = self._resident(self._checked(images, stream), stream)
+            compute = self._resident(self._taken(images), stream)
 
         def call() -> None:
             with self._failures():
@@ -193,13 +208,15 @@ class Runtime(ABC):
 
         return call
 
-    def _checked(self, images: Images, stream: int) -> Images:
-        """The images as the runtime takes them."""
+    def _check(self, images: Images, stream: int) -> None:
         if self._closed:
             raise BackendError(f"this {self.name} runtime is closed; open a new one.")
         if not 0 <= stream < self._streams:
             raise BackendError(f"this {self.name} runtime has {self._streams} streams, counted from 0; got {stream}.")
         self._input_spec.check(images)
+
+    def _taken(self, images: Images) -> Images:
+        """The images as `_infer` takes them."""
         return planes_of(images) if images.dtype == np.uint8 and not self.takes_bytes else images
 
     @contextmanager
@@ -242,6 +259,9 @@ class Runtime(ABC):
             self._infer(images, stream)
 
         return call
+
+    def _buffer(self, shape: tuple[int, ...], stream: int) -> Pixels:
+        return np.empty(shape, np.uint8)
 
     @abstractmethod
     def _close(self) -> None: ...

@@ -14,13 +14,15 @@ from torch import Tensor
 
 from leanface.errors import BackendError
 from leanface.face.coefficients import COUNT
-from leanface.runtime.base import Coefficients, Images
+from leanface.runtime.base import Coefficients, Images, Pixels
 
 Network = Callable[[Tensor, Tensor], None]
 """Queues a group on the current stream: images on the device, and the coefficients (float32) to write."""
 
 CAPTURING = threading.Lock()
 """One capture at a time; other streams go on meanwhile."""
+
+LARGE_BYTES = 1 << 20
 
 WARMUP = 3
 """Runs before a capture, in which libraries choose and allocate."""
@@ -34,25 +36,36 @@ class GraphLane:
         self._network, self._at_once = network, at_once
         self._stream, self._copier = torch.cuda.Stream(), torch.cuda.Stream()
         self._pool = torch.cuda.graph_pool_handle()
-        self._graphs: dict[tuple[Any, ...], _Graph] = {}
+        self._graphs: dict[tuple[np.dtype[Any], tuple[int, ...]], _Graph] = {}
 
-    def graph(self, images: Images) -> "_Graph":
-        """The graph for such images; a new one is captured.
+    def graph(self, dtype: "np.dtype[Any]", shape: tuple[int, ...]) -> "_Graph":
+        """The graph for images of this kind; a new one is captured.
 
         Raises:
             BackendError: the GPU has too little memory.
         """
-        key = images.dtype, images.shape
-        if key not in self._graphs:
+        if (dtype, shape) not in self._graphs:
             try:
-                self._graphs[key] = _Graph(self, images)
+                self._graphs[dtype, shape] = _Graph(self, dtype, shape)
             except torch.OutOfMemoryError as error:
                 free_bytes, _ = torch.cuda.mem_get_info()
                 raise BackendError(
-                    f"the GPU has too little memory for images of shape {images.shape}: {free_bytes / 1e6:.0f} MB are "
-                    "free. Give smaller batches, open fewer streams, or end what else uses it."
+                    f"the GPU has too little memory for images of shape {shape}: {free_bytes / 1e6:.0f} MB are free. "
+                    "Give smaller batches, open fewer streams, or end what else uses it."
                 ) from error
-        return self._graphs[key]
+        return self._graphs[dtype, shape]
+
+    def begin(self, images: Images) -> Callable[[], Coefficients]:
+        """Queue a batch with its copies; the result waits for the coefficients."""
+        return self.graph(images.dtype, images.shape).begin(images)
+
+    def resident(self, images: Images) -> Callable[[], None]:
+        """Copy a batch now; each call of the result computes it and waits."""
+        return self.graph(images.dtype, images.shape).resident(images)
+
+    def buffer(self, shape: tuple[int, ...]) -> Pixels:
+        """The page-locked memory that such a batch is copied from, to be filled by the caller."""
+        return self.graph(np.dtype(np.uint8), shape).received
 
     def forget(self) -> None:
         """Drop all graphs: what they read and write has moved."""
@@ -96,24 +109,33 @@ class GraphLane:
 class _Graph:
     """The network captured for one shape, with the copies and, once asked for, without."""
 
-    def __init__(self, lane: GraphLane, images: Images) -> None:
+    def __init__(self, lane: GraphLane, dtype: "np.dtype[Any]", shape: tuple[int, ...]) -> None:
         self._lane = lane
-        self._received = torch.empty(images.shape, dtype=torch.from_numpy(images).dtype, pin_memory=True)
-        self._returned = torch.empty((len(images), COUNT), pin_memory=True)
-        self._images = torch.zeros(images.shape, dtype=self._received.dtype, device="cuda")
-        self._coefficients = torch.empty((len(images), COUNT), device="cuda")
+        self._pinned = torch.empty(shape, dtype=getattr(torch, dtype.name), pin_memory=True)
+        self._returned = torch.empty((shape[0], COUNT), pin_memory=True)
+        self._images = torch.zeros(shape, dtype=self._pinned.dtype, device="cuda")
+        self._coefficients = torch.empty((shape[0], COUNT), device="cuda")
         self._done = torch.cuda.Event()
         lane.warm_up(self._compute)
         self._whole = lane.capture(self._copy_and_compute)
         self._alone: torch.cuda.CUDAGraph | None = None
+        self.received: Images = self._pinned.numpy()
 
     def begin(self, images: Images) -> Callable[[], Coefficients]:
-        """Queue the copies and the network; the result waits for the coefficients."""
-        np.copyto(self._received.numpy(), images)
+        self._receive(images)
         with torch.cuda.stream(self._lane.stream):
             self._whole.replay()
             self._done.record(self._lane.stream)
         return self._result
+
+    def _receive(self, images: Images) -> None:
+        """Copy a batch to where the GPU reads it, unless it lies there."""
+        if images.ctypes.data == self._pinned.data_ptr():
+            return
+        if images.nbytes >= LARGE_BYTES and images.flags.writeable:  # PyTorch has several threads copy
+            self._pinned.copy_(torch.from_numpy(images))
+        else:
+            np.copyto(self.received, images)
 
     def resident(self, images: Images) -> Callable[[], None]:
         """Compute again and again what has been copied now."""
@@ -142,7 +164,7 @@ class _Graph:
         arrivals: list[tuple[slice, torch.cuda.Event]] = []
         with torch.cuda.stream(lane.copier):
             for group in lane.groups(len(self._images)):
-                self._images[group].copy_(self._received[group], non_blocking=True)
+                self._images[group].copy_(self._pinned[group], non_blocking=True)
                 arrivals.append((group, torch.cuda.Event()))
                 arrivals[-1][1].record(lane.copier)
         for group, arrived in arrivals:

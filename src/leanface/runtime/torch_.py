@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from leanface.bundle import load_bundle, load_network
 from leanface.errors import BackendError
 from leanface.networks.inference import HalfPrecision
-from leanface.runtime.base import Coefficients, Images, InputSpec, Runtime, threads_per_stream
+from leanface.runtime.base import Coefficients, Images, InputSpec, Pixels, Runtime, threads_per_stream
 from leanface.runtime.cuda_graph import GraphLane
 
 
@@ -103,10 +103,13 @@ class TorchGraphRuntime(Runtime):
         return InputSpec()
 
     def _begin(self, images: Images, stream: int) -> Callable[[], Coefficients]:
-        return self._lanes[stream].graph(images).begin(images)
+        return self._lanes[stream].begin(images)
 
     def _resident(self, images: Images, stream: int) -> Callable[[], None]:
-        return self._lanes[stream].graph(images).resident(images)
+        return self._lanes[stream].resident(images)
+
+    def _buffer(self, shape: tuple[int, ...], stream: int) -> Pixels:
+        return self._lanes[stream].buffer(shape)
 
     def _close(self) -> None:
         del self._lanes

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from leanface.device import usable_cores
 from leanface.errors import BackendError
-from leanface.runtime.base import Coefficients, Images, InputSpec, Runtime
+from leanface.runtime.base import Coefficients, Images, InputSpec, Pixels, Runtime
 from leanface.runtime.cuda_graph import GraphLane
 from leanface.runtime.int8.plan import SERVES_INSTEAD, read_plan
 from leanface.runtime.int8.tuning import Gpu, Problem, Tile, TileFile, default_tile
@@ -52,6 +52,9 @@ class TritonInt8Runtime(Runtime):
     def _resident(self, images: Images, stream: int) -> Callable[[], None]:
         return self._lanes[stream].resident(images)
 
+    def _buffer(self, shape: tuple[int, ...], stream: int) -> Pixels:
+        return self._lanes[stream].buffer(shape)
+
     def _close(self) -> None:
         del self._lanes
 
@@ -66,18 +69,22 @@ class _Lane:
         self._compiled: set[tuple[torch.dtype, torch.Size]] = set()
 
     def begin(self, images: Images) -> Callable[[], Coefficients]:
-        self._make_room(images)
-        return self._graphs.graph(images).begin(images)
+        self._make_room(len(images), _size_px(images))
+        return self._graphs.begin(images)
 
     def resident(self, images: Images) -> Callable[[], None]:
-        self._make_room(images)
-        return self._graphs.graph(images).resident(images)
+        self._make_room(len(images), _size_px(images))
+        return self._graphs.resident(images)
 
-    def _make_room(self, images: Images) -> None:
+    def buffer(self, shape: tuple[int, ...]) -> Pixels:
+        self._make_room(shape[0], (shape[1], shape[2]))
+        return self._graphs.buffer(shape)
+
+    def _make_room(self, images: int, size: tuple[int, int]) -> None:
         """Have memory for such images; where it has to grow it moves, and the graphs with it."""
         from leanface.runtime.int8.executor import Executor
 
-        size, count = _size_px(images), min(len(images), self._at_once)
+        count = min(images, self._at_once)
         known = self._executors.get(size)
         if known is None or known.images < count:
             if known is not None:

@@ -1,7 +1,7 @@
 """Many callers at once, on real runtimes: order, back-pressure, errors that stay with their request, a clean end."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -45,9 +45,29 @@ class Gated(Runtime):
     def _close(self) -> None: ...
 
 
-@pytest.fixture
-def gated(tmp_path: Path) -> Iterator[Gated]:
-    runtime = Gated(tmp_path, streams=2)
+class Begun(Gated):
+    """The same, for a pool that begins all batches in one thread."""
+
+    name = "begun"
+    is_asynchronous = True
+
+    def _begin(self, images: Images, stream: int) -> Callable[[], Coefficients]:
+        assert stream not in self.running
+        self.running.append(stream)
+        self.started.release()
+        value = images[0, 0, 0, 0]
+
+        def wait() -> Coefficients:
+            self.gate.wait()
+            self.running.remove(stream)
+            return np.full((len(images), 257), value, np.float32)
+
+        return wait
+
+
+@pytest.fixture(params=[Gated, Begun])
+def gated(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Gated]:
+    runtime: Gated = request.param(tmp_path, streams=2)
     yield runtime
     runtime.gate.set()
 
@@ -113,6 +133,18 @@ def test_each_stream_runs_one_batch_at_a_time_and_all_run_at_once(gated: Gated) 
         assert sorted(gated.running) == [0, 1]
         gated.gate.set()
         assert [future.result()[0, 0] for future in futures] == list(range(6))
+
+
+def test_a_batch_that_cannot_begin_hurts_no_other(tmp_path: Path) -> None:
+    runtime = Begun(tmp_path, streams=2)
+    runtime.gate.set()
+    with Pool(runtime) as pool:
+        futures = [pool.submit(batch(value) if value % 3 else batch(value).astype(np.float64)) for value in range(12)]
+        for value, future in enumerate(futures):
+            if value % 3:
+                assert future.result()[0, 0] == value
+            else:
+                assert isinstance(future.exception(), BackendError)
 
 
 def test_no_more_is_accepted_than_there_is_room_for(gated: Gated) -> None:
