@@ -18,6 +18,10 @@ Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
+Temperature = Annotated[float, Field(ge=0.01, le=1e6)]
+"""Beyond these limits softened distributions are one-hot or uniform to within rounding."""
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+"""NumPy's generator takes 32 bits."""
 ImageSize = Annotated[int, Field(ge=64, le=448, multiple_of=16)]
 
 
@@ -145,7 +149,7 @@ class Distill(Section):
         terms: weights of the task's error terms, against the teacher and against labels alike.
     """
 
-    temperature: Positive
+    temperature: Temperature
     alpha: Fraction
     imitation: Fraction
     terms: dict[str, NonNegative]
@@ -290,7 +294,7 @@ class Config(Section):
     """Everything that an experiment depends on."""
 
     scale: str
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
     machine: Machine
     data: Data
     teacher: Teacher
