@@ -14,10 +14,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Commands run with .venv, whatever environment is active.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export LEANFACE_PYTHON := $(CURDIR)/$(BIN)/python
-# DVC hands its commands to the login shell, which may be none at all, and asks for the user's name, which a container's
-# user may lack.
+# DVC hands its commands to the login shell, which may be none at all, and asks for the user's name and home, which a
+# container's user may lack.
 export SHELL := /bin/sh
 export LOGNAME ?= $(shell id -un 2>/dev/null || id -u)
+export HOME ?= $(CURDIR)/.cache/home
 # Threads that wait for work must sleep: spinning ones take the cores from other processes.
 export OMP_WAIT_POLICY ?= PASSIVE
 

@@ -4,14 +4,15 @@
 its own section of that file. Units are in the names.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from leanface.errors import ArtifactError, ConfigError
+from leanface.errors import ArtifactError, ConfigError, did_you_mean
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -332,12 +333,41 @@ def parse_config(tree: Mapping[str, Any], source: str = "configuration") -> Conf
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        lines = [
-            f"  {'.'.join(str(part) for part in e['loc'])}: {e['msg']} (got {e.get('input')!r})" for e in error.errors()
-        ]
+        lines = [f"  {'.'.join(map(str, e['loc']))}: {_explain(e)}" for e in error.errors()]
         raise ConfigError(
             f"{source} is not valid:\n" + "\n".join(lines) + "\nFix these keys in params.yaml or conf/."
         ) from None
+
+
+def fields_of(section: Any) -> dict[str, type[BaseModel] | None] | None:
+    """Return the keys of a section with the sections that they hold, if any; None if it is no section itself."""
+    if not (isinstance(section, type) and issubclass(section, BaseModel)):
+        return None
+    found: dict[str, type[BaseModel] | None] = {}
+    for name, field in section.model_fields.items():
+        # `Target | None` holds a Target.
+        kinds = (field.annotation, *get_args(field.annotation))
+        found[name] = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+    return found
+
+
+def _explain(error: Any) -> str:
+    """Say what is wrong with one value, and what was probably meant."""
+    if error["type"] == "extra_forbidden":
+        *parents, key = error["loc"]
+        fields = _section_at(parents)
+        return f"unknown key.{did_you_mean(key, fields)} Valid here: {', '.join(fields)}"
+    advice = ""
+    if error["type"] == "literal_error":
+        advice = did_you_mean(error["input"], re.findall(r"'([^']+)'", error["ctx"]["expected"]))
+    return f"{error['msg']} (got {error.get('input')!r}).{advice}"
+
+
+def _section_at(parents: Sequence[str | int]) -> dict[str, type[BaseModel] | None]:
+    section: Any = Config
+    for name in parents:
+        section = (fields_of(section) or {}).get(str(name))
+    return fields_of(section) or {}
 
 
 def load_config(path: Path) -> Config:

@@ -10,17 +10,23 @@ from leanface.errors import ConfigError
 
 
 def prepare_process() -> None:
-    """Set what numerical libraries and MLflow look for; to be called before any of them is loaded.
+    """Set what numerical libraries, DVC and MLflow look for; to be called before any of them is loaded.
 
-    Threads stay within the CPU quota. A user without a name gets a number for one, and caches a private folder where
-    there is no home that can be written to: libraries fail without the first, and are slow or warn without the second.
+    Threads stay within the CPU quota. A user without a name gets a number for one, a user without a home a private
+    folder: libraries fail without them. Where the home cannot be written to, caches go to that folder.
     """
     limit_threads()
     try:
         getpass.getuser()
     except (KeyError, OSError):  # as Python's version has it
         os.environ["LOGNAME"] = str(os.getuid())
-    if "XDG_CACHE_HOME" not in os.environ and not _has_writable_home():
+    try:
+        home = Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = _private_folder()
+        return
+    cache = home / ".cache"
+    if "XDG_CACHE_HOME" not in os.environ and not os.access(cache if cache.exists() else home, os.W_OK | os.X_OK):
         folder = _private_folder()
         os.environ["XDG_CACHE_HOME"] = folder
         os.environ.setdefault("MPLCONFIGDIR", folder)
@@ -45,15 +51,6 @@ def enter_project() -> None:
             "Run this in a clone of LeanFace."
         )
     os.chdir(root)
-
-
-def _has_writable_home() -> bool:
-    try:
-        home = Path.home()
-    except RuntimeError:  # no HOME, and no such user
-        return False
-    cache = home / ".cache"
-    return os.access(cache if cache.exists() else home, os.W_OK | os.X_OK)
 
 
 def _private_folder() -> str:

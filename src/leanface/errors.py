@@ -1,6 +1,14 @@
 """LeanFace's errors: each says what happened, what was expected, and how to fix it."""
 
+import difflib
 import re
+from collections.abc import Iterable
+
+
+def did_you_mean(word: object, known: Iterable[object]) -> str:
+    """Return " Did you mean ...?" with the most similar known words, or nothing if none is similar."""
+    close = difflib.get_close_matches(str(word), [str(each) for each in known])
+    return f" Did you mean {' or '.join(close)}?" if close else ""
 
 
 class LeanFaceError(Exception):

@@ -1,11 +1,10 @@
-"""params.yaml: what an experiment changes, told apart into choices of conf/'s groups and single values.
+"""params.yaml: what an experiment changes, split into choices of conf/'s groups and single values.
 
 A scalar at `a.b` chooses conf/a/b/SCALAR.yaml where conf/a/b/ is a folder (`scale: tiny`); everything else
 replaces one value (`prune: {ratio: 0.3}`).
 """
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -13,8 +12,8 @@ from typing import Any, TypeGuard
 import yaml
 from pydantic import BaseModel
 
-from leanface.config import Config
-from leanface.errors import ConfigError
+from leanface.config import Config, fields_of
+from leanface.errors import ConfigError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -30,11 +29,11 @@ class Params:
     values: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-def read_params(path: Path, conf: Path) -> Params:
-    """Read params.yaml against the groups that `conf` has.
+def read_params(path: Path) -> dict[str, Any]:
+    """Read params.yaml.
 
     Raises:
-        ConfigError: the file is missing or no mapping, or it has an unknown key or an unknown choice.
+        ConfigError: the file is missing, or is not a mapping.
     """
     try:
         tree = yaml.safe_load(path.read_text())
@@ -44,13 +43,27 @@ def read_params(path: Path, conf: Path) -> Params:
         raise ConfigError(f"{path} is not YAML: {error}") from None
     if not _is_mapping(tree):
         raise ConfigError(f"{path} must be a mapping (`seed: 0`, ...), got {tree!r}")
+    return tree
+
+
+def sort_params(tree: Mapping[str, Any], conf: Path, source: str) -> Params:
+    """Split what params.yaml holds by the groups that `conf` has.
+
+    Args:
+        tree: nested, as in params.yaml.
+        conf: the folder with the groups.
+        source: what errors call the tree.
+
+    Raises:
+        ConfigError: a key or a choice is unknown; it says which are valid.
+    """
     params = Params()
-    _sort_into(params, params.values, tree, Config, (), path, conf)
+    _sort_into(params, params.values, tree, Config, (), conf, source)
     return params
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `changes`, mapping by mapping."""
+    """Return `base` with the values of `changes`, mapping by mapping."""
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
@@ -58,42 +71,49 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
+def known_keys() -> list[str]:
+    """Return every key of the configuration, dotted, sections included."""
+    return list(_dotted(Config, ""))
+
+
+def _dotted(schema: Any, prefix: str) -> Iterator[str]:
+    for name, inner in (fields_of(schema) or {}).items():
+        yield prefix + name
+        yield from _dotted(inner, f"{prefix}{name}.")
+
+
 def _sort_into(
     params: Params,
     values: dict[str, Any],
     tree: Mapping[str, Any],
-    schema: Any,
+    schema: type[BaseModel] | None,
     parents: tuple[str, ...],
-    path: Path,
     conf: Path,
+    source: str,
 ) -> None:
-    fields = schema.model_fields if isinstance(schema, type) and issubclass(schema, BaseModel) else None
+    fields = fields_of(schema)
     for key, value in tree.items():
         names = (*parents, str(key))
         if fields is not None and key not in fields:
             where = f"section {'.'.join(parents)}" if parents else "the top level"
-            raise ConfigError(f"{path}: unknown key {'.'.join(names)}.{_suggest(str(key), fields, where)}")
+            raise ConfigError(
+                f"{source}: unknown key {'.'.join(names)}.{did_you_mean(key, fields)} "
+                f"Valid in {where}: {', '.join(fields)}."
+            )
         group = conf.joinpath(*names)
         if _is_mapping(value):
-            inner = fields[key].annotation if fields is not None else None
-            _sort_into(params, values.setdefault(key, {}), value, inner, names, path, conf)
+            inner = fields[key] if fields is not None else None
+            _sort_into(params, values.setdefault(key, {}), value, inner, names, conf, source)
         elif group.is_dir():
             options = sorted(file.stem for file in group.glob("*.yaml"))
             if value not in options:
                 raise ConfigError(
-                    f"{path}: {'.'.join(names)} = {value!r} names no file of {group}/."
-                    f"{_suggest(str(value), options, f'{group}/')}"
+                    f"{source}: {'.'.join(names)} = {value!r} names no file of {group}/."
+                    f"{did_you_mean(value, options)} Valid in {group}/: {', '.join(options)}."
                 )
             params.choices["/".join(names)] = value
         else:
             values[key] = value
-
-
-def _suggest(given: str, valid: Iterable[str], where: str) -> str:
-    options = list(valid)
-    close = difflib.get_close_matches(given, options)
-    question = f" Did you mean {' or '.join(close)}?" if close else ""
-    return f"{question} Valid in {where}: {', '.join(options)}."
 
 
 def _is_mapping(value: object) -> TypeGuard[dict[str, Any]]:

@@ -22,7 +22,7 @@ PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES: dict[str, Any] = {name: entry.get("do", entry) for name, entry in PIPELINE["stages"].items()}
 OUTS: dict[str, list[Any]] = {name: stage.get("outs", []) + stage.get("metrics", []) for name, stage in STAGES.items()}
 
-PLUMBING = {"", "config", "errors", "files", "paths", "params", "device", "environment", "stages"}
+PLUMBING = {"", "config", "errors", "files", "paths", "composition", "params", "device", "environment", "stages"}
 """Code that carries a stage's inputs and outputs but does not shape its result."""
 
 PACKAGED_MODEL = SOURCE / "assets/morphable_model.npz"

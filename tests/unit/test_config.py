@@ -53,6 +53,9 @@ def test_what_was_written_reads_back_the_same(tree: dict[str, Any]) -> None:
         ("distill.warmth", 1.0, "distill.warmth"),
         ("quantize.keep_fp16", "all", "auto"),
         ("colour", "red", "colour"),
+        ("prune.ratoi", 0.5, r"prune.ratoi: unknown key. Did you mean ratio\?"),
+        ("distil", {}, r"distil: unknown key. Did you mean distill\?"),
+        ("quantize.method", "qta", r"got 'qta'\). Did you mean qat\?"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_key_and_what_is_allowed(

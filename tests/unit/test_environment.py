@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,16 @@ def test_what_numba_cannot_keep_on_disk_it_compiles_all_the_same() -> None:
     scope: dict[str, object] = {"compiled": compiled}
     exec("@compiled()\ndef double(x):\n    return 2 * x\n", scope)  # from no file, so beside none
     assert scope["double"](21) == 42  # pyright: ignore[reportCallIssue]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_a_user_without_name_and_home_gets_both() -> None:
+    script = f"import os, sys\nsys.path[:] = {sys.path!r}\nimport leanface.environment\nos.setuid(54321)\n{SHOW}"
+    script += "print(os.environ['HOME'])\n"
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, env={"TMPDIR": folder}, capture_output=True, text=True, check=True)
+        name, *_, home = done.stdout.split()
+        assert name == "54321"
+        assert home == f"{folder}/leanface-cache-54321"

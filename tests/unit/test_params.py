@@ -6,30 +6,34 @@ import pytest
 
 from leanface import paths
 from leanface.errors import ConfigError
-from leanface.params import merge, read_params
+from leanface.params import Params, known_keys, merge, read_params, sort_params
 
 
 def write(text: str) -> None:
     paths.PARAMS.write_text(text)
 
 
+def read() -> Params:
+    return sort_params(read_params(paths.PARAMS), paths.CONF, str(paths.PARAMS))
+
+
 @pytest.mark.usefixtures("project")
 class TestReadParams:
     def test_a_word_at_a_group_is_a_choice_and_the_rest_are_values(self) -> None:
         write("scale: tiny\nteacher: trained\nprune: {importance: random, ratio: 0.25}\nseed: 3\n")
-        params = read_params(paths.PARAMS, paths.CONF)
+        params = read()
         assert params.choices == {"scale": "tiny", "teacher": "trained", "prune/importance": "random"}
         assert params.values == {"prune": {"ratio": 0.25}, "seed": 3}
 
     def test_a_mapping_at_a_group_changes_single_values(self) -> None:
         write("teacher: {source: trained, optimizer: {steps: 7}}\n")
-        params = read_params(paths.PARAMS, paths.CONF)
+        params = read()
         assert params.choices == {}
         assert params.values == {"teacher": {"source": "trained", "optimizer": {"steps": 7}}}
 
     def test_free_options_and_lists_are_values(self) -> None:
         write("prune: {importance: {options: {p: 1}}}\nbenchmark: {batches: [1, 4]}\n")
-        params = read_params(paths.PARAMS, paths.CONF)
+        params = read()
         assert params.values == {
             "prune": {"importance": {"options": {"p": 1}}},
             "benchmark": {"batches": [1, 4]},
@@ -45,6 +49,7 @@ class TestReadParams:
             ("prune: {ratoi: 0.3}\n", r"unknown key prune.ratoi. Did you mean ratio"),
             ("prunes: {ratio: 0.3}\n", r"unknown key prunes. Did you mean prune"),
             ("distill: {optimizer: {stepz: 3}}\n", r"distill.optimizer.stepz. Did you mean steps"),
+            ("data: {folder: {pth: x}}\n", r"data.folder.pth. Did you mean path"),
             ("- 1\n", "must be a mapping"),
             ("", "must be a mapping"),
             ("a: [\n", "is not YAML"),
@@ -53,11 +58,15 @@ class TestReadParams:
     def test_a_mistake_is_refused_with_what_is_valid(self, text: str, says: str) -> None:
         write(text)
         with pytest.raises(ConfigError, match=says):
-            read_params(paths.PARAMS, paths.CONF)
+            read()
 
     def test_a_missing_file_is_named(self) -> None:
         with pytest.raises(ConfigError, match=r"nowhere\.yaml is missing"):
-            read_params(Path("nowhere.yaml"), paths.CONF)
+            read_params(Path("nowhere.yaml"))
+
+
+def test_every_key_is_known_by_its_dotted_name() -> None:
+    assert {"seed", "prune", "prune.ratio", "prune.target.macs", "data.folder.path"} <= set(known_keys())
 
 
 def test_merging_nothing_changes_nothing() -> None:

@@ -21,7 +21,6 @@ from typing import Any, TypeGuard
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -43,7 +42,7 @@ from leanface.sweep.experiments import (
     take_over,
     untouched_workspace,
 )
-from leanface.sweep.plan import Plan, combinations, options, print_plan, threads_of
+from leanface.sweep.plan import OWN_KEYS, Plan, check_trials, jobs_of, print_plan, threads_of, understand
 from leanface.sweep.shared import share_record, shared_record
 from leanface.sweep.supervise import PATIENCE
 from leanface.sweep.trials import (
@@ -64,37 +63,38 @@ logger = logging.getLogger(__name__)
 OBJECTIVES = ("vertex_error_mm",)
 """What a job returns to Hydra, of the smallest variant's row in summary.json; lower is better."""
 
-OWN_KEYS = ("objectives", "name")
-"""Top-level keys that are a sweep's own, not params.yaml's."""
-
 
 def main(arguments: Sequence[str]) -> None:
     """Run Hydra's command line over params.yaml.
 
     Raises:
-        ConfigError: an option or a key is unknown.
+        ConfigError: an option or a key is unknown, or a trial is not valid; nothing was run.
         LeanFaceError: a trial failed; the others were run all the same.
         KeyboardInterrupt: it was stopped.
     """
     rest = [argument for argument in arguments if argument != "--dry-run"]
     try:
-        _store_params()
+        params = _store_params()
         os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach the lines below
         conf = str((paths.CONF / "sweep").resolve())
-        chosen = options(rest, conf)
+        chosen = understand(rest, conf, params)
         if chosen is None:  # --help, --cfg job: Hydra answers
             _hydra(rest, conf)
             return
         folder = sweep_folder(chosen.name)
+        check_trials(chosen, params)
         if len(rest) < len(arguments):
-            print_plan(chosen, Stages(), _finished(chosen))
+            jobs = jobs_of(chosen, params)
+            state = project_state()
+            todo = [job for job in jobs if not _is_finished(trial_name(chosen.name, job.params, state))]
+            print_plan(chosen, Stages(), todo, len(jobs) - len(todo), params)
             return
         named = any(argument.startswith("name=") for argument in rest)
         _sweep(rest if named else [*rest, f"name={chosen.name}"], conf, chosen, folder)
     except FileNotFoundError as error:
         raise ConfigError(f"{error.filename} is missing: run this in the project's root folder.") from None
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"{error}\nThe keys are those of {paths.PARAMS}; +key=value adds one.") from None
+        raise ConfigError(str(error)) from None
 
 
 def _sweep(arguments: Sequence[str], conf: str, chosen: Plan, folder: Path) -> None:
@@ -193,6 +193,7 @@ def run_job(job: DictConfig) -> float | tuple[float, ...]:
     with untouched_workspace():
         name, overrides = trial_name(own["name"], tree, project_state()), list(changes(_params(), tree))
     trial = find_trial(folder, name) or Trial(name, overrides, _varied(tree, sweep["varied"]))
+    trial.scale = tree.get("scale")
     if experiment_revision(name) is None:
         trial.status, trial.started, trial.ended, trial.reason = "running", time.time(), None, None
         run = tracking.begin_run(
@@ -278,19 +279,9 @@ def _objectives(summary: Json, objectives: Sequence[str]) -> list[float]:
     return [float(row[objective]) for objective in objectives]
 
 
-def _finished(chosen: Plan) -> list[bool]:
-    """Of each combination, whether its experiment is there, or another sweep's that is the same."""
-    state, base = project_state(), _params()
-    names = [trial_name(chosen.name, _with(base, overrides), state) for overrides in combinations(chosen)]
-    return [experiment_revision(name) is not None or same_experiment(name) is not None for name in names]
-
-
-def _with(base: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    tree: Any = OmegaConf.create(dict(base))
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
-        OmegaConf.update(tree, str(override.key_or_group).replace("/", "."), override.value(), force_add=True)
-    container: Any = OmegaConf.to_container(tree, resolve=True)
-    return container
+def _is_finished(name: str) -> bool:
+    """Tell whether a trial's experiment is there, or another sweep's that is the same."""
+    return experiment_revision(name) is not None or same_experiment(name) is not None
 
 
 def _varied(tree: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
@@ -318,11 +309,13 @@ def _params() -> dict[str, Any]:
     return tree
 
 
-def _store_params() -> None:
-    """params.yaml, and a sweep's own keys, as the configuration that Hydra sweeps."""
+def _store_params() -> dict[str, Any]:
+    """Make params.yaml, and a sweep's own keys, the configuration that Hydra sweeps; return params.yaml."""
     settings = {
         "run": {"dir": "multirun/${name}"},
         "sweep": {"dir": "multirun/${name}", "subdir": "hydra/${hydra.job.num}"},
     }
     own = {"objectives": list(OBJECTIVES), "name": time.strftime("%Y%m%d-%H%M%S")}
-    ConfigStore.instance().store("params", {**_params(), **own, "hydra": settings})
+    params = _params()
+    ConfigStore.instance().store("params", {**params, **own, "hydra": settings})
+    return params

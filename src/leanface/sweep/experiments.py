@@ -69,8 +69,8 @@ def run_experiment(
         KeyboardInterrupt: it was stopped.
     """
     command = [sys.executable, "-m", dvc_executor.__name__, name, *overrides]
-    # dvc.yaml calls `leanface` by name: the one beside this interpreter, also where no environment is active.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    # Stages run with this interpreter, also where no environment is active, and in a shell that is one.
+    environment = {"LEANFACE_PYTHON": sys.executable, "SHELL": "/bin/sh", **_identity(), **environment}
     log.parent.mkdir(parents=True, exist_ok=True)
     seconds.clear()
     last = collections.deque[str](maxlen=200)
@@ -81,7 +81,7 @@ def run_experiment(
             turn.enter_context(_locked(SHARED_LOCK))
         start = stack.enter_context(contextlib.ExitStack())
         start.enter_context(_locked(START_LOCK))
-        process = stack.enter_context(_supervised(command, stop, {**os.environ, "PATH": path, **environment}))
+        process = stack.enter_context(_supervised(command, stop, {**os.environ, **environment}))
         assert process.stdout is not None
         stage, since = "", None
         for line in process.stdout:
@@ -106,6 +106,16 @@ def run_experiment(
         raise KeyboardInterrupt
     if code:
         raise TrialError(_reason(stage, last))
+
+
+def _identity() -> dict[str, str]:
+    """Return variables that give experiments' commits an author where Git knows none: DVC refuses without."""
+    found: dict[str, str] = {}
+    for what, fallback in (("name", "LeanFace"), ("email", "leanface@localhost")):
+        if subprocess.run(["git", "config", f"user.{what}"], stdout=subprocess.DEVNULL, check=False).returncode:
+            names = [f"GIT_{role}_{what.upper()}" for role in ("AUTHOR", "COMMITTER")]
+            found |= {name: fallback for name in names if not os.environ.get(name)}
+    return found
 
 
 def _reason(stage: str, lines: Collection[str]) -> str:

@@ -38,6 +38,7 @@ class Trial:
         started, ended: Unix seconds.
         stages: seconds that each executed stage took.
         values: the objectives.
+        scale: which stages' times can be compared; None in records of earlier versions.
         mlflow_run: id of its run, if MLflow was in reach.
     """
 
@@ -51,6 +52,7 @@ class Trial:
     stages: dict[str, float] = field(default_factory=dict[str, float])
     values: list[float] = field(default_factory=list[float])
     mlflow_run: str | None = None
+    scale: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -98,10 +100,10 @@ def read_trials(sweep: str) -> list[Trial]:
     return sorted(trials, key=lambda trial: trial.started)
 
 
-def typical_seconds() -> dict[str, float]:
-    """Seconds that each stage took when it was executed last, in any sweep here."""
+def typical_seconds(scale: str) -> dict[str, float]:
+    """Return the seconds that each stage took when it was last executed at this scale, in any sweep here."""
     found: list[Trial] = [Trial(**read_json(path)) for path in SWEEPS.glob(f"*/*/{RESULT}")]
     times: dict[str, float] = {}
     for trial in sorted(found, key=lambda trial: trial.started):
-        times |= trial.stages
+        times |= trial.stages if trial.scale == scale else {}
     return times

@@ -74,8 +74,8 @@ def pipeline() -> dict:
 def toy(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The project, committed, as the working directory."""
     folder = tmp_path / "toy"
-    (folder / "conf").mkdir(parents=True)
-    (folder / "conf/sweep").symlink_to(root / "conf/sweep")
+    folder.mkdir()
+    (folder / "conf").symlink_to(root / "conf")
     (folder / "stage.py").write_text(STAGE)
     (folder / "dvc.yaml").write_text(yaml.safe_dump(pipeline()))
     (folder / "params.yaml").write_text("seed: 0\nprune: {ratio: 0.5}\ndistill: {temperature: 4}\n")

@@ -1,5 +1,6 @@
 """A sweep hands DVC what a job changes, and refuses keys that params.yaml does not have."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from leanface.errors import ConfigError, LeanFaceError
 from leanface.sweep import app as sweep
+from leanface.sweep.plan import Plan, check_trials
+from leanface.sweep.trials import Trial, save_trial, sweep_folder, typical_seconds
 
 BASE: dict[str, Any] = {"scale": "laptop", "prune": {"ratio": 0.5, "importance": "magnitude"}}
 
@@ -49,10 +52,51 @@ def test_overrides_turn_the_base_into_the_tree() -> None:
     assert rebuilt == tree
 
 
-def test_an_unknown_key_is_refused_before_anything_runs(project: Path) -> None:
-    with pytest.raises(ConfigError, match=r"prune\.ratoi") as caught:
-        sweep.main(["-m", "prune.ratoi=0.3,0.5"])
-    assert "params.yaml" in str(caught.value)
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("prune.ratoi=0.3,0.5", r"prune\.ratoi is not a key of params\.yaml\. Did you mean prune\.ratio"),
+        ("prune/importance=taylor", r"Did you mean prune\.importance"),
+        ("data.train_count=500", r"\+data\.train_count=500 adds it"),
+        ("~seed", "cannot remove a key"),
+        ("scale=tniy,tiny", r"(?s)1 of 2 trials.*scale=tniy:.*Did you mean tiny\?"),
+        ("prune.importance=hesian", r"'hesian' names no file of conf/prune/importance/\. Did you mean hessian\?"),
+        ("prune.ratio=0.3,1.5,1.7", r"(?s)2 of 3 trials.*prune\.ratio=1\.5:.*0\.95 \(got 1\.5\).*1\.7"),
+        ("+prune.ratoi=0.3", r"unknown key prune\.ratoi\. Did you mean ratio"),
+        ("++distill.optimizer.stepz=3", r"unknown key distill\.optimizer\.stepz\. Did you mean steps"),
+    ],
+)
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_a_trial_that_is_not_valid_is_refused_before_anything_runs(
+    project: Path, override: str, says: str, dry: list[str]
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        sweep.main(["-m", override, *dry])
+    assert not (project / "multirun").exists()
+    assert not (project / ".cache").exists()
+
+
+@pytest.mark.parametrize(("low", "says"), [("0.2", None), ("-1", r"greater than or equal to 0 \(got -1")])
+def test_the_ends_of_what_a_search_may_choose_are_validated(project: Path, low: str, says: str | None) -> None:
+    overrides = ["prune.ratio=interval(LOW, 0.8)".replace("LOW", low), "distill.temperature=tag(log, interval(1, 8))"]
+    params: dict[str, Any] = yaml.safe_load(Path("params.yaml").read_text())
+    plan = Plan("x", {}, OverridesParser.create().parse_overrides(overrides), trials=30, threads=None)
+    with nullcontext() if says is None else pytest.raises(ConfigError, match=says):
+        check_trials(plan, params)
+
+
+def test_a_sweep_that_is_not_kept_is_answered_with_those_that_are(project: Path) -> None:
+    with pytest.raises(ConfigError, match="Did you mean pareto"):
+        sweep.main(["--config-name", "parto", "--dry-run"])
+
+
+def test_times_of_another_scale_are_no_estimate(project: Path) -> None:
+    for scale, seconds in (("tiny", 1.0), ("laptop", 300.0), (None, 5.0)):
+        folder = sweep_folder(f"of-{scale}")
+        save_trial(Trial(f"of-{scale}-1", [], {}, "finished", stages={"distill": seconds}, scale=scale), folder)
+    assert typical_seconds("tiny") == {"distill": 1.0}
+    assert typical_seconds("laptop") == {"distill": 300.0}
+    assert typical_seconds("gpu") == {}
 
 
 def test_a_sweep_elsewhere_says_where_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 from dvc.repo import Repo
 
 from leanface.sweep import dvc_executor
-from leanface.sweep.experiments import experiment_names, read_text, run_experiment
+from leanface.sweep.experiments import experiment_names, experiment_revision, read_text, run_experiment
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
@@ -82,3 +82,14 @@ def test_a_shallow_clone_keeps_its_experiments_and_stays_a_shallow_clone(
         subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     ]
     subprocess.run(["git", "fsck", "--connectivity-only"], check=True)
+
+
+def test_without_an_identity_git_is_given_one(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # no .gitconfig
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    (toy / "stage.py").write_text((toy / "stage.py").read_text() + "\n")  # DVC stashes what is not committed
+    run("mine", "distill.temperature=2")
+    author = ["git", "log", "-1", "--format=%an", str(experiment_revision("mine"))]
+    assert subprocess.run(author, capture_output=True, text=True, check=True).stdout == "LeanFace\n"
