@@ -30,11 +30,14 @@ logger = logging.getLogger(__name__)
 
 MEDIA_TYPES: dict[Format, str] = {"json": "application/json", "glb": "model/gltf-binary", "png": "image/png"}
 
-DESCRIPTION = """Send a photo as the request's body:
+HERE = "http://127.0.0.1:8000"
+"""Address of the service in its description; the page to read shows the one that the reader has."""
 
-    curl --data-binary @photo.jpg 'http://127.0.0.1:8000/v1/reconstruct?format=glb' -o face.glb
+DESCRIPTION = f"""Send a photo as the request's body:
 
-An error is `{"error": KIND, "detail": TEXT}`; its kind decides the status.
+    curl --data-binary @photo.jpg '{HERE}/v1/reconstruct?format=glb' -o face.glb
+
+An error is `{{"error": KIND, "detail": TEXT}}`; its kind decides the status.
 Where the service has a key, send it as `X-API-Key` or `Authorization: Bearer`.
 """
 
@@ -203,9 +206,10 @@ def create_app(
         return Response(answer.body, media_type=MEDIA_TYPES[format])
 
     @app.get("/docs", include_in_schema=False)
-    async def docs() -> Response:
+    async def docs(request: Request) -> Response:
         """Describe the service to people."""
-        return HTMLResponse(render("serving/docs.html.j2", **app.openapi()), headers=DOCS_HEADERS)
+        page = render("serving/docs.html.j2", **app.openapi(), here=HERE, there=str(request.base_url).rstrip("/"))
+        return HTMLResponse(page, headers=DOCS_HEADERS)
 
     @app.get("/healthz")
     async def alive() -> dict[str, str]:

@@ -11,8 +11,8 @@ from leanface.monitoring.monitor import Report
 from leanface.reconstruction.network import default_model
 from leanface.serving.app import create_app
 from leanface.serving.server import new_server, run
-from leanface.serving.settings import Settings
-from leanface.serving.sockets import listen, url
+from leanface.serving.settings import API_KEY, Settings
+from leanface.serving.sockets import is_local, listen, url
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +29,8 @@ def serve(settings: Settings) -> None:
     failures: list[BackendError] = []
     with listen(settings.host, settings.port) as listening, _reports(settings) as on_report:
         logger.info("starting on %s", url(settings.host, settings.port))
+        if settings.api_key is None and not is_local(listening):
+            logger.warning("anyone who can reach this address may use the service: set %s to require a key", API_KEY)
 
         def stop(error: BackendError) -> None:
             failures.append(error)

@@ -1,5 +1,6 @@
 """Open a server's socket before anything that takes long."""
 
+import ipaddress
 import socket
 
 from leanface.errors import BackendError
@@ -19,9 +20,8 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         # Of a name that has several addresses the first, which browsers and curl try first, too.
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(
-            address[:2], family=family, dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6()
-        )
+        both = host == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server(address[:2], family=family, dualstack_ipv6=both)
     except PermissionError:
         reason, fix = "not allowed: ports below 1024 belong to the administrator", "choose a --port from 1024 on"
     except OSError as error:
@@ -29,6 +29,11 @@ def listen(host: str, port: int) -> socket.socket:
     except UnicodeError:  # of a name that cannot be one
         reason, fix = "not a host name or address", "choose another --host"
     raise BackendError(f"cannot listen on {url(host, port)} ({reason}): {fix}.")
+
+
+def is_local(listening: socket.socket) -> bool:
+    """Tell whether a socket can be reached from this machine only."""
+    return ipaddress.ip_address(listening.getsockname()[0]).is_loopback
 
 
 def url(host: str, port: int) -> str:

@@ -319,8 +319,8 @@ def test_it_works_under_a_path_and_says_how_large_the_networks_are(
         page.click("[data-name=grace_hopper]")
         browser.wait_for_heads()
         for name in ("teacher", "student"):
-            assert "64 \N{MULTIPLICATION SIGN} 64 px" in page.inner_text(f"figure:has(#{name})")
-        assert "Both read crops of 64 \N{MULTIPLICATION SIGN} 64 px" in page.inner_text("#summary")
+            assert "64\N{NO-BREAK SPACE}px" in page.inner_text(f"figure:has(#{name})")
+        assert "Both read crops of 64\N{NO-BREAK SPACE}px" in page.inner_text("#summary")
         assert browser.problems == []
 
 

@@ -71,6 +71,7 @@ def test_faces_come_as_json_mesh_and_picture(server: Server, photo: bytes) -> No
         (b"", "", 400, "not_a_photo"),
         (b"hello", "", 400, "not_a_photo"),
         (b'{"image": "x"}', "", 400, "not_a_photo"),
+        (b'--x\r\nContent-Disposition: form-data; name="photo"\r\n\r\n', "", 400, "not_a_photo"),
         (bytes(BYTES_MAX + 1), "", 413, "too_large"),
         (b"hello", "?format=exe", 422, "bad_query"),
         (b"hello", "?format=", 422, "bad_query"),
@@ -207,6 +208,9 @@ def test_the_description_to_read_needs_nothing_from_elsewhere(server: Server) ->
     assert (reply.status, reply.headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert reply.headers["content-security-policy"].startswith("default-src 'none'")
     page = reply.body.decode()
+    assert f"http://127.0.0.1:{server.port}/v1/reconstruct?format=glb" in page
+    forwarded = {"host": "x.example", "x-forwarded-prefix": "/faces", "x-forwarded-proto": "https"}
+    assert "https://x.example/faces/v1/reconstruct" in server.ask("GET", "/docs", headers=forwarded).body.decode()
     for text in ("POST /v1/reconstruct", "GET /metrics", "json, glb, png", "bad_query, no_face", "image/webp"):
         assert text in page, text
     assert not re.search(r"<script|<link|src=|@import|url\(", page)

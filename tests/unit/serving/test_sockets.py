@@ -1,12 +1,13 @@
 """Servers take their address first, and say what is wrong with it."""
 
+import socket
 import urllib.request
 
 import pytest
 
 from leanface.cli import main
 from leanface.errors import BackendError
-from leanface.serving.sockets import listen, url
+from leanface.serving.sockets import is_local, listen, url
 
 
 def test_an_address_is_taken_once() -> None:
@@ -20,6 +21,32 @@ def test_an_address_is_taken_once() -> None:
 def test_another_machines_address_is_refused() -> None:
     with pytest.raises(BackendError, match=r"cannot listen on http://192\.0\.2\.1:8000"):  # reserved for documentation
         listen("192.0.2.1", 8000)
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [("no-such-host.invalid", "Name|name"), ("", ""), ("a" * 64, "not a host name"), ("..", "not a host name")],
+)
+def test_what_is_no_address_is_refused(host: str, reason: str) -> None:
+    with pytest.raises(BackendError, match=rf"cannot listen on .*{reason}.*--host"):
+        listen(host, 8000)
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+@pytest.mark.parametrize(("host", "local"), [("::1", True), ("[::1]", True), ("::", False)])
+def test_an_ipv6_address_is_listened_on(host: str, local: bool) -> None:
+    with listen(host, 0) as listening:
+        port = listening.getsockname()[1]
+        assert is_local(listening) is local
+        reached = ["::1"] if local else ["::1", "127.0.0.1"]
+        for address in reached:
+            socket.create_connection((address, port), timeout=10).close()
+
+
+@pytest.mark.parametrize(("host", "local"), [("127.0.0.1", True), ("localhost", True), ("0.0.0.0", False)])
+def test_it_is_known_who_can_reach_an_address(host: str, local: bool) -> None:
+    with listen(host, 0) as listening:
+        assert is_local(listening) is local
 
 
 def test_urls_are_such_that_browsers_take_them() -> None:
