@@ -6,7 +6,6 @@ The page and its 3D viewer come with the package: nothing is loaded from elsewhe
 import base64
 import io
 import math
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -239,10 +238,7 @@ def _turntable_url(face: Reconstruction) -> str:
 
 def _mesh_url(face: Reconstruction) -> str:
     """Encode the very file that `leanface reconstruct` writes."""
-    with tempfile.TemporaryDirectory() as folder:
-        mesh = Path(folder) / "face.glb"
-        face.save_mesh(mesh)
-        return _url(mesh.read_bytes(), "model/gltf-binary")
+    return _url(face.encode_mesh("face.glb")["face.glb"], "model/gltf-binary")
 
 
 def _url(content: bytes, kind: str) -> str:

@@ -4,8 +4,6 @@ All are in metres (glTF demands it; the others say so in their headers), without
 and z towards the camera. Texture coordinates have v up in OBJ and down in GLB, as each format wants it.
 """
 
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -25,39 +23,59 @@ from leanface.errors import ArtifactError
 from leanface.face.coefficients import split
 from leanface.face.lighting import vertex_normals
 from leanface.face.texture import UvMap, spread
+from leanface.files import atomic_write
 
 METRES_PER_DM = 0.1
 HEADER = "LeanFace; metres, x right, y up, z towards the camera"
 ROUGHNESS = 0.8
+TEXTURE = "_texture"
+"""Ends the name of an OBJ's texture, before .png: NAME.png may be the photo that the face was read from."""
 
 
-@torch.no_grad()
 def save_mesh(
     path: Path,
     uv_map: UvMap,
     coefficients: Float[Tensor, "257"],
     texture: UInt8[np.ndarray, "size size 3"] | None = None,
 ) -> None:
-    """Write one face as `path`'s suffix says: .obj (with .mtl and .png beside it), .glb or .ply.
+    """Write one face as `path`'s suffix says: .obj (with NAME.mtl and NAME_texture.png beside it), .glb or .ply.
 
-    Every file is written whole under another name and then renamed; of OBJ's three, the .obj itself comes last, so
-    that whoever finds it finds what it refers to.
+    Every file is written whole or not at all. An .obj comes after the two that it refers to.
 
     Args:
         path: replaced if it exists.
+
+    Raises:
+        ArtifactError: the suffix is none of FORMATS, or a file cannot be written.
+        ValueError: see `encode_mesh`.
+    """
+    for name, content in encode_mesh(path.name, uv_map, coefficients, texture).items():
+        atomic_write(path.parent / name, content)
+
+
+def encode_mesh(
+    name: str,
+    uv_map: UvMap,
+    coefficients: Float[Tensor, "257"],
+    texture: UInt8[np.ndarray, "size size 3"] | None = None,
+) -> dict[str, bytes]:
+    """Return the contents of a mesh's files by name, in the order to write them: the one called `name` comes last.
+
+    Args:
+        name: its suffix is one of FORMATS.
         uv_map: the surface to write, and the layout of its texture.
         coefficients: identity, expression and albedo are used.
-        texture: sRGB, with colours beyond the surface's rim too (see `leanface.face.texture.spread`). By default the
+        texture: sRGB, with colors beyond the surface's rim too (see `leanface.face.texture.spread`). By default the
             model's albedo.
 
     Raises:
-        ArtifactError: the suffix is none of FORMATS, or the folder cannot be written.
+        ArtifactError: the suffix is none of FORMATS.
         ValueError: `texture` is not uint8 of the map's size.
     """
-    if path.suffix not in FORMATS:
-        raise ArtifactError(f"cannot write a mesh as {path.name!r}; its name must end in {', '.join(FORMATS)}.")
-    mesh = face_mesh(uv_map, coefficients, texture)
-    _write(path.parent, FORMATS[path.suffix](mesh, path.stem))
+    stem, suffix = Path(name).stem, Path(name).suffix
+    if suffix not in FORMATS:
+        raise ArtifactError(f"cannot write a mesh as {name!r}; its name must end in {', '.join(FORMATS)}.")
+    return FORMATS[suffix](face_mesh(uv_map, coefficients, texture), stem)
 
 
 @torch.no_grad()
@@ -66,7 +84,7 @@ def face_mesh(
     coefficients: Float[Tensor, "257"],
     texture: UInt8[np.ndarray, "size size 3"] | None = None,
 ) -> trimesh.Trimesh:
-    """The textured mesh itself; arguments and errors as for `save_mesh`.
+    """Return the textured mesh itself; arguments and errors as for `encode_mesh`.
 
     Vertices are split at seams of the texture, yet their normals are those of the closed surface.
     """
@@ -106,7 +124,9 @@ def _obj(mesh: trimesh.Trimesh, stem: str) -> dict[str, bytes]:
     visual: Any = mesh.visual
     # The texture alone makes the colour: it is multiplied by the diffuse one, and highlights come on top.
     white, black = np.full(3, 255, np.uint8), np.zeros(3, np.uint8)
-    material = SimpleMaterial(visual.material.baseColorTexture, diffuse=white, ambient=white, specular=black, name=stem)
+    material = SimpleMaterial(
+        visual.material.baseColorTexture, diffuse=white, ambient=white, specular=black, name=f"{stem}{TEXTURE}"
+    )
     textured = mesh.copy(include_cache=True)  # that is where trimesh keeps the normals
     textured.visual = TextureVisuals(uv=visual.uv, material=material)
     text, parts = cast(Any, obj).export_obj(
@@ -139,16 +159,4 @@ def _ply(mesh: trimesh.Trimesh, stem: str) -> dict[str, bytes]:
 
 
 FORMATS: dict[str, Callable[[trimesh.Trimesh, str], dict[str, bytes]]] = {".obj": _obj, ".glb": _glb, ".ply": _ply}
-"""Suffix, and what turns a mesh and its name into the contents of files by name, in the order to publish them."""
-
-
-def _write(folder: Path, files: dict[str, bytes]) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".mesh-", dir=folder) as staging:
-            for name, content in files.items():
-                (Path(staging) / name).write_bytes(content)
-            for name in files:
-                os.replace(Path(staging) / name, folder / name)
-    except OSError as error:
-        raise ArtifactError(f"cannot write {', '.join(files)} in {folder} ({error}); choose another folder.") from error
+"""By suffix: what turns a mesh and its name into the contents of files by name, in the order to write them."""

@@ -3,7 +3,6 @@
 import json
 import logging
 import sys
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -87,10 +86,8 @@ def reconstruct_to_stdout(lean_face: LeanFace, sources: Sequence[Source], settin
     if settings.mesh is None:
         sys.stdout.write(json.dumps(face.to_json()) + "\n")
         return
-    with tempfile.TemporaryDirectory() as folder:
-        mesh = Path(folder) / f"face.{settings.mesh}"
-        face.save_mesh(mesh)
-        sys.stdout.buffer.write(mesh.read_bytes())
+    name = f"face.{settings.mesh}"
+    sys.stdout.buffer.write(face.encode_mesh(name)[name])
     sys.stdout.flush()
 
 

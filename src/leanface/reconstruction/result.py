@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,8 @@ from jaxtyping import Float, UInt8
 
 from leanface.face.camera import image_from_camera
 from leanface.face.coefficients import ANGLES, LAYOUT
-from leanface.face.mesh import save_mesh
+from leanface.face.mesh import encode_mesh
+from leanface.files import atomic_write
 from leanface.photos.alignment import Alignment
 from leanface.photos.detector import FaceDetection
 from leanface.reconstruction.surface import Surface
@@ -63,14 +65,26 @@ class Reconstruction:
         """x and y in the photo (px), and 1 / depth (1/dm; larger is nearer)."""
         return project(self.vertices_camera, self.alignment)
 
-    def save_mesh(self, path: Path) -> None:
+    def save_mesh(self, path: str | PathLike[str]) -> None:
         """Write the whole head as `path`'s suffix says (.glb, .obj or .ply), with the texture, else the model's albedo.
+
+        An .obj comes with NAME.mtl and NAME_texture.png beside it. Each file is replaced whole, or not at all.
 
         Raises:
             ArtifactError: the suffix is another one, or the file cannot be written.
         """
+        path = Path(path)
+        for name, content in self.encode_mesh(path.name).items():
+            atomic_write(path.parent / name, content)
+
+    def encode_mesh(self, name: str = "face.glb") -> dict[str, bytes]:
+        """Return what `save_mesh` writes, by file name; the mesh called `name` comes last.
+
+        Raises:
+            ArtifactError: the suffix is none of .glb, .obj and .ply.
+        """
         size = MESH_TEXTURE_PX if self.texture is None else len(self.texture)
-        save_mesh(path, self.surface.uv_map(size), torch.from_numpy(self.coefficients), self.texture)
+        return encode_mesh(name, self.surface.uv_map(size), torch.from_numpy(self.coefficients), self.texture)
 
     def to_json(self) -> dict[str, Any]:
         """All but mesh and texture, for `json.dumps`: coefficients by group, pose, places in the photo."""

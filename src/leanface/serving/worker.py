@@ -8,7 +8,6 @@ import io
 import json
 import logging
 import signal
-import tempfile
 import time
 import warnings
 from collections.abc import Generator
@@ -193,10 +192,7 @@ class Reader:
             Image.fromarray(overlay(photo, faces)).save(buffer, "PNG", compress_level=1)
             return buffer.getvalue()
         face = self._face.textured(faces[0], photo, job.texture) if job.texture else faces[0]
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "face.glb"
-            face.save_mesh(path)
-            return path.read_bytes()
+        return face.encode_mesh("face.glb")["face.glb"]
 
 
 def work(connection: Connection, settings: Settings, threads: int) -> None:

@@ -125,7 +125,7 @@ def _split(uv_map: UvMap) -> np.ndarray:
 
 def test_by_default_the_texture_is_the_models_albedo(uv_map: UvMap, coefficients: Tensor, tmp_path: Path) -> None:
     save_mesh(tmp_path / "face.obj", uv_map, coefficients)
-    written = np.asarray(Image.open(tmp_path / "face.png").convert("RGB")) / 255
+    written = np.asarray(Image.open(tmp_path / "face_texture.png").convert("RGB")) / 255
     mask = uv_map.mask.numpy()
     np.testing.assert_allclose(written[mask], uv_map.albedo(coefficients[None])[0].numpy()[mask], atol=0.51 / 255)
     assert (written[~mask].max(-1) > 0).all()
@@ -140,7 +140,7 @@ def test_the_file_says_its_unit(suffix: str, uv_map: UvMap, coefficients: Tensor
 
 def test_objs_material_leaves_the_texture_as_it_is(uv_map: UvMap, coefficients: Tensor, tmp_path: Path) -> None:
     save_mesh(tmp_path / "ann lee.obj", uv_map, coefficients)
-    assert {file.name for file in tmp_path.iterdir()} == {"ann lee.obj", "ann lee.mtl", "ann lee.png"}
+    assert {file.name for file in tmp_path.iterdir()} == {"ann lee.obj", "ann lee.mtl", "ann lee_texture.png"}
     lines = dict(line.split(" ", 1) for line in (tmp_path / "ann lee.mtl").read_text().splitlines() if " " in line)
     assert [float(value) for value in lines["Kd"].split()] == [1, 1, 1]
     assert [float(value) for value in lines["Ks"].split()] == [0, 0, 0]
@@ -176,7 +176,7 @@ def test_an_unwritable_folder_and_an_unknown_suffix_are_refused(
     uv_map: UvMap, coefficients: Tensor, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(ArtifactError, match="choose another folder"):
+    with pytest.raises(ArtifactError, match="choose another place"):
         save_mesh(tmp_path / "file" / "face.ply", uv_map, coefficients)
     with pytest.raises(ArtifactError, match=r"\.obj, \.glb, \.ply"):
         save_mesh(tmp_path / "face.stl", uv_map, coefficients)
