@@ -3,12 +3,13 @@
 What is being written lies in a hidden folder `.leanface-unfinished-????????` beside its final place, which its writer
 locks. The next process that writes there clears what a killed one left: such a folder that nobody locks any more.
 
-A folder of results bears a mark, `.leanface.json`, which lists the files in it. That list decides what LeanFace may
-replace or remove: a folder without a mark is the user's, and so is a file that no mark lists. docs/files.md is the
-promise that this module keeps.
+A folder of results bears a mark, `.leanface.json`, which says what kind of result it is and lists the files in it. The
+mark decides what LeanFace may replace or remove: a folder without one is the user's, and so is a file that it does not
+list. docs/files.md is the promise that this module keeps.
 """
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
@@ -72,16 +73,17 @@ def staged_file(path: Path) -> Generator[Path]:
 
 
 @contextmanager
-def staged(folder: Path, *, owned: bool = False) -> Generator[Path]:
+def staged(folder: Path, kind: str = "result", *, owned: bool = False) -> Generator[Path]:
     """Yield a new, empty folder whose content is found at `folder` if the block ends without an error.
 
-    A new `folder` appears whole and bears a mark. Into one that is empty or bears a mark, the files are moved one by
-    one, and files that its mark lists but which were not written again are removed. All else in it is left alone.
-    Until everything is in place, the mark says that it is unfinished. Any threads and processes may do this at the same
-    time.
+    A new `folder` appears whole and bears a mark. Into one that is empty or bears a mark of this kind, the files are
+    moved one by one, and files that its mark lists but which were not written again are removed. All else in it is left
+    alone. Until everything is in place, the mark says that it is unfinished. Any threads and processes may do this at
+    the same time.
 
     Args:
         folder: missing, empty, or marked.
+        kind: of result, in the words that a refusal uses.
         owned: whatever is at `folder` is LeanFace's; the new folder takes its place as a whole, without a mark.
 
     Raises:
@@ -89,10 +91,10 @@ def staged(folder: Path, *, owned: bool = False) -> Generator[Path]:
             there before is unchanged.
     """
     inside = not owned and folder.is_dir()  # it may be a mount, the current folder, or in a folder that is read-only
-    if not owned:
-        _require_ours(folder)
     if owned:
         _cleared.discard(os.path.realpath(folder.parent))  # few and large: what is left of one is cleared by the next
+    else:
+        require_free(folder, kind)
     with _workplace(folder if inside else folder.parent, folder) as workplace:
         new = workplace / _NEW
         new.mkdir()
@@ -101,7 +103,7 @@ def staged(folder: Path, *, owned: bool = False) -> Generator[Path]:
             _swap(new, folder, workplace)
             return
         files = {path.relative_to(new).as_posix(): path.stat().st_size for path in new.rglob("*") if path.is_file()}
-        _write_mark(new / MARK, files)
+        _write_mark(new / MARK, kind, files)
         if not os.path.lexists(folder):
             try:
                 new.rename(folder)
@@ -109,8 +111,87 @@ def staged(folder: Path, *, owned: bool = False) -> Generator[Path]:
             except OSError:
                 if not os.path.lexists(folder):
                     raise
-        _require_ours(folder)
-        _fill(folder, new, files)
+        require_free(folder, kind)
+        _fill(folder, new, kind, files)
+
+
+def require_free(folder: Path, kind: str) -> None:
+    """Refuse a place that holds what LeanFace did not make, or what is a result of another kind.
+
+    Raises:
+        ArtifactError: `folder` is neither missing, nor empty, nor marked as of this kind.
+    """
+    if not os.path.lexists(folder):
+        return
+    found = ""
+    if folder.is_symlink():
+        found = "a link that LeanFace did not make"
+    elif not folder.is_dir():
+        found = "a file that LeanFace did not make"
+    elif (mark := _read_mark(folder)) is not None:
+        found = "" if mark["kind"] == kind else f"LeanFace's {mark['kind']}, where a {kind} should go"
+    else:
+        names = sorted(path.name for path in folder.iterdir())
+        others = [name for name in names if name not in _DROPPINGS and not _WORKPLACE.fullmatch(name)]
+        found = f"a folder that LeanFace did not make, with {others[0]!r} in it" if others else ""
+    if found:
+        raise ArtifactError(f"{folder} is {found}. It is left as it is; move it, or choose another place.")
+
+
+def claim(folder: Path, kind: str) -> None:
+    """Make a folder for results within it, or mark an empty one as such.
+
+    Raises:
+        ArtifactError: as `staged`.
+    """
+    require_free(folder, kind)
+    with _workplace(folder, folder) as workplace, _locked(folder):
+        require_free(folder, kind)
+        _put_mark(workplace, folder, kind, marked_files(folder))
+
+
+@contextmanager
+def staged_beside(folder: Path, kind: str, name: str) -> Generator[Path]:
+    """Yield a path whose file is found as `name` in a folder that may hold the user's files, too; the mark lists it.
+
+    Args:
+        kind: of result that the folder holds besides.
+        name: relative to the folder.
+
+    Raises:
+        ArtifactError: there is such a file, and the mark does not list it, or the folder is another kind of result.
+    """
+    _require_beside(folder, kind, name)
+    with _workplace(folder, folder / name) as workplace:
+        staging = workplace / _NEW / Path(name).name
+        staging.parent.mkdir()
+        yield staging
+        with _locked(folder):
+            _require_beside(folder, kind, name)
+            files = marked_files(folder) | {name: staging.stat().st_size}
+            _put_mark(workplace, folder, kind, files, finished=False)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(staging, folder / name)
+
+
+def forget_others(folder: Path, kind: str, names: Collection[str]) -> None:
+    """Remove files that a folder's mark lists and that are not among `names`: those of an earlier run."""
+    if kind_of_result(folder) != kind:
+        return
+    with _workplace(folder, folder) as workplace, _locked(folder):
+        known = marked_files(folder)
+        for name in known.keys() - names:
+            _remove(folder, name, known[name])
+        _put_mark(workplace, folder, kind, {name: size for name, size in known.items() if name in names})
+
+
+def remove_result(folder: Path, kind: str) -> None:
+    """Remove the files that the mark of a result lists, and the folder if nothing else is in it."""
+    forget_others(folder, kind, ())
+    with suppress(OSError):
+        if [path.name for path in folder.iterdir()] == [MARK]:
+            (folder / MARK).unlink()
+            folder.rmdir()
 
 
 def require_writable(folder: Path) -> None:
@@ -121,6 +202,12 @@ def require_writable(folder: Path) -> None:
     """
     with _workplace(folder, folder):
         pass
+
+
+def kind_of_result(folder: Path) -> str | None:
+    """Return the kind of result that a folder's mark states; None without a mark."""
+    mark = _read_mark(folder)
+    return None if mark is None else mark["kind"]
 
 
 def marked_files(folder: Path) -> dict[str, int]:
@@ -137,6 +224,22 @@ def is_intact(folder: Path) -> bool:
         return all((folder / name).stat().st_size == size for name, size in _files_of(mark).items())
     except OSError:
         return False
+
+
+def digest(path: Path) -> str:
+    """Return the sha256 of a file, or of a folder's files and their names.
+
+    Raises:
+        OSError: something cannot be read.
+    """
+    hasher = hashlib.sha256()
+    for file in sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]:
+        if file != path:
+            hasher.update(f"{file.relative_to(path).as_posix()}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as content:
+            while block := content.read(2**20):
+                hasher.update(block)
+    return hasher.hexdigest()
 
 
 def copy_file(source: Path, target: Path) -> None:
@@ -229,6 +332,17 @@ def _new_workplace(parent: Path) -> tuple[Path, int | None]:
         os.close(lock)
 
 
+@contextmanager
+def _locked(folder: Path) -> Generator[None]:
+    """Wait until no one else changes a folder's files and mark."""
+    lock = _lock(folder, wait=True)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
 def _lock(folder: Path, *, wait: bool = False) -> int | None:
     """Lock a folder until the descriptor that is returned is closed; None where folders cannot be locked.
 
@@ -297,47 +411,32 @@ def _put_back(workplace: Path) -> None:
                 os.replace(aside, place)
 
 
-def _require_ours(folder: Path) -> None:
-    """Refuse a place that holds what LeanFace did not make."""
-    if not os.path.lexists(folder):
-        return
-    found = ""
-    if folder.is_symlink():
-        found = "a link"
-    elif not folder.is_dir():
-        found = "a file"
-    elif _read_mark(folder) is None:
-        names = sorted(path.name for path in folder.iterdir())
-        others = [name for name in names if name not in _DROPPINGS and not _WORKPLACE.fullmatch(name)]
-        found = f"a folder with {others[0]!r} in it" if others else ""
-    if found:
-        raise ArtifactError(
-            f"{folder} is {found} that LeanFace did not make, and is left as it is; move it, or choose another place."
-        )
+def _require_beside(folder: Path, kind: str, name: str) -> None:
+    if kind_of_result(folder) not in (kind, None):
+        require_free(folder, kind)
+    _require_listed(folder, [name], marked_files(folder))
 
 
-def _fill(folder: Path, new: Path, files: Mapping[str, int]) -> None:
+def _require_listed(folder: Path, names: Iterable[str], known: Mapping[str, int]) -> None:
+    for name in names:
+        if name not in known and os.path.lexists(folder / name):
+            raise ArtifactError(
+                f"LeanFace did not make {folder / name}. It is left as it is; move it, or choose another place."
+            )
+
+
+def _fill(folder: Path, new: Path, kind: str, files: Mapping[str, int]) -> None:
     """Move files into a folder that is empty or ours; remove those that its mark lists and that are not among them."""
-    lock = _lock(folder, wait=True)
-    try:
+    with _locked(folder):
         known = marked_files(folder)
-        for name in files:
-            if name not in known and os.path.lexists(folder / name):
-                raise ArtifactError(
-                    f"{folder / name} is not LeanFace's, and is left as it is; move it, or choose another place."
-                )
-        _write_mark(new / f"{MARK}.new", {**known, **files}, finished=False)
-        os.replace(new / f"{MARK}.new", folder / MARK)
+        _require_listed(folder, files, known)
+        _put_mark(new.parent, folder, kind, {**known, **files}, finished=False)
         for name in files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(new / name, folder / name)
-        for name, size in known.items():
-            if name not in files:
-                _remove(folder, name, size)
+        for name in known.keys() - files.keys():
+            _remove(folder, name, known[name])
         os.replace(new / MARK, folder / MARK)
-    finally:
-        if lock is not None:
-            os.close(lock)
 
 
 def _remove(folder: Path, name: str, size: int) -> None:
@@ -353,9 +452,14 @@ def _remove(folder: Path, name: str, size: int) -> None:
             (folder / parent).rmdir()
 
 
-def _write_mark(path: Path, files: Mapping[str, int], *, finished: bool = True) -> None:
+def _put_mark(workplace: Path, folder: Path, kind: str, files: Mapping[str, int], *, finished: bool = True) -> None:
+    _write_mark(workplace / MARK, kind, files, finished=finished)
+    os.replace(workplace / MARK, folder / MARK)
+
+
+def _write_mark(path: Path, kind: str, files: Mapping[str, int], *, finished: bool = True) -> None:
     about = "LeanFace made the files that are listed here, and may replace them. It leaves all others alone."
-    contents = {"about": about, "finished": finished, "files": dict(sorted(files.items()))}
+    contents = {"about": about, "kind": kind, "finished": finished, "files": dict(sorted(files.items()))}
     path.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
 
 
@@ -363,9 +467,9 @@ def _read_mark(folder: Path) -> Json | None:
     """A folder's mark; None if there is none, or none that could be LeanFace's."""
     try:
         contents: Any = json.loads((folder / MARK).read_bytes())
-    except (OSError, ValueError):
+        return contents if isinstance(contents["files"], dict) and isinstance(contents["kind"], str) else None
+    except (OSError, ValueError, TypeError, KeyError):
         return None
-    return cast(Json, contents) if isinstance(contents, dict) and isinstance(contents.get("files"), dict) else None  # pyright: ignore[reportUnknownMemberType]
 
 
 def _files_of(mark: Json | None) -> dict[str, int]:

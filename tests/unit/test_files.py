@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -221,7 +221,7 @@ def test_a_marked_folder_takes_new_files_and_loses_those_that_were_not_written_a
 def test_a_file_of_the_users_in_a_marked_folder_is_neither_replaced_nor_removed(tmp_path: Path) -> None:
     put(tmp_path / "anna", face_1="a", face_2="b")
     (tmp_path / "anna/face_3").write_text("mine")
-    with pytest.raises(ArtifactError, match="face_3 is not LeanFace's"):
+    with pytest.raises(ArtifactError, match=r"LeanFace did not make .*face_3"):
         put(tmp_path / "anna", face_1="c", face_3="d")
     assert tree(tmp_path / "anna") == {"face_1": "a", "face_2": "b", "face_3": "mine"}
     (tmp_path / "anna/face_2").write_text("painted over by hand")
@@ -257,14 +257,89 @@ def test_a_mark_from_elsewhere_cannot_make_other_files_go(tmp_path: Path) -> Non
     (tmp_path / "outside/mine").write_text("x")
     put(tmp_path / "folder", a="1")
     (tmp_path / "folder/link").symlink_to(tmp_path / "outside")
-    names = ["../outside/mine", str(tmp_path / "outside/mine"), "link/mine", "link", ""]
-    (tmp_path / "folder" / MARK).write_text(json.dumps({"finished": True, "files": dict.fromkeys(names, 1)}))
+    listed = ["../outside/mine", str(tmp_path / "outside/mine"), "link/mine", "link", ""]
+    (tmp_path / "folder" / MARK).write_text(
+        json.dumps({"kind": "result", "finished": True, "files": dict.fromkeys(listed, 1)})
+    )
     put(tmp_path / "folder", b="2")
     assert tree(tmp_path / "outside") == {"mine": "x"}
     assert (tmp_path / "folder/link").is_symlink()
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": 3}'])
+def test_a_result_of_another_kind_is_left_alone(tmp_path: Path) -> None:
+    put(tmp_path / "anna", face_1="a")
+    before = tree(tmp_path)
+    for write in (
+        lambda: staged(tmp_path / "anna", "bundle").__enter__(),
+        lambda: files.claim(tmp_path / "anna", "video"),
+        lambda: put_beside(tmp_path / "anna", "anna.png", "x"),
+    ):
+        with pytest.raises(ArtifactError, match=r"LeanFace's result, where a (bundle|video|comparison) should go"):
+            write()
+    files.forget_others(tmp_path / "anna", "comparison", [])
+    files.remove_result(tmp_path / "anna", "video")
+    assert tree(tmp_path) == before
+    assert is_intact(tmp_path / "anna")
+
+
+def put_beside(folder: Path, name: str, content: str) -> None:
+    with files.staged_beside(folder, "comparison", name) as staging:
+        staging.write_text(content)
+
+
+def test_a_claimed_folder_is_marked_and_keeps_what_is_in_it(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/x").write_text("mine")
+    for name in ("clip", "clip", "mine"):
+        with suppress(ArtifactError):
+            files.claim(tmp_path / name, "video")
+    assert files.kind_of_result(tmp_path / "clip") == "video"
+    assert files.kind_of_result(tmp_path / "mine") is None
+    assert tree(tmp_path) == {"mine/x": "mine"}
+
+
+def test_files_beside_the_users_replace_only_their_own(tmp_path: Path) -> None:
+    (tmp_path / "me.png").write_text("my photo")
+    for content in ("1", "2"):
+        with pytest.raises(ArtifactError, match=r"did not make .*me\.png"):
+            put_beside(tmp_path, "me.png", content)
+        for name in ("you.png", "deep/er.png") if content == "1" else ("you.png",):
+            put_beside(tmp_path, name, content)
+        assert not is_intact(tmp_path)
+    assert tree(tmp_path) == {"deep/er.png": "1", "me.png": "my photo", "you.png": "2"}
+    files.forget_others(tmp_path, "comparison", ["you.png"])
+    assert tree(tmp_path) == {"me.png": "my photo", "you.png": "2"}
+    assert is_intact(tmp_path)
+    with pytest.raises(ArtifactError, match="LeanFace's comparison"):
+        put(tmp_path, face_1="x")
+
+
+def test_a_result_is_removed_but_for_what_was_added_to_it(tmp_path: Path) -> None:
+    for name in ("1", "2"):
+        put(tmp_path / name, face_1="x")
+    (tmp_path / "2/notes").write_text("mine")
+    for name in ("1", "2", "3"):
+        files.remove_result(tmp_path / name, "result")
+    assert tree(tmp_path) == {"2/notes": "mine"}
+    assert names(tmp_path) == ["2"]
+    put(tmp_path / "2", face_1="y")
+    assert tree(tmp_path) == {"2/face_1": "y", "2/notes": "mine"}
+
+
+def test_a_digest_is_of_contents_and_names(tmp_path: Path) -> None:
+    def folder(name: str, **contents: str) -> Path:
+        for file, content in contents.items():
+            atomic_write(tmp_path / name / file, content)
+        return tmp_path / name
+
+    same = files.digest(folder("a", x="1", y="2"))
+    assert files.digest(folder("b", y="2", x="1")) == same
+    others = [folder("c", x="1"), folder("d", x="1", z="2"), folder("e", x="2", y="1"), folder("f", x="1", y="2") / "x"]
+    assert len({same, *map(files.digest, others)}) == 5
+    assert files.digest(tmp_path / "a/x") == files.digest(tmp_path / "f/x")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": 3}', '{"files": {}, "kind": 1}'])
 def test_a_mark_that_is_none_protects_the_folder(tmp_path: Path, text: str) -> None:
     put(tmp_path / "folder", a="1")
     (tmp_path / "folder" / MARK).write_text(text)

@@ -45,12 +45,12 @@ def _reconstruct(arguments: argparse.Namespace) -> None:
     from leanface.reconstruction.outputs import Settings
 
     settings = Settings(
-        network="",
         mesh=None if arguments.mesh == "none" else arguments.mesh,
         texture_px=arguments.texture,
         delight=arguments.delight,
         faces=arguments.faces,
         pictures=not arguments.no_pictures,
+        min_face_px=arguments.min_face,
     )
     run(
         arguments.inputs,
@@ -59,7 +59,6 @@ def _reconstruct(arguments: argparse.Namespace) -> None:
         model=arguments.model,
         runtime=arguments.runtime,
         threads=arguments.threads,
-        min_face_px=arguments.min_face,
         compare=arguments.compare,
         every=arguments.every,
         limit=arguments.frames,

@@ -1,20 +1,15 @@
 """`leanface export bundle`: a folder that runs with numpy and one runtime, without PyTorch and without LeanFace."""
 
 import hashlib
-import json
-import os
 import shutil
-import tempfile
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from leanface.deployment import standalone
-from leanface.errors import ArtifactError
 from leanface.face.morphable_model import MorphableModel, load_morphable_model
+from leanface.files import staged, write_json
 from leanface.photos.alignment import template_from_landmarks3d, to_input
 from leanface.photos.crops import crop_faces
 from leanface.photos.detector import FaceDetector
@@ -24,6 +19,8 @@ from leanface.runtime.engine import ExportedNetwork, read_onnx
 
 SCRIPT = "reconstruct.py"
 CHECKED_PHOTO = "astronaut"
+KIND = "standalone bundle"
+"""Of result, see `leanface.files.staged`."""
 
 README = """# LeanFace, on its own
 
@@ -48,7 +45,7 @@ There is no face detector in here: any that finds eyes, nose and mouth will do.
 
 
 def export_bundle(onnx_path: Path, morphable_model: Path, folder: Path) -> None:
-    """Write the folder; it must not exist, or be one that this function wrote.
+    """Write the folder; it must be missing, empty, or one that this function wrote.
 
     Args:
         onnx_path: what stage export wrote.
@@ -59,7 +56,7 @@ def export_bundle(onnx_path: Path, morphable_model: Path, folder: Path) -> None:
         BackendError: no runtime can run the network here, so there is nothing to check against.
     """
     exported, model = read_onnx(onnx_path), load_morphable_model(morphable_model)
-    with replacing(folder, "bundle.json") as staging:
+    with staged(folder.resolve(), KIND) as staging:
         (staging / "model.onnx").write_bytes(exported.content)
         np.savez_compressed(staging / "morphable_model.npz", allow_pickle=False, **_arrays(model))
         runtime = _write_check(exported, model, staging / "check.npz")
@@ -74,38 +71,7 @@ def export_bundle(onnx_path: Path, morphable_model: Path, folder: Path) -> None:
         (staging / "README.md").write_text(text)
         digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(staging.iterdir())}
         content = {"image_size": exported.image_size, "precision": exported.precision, "sha256": digests}
-        (staging / "bundle.json").write_text(json.dumps(content, indent=1) + "\n")
-
-
-@contextmanager
-def replacing(folder: Path, mark: str) -> Generator[Path]:
-    """A new folder beside `folder`, which takes its place at the end unless the body fails.
-
-    Args:
-        mark: the name of a file that the new folder will have, and by which one to be replaced is known.
-
-    Raises:
-        ArtifactError: there is something else in `folder`, or it cannot be written.
-    """
-    if folder.exists() and not (folder / mark).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ArtifactError(f"{folder} exists and is no earlier export (it has no {mark}); name another folder.")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise ArtifactError(f"cannot write {folder} ({error}); name another folder.") from error
-    try:
-        staging.chmod(0o755)  # mkdtemp's are for their owner alone
-        yield staging
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-            os.replace(folder, old / folder.name)
-            os.replace(staging, folder)
-            shutil.rmtree(old)
-        else:
-            os.replace(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        write_json(staging / "bundle.json", content)
 
 
 def _arrays(model: MorphableModel) -> dict[str, np.ndarray]:

@@ -168,7 +168,7 @@ def save_obj(path: Path, face: Face, triangles: np.ndarray) -> None:
     rows = np.hstack([face.vertices / 10, face.colours])
     vertices = "".join("v {:.6f} {:.6f} {:.6f} {:.4f} {:.4f} {:.4f}\n".format(*row) for row in rows)
     faces = "".join("f {} {} {}\n".format(*row) for row in triangles + 1)
-    staging = path.with_name(f".{path.name}.partial")
+    staging = path.with_name(f".{path.name}.{os.getpid()}")
     staging.write_text("# LeanFace; metres, x right, y up, z towards the camera\n" + vertices + faces)
     os.replace(staging, path)
 
@@ -212,8 +212,12 @@ def main() -> None:
             f"A crop has {size} x {size} pixels, this image {image.shape[1]} x {image.shape[0]}: give its --landmarks."
         )
     coefficients = network(image[None])[0]
-    save_obj(arguments.out, model.decode(coefficients, size), model.triangles)
-    np.save(arguments.out.with_suffix(".npy"), coefficients)
+    try:
+        save_obj(arguments.out, model.decode(coefficients, size), model.triangles)
+        # Not NAME.npy: that may be the photo.
+        np.save(arguments.out.with_name(f"{arguments.out.stem}_coefficients.npy"), coefficients)
+    except OSError as error:
+        raise SystemExit(f"cannot write {arguments.out}: {error}") from None
     pitch, yaw, roll = np.degrees(coefficients[224:227])
     print(f"{arguments.out}: pitch {pitch:.1f}, yaw {yaw:.1f}, roll {roll:.1f} degrees, by {network.runtime}")
 

@@ -19,11 +19,14 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
-from leanface.deployment.bundle import replacing
 from leanface.errors import ArtifactError
 from leanface.face.coefficients import COUNT
+from leanface.files import staged
 from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
 from leanface.runtime.engine import ExportedNetwork, load_description, read_onnx
+
+KIND = "Triton repository"
+"""Of result, see `leanface.files.staged`."""
 
 CROPS_NAME = "crops"
 """uint8 (B,H,W,3), RGB."""
@@ -52,7 +55,7 @@ class Repository:
 
 
 def export_triton(onnx_path: Path, plan_path: Path, folder: Path, batch_max: int) -> Repository:
-    """Write the repository; the folder must not exist, or be one that this function wrote.
+    """Write the repository; the folder must be missing, empty, or one that this function wrote.
 
     Args:
         onnx_path: what stage export wrote.
@@ -65,7 +68,7 @@ def export_triton(onnx_path: Path, plan_path: Path, folder: Path, batch_max: int
     exported = read_onnx(onnx_path)
     batch, reason = _usable(plan_path, exported)
     batch_max = min(batch_max, batch or batch_max)
-    with replacing(folder, "leanface/config.pbtxt") as staging:
+    with staged(folder.resolve(), KIND) as staging:
         (staging / "leanface" / "1").mkdir(parents=True)  # an ensemble has a version, too, which is empty
         (staging / "leanface" / "1" / ".keep").touch()
         models = {"leanface": _ensemble(exported.image_size, batch_max)}

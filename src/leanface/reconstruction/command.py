@@ -5,7 +5,6 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from leanface.errors import ArtifactError, ConfigError
 from leanface.face.mesh import FORMATS
+from leanface.files import require_writable
 from leanface.reconstruction.flow import reconstruct_all
 from leanface.reconstruction.lean_face import LeanFace
 from leanface.reconstruction.outputs import Settings
@@ -40,7 +40,6 @@ def reconstruct_to(
     Raises:
         ArtifactError: some failed; everything else is written.
     """
-    settings = replace(settings, network=f"{lean_face.model_path.name} ({lean_face.precision})")
     failed: list[str] = []
     faces = done = skipped = 0
     countable = all(source.kind == "photo" for source in sources)
@@ -99,7 +98,6 @@ def run(
     model: Path | None = None,
     runtime: str = "auto",
     threads: int | None = None,
-    min_face_px: int = 40,
     compare: str | None = None,
     every: int = 1,
     limit: int | None = None,
@@ -119,10 +117,11 @@ def run(
         # Pictures are searched side by side: threads within each search would only get in each other's way.
         torch.set_num_threads(1)
     with ExitStack() as stack:
-        lean_face = stack.enter_context(LeanFace.load(model, runtime, threads, min_face_px=min_face_px))
+        lean_face = stack.enter_context(LeanFace.load(model, runtime, threads, min_face_px=settings.min_face_px))
         if out == STDOUT:
             reconstruct_to_stdout(lean_face, sources, settings)
             return
+        require_writable(Path(out))
         if compare is not None:
             from leanface.reconstruction.side_by_side import compare_all, open_original
 

@@ -8,20 +8,23 @@ Whatever goes wrong with one picture, expected or not, becomes that picture's ou
 """
 
 import logging
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from leanface.device import usable_cores
 from leanface.errors import LeanFaceError, reason
+from leanface.files import require_free
 from leanface.photos.crops import FaceCrop
 from leanface.reconstruction.lean_face import LeanFace
-from leanface.reconstruction.outputs import Settings, is_done, write
+from leanface.reconstruction.outputs import Photo, Settings, begin_video, is_done, kind_of, made_with, write
 from leanface.reconstruction.smoothing import Smoother
 from leanface.reconstruction.sources import Picture, Source, pictures
 
@@ -54,6 +57,7 @@ class _Found(NamedTuple):
     crops: Sequence[FaceCrop] = ()
     error: str | None = None
     done: bool = False
+    file: Photo | None = None
 
     @property
     def pixels(self) -> int:
@@ -86,23 +90,24 @@ def reconstruct_all(
         redo: also what an earlier run has finished with the same settings. Frames are always done again: they are
             smoothed over time.
     """
+    made = made_with(lean_face)
     workers = usable_cores()
     pixels = workers * PIXELS_PER_WORKER
     smoothers: dict[Source, Smoother] = {}
     for live, group in _grouped(sources):
-        shots = (
-            shot
-            for source in group
-            for shot in _pictures(source, folder, settings, redo=redo, every=every, limit=limit)
-        )
+        shots = (shot for source in group for shot in _pictures(source, folder, every=every, limit=limit))
         batch = 1 if live else BATCH_PICTURES
         room = 1 if live else workers + batch
         found = threaded(
-            lambda shot: _find(lean_face, shot, settings), shots, workers, room, lambda shot: shot.pixels / pixels
+            lambda shot: _find(lean_face, shot, folder, settings, made, redo=redo),
+            shots,
+            workers,
+            room,
+            lambda shot: shot.pixels / pixels,
         )
         answers = (read for shots in _batched(found, batch, pixels) for read in _read(lean_face, shots, smoothers))
         yield from threaded(
-            lambda read: _write(lean_face, read, folder, settings),
+            lambda read: _write(lean_face, read, folder, settings, made),
             answers,
             workers,
             2 * workers,
@@ -156,18 +161,27 @@ def _grouped(sources: Iterable[Source]) -> Iterator[tuple[bool, list[Source]]]:
         yield True, [camera]
 
 
-def _pictures(
-    source: Source, folder: Path, settings: Settings, *, redo: bool, every: int, limit: int | None
-) -> Iterator[_Found]:
+def _pictures(source: Source, folder: Path, *, every: int, limit: int | None) -> Iterator[_Found]:
+    begun = False
+    if source.kind == "webcam":
+        source = replace(source, name=_new_name(folder, source.name))
     try:
-        if source.kind == "photo" and not redo and is_done(folder / source.name, source, settings):
-            (picture,) = pictures(source)
-            yield _Found(picture, done=True)
-            return
         for picture in pictures(source, every, limit):
+            if picture.seconds is not None and not begun:
+                begin_video(folder / source.name)
+                begun = True
             yield _Found(picture)
     except Exception as error:
         yield _Found(Picture(source, source.name, _nothing), error=_told(source.name, error))
+
+
+def _new_name(folder: Path, name: str) -> str:
+    """What a camera showed cannot be had again, so it does not make room for what it shows now."""
+    number, new = 1, name
+    while os.path.lexists(folder / new):
+        number += 1
+        new = f"{name}_{number}"
+    return new
 
 
 def _nothing() -> UInt8[np.ndarray, "H W 3"]:
@@ -181,14 +195,31 @@ def _told(name: str, error: Exception) -> str:
     return reason(error)
 
 
-def _find(lean_face: LeanFace, shot: _Found, settings: Settings) -> _Found:
-    if shot.done or shot.error is not None:
+def _find(
+    lean_face: LeanFace, shot: _Found, folder: Path, settings: Settings, made: dict[str, Any], *, redo: bool
+) -> _Found:
+    if shot.error is not None:
         return shot
+    picture = shot.picture
     try:
-        photo = shot.picture.load()
-        return shot._replace(photo=photo, crops=lean_face.crop(photo, settings.faces))
+        if (file := _file(picture)) is not None:
+            if not redo and is_done(folder / picture.name, file, settings, made):
+                return shot._replace(done=True)
+            _ = file.sha256  # before the pixels are read: if it changes in between, it is done again
+        if file is not None or picture.seconds is not None:
+            require_free(folder / picture.name, kind_of(picture))  # before the work, not after it
+        photo = picture.load()
+        return shot._replace(file=file, photo=photo, crops=lean_face.crop(photo, settings.faces))
     except Exception as error:
-        return shot._replace(error=_told(shot.picture.name, error))
+        return shot._replace(error=_told(picture.name, error))
+
+
+def _file(picture: Picture) -> Photo | None:
+    """What a photo is read from; None for frames, standard input, and what is not there."""
+    source = picture.source
+    if source.path is None or source.kind != "photo" or not source.path.is_file():
+        return None
+    return Photo(source.path)
 
 
 def _batched(found: Iterable[_Found], batch: int, pixels: int) -> Iterator[list[_Found]]:
@@ -235,7 +266,7 @@ def _failed(shot: _Found, error: Exception) -> _Read:
     return _Read(found, (), np.empty((0, 257), np.float32))
 
 
-def _write(lean_face: LeanFace, read: _Read, folder: Path, settings: Settings) -> Outcome:
+def _write(lean_face: LeanFace, read: _Read, folder: Path, settings: Settings, made: dict[str, Any]) -> Outcome:
     found, picture = read.found, read.found.picture
     if found.done or found.photo is None or found.error is not None:
         return Outcome(picture.name, 0, found.error, found.done)
@@ -244,7 +275,7 @@ def _write(lean_face: LeanFace, read: _Read, folder: Path, settings: Settings) -
         if settings.texture_px:
             textured = lean_face.textured
             faces = [textured(face, found.photo, settings.texture_px, delight=settings.delight) for face in faces]
-        write(folder / picture.name, picture, found.photo, faces, settings)
+        write(folder / picture.name, picture, found.photo, faces, settings, made, found.file)
     except Exception as error:
         return Outcome(picture.name, 0, _told(picture.name, error))
     return Outcome(picture.name, len(faces))

@@ -1,8 +1,11 @@
 """One folder per picture: meshes, pictures and coefficients, whole or not there at all."""
 
+import functools
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,15 +13,20 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from leanface.files import staged
+from leanface.files import claim, digest, is_intact, kind_of_result, remove_result, staged, write_json
+from leanface.reconstruction.lean_face import LeanFace
 from leanface.reconstruction.pictures import overlay, preview
 from leanface.reconstruction.result import Reconstruction
-from leanface.reconstruction.sources import Picture, Source
+from leanface.reconstruction.sources import Picture
 
 RECORD = "reconstruction.json"
-"""Written last into a folder that appears at once: where it is, everything is."""
+
+RECONSTRUCTION, VIDEO, FRAME = "reconstruction", "video", "frame"
+"""Kinds of results, see `leanface.files.staged`. A video's folder holds its frames'."""
 
 Faces = Literal["all", "largest"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -26,18 +34,56 @@ class Settings:
     """What is written of each face; a rerun with other settings writes again.
 
     Attributes:
-        network: the network's file name and precision.
         mesh: suffix without its dot, or None for no mesh.
         texture_px: side of the texture; 0 for the model's albedo.
         pictures: whether previews and overlays are drawn.
+        min_face_px: the smallest face that is looked for.
     """
 
-    network: str
     mesh: str | None = "glb"
     texture_px: int = 1024
     delight: bool = False
     faces: Faces = "all"
     pictures: bool = True
+    min_face_px: int = 40
+
+
+class Photo:
+    """A photo's file, told from another one with the same name, size and time of change by what is in it."""
+
+    def __init__(self, path: Path) -> None:
+        """Look at the file.
+
+        Raises:
+            OSError: it is not there.
+        """
+        self._path = path
+        status = path.stat()
+        self.status = [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        """While these are the same, so is the content: any change of a file, also its replacement, shows in one."""
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Of the content."""
+        return digest(self._path)
+
+
+def made_with(lean_face: LeanFace) -> dict[str, Any]:
+    """Describe the software, network and morphable model that a result depends on, the latter two by their content."""
+    return {
+        "leanface": _version(),
+        "network": lean_face.model_path.name,
+        "network_sha256": digest(lean_face.model_path),
+        "precision": lean_face.precision,
+        "morphable_model_sha256": digest(lean_face.surface.path),
+    }
+
+
+def _version() -> str | None:
+    try:
+        return version("leanface")
+    except PackageNotFoundError:  # the sources are used without being installed
+        return None
 
 
 def write(
@@ -46,13 +92,20 @@ def write(
     photo: UInt8[np.ndarray, "H W 3"],
     faces: Sequence[Reconstruction],
     settings: Settings,
+    made: dict[str, Any],
+    file: Photo | None = None,
 ) -> None:
     """Write face_1.glb, face_1.json, face_1.png, ..., overlay.png and the record.
 
+    Args:
+        photo: the picture's pixels.
+        made: see `made_with`.
+        file: what the photo was read from; None for frames and standard input.
+
     Raises:
-        ArtifactError: the folder cannot be written.
+        ArtifactError: the folder cannot be written, or holds what LeanFace did not make.
     """
-    with staged(folder) as new:
+    with staged(folder, kind_of(picture)) as new:
         for number, face in enumerate(faces, 1):
             if settings.mesh is not None:
                 face.save_mesh(new / f"face_{number}.{settings.mesh}")
@@ -61,25 +114,42 @@ def write(
                 Image.fromarray(preview(face)).save(new / f"face_{number}.png", compress_level=1)
         if settings.pictures:
             Image.fromarray(overlay(photo, list(faces))).save(new / "overlay.png", compress_level=1)
-        record = _record(picture.source, settings) | {"faces": len(faces), "seconds": picture.seconds}
-        (new / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+        record = {
+            "source": Path(picture.source.label).name,
+            "seconds": picture.seconds,
+            "photo_sha256": None if file is None else file.sha256,
+            "photo_status": None if file is None else file.status,
+            "settings": asdict(settings),
+            "made_with": made,
+            "faces": len(faces),
+        }
+        write_json(new / RECORD, record)
 
 
-def is_done(folder: Path, source: Source, settings: Settings) -> bool:
-    """Whether an earlier run wrote this very photo with these settings."""
+def kind_of(picture: Picture) -> str:
+    """Return the kind of a picture's result."""
+    return RECONSTRUCTION if picture.seconds is None else FRAME
+
+
+def is_done(folder: Path, file: Photo, settings: Settings, made: dict[str, Any]) -> bool:
+    """Tell whether an earlier run wrote all of this very photo, in the same way, and all of it is still there."""
     try:
-        record = json.loads((folder / RECORD).read_text())
-        return source.path is not None and _record(source, settings).items() <= record.items()
-    except (OSError, ValueError, AttributeError):
+        record = json.loads((folder / RECORD).read_bytes())
+        known = record["settings"] == asdict(settings) and record["made_with"] == made and is_intact(folder)
+        return known and (record["photo_status"] == file.status or record["photo_sha256"] == file.sha256)
+    except (OSError, ValueError, TypeError, KeyError):
         return False
 
 
-def _record(source: Source, settings: Settings) -> dict[str, Any]:
-    """What a result depends on; a photo counts as the same while its size and time of change are."""
-    file = source.path.stat() if source.path is not None else None
-    return {
-        "source": Path(source.label).name,
-        "size_bytes": None if file is None else file.st_size,
-        "modified_ns": None if file is None else file.st_mtime_ns,
-        "settings": asdict(settings),
-    }
+def begin_video(folder: Path) -> None:
+    """Make a video's folder, or remove the frames that an earlier run left in it.
+
+    Raises:
+        ArtifactError: the folder holds what LeanFace did not make, or cannot be written.
+    """
+    claim(folder, VIDEO)
+    old = [path for path in folder.iterdir() if kind_of_result(path) == FRAME and not path.is_symlink()]
+    for frame in old:
+        remove_result(frame, FRAME)
+    if old:
+        logger.info("%s: the %d frames of an earlier run make room for new ones", folder, len(old))

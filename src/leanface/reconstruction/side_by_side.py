@@ -1,8 +1,6 @@
 """`leanface reconstruct --compare`: what two networks read in the same faces, and how long each takes."""
 
-import json
 import logging
-import os
 import tempfile
 import time
 from collections.abc import Generator, Sequence
@@ -19,6 +17,7 @@ from leanface import paths
 from leanface.bundle import SPEC, new_spec, save_bundle
 from leanface.errors import ArtifactError, reason
 from leanface.face.render import Renderer
+from leanface.files import forget_others, staged_beside, write_json
 from leanface.metrics.geometry import MM_PER_DM
 from leanface.metrics.latency import Timing, measure_latency
 from leanface.networks.packed import load_pretrained
@@ -30,6 +29,10 @@ from leanface.report.pictures import BACKING, FaceRow, save_face_sheet
 from leanface.runtime.batches import run_in_batches
 
 ORIGINAL = "original"
+RECORD = "comparison.json"
+COMPARISON = "comparison"
+"""The kind of result, see `leanface.files.staged`."""
+
 PICTURE_PX = 224
 
 TIMING_SECONDS = 10.0
@@ -84,38 +87,39 @@ def compare_all(
 ) -> None:
     """Write NAME.png for each photo, a row per face, and comparison.json; frames of videos count as photos.
 
+    What an earlier comparison wrote into the folder goes. All else in it stays, and a picture whose name is taken by it
+    is left out.
+
     Args:
         every: keep every Nth frame of a video, at most `limit` of them.
 
     Raises:
-        ArtifactError: no picture could be read, or a file cannot be written.
+        ArtifactError: a picture could not be compared; the others are written.
     """
     timings: dict[str, Timing] | None = None
     report: dict[str, Any] = {}
     failed: list[str] = []
     for picture in (picture for source in sources for picture in pictures(source, every, limit)):
         try:
-            photo = picture.load()
-            pairs = read_both(original, compressed, photo)
+            with staged_beside(folder, COMPARISON, f"{picture.name}.png") as sheet:
+                photo = picture.load()
+                pairs = read_both(original, compressed, photo)
+                timings = timings or network_times(original, compressed, photo)
+                save_face_sheet([face_row(k, photo, pair, timings) for k, pair in enumerate(pairs, 1)], sheet)
         except Exception as error:  # concerns this picture alone, whatever it is
             logger.warning("left out %s: %s", picture.name, reason(error))
             failed.append(picture.name)
             continue
-        timings = timings or network_times(original, compressed, photo)
-        rows = [face_row(number, photo, pair, timings) for number, pair in enumerate(pairs, 1)]
-        target = folder / f"{picture.name}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        save_face_sheet(rows, target)
         report[picture.name] = [{"mean_distance_mm": distance_mm(pair), "turn_deg": turn_deg(pair)} for pair in pairs]
         logger.info("%s: %s", picture.name, ", ".join(f"{distance_mm(pair):.2f} mm apart" for pair in pairs))
-    if timings is None:
-        raise ArtifactError("none of the pictures shows a face that could be read (see above).")
+    if timings is None or not report:
+        raise ArtifactError("nothing could be compared (see above).")
     times = {name: asdict(timing) for name, timing in timings.items()}
     networks = {"original": _about(original), "compressed": _about(compressed)}
     content = {"networks": networks, "network_batch_1": times, "pictures": report}
-    staging = folder / ".comparison.json"
-    staging.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(staging, folder / "comparison.json")
+    with staged_beside(folder, COMPARISON, RECORD) as record:
+        write_json(record, content)
+    forget_others(folder, COMPARISON, {RECORD, *(f"{name}.png" for name in report)})
     slow, fast = (timings[name] for name in networks)
     logger.info(
         "network alone, batch 1: %.2f ms and %.2f ms (medians of %d and %d runs), %.1f times as fast",

@@ -2,12 +2,14 @@
 
 import glob
 import io
+import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal, NamedTuple, NoReturn
 
 import numpy as np
 from jaxtyping import UInt8
@@ -16,11 +18,15 @@ from leanface.errors import ArtifactError, LeanFaceError
 from leanface.photos.kinds import Kind, first_bytes, is_video, kind_of, pick
 from leanface.photos.load import PACKAGED_PHOTOS, load_photo, photo_path, stored_pixels
 from leanface.photos.video import Video, open_camera, open_video
+from leanface.photos.walk import matches, walk
+from leanface.reconstruction.names import result_names
 
 STDIN = "-"
 WEBCAM = re.compile(r"webcam(?::(\d+))?")
 
 Image8 = UInt8[np.ndarray, "H W 3"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,12 +37,14 @@ class Source:
         name: of its outputs, a relative path with "/"; unique among the sources.
         label: what the user calls it.
         path: None for standard input and cameras.
+        problem: why it gives no picture, if that is known beforehand.
     """
 
     name: str
     label: str
     path: Path | None
     kind: Kind | Literal["webcam"] = "photo"
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,34 +65,34 @@ class Picture:
 
 
 def find_sources(inputs: Sequence[str]) -> list[Source]:
-    """Files as given, folders searched through, patterns expanded (`**` too), in a stable order, each file once.
+    """Find photos and videos: files as given, folders searched through, patterns expanded (`**` too), each file once.
 
-    The name of a packaged photo stands for it, where there is no such file.
+    The name of a packaged photo stands for it, where there is no such file. Hidden files and folders and LeanFace's own
+    results are passed over, unless they are named themselves. An input that gives nothing becomes a source that says so
+    when it is read, so that the others are done.
 
     Raises:
-        ArtifactError: an input is no file, or a folder or pattern has no photos and videos.
+        ArtifactError: there is no photo or video at all.
     """
-    found: dict[str, tuple[str, Path | None, Kind | Literal["webcam"]]] = {}
+    found: dict[str, _Input] = {}
     for text in inputs:
         if text == STDIN:
-            found[text] = "stdin", None, "photo"
+            found[text] = _Input("stdin", text, None, "photo")
         elif camera := WEBCAM.fullmatch(text):
-            found[text] = f"webcam_{camera[1] or 0}", None, "webcam"
+            found[text] = _Input(f"webcam_{camera[1] or 0}", text, None, "webcam")
         else:
-            for root, path in _files(text):
-                found.setdefault(str(path), (path.relative_to(root).as_posix(), path, _kind(path)))
-    stems = [_stem(name) for name, _, _ in found.values()]
-    taken: set[str] = set()
-    sources: list[Source] = []
-    for (label, (name, path, kind)), stem in zip(found.items(), stems, strict=True):
-        # me.jpg and me.png keep their suffixes; two me.jpg of different folders get a number.
-        unique = base = stem if stems.count(stem) == 1 else name
-        number = 2
-        while unique in taken:
-            unique, number = f"{base}_{number}", number + 1
-        taken.add(unique)
-        sources.append(Source(unique, label, path, kind))
-    return sources
+            for item in _files(text):
+                found.setdefault(text if item.path is None else os.path.normpath(item.path.absolute()), item)
+    if problems := [item.problem for item in found.values() if item.problem is not None]:
+        if len(problems) == len(found):
+            raise ArtifactError(" ".join(problems))
+    elif not found:
+        raise ArtifactError("there is nothing to do: all that was found are results of LeanFace.")
+    names = result_names([item.file for item in found.values()])
+    return [
+        Source(name, item.label, item.path, item.kind, item.problem)
+        for name, item in zip(names, found.values(), strict=True)
+    ]
 
 
 def pictures(source: Source, every: int = 1, limit: int | None = None) -> Iterator[Picture]:
@@ -97,6 +105,9 @@ def pictures(source: Source, every: int = 1, limit: int | None = None) -> Iterat
         every: keep every Nth frame.
         limit: end after so many frames.
     """
+    if source.problem is not None:
+        yield _refusal(source, ArtifactError(source.problem))
+        return
     if source.kind == "photo":
         pixels = 0 if source.path is None else stored_pixels(source.path)
         yield Picture(source, source.name, lambda: _photo(source), pixels=pixels)
@@ -113,35 +124,60 @@ def pictures(source: Source, every: int = 1, limit: int | None = None) -> Iterat
         yield _refusal(source, ArtifactError(video.loss))
 
 
-def _files(text: str) -> list[tuple[Path, Path]]:
-    """(folder that names are relative to, file) of one input."""
+class _Input(NamedTuple):
+    """What one result is made of; `file` is a relative path that the result's name comes from."""
+
+    file: str
+    label: str
+    path: Path | None
+    kind: Kind | Literal["webcam"]
+    problem: str | None = None
+
+
+def _files(text: str) -> list[_Input]:
+    """The photos and videos of one input."""
     path = Path(text)
     if path.is_dir():
-        files = pick(sorted(file for file in path.rglob("*") if file.is_file()), text)
-        if not files:
-            raise ArtifactError(f"{path} holds no photos or videos that can be read; folders within it count too.")
-        return [(path, file) for file in files]
+        return _picked(text, path, None)
     if text in PACKAGED_PHOTOS and not path.exists():
-        file = photo_path(text)
-        return [(file.parent, file)]
+        path = photo_path(text)
     # A file that is not there is reported with the others that cannot be read.
     if path.exists() or not glob.has_magic(text):
-        return [(path.parent, path)]
+        return [_input(path.parent, path)]
     magic = next(index for index, part in enumerate(path.parts) if glob.has_magic(part))
-    root = Path(*path.parts[:magic])
-    files = pick(sorted(match for match in root.glob("/".join(path.parts[magic:])) if match.is_file()), text)
-    if not files:
-        raise ArtifactError(f"no photo or video matches {text!r}.")
-    return [(root, file) for file in files]
+    return _picked(text, Path(*path.parts[:magic]), path.parts[magic:])
+
+
+def _picked(text: str, root: Path, pattern: Sequence[str] | None) -> list[_Input]:
+    """The photos and videos in a folder and below it, or those that fit a pattern there."""
+    depth = None if pattern is None or "**" in pattern else len(pattern)
+    try:
+        files, own = walk(root, depth)
+    except OSError as error:
+        return [_nothing(text, f"{root} cannot be read: {error.strerror}.")]
+    if pattern is not None:
+        files = [file for file in files if matches(file.relative_to(root), pattern)]
+    if picked := pick(files, text):
+        return [_input(root, file) for file in picked]
+    if own:
+        logger.info("passed over %s: it holds results of LeanFace", text)
+        return []
+    if pattern is None:
+        return [_nothing(text, f"{root} holds no photos or videos that can be read; folders within it count too.")]
+    return [_nothing(text, f"no photo or video matches {text!r}.")]
+
+
+def _input(root: Path, path: Path) -> _Input:
+    return _Input(path.relative_to(root).as_posix(), str(path), path, _kind(path))
+
+
+def _nothing(text: str, problem: str) -> _Input:
+    return _Input(Path(text).name or "folder", text, None, "photo", problem)
 
 
 def _kind(path: Path) -> Kind:
     """Of a file that was named, or found by its name."""
     return kind_of(path) or ("video" if is_video(first_bytes(path)) else "photo")
-
-
-def _stem(name: str) -> str:
-    return str(Path(name).with_suffix("")) if Path(name).suffix else name
 
 
 def _photo(source: Source) -> Image8:

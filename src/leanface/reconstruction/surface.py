@@ -20,6 +20,7 @@ class Surface:
         Raises:
             ArtifactError: it is missing or damaged.
         """
+        self.path = path
         self.model = load_morphable_model(path)
         self.decoder = Decoder(load_shape_basis(path), self.model.triangles.numpy())
         self.painter = PhotoTexture(self.model)

@@ -17,6 +17,7 @@ from leanface.photos.crops import crop_faces
 from leanface.photos.detector import FaceDetector
 from leanface.photos.kinds import pick
 from leanface.photos.load import load_photo
+from leanface.photos.walk import walk
 from leanface.synthesis.arrays import ArrayWriter
 from leanface.synthesis.dataset import IMAGES
 
@@ -64,10 +65,13 @@ def prepare_folder(source: PhotoFolder, size: int, template: Float[np.ndarray, "
 
 
 def _find(root: Path) -> list[Path]:
-    photos = pick(sorted(path for path in root.rglob("*") if path.is_file()), root, ("photo",))
+    try:
+        photos, found = pick(walk(root)[0], root, ("photo",)), ""
+    except OSError as error:
+        photos, found = [], f" ({error.strerror})"
     if not photos:
         raise ArtifactError(
-            f"{root.absolute()} holds no photos. Put some there (folders within it count too), or set `path` in "
+            f"{root.absolute()} holds no photos{found}. Put some there (folders within it count too), or set `path` in "
             "conf/data/folder.yaml to where they are."
         )
     return photos

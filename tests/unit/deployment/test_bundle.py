@@ -13,9 +13,11 @@ import torch
 
 from leanface import paths
 from leanface.deployment.bundle import SCRIPT, export_bundle
+from leanface.deployment.triton import export_triton
 from leanface.errors import ArtifactError
 from leanface.face.camera import camera_from_model, image_from_camera
 from leanface.face.coefficients import split
+from leanface.files import MARK, is_intact
 from leanface.photos.alignment import TEMPLATE_224, align, template_from_landmarks3d
 from leanface.photos.load import load_photo
 from leanface.runtime import open_runtime
@@ -89,7 +91,7 @@ def test_it_runs_where_there_is_no_pytorch(folder: Path, bare, model, runtime: s
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "face.obj").read_text().splitlines()
     assert sum(line.startswith("v ") for line in lines) == model.vertex_count
-    assert np.load(tmp_path / "face.npy").shape == (257,)
+    assert np.load(tmp_path / "face_coefficients.npy").shape == (257,)
 
 
 def test_its_coefficients_are_the_runtimes_own(folder: Path, script: ModuleType, exported) -> None:
@@ -146,11 +148,29 @@ def test_a_network_that_computes_something_else_is_found(folder: Path, script: M
 def test_the_folder_says_what_it_holds(folder: Path) -> None:
     content = json.loads((folder / "bundle.json").read_text())
     assert (content["image_size"], content["precision"]) == (64, "int8")
-    assert set(content["sha256"]) | {"bundle.json"} == {path.name for path in folder.iterdir()}
+    assert set(content["sha256"]) | {"bundle.json", MARK} == {path.name for path in folder.iterdir()}
+
+
+def test_the_current_folder_and_a_link_to_an_empty_one_are_filled(
+    exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("here", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to("elsewhere")
+    monkeypatch.chdir(tmp_path / "here")
+    for _ in range(2):
+        for folder in (Path(), tmp_path / "link"):
+            export_bundle(exported.int8, paths.PACKAGED_MORPHABLE_MODEL, folder)
+    assert {path.name for path in tmp_path.iterdir()} == {"here", "elsewhere", "link"}
+    for name in ("here", "elsewhere"):
+        assert is_intact(tmp_path / name)
+        assert (tmp_path / name / "reconstruct.py").exists()
+    with pytest.raises(ArtifactError, match="LeanFace's standalone bundle, where a Triton repository should go"):
+        export_triton(exported.int8, tmp_path / "none.plan", Path(), batch_max=8)
 
 
 def test_something_else_in_the_folder_stays(exported, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").touch()
-    with pytest.raises(ArtifactError, match="no earlier export"):
+    with pytest.raises(ArtifactError, match="LeanFace did not make"):
         export_bundle(exported.int8, paths.PACKAGED_MORPHABLE_MODEL, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

@@ -117,7 +117,7 @@ def test_an_earlier_repository_is_replaced_and_nothing_else(exported, plan: Path
     assert not list(folder.rglob("*.plan"))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
-    with pytest.raises(ArtifactError, match="is no earlier export"):
+    with pytest.raises(ArtifactError, match="LeanFace did not make"):
         export_triton(exported.int8, plan, tmp_path / "mine", batch_max=8)
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
 

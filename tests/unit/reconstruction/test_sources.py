@@ -45,7 +45,7 @@ def test_names_never_collide(tmp_path: Path) -> None:
     for name in ("x/me.jpg", "y/me.jpg", "y/me.png"):
         photo(tmp_path / name)
     sources = find_sources([str(tmp_path / "x" / "me.jpg"), str(tmp_path / "y" / "me.jpg"), str(tmp_path / "y/me.png")])
-    assert [source.name for source in sources] == ["me.jpg", "me.jpg_2", "me.png"]
+    assert [source.name for source in sources] == ["me_jpg", "me_jpg_2", "me_png"]
 
 
 def test_packaged_photos_go_by_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
