@@ -31,8 +31,8 @@ from leanface.reconstruction.sources import Picture, Source, pictures
 BATCH_PICTURES = 8
 """How many pictures' faces go through the network at once; a camera's one by one."""
 
-PIXELS_PER_WORKER = 2**25
-"""How many pixels of photos a step holds at once for each of its threads; a larger photo is alone in it."""
+PIXELS_PER_WORKER, PIXELS_MAX = 2**25, 2**28
+"""How many pixels of photos a step holds at once per thread, and in all; a larger photo is alone in it."""
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def reconstruct_all(
     """
     made = made_with(lean_face)
     workers = usable_cores()
-    pixels = workers * PIXELS_PER_WORKER
+    pixels = min(workers * PIXELS_PER_WORKER, PIXELS_MAX)
     smoothers: dict[Source, Smoother] = {}
     for live, group in _grouped(sources):
         shots = (shot for source in group for shot in _pictures(source, folder, every=every, limit=limit))
