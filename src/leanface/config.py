@@ -258,8 +258,12 @@ class Benchmark(Section):
         runtimes: all that can run here, or those of a GPU alone.
         streams: how many batches run at the same time; more than 1 for the networks that are deployed.
         concurrent_batches: the sizes at which more than one does.
+        window: runs per window.
+        windows_max: windows of each network at most.
+        interval: how wide the 95 % interval of a speed-up may be, its upper end over its lower one, less 1, for a
+            network to need no more windows.
         energy_seconds: how long each network runs for its energy to be counted, where there is a counter.
-        seconds: what is not measured by then, is not; None for no limit.
+        seconds: time limit; remaining measurements are skipped. None for no limit.
     """
 
     runtimes: Literal["all", "gpu"] = "all"
@@ -267,8 +271,8 @@ class Benchmark(Section):
     streams: tuple[Count, ...]
     warmup: Count
     window: Count
-    windows_max: Count
-    stability: Fraction
+    windows_max: Annotated[int, Field(ge=6)]  # fewer pairs give no 95 % interval, see leanface.metrics.ratio
+    interval: Positive
     threads: Count
     energy_seconds: Positive
     concurrent_batches: tuple[Count, ...] | None = None

@@ -2,15 +2,6 @@
 
 from pathlib import Path
 
-VARIANTS = ("original_fp32", "distilled_fp32", "distilled_fp16", "quantized_int8")
-"""The networks that are built, evaluated and benchmarked, from the original to the smallest."""
-
-EXPORTED = (*VARIANTS, "original_fp16")
-"""The original in FP16 too, which a GPU's benchmark alone reads."""
-
-DEPLOYED = "quantized_int8"
-"""The one that the gates are about."""
-
 SPLITS = ("train", "val", "test")
 
 ASSETS = Path(__file__).parent / "assets"
@@ -79,19 +70,12 @@ RUNS = Path("runs")
 
 BENCHMARK = REPORTS / "benchmark.json"
 SUMMARY = REPORTS / "summary.json"
+METRICS = REPORTS / "metrics.json"
+"""What `dvc metrics show` and `dvc exp show` list."""
 REPORT_HTML = REPORTS / "report.html"
 REPORT_MD = REPORTS / "report.md"
 MODEL_CARD = REPORTS / "model_card.md"
 FIGURES = REPORTS / "figures"
-
-BUNDLES = {
-    "original_fp32": TEACHER,
-    "distilled_fp32": DISTILLED,
-    "distilled_fp16": DISTILLED,
-    "quantized_int8": QUANTIZED,
-    "original_fp16": TEACHER,
-}
-"""The bundle that each variant is exported from."""
 
 
 def onnx_path(variant: str) -> Path:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from leanface import paths
+from leanface import catalog, paths
 from leanface.config import load_config
 from leanface.errors import ConfigError
 from leanface.machine_lock import hold_machine
@@ -40,7 +40,7 @@ def run_stage(name: str, variant: str | None = None, seconds: float | None = Non
     run = _load(name)
     wanted = inspect.signature(run).parameters
     if ("variant" in wanted) != (variant is not None):
-        takes = f"one of {', '.join(paths.EXPORTED)}" if "variant" in wanted else "none"
+        takes = f"one of {', '.join(catalog.VARIANTS)}" if "variant" in wanted else "none"
         raise ConfigError(f"stage {name} takes {takes} as --variant, got {variant or 'none'}.")
     names = stage_sections(name)
     config = load_config(paths.CONFIG) if names else None
@@ -67,7 +67,7 @@ def run_stage(name: str, variant: str | None = None, seconds: float | None = Non
     if name == "report" and not tracking.in_trial():
         summary = json.loads(paths.SUMMARY.read_text())
         pages = [paths.CONFIG, paths.SUMMARY, paths.REPORT_HTML, paths.REPORT_MD, paths.MODEL_CARD, paths.FIGURES]
-        tracking.log_summary(summary, config.model_dump(), pages, {}, paths.onnx_path(paths.DEPLOYED))
+        tracking.log_summary(summary, config.model_dump(), pages, {}, paths.onnx_path(catalog.DEPLOYED))
 
 
 def _discard(metrics: Mapping[str, float], step: int) -> None: ...

@@ -9,7 +9,7 @@ import grimp
 import pytest
 import yaml
 
-from leanface import paths
+from leanface import catalog, paths
 from leanface.config import Config
 from leanface.runner import stage_sections
 
@@ -22,8 +22,23 @@ PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES: dict[str, Any] = {name: entry.get("do", entry) for name, entry in PIPELINE["stages"].items()}
 OUTS: dict[str, list[Any]] = {name: stage.get("outs", []) + stage.get("metrics", []) for name, stage in STAGES.items()}
 
-PLUMBING = {"", "config", "errors", "files", "paths", "composition", "params", "device", "environment", "stages"}
+PLUMBING = {
+    "",
+    "catalog",
+    "config",
+    "errors",
+    "files",
+    "paths",
+    "composition",
+    "params",
+    "device",
+    "environment",
+    "stages",
+}
 """Code that carries a stage's inputs and outputs but does not shape its result."""
+
+SHAPED_BY = {"report": {"catalog"}}
+"""Except of these stages: titles and colors are what a report shows."""
 
 PACKAGED_MODEL = SOURCE / "assets/morphable_model.npz"
 READERS = {
@@ -51,10 +66,13 @@ def imports() -> grimp.ImportGraph:
 def reached(imports: grimp.ImportGraph, stage: str) -> dict[str, Path]:
     """Module name (below leanface) and file of everything that a stage imports, directly or not."""
     modules = imports.find_upstream_modules(f"leanface.stages.{stage}") | {f"leanface.stages.{stage}"}
+    if "leanface.runtime" in modules:  # which imports what implements a runtime when that is opened
+        for module in {entry.implementation.partition(":")[0] for entry in catalog.RUNTIMES.values()}:
+            modules |= imports.find_upstream_modules(module) | {module}
     found: dict[str, Path] = {}
     for module in modules:
         name = module.removeprefix("leanface").removeprefix(".")
-        if name not in PLUMBING:
+        if name not in PLUMBING - SHAPED_BY.get(stage, set()):
             path = SOURCE.joinpath(*name.split("."))
             found[name] = path / "__init__.py" if (ROOT / path).is_dir() else path.with_suffix(".py")
     return found
@@ -76,12 +94,12 @@ def test_the_stages_are_the_stage_modules() -> None:
     assert set(STAGES) == modules
 
 
-def test_the_variants_and_their_bundles_are_those_of_paths() -> None:
+def test_the_variants_and_their_bundles_are_those_of_the_catalog() -> None:
     variables = {name: value for entry in PIPELINE["vars"] for name, value in entry.items()}
-    bundles = {name: folder.as_posix() for name, folder in paths.BUNDLES.items()}
+    bundles = {name: variant.bundle.as_posix() for name, variant in catalog.VARIANTS.items()}
     assert variables["exported"] == bundles
-    assert tuple(variables["exported"]) == paths.EXPORTED
-    assert variables["bundles"] == {name: bundles[name] for name in paths.VARIANTS}
+    assert tuple(variables["exported"]) == tuple(catalog.VARIANTS)
+    assert variables["bundles"] == {name: bundles[name] for name in catalog.EVALUATED}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -157,13 +175,22 @@ def test_experiments_share_the_results_of_all_stages_that_take_long() -> None:
     assert set(STAGES) - shared == {"configure", "probe", "report"}
 
 
-def test_metrics_and_plots_lie_in_outputs() -> None:
+def test_plots_lie_in_outputs() -> None:
     outs = set[Path]().union(*map(names, OUTS.values()))
     curves = [plot for plot in PIPELINE["plots"] if isinstance(plot, dict)]
     plots = [file for plot in curves for axes in plot.values() for file in axes["y"]]
     plots += [plot for plot in PIPELINE["plots"] if isinstance(plot, str)]
-    for path in map(Path, [*PIPELINE["metrics"], *plots]):
+    for path in map(Path, plots):
         assert covered(path, outs), path
+
+
+def test_dvc_lists_few_metrics() -> None:
+    """`dvc exp show` has a column for every number in every metrics file."""
+    assert "metrics" not in PIPELINE
+    metrics = {name: stage["metrics"] for name, stage in STAGES.items() if "metrics" in stage}
+    assert metrics == {"report": [{paths.METRICS.as_posix(): {"cache": False}}]}
+    assert len(catalog.HEADLINE) <= 8
+    assert set(catalog.HEADLINE) <= set(catalog.SUMMARY)
 
 
 @pytest.mark.parametrize("stage", STAGES)

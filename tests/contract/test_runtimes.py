@@ -9,9 +9,10 @@ import pytest
 from torch import Tensor
 
 from leanface.bundle import load_bundle
+from leanface.catalog import RUNTIMES
 from leanface.config import Build
 from leanface.errors import ArtifactError, BackendError
-from leanface.runtime import RUNTIMES, Pool, Runtime, open_runtime
+from leanface.runtime import Pool, Runtime, open_runtime
 from leanface.runtime.base import planes_of
 from leanface.runtime.engine import build_engine
 

@@ -11,8 +11,9 @@ from torch import Tensor
 from leanface.bundle import load_bundle
 from leanface.config import Benchmark
 from leanface.errors import BackendError
+from leanface.metrics.measurements import Measurement
 from leanface.runtime import Pool, Runtime, open_runtime
-from leanface.runtime.benchmark import Entry, Row, benchmark_networks
+from leanface.runtime.benchmark import Entry, benchmark_networks
 
 TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2}
 """Of the relative L2 norm, to FP32 on the CPU."""
@@ -30,8 +31,8 @@ SETTINGS = Benchmark(
     concurrent_batches=(1,),
     warmup=2,
     window=4,
-    windows_max=4,
-    stability=1.0,
+    windows_max=6,
+    interval=1.0,
     threads=2,
     energy_seconds=0.3,
 )
@@ -121,17 +122,19 @@ def test_compiled_graphs_compute_the_same_for_several_shapes(exported, reference
 
 def test_a_benchmark_counts_time_memory_and_energy(exported) -> None:
     entries = [
-        Entry("original_fp32", "torch_cuda", exported.float_bundle, (1,)),
-        Entry("original_fp16", "torch_cuda_graph", exported.float_bundle, (1, 2)),
+        Entry("teacher_fp32", "torch_cuda", exported.float_bundle, (1,)),
+        Entry("teacher_fp16", "torch_cuda_graph", exported.float_bundle, (1, 2)),
     ]
     rows = benchmark_networks(entries, SETTINGS, 64)
-    assert {row.status for row in rows} <= {"stable", "unstable"}  # unstable beside other work
-    keyed: dict[tuple[str, int, int, bool], Row] = {(r.runtime, r.batch, r.streams, r.copies): r for r in rows}
+    assert all(row.ran for row in rows)
+    keyed: dict[tuple[str, int, int, bool], Measurement] = {(r.runtime, r.batch, r.streams, r.copies): r for r in rows}
     assert len(keyed) == 2 * 4 + 1
     eager, graph = (keyed[name, 1, 1, False] for name in ("torch_cuda", "torch_cuda_graph"))
     for row in (eager, graph):
-        assert row.p50_ms is not None
-        assert row.p50_ms > 0
+        assert row.latency_ms is not None
+        assert row.latency_ms > 0
+        assert row.speedup is not None
+        assert row.speedup.count == 6
         assert row.device_memory_mb is not None
         assert 0 < row.device_memory_mb < 2000, "without the CUDA context"
         assert (row.energy_mj is None) == (row.energy_reason is not None)

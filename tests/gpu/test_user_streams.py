@@ -78,7 +78,6 @@ def user_streams(cuda: Callable[[], Any]) -> type[Runtime]:
 
     class UserStreams(Runtime):
         name = "user_streams"
-        on_gpu = True
 
         def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
             if CUDA_PROVIDER not in ORT.get_available_providers():

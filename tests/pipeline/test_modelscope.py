@@ -25,7 +25,7 @@ from leanface.synthesis.dataset import FaceDataset
 if TYPE_CHECKING:
     from tests.conftest import Front
 
-VARIANTS = ("original_fp32", "quantized_int8")
+VARIANTS = ("teacher_fp32", "quantized_int8")
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -110,7 +110,7 @@ def test_the_proof_has_no_ground_truth(chain: dict[str, dict[str, float]]) -> No
     evaluations = [json.loads((paths.evaluation_dir(name) / "metrics.json").read_text()) for name in VARIANTS]
     for evaluation in evaluations:
         assert not [name for name in evaluation["measures"] if name.startswith("truth_")]
-        assert {"ssim", "mse", "original_vertex_mm"} <= set(evaluation["measures"])
+        assert {"ssim", "mse", "teacher_vertex_mm"} <= set(evaluation["measures"])
         assert "ssim" in evaluation["mean_face"]
         assert evaluation["measures"]["ssim_face"] is not None  # the face is in the picture
     assert evaluations[0]["measures"]["ssim"]["mean"] == pytest.approx(1, abs=1e-3)

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from leanface import paths, tracking
+from leanface import catalog, paths, tracking
 from leanface.tasks.face.teacher import LICENCES
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENT_STAGES = {"configure", "probe", "distill", "quantize", "report"}
 """Export to benchmark follow if another network comes out: the best weights of so short a training may be its first."""
 
-BEFORE_DISTILL = {"prepare", "teacher", "analyze", "prune", "export@original_fp32", "build@original_fp32"}
+BEFORE_DISTILL = {"prepare", "teacher", "analyze", "prune", "export@teacher_fp32", "build@teacher_fp32"}
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -107,7 +107,7 @@ def summaries(copy: Path) -> list[dict[str, str]]:
         "client = mlflow.MlflowClient(sys.argv[1])\n"
         "experiment = client.get_experiment_by_name(sys.argv[2])\n"
         "runs = client.search_runs([experiment.experiment_id], f\"tags.{sys.argv[3]} LIKE '%'\")\n"
-        "assert all('quantized_int8/vertex_error_mm' in run.data.metrics for run in runs)\n"
+        "assert all('quantized_int8/truth_vertex_mm' in run.data.metrics for run in runs)\n"
         "print(json.dumps([run.data.params for run in runs]))\n"
     )
     arguments = [f"sqlite:///{copy / 'mlflow.db'}", tracking.EXPERIMENT, tracking.SUMMARY_TAG]
@@ -125,12 +125,12 @@ def test_the_pipeline_runs_every_stage_and_leaves_what_it_promises(copy: Path, r
     listed = run("dvc", "stage", "list", "--name-only").stdout.split()
     assert stages_run(repro) == set(listed)
     summary = json.loads((copy / paths.SUMMARY).read_text())
-    assert set(summary["variants"]) == set(paths.VARIANTS)
+    assert set(summary["variants"]) == set(catalog.EVALUATED)
     assert summary["gates"]
     assert (copy / paths.REPORT_HTML).stat().st_size > 10_000
     # What the original's source says of its weights is handed on to the last network's card.
     assert f"| Licence of the weights | {LICENCES['trained']} |" in (copy / paths.MODEL_CARD).read_text()
-    for variant in paths.VARIANTS:
+    for variant in catalog.EVALUATED:
         assert (copy / paths.onnx_path(variant)).is_file()
         assert (copy / paths.evaluation_dir(variant) / "metrics.json").is_file()
     assert run("git", "status", "--porcelain").stdout == ""

@@ -9,14 +9,25 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from leanface import paths
+from leanface.catalog import (
+    BASELINE,
+    DEPLOYED,
+    EVALUATED,
+    MEASURES,
+    RUNTIMES,
+    VARIANTS,
+    measures_against,
+    runtime_title,
+    variant_title,
+)
 from leanface.errors import ArtifactError
 from leanface.files import Json, atomic_write, copy_file, read_json, write_json
+from leanface.metrics.measurements import BenchmarkRecord, Measurement, fastest_first, read_benchmark
+from leanface.metrics.ratio import MedianEstimate
 from leanface.report import tables
-from leanface.report.figures import COLOURS
-from leanface.report.proof import ERRORS, check_goals, ratios, read_evaluations
+from leanface.report.goals import ERRORS, check_goals, ratio, ratios, read_evaluations
 from leanface.report.sheet import save_figure
 from leanface.report.sources import STAGE_REPORTS
-from leanface.report.summary import BASELINE, measured
 from leanface.report.templates import render
 
 BASELINE_RUNTIME = "torch_cuda"
@@ -32,13 +43,16 @@ TARGETS = {
 """What the best way to run a compressed network was to reach against the original in PyTorch FP32 in the same run."""
 
 TEACHER_PICTURES = {
-    "teacher_photos": (paths.TEACHER_REPORT / "reconstructions.png", "What the original reads from photos and faces"),
+    "teacher_photos": (
+        paths.TEACHER_REPORT / "reconstructions.png",
+        "What the original predicts of photos and faces",
+    ),
     "teacher_errors": (paths.TEACHER_REPORT / "errors.png", "Errors of the original by yaw and by image size"),
 }
 
 SPEED_CAPTION = (
     "Left: images per second; right: times the original's in PyTorch FP32 at the same batch. "
-    "A colour per network, a dash per runtime."
+    "A color per network, a dash per runtime."
 )
 
 PROOF_PICTURES = {
@@ -47,8 +61,6 @@ PROOF_PICTURES = {
     "heatmap": "Where on the face Light INT8 differs",
 }
 """Of stage evaluate's folder of the deployed network."""
-
-DASHES = {"torch_cuda": "-", "torch_cuda_graph": "--", "torch_compiled": ":", "onnxruntime_cuda": "-."}
 
 
 @dataclass(frozen=True)
@@ -66,15 +78,14 @@ class Ask:
 class Line:
     """One network in one runtime, alone on the GPU; ratios are to the original in PyTorch FP32 at the same batch.
 
-    `memory_mb` is of the GPU, without the CUDA context. An unknown number is None.
+    `memory_mb` is of the GPU, without the CUDA context. An unknown number is None; without a latency it was not run.
     """
 
     variant: str
     runtime: str
     batch: int
-    status: str
     latency_ms: float | None
-    speedup: float | None
+    speedup: MedianEstimate | None
     images_per_second: float | None
     energy_mj: float | None
     energy_ratio: float | None
@@ -95,25 +106,25 @@ def write_results(run: Path, folder: Path, cpu: Path | None = None) -> Json:
     Raises:
         ArtifactError: a record is missing, or the baseline was not run on the GPU.
     """
-    benchmark = read_json(run / paths.BENCHMARK)
+    benchmark = read_benchmark(run / paths.BENCHMARK)
     provenance = read_json(run / "provenance.json") if (run / "provenance.json").is_file() else {}
     stages = {
         name: read_json(run / path / "metrics.json")
         for name, path in STAGE_REPORTS.items()
         if (run / path / "metrics.json").is_file()
     }
-    cpu_benchmark = read_json(cpu) if cpu is not None else {}
+    cpu_benchmark = None if cpu is None else read_benchmark(cpu)
     evaluations = read_evaluations(run)
     config: Json = yaml.safe_load((run / paths.CONFIG).read_text()) if (run / paths.CONFIG).is_file() else {}
     lines = lines_of(benchmark)
     summary: Json = {
-        "device": benchmark["device"],
+        "device": benchmark.device,
         "commit": provenance.get("commit"),
-        "image_size": benchmark["settings"]["image_size"],
+        "image_size": benchmark.image_size,
         "targets": check_targets(lines),
         "goals": check_goals(evaluations, config.get("evaluate", {}).get("gates")),
         "ratios": ratios(evaluations),
-        "quality": {name: evaluation["measures"] for name, evaluation in evaluations.items()},
+        "quality": {name: evaluation.model_dump()["measures"] for name, evaluation in evaluations.items()},
         "stages": stages,
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -122,41 +133,42 @@ def write_results(run: Path, folder: Path, cpu: Path | None = None) -> Json:
     context: dict[str, Any] = {
         "summary": summary,
         "lines": lines,
-        "batches": benchmark["settings"]["batches"],
-        "settings": benchmark["settings"],
+        "batches": benchmark.settings.batches,
+        "settings": benchmark.settings,
         "config": config,
-        "streams": [row for row in benchmark["rows"] if row["streams"] > 1 and row["status"] != "not_run"],
-        "not_run": sorted({(row["runtime"], row["reason"]) for row in benchmark["rows"] if row["status"] == "not_run"}),
-        "end_to_end": benchmark["end_to_end"],
-        "cpu": cpu_lines(cpu_benchmark) if cpu_benchmark else [],
-        "cpu_name": cpu_benchmark["device"]["cpu"] if cpu_benchmark else "",
+        "streams": [row for row in benchmark.rows if row.streams > 1 and row.ran],
+        "not_run": sorted({(row.runtime, row.not_run) for row in benchmark.rows if row.not_run is not None}),
+        "end_to_end": benchmark.end_to_end,
+        "cpu": [] if cpu_benchmark is None else cpu_rows(cpu_benchmark),
+        "cpu_name": "" if cpu_benchmark is None else cpu_benchmark.device["cpu"],
         "asks": asks(summary),
         "speed_caption": SPEED_CAPTION,
         "steps": tables.steps(stages),
-        "step_measures": list(tables.STEP_MEASURES.values()),
+        "step_measures": [MEASURES[name].full_heading for name in tables.STEP_MEASURES],
         "evaluations": evaluations,
         "qualities": [
             (title, list(found), tables.quality(found, measures))
             for title, found, measures in (
-                ("Against the original", compressed, tables.AGAINST_ORIGINAL),
-                ("Against truth", evaluations, tables.AGAINST_TRUTH),
+                ("Against the original", compressed, measures_against("teacher")),
+                ("Against truth", evaluations, measures_against("truth")),
             )
             if found
         ],
-        "ratio_names": {measure: tables.AGAINST_TRUTH[measure] for measure in ERRORS},
+        "ratio_names": {measure: MEASURES[measure].heading for measure in ERRORS},
         "pictures": copy_pictures(run, folder),
-        "device": list(tables.flatten(benchmark["device"])),
-        "variant_names": tables.VARIANT_NAMES,
-        "runtime_names": tables.RUNTIME_NAMES,
+        "device": list(tables.flatten(benchmark.device)),
+        "variant_title": variant_title,
+        "runtime_title": runtime_title,
+        "ratio_text": tables.ratio_text,
     }
     atomic_write(folder / "README.md", render("results.md.j2", "tools.gpu_box", **context))
-    write_json(folder / "benchmark.json", benchmark)
-    if cpu_benchmark:
-        write_json(folder / "benchmark_cpu.json", cpu_benchmark)
+    atomic_write(folder / "benchmark.json", benchmark.model_dump_json(indent=1) + "\n")
+    if cpu_benchmark is not None:
+        atomic_write(folder / "benchmark_cpu.json", cpu_benchmark.model_dump_json(indent=1) + "\n")
     if provenance:
         write_json(folder / "provenance.json", provenance)
     if evaluations:
-        write_json(folder / "evaluations.json", evaluations)
+        write_json(folder / "evaluations.json", {name: found.model_dump() for name, found in evaluations.items()})
     if (run / paths.CONFIG).is_file():
         copy_file(run / paths.CONFIG, folder / "config.yaml")
     write_json(folder / "summary.json", summary)
@@ -165,7 +177,7 @@ def write_results(run: Path, folder: Path, cpu: Path | None = None) -> Json:
 
 def copy_pictures(run: Path, folder: Path) -> dict[str, str]:
     """Copy the run's pictures of faces into `folder`; their file names and captions."""
-    proof = run / paths.evaluation_dir(paths.DEPLOYED)
+    proof = run / paths.evaluation_dir(DEPLOYED)
     wanted = {name: (run / path, caption) for name, (path, caption) in TEACHER_PICTURES.items()}
     wanted |= {name: (proof / f"{name}.png", caption) for name, caption in PROOF_PICTURES.items()}
     copied: dict[str, str] = {}
@@ -176,39 +188,38 @@ def copy_pictures(run: Path, folder: Path) -> dict[str, str]:
     return copied
 
 
-def lines_of(benchmark: Json) -> list[Line]:
-    """What ran alone on the GPU, as it was planned, at every batch size.
+def lines_of(benchmark: BenchmarkRecord) -> list[Line]:
+    """List what was planned to run alone on the GPU, at every batch size.
 
     Raises:
         ArtifactError: the original in PyTorch FP32 was not measured there.
     """
-    rows = [row for row in benchmark["rows"] if row["runtime"] in DASHES and row["streams"] == 1]
-    found = {(row["variant"], row["runtime"], row["batch"], row["copies"]): row for row in rows}
+    rows = [row for row in benchmark.rows if RUNTIMES[row.runtime].on_gpu and row.streams == 1]
+    found = {(row.variant, row.runtime, row.batch, row.copies): row for row in rows}
     lines: list[Line] = []
     for (variant, runtime, batch, copies), row in found.items():
-        if copies:
-            continue
+        if copies or not any(other.ran for other in rows if (other.variant, other.runtime) == (variant, runtime)):
+            continue  # why it did not run is told below the tables
         base = found.get((BASELINE, BASELINE_RUNTIME, batch, False))
-        if base is None or base["status"] == "not_run":
+        if base is None or not base.ran:
             raise ArtifactError(
                 f"{paths.BENCHMARK} has no row of {BASELINE} in {BASELINE_RUNTIME} at batch {batch}, to which all else "
                 "is relative: run stage benchmark with `benchmark: gpu` on a machine with a GPU."
             )
-        copied = found.get((variant, runtime, batch, True), {})
+        copied = found.get((variant, runtime, batch, True))
         lines.append(
             Line(
                 variant,
                 runtime,
                 batch,
-                row["status"],
-                row["p50_ms"],
-                _ratio(base["p50_ms"], row["p50_ms"]),
-                row["images_per_second"],
-                row["energy_mj"],
-                _ratio(base["energy_mj"], row["energy_mj"]),
-                row["device_memory_mb"],
-                _ratio(base["device_memory_mb"], row["device_memory_mb"]),
-                copied.get("p50_ms"),
+                row.latency_ms,
+                row.speedup,
+                row.images_per_second,
+                row.energy_mj,
+                ratio(base.energy_mj, row.energy_mj),
+                row.device_memory_mb,
+                ratio(base.device_memory_mb, row.device_memory_mb),
+                None if copied is None else copied.latency_ms,
             )
         )
     return lines
@@ -217,7 +228,6 @@ def lines_of(benchmark: Json) -> list[Line]:
 def check_targets(lines: list[Line]) -> dict[str, Json]:
     """Each of `TARGETS` with the best value of a compressed network, and which one that is; None if not measured."""
     smallest, largest = (pick(line.batch for line in lines) for pick in (min, max))
-    base = {line.batch: line for line in lines if (line.variant, line.runtime) == (BASELINE, BASELINE_RUNTIME)}
     reached: dict[str, Json] = {}
     for name, (_, limit) in TARGETS.items():
         batch = smallest if name == "speedup_batch_1" else largest
@@ -225,7 +235,7 @@ def check_targets(lines: list[Line]) -> dict[str, Json]:
             (value, line)
             for line in lines
             if line.variant in COMPRESSED and line.batch == batch
-            if (value := _value(name, line, base[batch])) is not None
+            if (value := _value(name, line)) is not None
         ]
         best = max(values, key=lambda pair: pair[0]) if values else None
         reached[name] = {
@@ -245,9 +255,9 @@ def asks(summary: Json) -> list[Ask]:
     for name, target in summary["targets"].items():
         network = tables.DASH
         if target["variant"] is not None:
-            network = f"{tables.VARIANT_NAMES[target['variant']]}, {tables.RUNTIME_NAMES[target['runtime']]}"
+            network = f"{variant_title(target['variant'])}, {runtime_title(target['runtime'])}"
         listed.append(_ask(f"{TARGETS[name][0]} ({target['batch']})", network, {**target, "at_least": True}))
-    listed += [_ask(goal["name"], tables.VARIANT_NAMES[goal["variant"]], goal) for goal in summary["goals"]]
+    listed += [_ask(goal["name"], variant_title(goal["variant"]), goal) for goal in summary["goals"]]
     return listed
 
 
@@ -264,13 +274,12 @@ def _ask(name: str, network: str, checked: Json) -> Ask:
     return Ask(name, network, reached, asked, "met" if checked["passed"] else "missed")
 
 
-def cpu_lines(benchmark: Json) -> list[Json]:
-    """The fastest runtime of each network on a CPU, and the original in PyTorch first; batch 1."""
-    rows = [row for row in benchmark["rows"] if row["runtime"] in ("torch", "onnxruntime", "openvino")]
-    base = measured(rows, variant=BASELINE, runtime="torch", batch=1, streams=1)
-    best = [measured(rows, variant=name, batch=1, streams=1)[:1] for name in paths.VARIANTS]
-    chosen = [row for found in (base[:1], *best) for row in found]
-    return [{**row, "speedup": _ratio(base[0]["p50_ms"], row["p50_ms"]) if base else None} for row in chosen]
+def cpu_rows(benchmark: BenchmarkRecord) -> list[Measurement]:
+    """List the fastest runtime of each network on a CPU, and the original in PyTorch first; batch 1."""
+    rows = [row for row in benchmark.rows if not RUNTIMES[row.runtime].on_gpu]
+    base = fastest_first(rows, variant=BASELINE, runtime="torch", batch=1, streams=1)
+    best = [fastest_first(rows, variant=name, batch=1, streams=1)[:1] for name in EVALUATED]
+    return [row for found in (base[:1], *best) for row in found]
 
 
 def save_speed(lines: list[Line], path: Path) -> None:
@@ -278,16 +287,18 @@ def save_speed(lines: list[Line], path: Path) -> None:
     figure = Figure(figsize=(10, 3.8), dpi=140, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    colours = {**COLOURS, "original_fp16": "#bf8700"}
     for variant, runtime in dict.fromkeys((line.variant, line.runtime) for line in lines):
         ran = [line for line in lines if (line.variant, line.runtime) == (variant, runtime) and line.latency_ms]
-        label = f"{tables.VARIANT_NAMES[variant]}, {tables.RUNTIME_NAMES[runtime]}"
-        for axes, key in ((left, "images_per_second"), (right, "speedup")):
+        label = f"{VARIANTS[variant].title}, {RUNTIMES[runtime].title}"
+        for axes, values in (
+            (left, [line.images_per_second for line in ran]),
+            (right, [line.speedup and line.speedup.value for line in ran]),
+        ):
             axes.plot(
                 [line.batch for line in ran],
-                [getattr(line, key) for line in ran],
-                DASHES[runtime],
-                color=colours[variant],
+                values,
+                linestyle=RUNTIMES[runtime].dash,
+                color=VARIANTS[variant].color,
                 marker="o",
                 markersize=4,
                 label=label if ran else None,
@@ -307,15 +318,9 @@ def save_speed(lines: list[Line], path: Path) -> None:
     save_figure(figure, path)
 
 
-def _value(name: str, line: Line, base: Line) -> float | None:
-    if name == "speedup_batch_1":
-        return line.speedup
-    if name == "throughput_ratio":
-        return _ratio(line.images_per_second, base.images_per_second)
+def _value(name: str, line: Line) -> float | None:
+    if name in ("speedup_batch_1", "throughput_ratio"):
+        return None if line.speedup is None else line.speedup.value
     if name == "energy_saved":
         return None if line.energy_ratio is None else 1 - 1 / line.energy_ratio
     return line.memory_ratio
-
-
-def _ratio(one: float | None, other: float | None) -> float | None:
-    return one / other if one and other else None

@@ -8,18 +8,18 @@ from itertools import islice
 from pathlib import Path
 from statistics import fmean
 
-from leanface import paths
+from leanface import catalog, paths
 from leanface.bundle import load_network, save_bundle
 from leanface.config import load_config
 from leanface.files import atomic_write, copy_file, read_json, read_text, write_json
 from leanface.report.gate import require_gates
 
-SCORED = (paths.DEPLOYED, "distilled_fp16")
+SCORED = (catalog.DEPLOYED, "distilled_fp16")
 
 CHECKED = 100
 """Errors of so many faces are kept apart too: reading all of the test split again takes a slow processor minutes."""
 
-MEASURES = ("truth_vertex_mm", "original_vertex_mm")
+MEASURES = ("truth_vertex_mm", "teacher_vertex_mm")
 
 
 def ship(folder: Path = paths.ASSETS) -> None:
@@ -40,7 +40,7 @@ def ship(folder: Path = paths.ASSETS) -> None:
     }
     # Reports are in Git, networks in DVC's cache: all is read before anything is written.
     card, (student, spec) = read_text(paths.MODEL_CARD), load_network(paths.DISTILLED)
-    copy_file(paths.onnx_path(paths.DEPLOYED), folder / paths.PACKAGED_MODEL.name)
+    copy_file(paths.onnx_path(catalog.DEPLOYED), folder / paths.PACKAGED_MODEL.name)
     save_bundle(student, spec, folder / paths.PACKAGED_STUDENT.name, half=True)
     atomic_write(folder / paths.PACKAGED_CARD.name, card)
     write_json(folder / paths.PACKAGED_SCORES.name, scores)

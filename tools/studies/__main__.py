@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from leanface import paths
+from leanface import catalog, paths
 from leanface.cli import guarded
 from leanface.cli.parser import count
 from leanface.errors import ArtifactError
@@ -98,8 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     load.add_argument("serve", nargs="*", metavar="-- OPTION", help="of `leanface serve`")
     load.set_defaults(run=_load)
     adaptive = studies.add_parser("adaptive", help="what reading unusual faces again with a larger network is worth")
-    adaptive.add_argument("--small", type=Path, default=paths.onnx_path(paths.DEPLOYED), metavar="FILE.onnx")
-    adaptive.add_argument("--large", type=Path, default=paths.onnx_path("original_fp32"), metavar="FILE.onnx")
+    adaptive.add_argument("--small", type=Path, default=paths.onnx_path(catalog.DEPLOYED), metavar="FILE.onnx")
+    adaptive.add_argument("--large", type=Path, default=paths.onnx_path("teacher_fp32"), metavar="FILE.onnx")
     adaptive.add_argument("--runtime", default="auto")
     adaptive.add_argument("--threads", type=count, metavar="N")
     adaptive.add_argument("--out", type=Path, default=paths.ADAPTIVE_REPORT, metavar="DIR")

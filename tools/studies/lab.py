@@ -14,7 +14,7 @@ from leanface.face.render import Renderer
 from leanface.face.texture import UvMap
 from leanface.files import Json
 from leanface.metrics.estimate import means
-from leanface.metrics.fidelity import render_likeness, uv_likeness
+from leanface.metrics.fidelity import render_similarity, uv_similarity
 from leanface.metrics.outputs import predict, reference_errors
 from leanface.networks.resnet import FaceReconstructionNet, widths_of
 from leanface.pruning.cost import macs_and_parameters
@@ -96,14 +96,14 @@ class Lab(ABC, Generic[V]):
 
     @torch.no_grad()
     def measure(self, predicted: Tensor) -> dict[str, Any]:
-        """Geometry against the original (teacher/...) and truth (truth/...), likeness to the original (ssim, ...)."""
+        """Geometry against the original (teacher_...) and truth (truth_...), similarity to the original (ssim, ...)."""
         errors = self.errors(predicted, {"teacher": self.answers, **self.val.truth()})
         pair = predicted[:RENDERED], self.answers[:RENDERED]
-        likeness = uv_likeness(self.model, self._uv_map, *pair) | render_likeness(self._renderer, *pair)
+        likeness = uv_similarity(self.model, self._uv_map, *pair) | render_similarity(self._renderer, *pair)
         return errors | means(likeness)
 
     def errors(self, predicted: Tensor, references: dict[str, Tensor]) -> dict[str, float]:
-        """As REFERENCE/ERROR."""
+        """As REFERENCE_ERROR."""
         return _named(reference_errors(self.task, {"": predicted}, references))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from leanface import bundle
+from leanface import bundle, catalog
 from leanface.device import describe_device
 from leanface.files import Json, write_json
 from leanface.metrics.latency import measure_latency
@@ -34,7 +34,7 @@ Widths = Mapping[str, tuple[int, int]]
 
 
 def measure(widths: Mapping[str, Widths], image_size: int) -> list[Json]:
-    """A row per network, runtime and batch: median and whether it was stable.
+    """Measure the median latency of each network, runtime and batch.
 
     Args:
         widths: of each network.
@@ -60,13 +60,13 @@ def measure(widths: Mapping[str, Widths], image_size: int) -> list[Json]:
                     batched = images[batch]
                     calls[name, runtime, batch] = (
                         opened.resident(batched)
-                        if opened.on_gpu
+                        if catalog.RUNTIMES[opened.name].on_gpu
                         else lambda opened=opened, batched=batched: opened.run(batched)
                     )
-        timings = measure_latency(calls, warmup=WARMUP, window=WINDOW, windows_max=WINDOWS_MAX, stability=0.05)
+        timings = measure_latency(calls, warmup=WARMUP, window=WINDOW, windows_max=WINDOWS_MAX, interval=0.05)
         calls.clear()
     return [
-        {"variant": name, "runtime": runtime, "batch": batch, "p50_ms": timing.p50_ms, "status": timing.status}
+        {"variant": name, "runtime": runtime, "batch": batch, "p50_ms": timing.latency_ms}
         for (name, runtime, batch), timing in timings.items()
     ]
 

@@ -16,8 +16,8 @@ STARTS = {"pruned": ("#0969da", "o"), "uncompensated": ("#bf8700", "s"), "scratc
 """Colour and marker of what a network started from."""
 
 ERRORS = {
-    "truth/vertex_mm": ("truth/vertex_mm", "vertices to truth (mm)"),
-    "teacher/vertex_mm": ("", "vertices to the original (mm)"),
+    "truth_vertex_mm": ("truth_vertex_mm", "vertices to truth (mm)"),
+    "teacher_vertex_mm": ("", "vertices to the original (mm)"),
 }
 """A metric: the original's own, if it has one, and its title."""
 

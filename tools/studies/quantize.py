@@ -29,7 +29,7 @@ class QuantizeLab(Lab[QuantizeVariant]):
         self._student, self._spec = bundle.load_network(paths.DISTILLED)
         self._parents = {"parent": bundle.digest(paths.DISTILLED), "teacher": bundle.digest(paths.TEACHER)}
         self._float = predict(self._student, self.val)
-        self._float_error_mm = self.errors(self._float, {"teacher": self.answers})["teacher/vertex_mm"]
+        self._float_error_mm = self.errors(self._float, {"teacher": self.answers})["teacher_vertex_mm"]
         self._sizes_mb: dict[Quantizer | None, float] = {}
 
     def mark(self, variant: QuantizeVariant) -> str:
@@ -65,7 +65,7 @@ class QuantizeLab(Lab[QuantizeVariant]):
     def measure(self, predicted: Tensor) -> dict[str, float]:
         """Also how far it moved from the floating-point student (float/...), whose error to the original is 1."""
         metrics = super().measure(predicted) | self.errors(predicted, {"float": self._float})
-        return metrics | {"over_float": metrics["teacher/vertex_mm"] / self._float_error_mm}
+        return metrics | {"over_float": metrics["teacher_vertex_mm"] / self._float_error_mm}
 
     def _quantizer(self, variant: QuantizeVariant) -> Quantizer | None:
         return None if variant.start == "float" else quantizer_of(variant.quantize, self._spec.widths)

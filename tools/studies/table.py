@@ -27,16 +27,16 @@ RESULT = "result.json"
 COLUMNS = {
     "macs": ("MACs (million)", "{:.0f}"),
     "parameters": ("parameters (million)", "{:.2f}"),
-    "truth/vertex_mm": ("vertices to truth (mm)", "{:.3f}"),
-    "teacher/vertex_mm": ("vertices to original (mm)", "{:.3f}"),
+    "truth_vertex_mm": ("vertices to truth (mm)", "{:.3f}"),
+    "teacher_vertex_mm": ("vertices to original (mm)", "{:.3f}"),
     "over_float": ("over the distilled's", "{:.3f}"),
-    "float/vertex_mm": ("moved (mm)", "{:.3f}"),
-    "file/teacher/vertex_mm": ("file on a CPU to original (mm)", "{:.3f}"),
+    "float_vertex_mm": ("moved (mm)", "{:.3f}"),
+    "file/teacher_vertex_mm": ("file on a CPU to original (mm)", "{:.3f}"),
     "size_mb": ("ONNX (MB)", "{:.2f}"),
-    "truth/posed_mm": ("posed to truth (mm)", "{:.3f}"),
-    "teacher/posed_mm": ("posed to original (mm)", "{:.3f}"),
-    "teacher/rotation_deg": ("rotation to original (deg)", "{:.2f}"),
-    "teacher/albedo_levels": ("albedo to original (levels)", "{:.2f}"),
+    "truth_posed_mm": ("posed to truth (mm)", "{:.3f}"),
+    "teacher_posed_mm": ("posed to original (mm)", "{:.3f}"),
+    "teacher_rotation_deg": ("rotation to original (deg)", "{:.2f}"),
+    "teacher_albedo_levels": ("albedo to original (levels)", "{:.2f}"),
     "ssim": ("UV SSIM", "{:.4f}"),
     "ssim_face": ("rendered SSIM, face", "{:.4f}"),
     "mse": ("rendered MSE", "{:.5f}"),
@@ -48,7 +48,7 @@ COLUMNS = {
 COSTS = ("macs", "parameters")
 """In millions; shown only where the variants differ in them."""
 
-DOTS = ("teacher/vertex_mm", "truth/vertex_mm", "float/vertex_mm", "mse")
+DOTS = ("teacher_vertex_mm", "truth_vertex_mm", "float_vertex_mm", "mse")
 CURVE = "val/posed_mm"
 
 

@@ -43,9 +43,9 @@ def _bench(arguments: argparse.Namespace) -> None:
         streams=tuple(sorted({1, *arguments.streams})),
         threads=arguments.threads,
         warmup=10,
-        window=15,
-        windows_max=10,
-        stability=0.05,
+        window=8,
+        windows_max=20,
+        interval=0.1,
         energy_seconds=1.0,
     )
     console = Console(width=None if sys.stdout.isatty() else 140)  # a file has no width

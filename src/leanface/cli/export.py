@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from leanface import paths
+from leanface import catalog, paths
 from leanface.cli.parser import DEPLOY, Commands, count
 
 
@@ -20,7 +20,9 @@ def add_commands(commands: Commands) -> None:
     bundle.add_argument("--morphable-model", type=Path, metavar="FILE.npz", help="(default: the network's own)")
     bundle.set_defaults(run=_export_bundle)
     triton = forms.add_parser("triton", help="a model repository for Triton Inference Server")
-    triton.add_argument("--plan", type=Path, default=paths.engine_path(paths.DEPLOYED), help="engine of full TensorRT")
+    triton.add_argument(
+        "--plan", type=Path, default=paths.engine_path(catalog.DEPLOYED), help="engine of full TensorRT"
+    )
     triton.add_argument("--batch", type=count, default=32, metavar="N", help="largest batch (default: 32)")
     triton.set_defaults(run=_export_triton)
     for form in (bundle, triton):

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from leanface import paths
+from leanface import catalog, paths
 from leanface.cli.parser import MAINTAIN, Commands
 from leanface.environment import enter_project, find_project
 
@@ -19,7 +19,7 @@ def add_commands(commands: Commands) -> None:
     )
     stages = (paths.ASSETS.parent / "stages").glob("[!_]*.py")
     stage.add_argument("name", choices=sorted(path.stem for path in stages))
-    stage.add_argument("--variant", choices=paths.EXPORTED, help="for stages that run once per variant")
+    stage.add_argument("--variant", choices=catalog.VARIANTS, help="for stages that run once per variant")
     stage.add_argument("--seconds", type=float, help="stop a training, or a benchmark's measuring, after this time")
     commands.add("track", MAINTAIN, "deliver to MLflow what it could not take earlier", "leanface track", _track)
 

@@ -21,6 +21,7 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from jaxtyping import UInt8
 from PIL import Image
 
+from leanface.catalog import runtime_title
 from leanface.errors import ArtifactError, NoFaceError
 from leanface.photos.load import PACKAGED_PHOTOS, load_photo, photo_path
 from leanface.reconstruction.lean_face import LeanFace
@@ -32,11 +33,11 @@ from leanface.reconstruction.side_by_side import (
     network_times,
     open_original,
     read_both,
+    speed_text,
     turn_deg,
 )
 from leanface.report.pictures import DIFFERENCE_SHADES
 from leanface.report.sheet import DIFFERENCE_GAIN
-from leanface.report.tables import RUNTIME_NAMES
 from leanface.serving.photos import decode
 from leanface.serving.refusals import Refused
 from leanface.serving.server import new_server
@@ -94,10 +95,10 @@ class Demo:
                 "file": network.model_path.name,
                 "image_px": network.image_size,
                 "precision": network.precision,
-                "runtime": RUNTIME_NAMES[network.runtime.name],
-                "network_ms": round(self.timings[timed].p50_ms, 2),
+                "runtime": runtime_title(network.runtime.name),
+                "network_ms": round(self.timings[timed].latency_ms, 2),
                 "runs": self.timings[timed].runs,
-                "unstable": bool(self.timings[timed].reason),
+                "speed": speed_text(self.timings[timed]),
             }
             for name, timed, network in (
                 ("teacher", "original", self.teacher),
@@ -130,8 +131,8 @@ class Demo:
             answer_ms = 1000 * (time.perf_counter() - start)
             pictures = {
                 "input": row.photo,
-                "teacher": row.original,
-                "student": row.compressed,
+                "teacher": row.teacher,
+                "student": row.student,
                 "difference": DIFFERENCE_SHADES(row.difference * DIFFERENCE_GAIN)[..., :3],
             }
             return {

@@ -43,7 +43,7 @@ def export_network(
         raise ExportError(f"unknown precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
     if spec.scheme != (precision if precision in EIGHT_BIT else None):
         kind = "a floating-point" if spec.scheme is None else f"an {spec.scheme} fake-quantised"
-        raise ExportError(f"{kind} network cannot be exported in {precision}; see leanface.paths.BUNDLES.")
+        raise ExportError(f"{kind} network cannot be exported in {precision}; see leanface.catalog.VARIANTS.")
     model = PRECISIONS[precision](_trace(traced_as_int8(inference_form(network)), spec.input.size, opset, dynamic_size))
     model.producer_name = "leanface"
     del model.metadata_props[:]

@@ -1,10 +1,10 @@
-"""How right a network's readings are where the true coefficients are known: over all, by yaw and by image size.
+"""Measure a network's predictions where the true coefficients are known: over all faces, by yaw and by image size.
 
-Per face, beside the `geometry_errors`:
+Per face, each name prefixed by truth_, beside the `geometry_errors`:
 
     pitch_deg, yaw_deg, roll_deg     absolute error of each angle
     landmark_px, landmark_nme        distance of the five projected landmarks from the true ones (see `landmark_errors`)
-    ssim_render, ssim_face, mse, ... the reading rendered against the true face rendered (see `render_likeness`)
+    ssim_render, ssim_face, mse, ... the prediction rendered against the true face rendered (see `render_similarity`)
 
 and over all faces pitch_r2, yaw_r2 and roll_r2, the share of the angle's variance that is explained.
 """
@@ -22,7 +22,7 @@ from leanface.face.coefficients import split
 from leanface.face.landmarks import landmarks_image
 from leanface.face.render import Renderer
 from leanface.metrics.estimate import Samples, means, summarize
-from leanface.metrics.fidelity import render_likeness
+from leanface.metrics.fidelity import render_similarity
 from leanface.metrics.geometry import geometry_errors
 from leanface.metrics.landmarks import interocular_px, landmark_errors
 from leanface.metrics.outputs import predict
@@ -33,8 +33,14 @@ ANGLES = ("pitch", "yaw", "roll")
 YAW_EDGES_DEG = (0, 15, 30, 45, 60, 90)
 BATCH_SIZE = 16
 
-CONTRASTED = ("identity_mm", "expression_mm", "vertex_mm", "albedo_levels", "rotation_deg", "landmark_nme", "ssim_face")
-HEADLINES = (*CONTRASTED, "pitch_deg", "yaw_deg", "roll_deg", "translation_mm", "ssim_render", "mse", "mse_face")
+CONTRASTED = (
+    "truth_identity_mm", "truth_expression_mm", "truth_vertex_mm", "truth_albedo_levels", "truth_rotation_deg",
+    "truth_landmark_nme", "truth_ssim_face",
+)  # fmt: skip
+HEADLINES = (
+    *CONTRASTED, "truth_pitch_deg", "truth_yaw_deg", "truth_roll_deg", "truth_translation_mm", "truth_ssim_render",
+    "truth_mse", "truth_mse_face",
+)  # fmt: skip
 
 Row = dict[str, Any]
 """A part of the faces: which, `count`, and `measures` as `summarize` gives them."""
@@ -90,7 +96,8 @@ def face_errors(
     points = landmarks_image(model, predicted, size), landmarks_image(model, truth, size)
     errors |= landmark_errors(*points, interocular_px(model, size))
     samples = {name: values.double().numpy() for name, values in errors.items()}
-    return samples | render_likeness(renderer, predicted, truth)
+    samples |= render_similarity(renderer, predicted, truth)
+    return {f"truth_{name}": values for name, values in samples.items()}
 
 
 def angle_r2(predicted: Float[Tensor, "batch 257"], truth: Float[Tensor, "batch 257"]) -> dict[str, float]:
@@ -160,5 +167,5 @@ def headline(accuracy: Accuracy) -> dict[str, float]:
         **{name: found[name] for name in HEADLINES if name in found},
         **accuracy.r2,
         **{f"mean_face_{name}": accuracy.mean_face[name] for name in CONTRASTED if name in accuracy.mean_face},
-        "identity_ratio": found["identity_mm"] / accuracy.mean_face["identity_mm"],
+        "identity_ratio": found["truth_identity_mm"] / accuracy.mean_face["truth_identity_mm"],
     }

@@ -14,7 +14,7 @@ Samples = dict[str, Float[np.ndarray, " count"]]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MeanEstimate:
     """Mean of a per-sample measure with its bootstrap interval, and its extremes.
 
     Attributes:
@@ -36,7 +36,7 @@ class Estimate:
     largest: float
 
 
-def estimate(samples: Float[np.ndarray, " N"], seed: int = 0) -> Estimate | None:
+def estimate(samples: Float[np.ndarray, " N"], seed: int = 0) -> MeanEstimate | None:
     """Percentile bootstrap over the samples that are not NaN (undefined); None where none is left.
 
     Deterministic for a given seed.
@@ -57,7 +57,7 @@ def estimate(samples: Float[np.ndarray, " N"], seed: int = 0) -> Estimate | None
     picks = np.random.default_rng(seed).integers(values.size, size=(RESAMPLES, values.size))
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(values[picks].mean(axis=1), (tail, 1 - tail))
-    return Estimate(
+    return MeanEstimate(
         count=values.size,
         mean=float(values.mean()),
         low=float(low),
@@ -68,10 +68,14 @@ def estimate(samples: Float[np.ndarray, " N"], seed: int = 0) -> Estimate | None
     )
 
 
+def estimates(samples: Samples) -> dict[str, MeanEstimate | None]:
+    """Estimate each measure's mean."""
+    return {name: estimate(values) for name, values in samples.items()}
+
+
 def summarize(samples: Samples) -> dict[str, dict[str, Any] | None]:
-    """`estimate` of each measure, as JSON."""
-    estimates = {name: estimate(values) for name, values in samples.items()}
-    return {name: None if found is None else asdict(found) for name, found in estimates.items()}
+    """Estimate each measure's mean, as JSON."""
+    return {name: None if found is None else asdict(found) for name, found in estimates(samples).items()}
 
 
 def undefined(samples: Samples) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""One variant's proof: its answers beside the original's and beside ground truth."""
+"""Compare one network's predictions with the teacher's and with ground truth."""
 
 import csv
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from leanface.face.render import Renderer
 from leanface.face.texture import UvMap
 from leanface.files import staged_file
 from leanface.metrics.estimate import Samples, means
-from leanface.metrics.fidelity import render_likeness, uv_likeness
+from leanface.metrics.fidelity import render_similarity, uv_similarity
 from leanface.metrics.geometry import geometry_errors, vertex_errors_mm
 from leanface.synthesis.synthesis import population
 
@@ -24,16 +24,16 @@ Run = Callable[[Float32[np.ndarray, "batch 3 H W"]], Float32[np.ndarray, "batch 
 
 
 class Comparison(NamedTuple):
-    """What two networks read in the same images, and how alike that is, per image."""
+    """What two networks predict for the same images, and how alike that is, per image."""
 
     images: Float[Tensor, "batch 3 H W"]
-    original: Float[Tensor, "batch 257"]
-    compressed: Float[Tensor, "batch 257"]
-    likeness: Samples
+    teacher: Float[Tensor, "batch 257"]
+    student: Float[Tensor, "batch 257"]
+    similarity: Samples
 
 
-class Judge:
-    """Compares networks by what their answers look like: rendered like the test faces, and as UV maps.
+class Evaluator:
+    """Compare networks by what their predictions look like: rendered like the test faces, and as UV maps.
 
     Args:
         image_size: of the re-rendered faces (px).
@@ -47,41 +47,41 @@ class Judge:
         self.uv_map = UvMap(model, uv_size)
 
     def compare(
-        self, original: Run, compressed: Run, images: Float[Tensor, "batch 3 H W"], batch_size: int = 32
+        self, teacher: Run, student: Run, images: Float[Tensor, "batch 3 H W"], batch_size: int = 32
     ) -> Comparison:
-        """Run both; measures as in `leanface.metrics.fidelity`, and original_ with `geometry_errors`."""
-        theirs, ours = (_answers(run, images, batch_size) for run in (original, compressed))
-        likeness = {
-            **uv_likeness(self.model, self.uv_map, ours, theirs),
-            **render_likeness(self.renderer, ours, theirs),
-            **_prefixed("original_", geometry_errors(self.model, ours, theirs)),
+        """Run both; measures as in `leanface.metrics.fidelity`, and `geometry_errors` prefixed by teacher_."""
+        theirs, ours = (_predictions(run, images, batch_size) for run in (teacher, student))
+        similarity = {
+            **uv_similarity(self.model, self.uv_map, ours, theirs),
+            **render_similarity(self.renderer, ours, theirs),
+            **_prefixed("teacher_", geometry_errors(self.model, ours, theirs)),
         }
-        return Comparison(images, theirs, ours, likeness)
+        return Comparison(images, theirs, ours, similarity)
 
-    def errors(self, compressed: Float[Tensor, "batch 257"], truth: Float[Tensor, "batch 257"] | None) -> Samples:
-        """`geometry_errors` against what the faces were rendered from, prefixed by truth_; {} for photos."""
+    def errors(self, predicted: Float[Tensor, "batch 257"], truth: Float[Tensor, "batch 257"] | None) -> Samples:
+        """Compute `geometry_errors` against what the faces were rendered from, prefixed by truth_; {} for photos."""
         if truth is None:
             return {}
-        return _prefixed("truth_", geometry_errors(self.model, compressed, truth))
+        return _prefixed("truth_", geometry_errors(self.model, predicted, truth))
 
     def error_fields_mm(
         self, compared: Comparison, truth: Float[Tensor, "batch 257"] | None
     ) -> dict[str, Float[Tensor, " vertices"]]:
-        """Each vertex's mean distance to the original's reading, and to the truth where it is known."""
-        references = {"To the original": compared.original} | ({} if truth is None else {"To the truth": truth})
-        return {name: vertex_errors_mm(self.model, compared.compressed, each) for name, each in references.items()}
+        """Compute each vertex's mean distance to the teacher's prediction, and to the truth where it is known."""
+        references = {"To the original": compared.teacher} | ({} if truth is None else {"To the truth": truth})
+        return {name: vertex_errors_mm(self.model, compared.student, each) for name, each in references.items()}
 
     def mean_face(
-        self, original: Float[Tensor, "batch 257"], truth: Float[Tensor, "batch 257"] | None
+        self, teacher: Float[Tensor, "batch 257"], truth: Float[Tensor, "batch 257"] | None
     ) -> dict[str, float]:
-        """What always answering with the average face would score: the mark that a network has to beat."""
+        """Score a constant mean-face predictor, the baseline of every measure that needs neither pose nor light."""
         average, _ = population(self.model)
-        constant = average.expand_as(original)
-        return means(uv_likeness(self.model, self.uv_map, constant, original) | self.errors(constant, truth))
+        constant = average.expand_as(teacher)
+        return means(uv_similarity(self.model, self.uv_map, constant, teacher) | self.errors(constant, truth))
 
 
 def write_samples(samples: Samples, path: Path) -> None:
-    """CSV with a row per sample, a column per measure; undefined values are left empty."""
+    """Write a CSV with a row per sample and a column per measure; undefined values are left empty."""
     with staged_file(path) as staging, staging.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["sample", *samples])
@@ -89,7 +89,7 @@ def write_samples(samples: Samples, path: Path) -> None:
             writer.writerow([index, *("" if np.isnan(value) else f"{value:.6g}" for value in row)])
 
 
-def _answers(run: Run, images: Float[Tensor, "batch 3 H W"], batch_size: int) -> Float[Tensor, "batch 257"]:
+def _predictions(run: Run, images: Float[Tensor, "batch 3 H W"], batch_size: int) -> Float[Tensor, "batch 257"]:
     starts = range(0, len(images), batch_size)
     return torch.cat([torch.from_numpy(run(images[start : start + batch_size].numpy())) for start in starts])
 

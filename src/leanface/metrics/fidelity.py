@@ -1,6 +1,6 @@
-"""What a compressed network's answer looks like beside the original's: rendered, and unwrapped into UV maps.
+"""Compare what two networks' predictions look like: rendered, and unwrapped into UV maps.
 
-Each measure is per sample. The second answer (the reference, the original's) says where the face is.
+Each measure is per sample. The second prediction (the reference, the teacher's) says where the face is.
 
     ssim            mean of ssim_texture and ssim_position: what the system delivers, and what the gate is on
     ssim_texture    SSIM of the UV albedo map, values in [0,1], over the face's texels
@@ -14,7 +14,7 @@ Each measure is per sample. The second answer (the reference, the original's) sa
 
 SSIM of UV maps counts the texels whose whole window lies on the face: the maps are void beyond it. Where the
 reference shows no face at all (it looks away, or stands outside the frame), ssim_face and mse_face are NaN; where
-neither answer shows anything, so that two black frames would count as alike, ssim_render and mse are NaN too.
+neither prediction shows anything, so that two black frames would count as alike, ssim_render and mse are NaN too.
 """
 
 import math
@@ -42,13 +42,13 @@ def position_range_dm(model: MorphableModel) -> float:
     return float((face.amax(dim=0) - face.amin(dim=0)).max())
 
 
-def uv_likeness(
+def uv_similarity(
     model: MorphableModel,
     uv_map: UvMap,
     predicted: Float[Tensor, "batch 257"],
     reference: Float[Tensor, "batch 257"],
 ) -> Samples:
-    """What needs no pose and no light: ssim, ssim_texture, ssim_position, mse_texture and mse_position.
+    """Compute what needs no pose and no light: ssim, ssim_texture, ssim_position, mse_texture and mse_position.
 
     Raises:
         ValueError: the two do not have the same shape.
@@ -74,10 +74,10 @@ def uv_likeness(
     return _columns(rows)
 
 
-def render_likeness(
+def render_similarity(
     renderer: Renderer, predicted: Float[Tensor, "batch 257"], reference: Float[Tensor, "batch 257"]
 ) -> Samples:
-    """ssim_render, ssim_face, mse and mse_face of each sample.
+    """Compute ssim_render, ssim_face, mse and mse_face of each sample.
 
     Raises:
         ValueError: the two do not have the same shape.

@@ -1,4 +1,4 @@
-"""How far two readings of a face are apart, in millimetres, levels of 255 and degrees."""
+"""Measure how far two predictions of a face are apart, in millimeters, levels of 255 and degrees."""
 
 import math
 
@@ -18,7 +18,7 @@ _CHUNK = 64
 def face_bases(model: MorphableModel) -> dict[str, Float[Tensor, "components columns"]]:
     """Components on the face region, scaled so that a row's norm is the RMS over its vertices of one sigma's effect.
 
-    Identity and expression count millimetres (of the vertex displacement), albedo levels of 255 (per channel).
+    Identity and expression count millimeters (of the vertex displacement), albedo levels of 255 (per channel).
     """
     mask = model.face_mask
     count = int(mask.sum())
@@ -34,7 +34,7 @@ def face_bases(model: MorphableModel) -> dict[str, Float[Tensor, "components col
 
 
 def rotation_angle_deg(a_rad: Float[Tensor, "batch 3"], b_rad: Float[Tensor, "batch 3"]) -> Float[Tensor, " batch"]:
-    """Angle of the rotation that leads from one pose to the other."""
+    """Compute the angle of the rotation that leads from one pose to the other."""
     relative = rotation_from_angles(a_rad.double()).transpose(1, 2) @ rotation_from_angles(b_rad.double())
     cosine = (relative.diagonal(dim1=1, dim2=2).sum(-1) - 1) / 2
     return torch.rad2deg(cosine.clamp(-1, 1).acos()).float()
@@ -44,7 +44,7 @@ def rotation_angle_deg(a_rad: Float[Tensor, "batch 3"], b_rad: Float[Tensor, "ba
 def geometry_errors(
     model: MorphableModel, predicted: Float[Tensor, "batch 257"], truth: Float[Tensor, "batch 257"]
 ) -> dict[str, Float[Tensor, " batch"]]:
-    """Errors per sample over the face region.
+    """Compute errors per sample over the face region.
 
     identity_mm and expression_mm: RMS vertex displacement by that group alone; vertex_mm: mean vertex distance of the
     whole shape in the model's frame; posed_mm: the same after rotation (no translation); nme: vertex_mm in percent of
@@ -87,7 +87,7 @@ def _vertex_distances(model: MorphableModel, predicted: Tensor, truth: Tensor) -
 def vertex_errors_mm(
     model: MorphableModel, predicted: Float[Tensor, "batch 257"], truth: Float[Tensor, "batch 257"]
 ) -> Float[Tensor, " vertices"]:
-    """Mean over samples of every vertex's distance, shape only, in the model's frame."""
+    """Average every vertex's distance over the samples, shape only, in the model's frame."""
     total = torch.zeros(model.vertex_count, device=predicted.device)
     for start in range(0, len(predicted), _CHUNK):
         a, b = split(predicted[start : start + _CHUNK]), split(truth[start : start + _CHUNK])

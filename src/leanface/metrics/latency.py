@@ -1,6 +1,7 @@
-"""How long a call takes: several calls measured in turns, in windows, until each one's time is stable.
+"""Measure how long calls take: in windows, in turns, until each one's interval is narrow enough.
 
-Turns matter: a processor that slows down meanwhile would otherwise flatter whatever was measured first.
+Turns matter twice. A processor that slows down meanwhile would otherwise flatter whatever was measured first. And a
+call and its baseline, measured in the same round, make a pair: their ratio holds on a machine whose times do not.
 """
 
 import math
@@ -8,42 +9,45 @@ import time
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float
+
+from leanface.metrics.ratio import PAIRS_MIN, MedianEstimate, estimate_median, paired_ratio
 
 Key = TypeVar("Key", bound=Hashable)
 
 SETTLE_RUNS = 2
 """Uncounted runs at the start of each window: the other calls have emptied the caches since the last one."""
 
-AGREEING_WINDOWS = 3
-
 
 @dataclass(frozen=True)
 class Timing:
-    """Latency of one call, over the runs of its last three windows.
+    """Latency of one call.
 
     Attributes:
-        status: "stable" if these windows' medians agree, else "unstable".
+        latency: the median over windows of each window's median (ms).
+        p90_ms: percentile over all runs; p95_ms and p99_ms likewise.
+        calls_per_second: of all clients together; the median over windows.
+        speedup: how many times as many calls per second as its baseline; None for a call without one.
         windows: how many were measured.
-        runs: of the last three, which all numbers are of.
-        spread: the largest of these medians over the smallest, less 1.
-        calls_per_second: of all clients together; the median of these windows.
-        reason: what to change if it is unstable.
+        runs: how many were timed.
     """
 
-    status: Literal["stable", "unstable"]
-    windows: int
-    runs: int
-    spread: float
-    p50_ms: float
+    latency: MedianEstimate
     p90_ms: float
     p95_ms: float
     p99_ms: float
     calls_per_second: float
-    reason: str | None = None
+    speedup: MedianEstimate | None
+    windows: int
+    runs: int
+
+    @property
+    def latency_ms(self) -> float:
+        """The median latency."""
+        return self.latency.value
 
 
 class Window(NamedTuple):
@@ -59,41 +63,72 @@ def measure_latency(
     warmup: int,
     window: int,
     windows_max: int,
-    stability: float,
+    interval: float,
+    baselines: Mapping[Key, Key] | None = None,
     clients: Mapping[Key, int] | None = None,
     until: float = math.inf,
     runs_min: int | None = None,
     on_window: Callable[[Key], object] = lambda key: None,
 ) -> dict[Key, Timing]:
-    """Time every call: rounds of one window each, until a call's last three windows agree.
+    """Time every call, in rounds of one window each.
+
+    A call is done when the 95 % interval of its speed-up, or without a baseline of its latency, is narrow enough. Each
+    round goes through the calls in the opposite direction of the one before, so what changes steadily cancels out.
 
     Args:
         calls: what to run; only the call itself is timed (time.perf_counter_ns).
         warmup: uncounted runs of each call before its first window.
         window: timed runs per window.
-        windows_max: windows after which a call is given up as unstable; its numbers are kept.
-        stability: how far the medians of the last three windows may lie apart, relative to the smallest.
+        windows_max: windows after which a call is done in any case.
+        interval: how much an interval's upper end may exceed its lower one, as a share of that.
+        baselines: the call that each one is compared with. A baseline is measured in every round in which one that it
+            belongs to is.
         clients: threads that make a call at the same time, each `window` times and without a pause; 1 if not given.
-        until: no round begins later than this (time.monotonic) but the first; what was not stable by then is unstable.
+        until: no window begins later than this (time.monotonic) except each call's first.
         runs_min: runs after which a window or warm-up that lasts beyond `until` ends early; by default it never does.
         on_window: called with a call's key before each of its windows.
     """
+    baselines, clients = baselines or {}, clients or {}
     least = math.inf if runs_min is None else runs_min
-    windows: dict[Key, list[Window]] = {key: [] for key in calls}
-    timings: dict[Key, Timing] = {}
-    while pending := [key for key in calls if key not in timings]:
-        for key in pending:
-            call, measured = calls[key], windows[key]
+    windows: dict[Key, dict[int, Window]] = {key: {} for key in calls}  # by round
+
+    def timing(key: Key) -> Timing:
+        base = baselines.get(key)
+        compared = None if base is None else (windows[base], clients.get(base, 1))
+        return _timing(windows[key], clients.get(key, 1), compared)
+
+    def done(key: Key) -> bool:
+        if len(windows[key]) >= windows_max or key in baselines.values():
+            return True  # a baseline goes on for the others' sake alone
+        found = timing(key)
+        return (found.speedup or found.latency).width <= interval
+
+    turn = _in_groups(calls, baselines)
+    pending, number = turn, 0
+    while pending:
+        for key in pending if number % 2 == 0 else reversed(pending):
+            if windows[key] and time.monotonic() > until:
+                continue
             on_window(key)
-            _times_ms(call, SETTLE_RUNS if measured else warmup, least, until)
-            measured.append(_window(call, window, (clients or {}).get(key, 1), least, until))
-            last = measured[-AGREEING_WINDOWS:]
-            medians = [float(np.median(window.times_ms)) for window in last]
-            spread = max(medians) / min(medians) - 1
-            stable = len(measured) >= AGREEING_WINDOWS and spread <= stability
-            if stable or len(measured) >= windows_max or time.monotonic() > until:
-                timings[key] = _timing(last, len(measured), spread, stable, stability)
-    return {key: timings[key] for key in calls}
+            _times_ms(calls[key], SETTLE_RUNS if windows[key] else warmup, least, until)
+            windows[key][number] = _window(calls[key], window, clients.get(key, 1), least, until)
+        number += 1
+        if time.monotonic() > until:
+            break
+        needed = {key for key in pending if number < PAIRS_MIN or not done(key)}
+        needed |= {baselines[key] for key in needed if key in baselines}
+        pending = [key for key in turn if key in needed and len(windows[key]) < windows_max]
+    return {key: timing(key) for key in calls}
+
+
+def _in_groups(calls: Mapping[Key, object], baselines: Mapping[Key, Key]) -> list[Key]:
+    """Each baseline directly before what is compared with it."""
+    groups: dict[Key, list[Key]] = {}
+    for key in calls:
+        group = groups.setdefault(baselines.get(key, key), [])
+        if baselines.get(key, key) != key:
+            group.append(key)
+    return [key for base, group in groups.items() for key in (base, *group)]
 
 
 def _window(call: Callable[[], object], runs: int, clients: int, least: float, until: float) -> Window:
@@ -108,7 +143,7 @@ def _window(call: Callable[[], object], runs: int, clients: int, least: float, u
 
 
 def _times_ms(call: Callable[[], object], runs: int, least: float, until: float) -> Float[np.ndarray, " runs"]:
-    """Of so many runs, or of at least `least` if they last beyond `until`."""
+    """Make so many runs, or at least `least` if they last beyond `until`."""
     times_ns: list[int] = []
     while len(times_ns) < runs and (len(times_ns) < least or time.monotonic() < until):
         start_ns = time.perf_counter_ns()
@@ -117,21 +152,28 @@ def _times_ms(call: Callable[[], object], runs: int, least: float, until: float)
     return np.array(times_ns, dtype=np.int64) / 1e6
 
 
-def _timing(last: list[Window], count: int, spread: float, stable: bool, stability: float) -> Timing:
-    times_ms = np.concatenate([window.times_ms for window in last])
-    p50, p90, p95, p99 = (float(value) for value in np.percentile(times_ms, (50, 90, 95, 99)))
-    rate = float(np.median([window.calls_per_second for window in last]))
-    reason = None
-    if not stable:
-        found = f"the time was up after {count} of at least {AGREEING_WINDOWS} windows"
-        if count >= AGREEING_WINDOWS:
-            found = (
-                f"after {count} windows the medians of the last {len(last)} still differ by {spread:.1%} "
-                f"({stability:.1%} is allowed)"
-            )
-        reason = (
-            f"{found}: leave the machine idle, or measure for longer (in the pipeline benchmark.window, "
-            "benchmark.windows_max or benchmark.stability)"
+def _timing(own: Mapping[int, Window], clients: int, compared: tuple[Mapping[int, Window], int] | None) -> Timing:
+    times_ms = np.concatenate([window.times_ms for window in own.values()])
+    p90, p95, p99 = (float(value) for value in np.percentile(times_ms, (90, 95, 99)))
+    speedup = None
+    if compared is not None:
+        base, base_clients = compared
+        both = [number for number in own if number in base]
+        speedup = paired_ratio(
+            [_median_ms(base[number]) / base_clients for number in both],
+            [_median_ms(own[number]) / clients for number in both],
         )
-    status = "stable" if stable else "unstable"
-    return Timing(status, count, len(times_ms), spread, p50, p90, p95, p99, rate, reason)
+    return Timing(
+        latency=estimate_median([_median_ms(window) for window in own.values()]),
+        p90_ms=p90,
+        p95_ms=p95,
+        p99_ms=p99,
+        calls_per_second=float(np.median([window.calls_per_second for window in own.values()])),
+        speedup=speedup,
+        windows=len(own),
+        runs=len(times_ms),
+    )
+
+
+def _median_ms(window: Window) -> float:
+    return float(np.median(window.times_ms))

@@ -24,9 +24,9 @@ def mean_errors(task: Task, predicted: Tensor, target: Tensor) -> dict[str, floa
 def reference_errors(
     task: Task, predictions: Mapping[str, Tensor], references: Mapping[str, Tensor]
 ) -> dict[str, float]:
-    """Measure every prediction against every reference, as PREDICTION/REFERENCE/ERROR."""
+    """Measure every prediction against every reference, as PREDICTION/REFERENCE_ERROR."""
     return {
-        f"{step}/{reference}/{name}": value
+        f"{step}/{reference}_{name}": value
         for step, predicted in predictions.items()
         for reference, target in references.items()
         for name, value in mean_errors(task, predicted, target).items()

@@ -112,11 +112,14 @@ def latency_share(network: FaceReconstructionNet, groups: Mapping[str, ChannelGr
     def share(counts: Counts) -> float:
         smaller = build_network(_widths_left(widths, groups, counts)).eval()
         calls = {"teacher": lambda: network(image), "pruned": lambda: smaller(image)}
-        timings = measure_latency(calls, warmup=3, window=10, windows_max=30, stability=0.05)
-        for name, timing in timings.items():
-            if timing.status != "stable":
-                logger.warning("the %s network's latency does not settle: %s", name, timing.reason)
-        return timings["pruned"].p50_ms / timings["teacher"].p50_ms
+        timings = measure_latency(
+            calls, baselines={"pruned": "teacher"}, warmup=3, window=10, windows_max=30, interval=0.05
+        )
+        speedup = timings["pruned"].speedup
+        assert speedup is not None
+        if speedup.too_wide:
+            logger.warning("how much faster this pruning is varies too much to tell here: leave the machine idle")
+        return 1 / speedup.value
 
     return share
 

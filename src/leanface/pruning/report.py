@@ -36,8 +36,8 @@ def size_metrics(original: nn.Module, pruned: nn.Module, size: int) -> dict[str,
     macs, parameters = macs_and_parameters(original, size)
     macs_left, parameters_left = macs_and_parameters(pruned, size)
     return {
-        "original/macs": macs,
-        "original/parameters": parameters,
+        "teacher/macs": macs,
+        "teacher/parameters": parameters,
         "pruned/macs": macs_left,
         "pruned/parameters": parameters_left,
         "macs_share": macs_left / macs,
@@ -47,7 +47,7 @@ def size_metrics(original: nn.Module, pruned: nn.Module, size: int) -> dict[str,
 
 def recovered(metrics: Mapping[str, float]) -> dict[str, float]:
     """Share of the error against the original that compensation took back; {} if there was none to take."""
-    error = "teacher/vertex_mm"
+    error = "teacher_vertex_mm"
     before, after = (metrics.get(f"{state}/{error}") for state in ("pruned", "compensated"))
     return {} if not before or after is None else {f"recovered/{error}": 1 - after / before}
 

@@ -50,7 +50,7 @@ def bench_end_to_end(
     """Time each step on a photo with one face, batch 1, with a line of progress on standard error.
 
     Args:
-        settings: threads (of the network), warmup, window, windows_max and stability are used.
+        settings: threads (of the network), warmup, window, windows_max and interval are used.
         seconds: after which no step is measured any more, if each has run at least RUNS_MIN times.
 
     Raises:
@@ -101,7 +101,7 @@ def bench_end_to_end(
                     warmup=settings.warmup if part == "crop" else 2,
                     window=max(RUNS_MIN, settings.window // 3) if part == "files" else settings.window,
                     windows_max=settings.windows_max,
-                    stability=settings.stability,
+                    interval=settings.interval,
                     until=start + share * seconds,
                     runs_min=RUNS_MIN,
                     on_window=lambda key: progress.set_description_str(": ".join(key)),
@@ -110,23 +110,26 @@ def bench_end_to_end(
 
 
 def ratio(steps: list[Step]) -> float:
-    """Time of everything but the network, for an aligned crop, over the network's own."""
-    times = {step.name: step.timing.p50_ms for step in steps}
+    """Divide the time of everything but the network, for an aligned crop, by the network's own."""
+    times = {step.name: step.timing.latency_ms for step in steps}
     return times[REST] / times[NETWORK]
 
 
 def print_steps(steps: list[Step], console: Console) -> None:
-    """A table, and below it the ratio and what varied too much."""
+    """Print a table, and below it the ratio and what varied too much."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
     for heading in ("Part", "Step", "p50 ms", "p95 ms", "Runs"):
         table.add_column(heading, justify="left" if heading in ("Part", "Step") else "right", no_wrap=True)
     part = ""
     for step in steps:
-        times = (f"{ms:.2f}" for ms in (step.timing.p50_ms, step.timing.p95_ms))
+        times = (f"{ms:.2f}" for ms in (step.timing.latency_ms, step.timing.p95_ms))
         table.add_row("" if step.part == part else step.part, step.name, *times, str(step.timing.runs))
         part = step.part
     console.print(table)
     console.print(f"everything but the network, for an aligned crop: {ratio(steps):.2f} times the network's own time")
-    for step in steps:
-        if step.timing.reason:
-            console.print(f"{step.name} is unstable: {step.timing.reason}", markup=False, soft_wrap=True)
+    if uncertain := [step.name for step in steps if step.timing.latency.too_wide]:
+        console.print(
+            f"times that vary too much: {', '.join(uncertain)}; leave the machine idle and measure again",
+            markup=False,
+            soft_wrap=True,
+        )

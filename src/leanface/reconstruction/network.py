@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from leanface import paths
+from leanface import catalog, paths
 from leanface.bundle import SPEC, load_spec
+from leanface.catalog import RUNTIMES, readers_of
 from leanface.errors import ArtifactError, BackendError
-from leanface.runtime import ONNX_READERS, RUNTIMES, Runtime, open_best, open_runtime
+from leanface.runtime import Runtime, open_best, open_runtime
 from leanface.runtime.engine import read_onnx
 
 
@@ -35,11 +36,11 @@ def default_model() -> Path:
     Raises:
         ArtifactError: there is neither.
     """
-    for path in (paths.PACKAGED_MODEL, paths.onnx_path(paths.DEPLOYED)):
+    for path in (paths.PACKAGED_MODEL, paths.onnx_path(catalog.DEPLOYED)):
         if path.is_file():
             return path
     raise ArtifactError(
-        f"no network: neither {paths.PACKAGED_MODEL} nor {paths.onnx_path(paths.DEPLOYED).absolute()} is there. "
+        f"no network: neither {paths.PACKAGED_MODEL} nor {paths.onnx_path(catalog.DEPLOYED).absolute()} is there. "
         "Reinstall LeanFace, run `dvc repro` in its project, or name an exported network (--model)."
     )
 
@@ -49,7 +50,7 @@ def open_network(path: Path, runtime: str, threads: int) -> Network:
 
     Args:
         path: an .onnx file, a bundle's folder, or an engine (.plan).
-        runtime: a name in `leanface.runtime.RUNTIMES`, or "auto".
+        runtime: a name in `leanface.catalog.RUNTIMES`, or "auto".
 
     Raises:
         ArtifactError: the file is missing, damaged or not LeanFace's.
@@ -70,12 +71,14 @@ def _contract(path: Path) -> _Contract:
         if not (path / SPEC).is_file():
             raise ArtifactError(f"{path} is not a bundle: it has no {SPEC}. Name an .onnx file, a bundle or a .plan.")
         spec = load_spec(path)
-        readers, on_request = ("torch", "torch_cuda"), ("torch_cuda_graph", "torch_compiled")
-        return _Contract(spec.input.size, spec.scheme or "fp32", readers, on_request)
+        precision, readers = spec.scheme or "fp32", readers_of("bundle")
+        # Those that compute in FP32 also simulate 8 bits; the others round to what they compute in.
+        exact = tuple(name for name in readers if {precision, "fp32"} & set(RUNTIMES[name].precisions))
+        return _Contract(spec.input.size, precision, exact, tuple(name for name in readers if name not in exact))
     if path.suffix == ".plan":
         return _engine_contract(path)
     exported = read_onnx(path)
-    return _Contract(exported.image_size, exported.precision, ONNX_READERS)
+    return _Contract(exported.image_size, exported.precision, readers_of("onnx"))
 
 
 def _engine_contract(path: Path) -> _Contract:
@@ -87,4 +90,4 @@ def _engine_contract(path: Path) -> _Contract:
         raise ArtifactError(
             f"{description} does not describe an engine ({error}); keep it beside {path}, or build it again."
         ) from None
-    return _Contract(size, path.stem.rpartition("_")[2], ("tensorrt",))
+    return _Contract(size, path.stem.rpartition("_")[2], readers_of("engine"))

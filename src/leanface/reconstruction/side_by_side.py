@@ -122,12 +122,9 @@ def compare_all(
     forget_others(folder, COMPARISON, {RECORD, *(f"{name}.png" for name in report)})
     slow, fast = (timings[name] for name in networks)
     logger.info(
-        "network alone, batch 1: %.2f ms and %.2f ms (medians of %d and %d runs), %.1f times as fast",
-        *(slow.p50_ms, fast.p50_ms, slow.runs, fast.runs, slow.p50_ms / fast.p50_ms),
+        "network alone, batch 1: %.2f ms and %.2f ms (medians), %s",
+        *(slow.latency_ms, fast.latency_ms, speed_text(fast)),
     )
-    for name, timing in timings.items():
-        if timing.reason:
-            logger.warning("the %s network's time is unstable: %s", name, timing.reason)
     if failed:
         raise ArtifactError(f"{len(failed)} of {len(failed) + len(report)} pictures could not be compared (see above).")
 
@@ -172,11 +169,22 @@ def network_times(original: LeanFace, compressed: LeanFace, photo: UInt8[np.ndar
         calls,
         warmup=5,
         window=15,
-        windows_max=8,
-        stability=0.05,
+        windows_max=20,
+        interval=0.1,
+        baselines={"original": "original", "compressed": "original"},
         until=time.monotonic() + TIMING_SECONDS,
         runs_min=TIMING_RUNS_MIN,
     )
+
+
+def speed_text(timing: Timing) -> str:
+    """Say how many times as fast as the other network this one is, and how sure that is."""
+    found = timing.speedup
+    assert found is not None
+    if found.low is None or found.high is None:
+        return f"about {found.value:.1f} times as fast ({found.count} windows: too few for an interval)"
+    interval = f"95 % interval {found.low:.1f} to {found.high:.1f}"
+    return f"{found.value:.1f} times as fast ({interval}{', too wide to compare' if found.too_wide else ''})"
 
 
 def face_row(number: int, photo: UInt8[np.ndarray, "H W 3"], pair: Pair, timings: dict[str, Timing]) -> FaceRow:
@@ -185,14 +193,14 @@ def face_row(number: int, photo: UInt8[np.ndarray, "H W 3"], pair: Pair, timings
     detection = pair.compressed.detection
     assert detection is not None
     crop, _ = align(photo, detection.landmarks, pair.compressed.surface.template, PICTURE_PX)
-    first, second = (_on_grey(face) for face in pair)
-    times = [f"{timings[name].p50_ms:.3g}" for name in ("original", "compressed")]
+    first, second = (_on_gray(face) for face in pair)
+    times = [f"{timings[name].latency_ms:.3g}" for name in ("original", "compressed")]
     label = f"face {number}\n{distance_mm(pair):.2f} mm apart\n{' / '.join(times)} ms"
     return FaceRow(label, crop / np.float32(255), first, second, np.abs(first - second).mean(-1))
 
 
 @torch.inference_mode()
-def _on_grey(face: Reconstruction) -> Float[np.ndarray, "size size 3"]:
+def _on_gray(face: Reconstruction) -> Float[np.ndarray, "size size 3"]:
     drawn = Renderer(face.surface.model, PICTURE_PX, supersample=2)(torch.from_numpy(face.coefficients)[None])
     return (drawn.image + BACKING * (1 - drawn.alpha))[0].permute(1, 2, 0).numpy()
 

@@ -1,4 +1,4 @@
-"""Errors by yaw and by image size, as one picture."""
+"""Draw errors by yaw and by image size as one picture."""
 
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,12 @@ from leanface.metrics.accuracy import Accuracy, Row
 from leanface.report.sheet import save_figure
 
 PANELS = {
-    "vertex_mm": "vertex error (mm)",
-    "rotation_deg": "rotation error (degrees)",
-    "landmark_nme": "landmark error (NME, %)",
-    "ssim_face": "re-rendered face (SSIM)",
+    "truth_vertex_mm": "vertex error (mm)",
+    "truth_rotation_deg": "rotation error (degrees)",
+    "truth_landmark_nme": "landmark error (NME, %)",
+    "truth_ssim_face": "re-rendered face (SSIM)",
 }
-YAW_COLOUR, SIZE_COLOUR = "#0969da", "#8250df"
+YAW_COLOR, SIZE_COLOR = "#0969da", "#8250df"
 FEW = 10
 """Means over fewer faces are drawn hollow."""
 
@@ -31,9 +31,9 @@ def save_breakdown(accuracy: Accuracy, path: Path) -> None:
     for column, (measure, title) in enumerate(PANELS.items()):
         by_yaw, by_size = grid[:, column]
         by_yaw.set_title(title, fontsize=11)
-        _points(by_yaw, yaws, accuracy.by_yaw, measure, YAW_COLOUR)
-        _points(by_size, sizes, accuracy.by_size, measure, SIZE_COLOUR)
-        if not measure.startswith("ssim"):
+        _points(by_yaw, yaws, accuracy.by_yaw, measure, YAW_COLOR)
+        _points(by_size, sizes, accuracy.by_size, measure, SIZE_COLOR)
+        if measure != "truth_ssim_face":
             by_yaw.set_ylim(0, 1.08 * by_yaw.get_ylim()[1])
     grid[0, 0].set_ylabel("by yaw")
     grid[1, 0].set_ylabel("by image size")
@@ -45,7 +45,7 @@ def save_breakdown(accuracy: Accuracy, path: Path) -> None:
     save_figure(figure, path)
 
 
-def _points(axes: Axes, labels: list[str], rows: list[Row], measure: str, colour: str) -> None:
+def _points(axes: Axes, labels: list[str], rows: list[Row], measure: str, color: str) -> None:
     """A mean, its interval and its number of faces for each row that the measure is defined in."""
     for label, row in zip(labels, rows, strict=True):
         found = row["measures"][measure]
@@ -58,8 +58,8 @@ def _points(axes: Axes, labels: list[str], rows: list[Row], measure: str, colour
             [[mean - found["low"]], [found["high"] - mean]],
             fmt="o",
             markersize=7,
-            color=colour,
-            markerfacecolor="white" if count < FEW else colour,
+            color=color,
+            markerfacecolor="white" if count < FEW else color,
             capsize=4,
         )
     axes.margins(x=0.2)

@@ -1,29 +1,32 @@
-"""Whether a finished pipeline's gates passed, for scripts and CI."""
+"""Say whether a finished pipeline's gates passed, for scripts and CI."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from leanface.catalog import MEASURES
 from leanface.errors import GateError
-from leanface.files import Json, read_json
+from leanface.files import read_json
+from leanface.report.summary import GateResult, Summary
 
 
 def require_gates(summary: Path) -> list[str]:
-    """A line for each gate of a summary.json.
+    """Write a line for each gate of a summary.json.
 
     Raises:
         ArtifactError: the summary is missing or damaged.
         GateError: a gate failed; names each that did, with its value and its limit.
     """
-    return gate_lines(read_json(summary)["gates"])
+    return gate_lines(Summary.parse(read_json(summary), str(summary)).gates)
 
 
-def gate_lines(gates: dict[str, Json]) -> list[str]:
-    """A line for each gate, by name.
+def gate_lines(gates: Mapping[str, GateResult]) -> list[str]:
+    """Write a line for each gate, by name.
 
     Raises:
         GateError: a gate failed.
     """
     lines = {name: _line(name, gate) for name, gate in gates.items()}
-    failed = [lines[name] for name, gate in gates.items() if not gate["passed"]]
+    failed = [lines[name] for name, gate in gates.items() if not gate.passed]
     if failed:
         raise GateError(
             f"{len(failed)} of {len(gates)} gates failed:\n  " + "\n  ".join(failed) + "\nTrain longer "
@@ -32,7 +35,11 @@ def gate_lines(gates: dict[str, Json]) -> list[str]:
     return list(lines.values())
 
 
-def _line(name: str, gate: Json) -> str:
-    value = "undefined" if gate["value"] is None else f"{gate['value']:.5g}"
-    verdict = "passed" if gate["passed"] else "failed"
-    return f"{name}: {value} ({'at least' if gate['bound'] == 'min' else 'at most'} {gate['limit']:g}), {verdict}"
+def _line(name: str, gate: GateResult) -> str:
+    value = "undefined" if gate.value is None else f"{gate.value:.5g}"
+    limit = f"{'at least' if gate.bound == 'min' else 'at most'} {gate.limit:g}"
+    if gate.interval is not None:
+        limit = f"95 % interval {gate.interval[0]:.5g} to {gate.interval[1]:.5g}, all of it {limit}"
+    elif gate.value is not None and not MEASURES[name].exact:
+        limit += ", but measured too briefly for an interval"
+    return f"{name}: {value} ({limit}), {'passed' if gate.passed else 'failed'}"

@@ -1,23 +1,43 @@
-"""Writes the report: summary.json, report.html (self-contained), report.md, model_card.md and figures/."""
+"""Write the report: summary.json, metrics.json, report.html (self-contained), report.md, model_card.md and figures/."""
 
 import base64
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leanface import paths
+from leanface import catalog, paths
+from leanface.catalog import BASELINE, DEPLOYED, EVALUATED, MEASURES
 from leanface.config import Gates
 from leanface.files import Json, atomic_write, write_json
 from leanface.report import tables
-from leanface.report.card import card
-from leanface.report.figures import save_pareto
+from leanface.report.figures import error_measure, save_pareto
+from leanface.report.model_card import model_card
 from leanface.report.sheet import DIFFERENCE_GAIN
 from leanface.report.sources import PICTURES, Sources
-from leanface.report.summary import summarize
+from leanface.report.summary import GateResult, Summary, headline, summarize
 from leanface.report.templates import render
 
 
-def write_report(sources: Sources, gates: Gates) -> Json:
-    """Write every file of the report, summary.json last; returns the summary.
+@dataclass(frozen=True)
+class Card:
+    """One number at the top of the page, as text.
+
+    Attributes:
+        beside: what the original and a constant mean face score, for comparison.
+        gate: None for a number that nothing depends on.
+    """
+
+    name: str
+    value: str
+    interval: str
+    definition: str
+    beside: str
+    limit: str = ""
+    gate: GateResult | None = None
+
+
+def write_report(sources: Sources, gates: Gates) -> Summary:
+    """Write every file of the report, summary.json and metrics.json last.
 
     Raises:
         ArtifactError: a number that the report rests on is missing.
@@ -25,43 +45,68 @@ def write_report(sources: Sources, gates: Gates) -> Json:
     summary = summarize(sources, gates)
     pareto = {"pareto": paths.FIGURES / "pareto.png", "pareto_narrow": paths.FIGURES / "pareto_narrow.png"}
     for name, path in pareto.items():
-        save_pareto(summary["variants"], path, narrow=name == "pareto_narrow")
+        save_pareto(summary.variants, path, narrow=name == "pareto_narrow")
     pictures = sources.pictures | pareto
-    for name in paths.VARIANTS:
+    for name in EVALUATED:
         for sheet in ("faces", "photos", "worst", "heatmap"):
             pictures[f"{name}_{sheet}"] = paths.evaluation_dir(name) / f"{sheet}.png"
     context = _context(sources, summary)
     atomic_write(paths.REPORT_HTML, render("report/template.html.j2", pictures=inlined(pictures), **context))
     atomic_write(paths.REPORT_MD, render("report/template.md.j2", **context))
     atomic_write(paths.MODEL_CARD, render("report/model_card.md.j2", **context))
-    write_json(paths.SUMMARY, summary)
+    atomic_write(paths.SUMMARY, summary.model_dump_json(indent=1) + "\n")
+    write_json(paths.METRICS, headline(summary))
     return summary
 
 
-def _context(sources: Sources, summary: Json) -> dict[str, Any]:
-    original, *others = paths.VARIANTS
-    compressed = {name: sources.evaluations[name] for name in others}
+def cards(sources: Sources, summary: Summary) -> list[Card]:
+    """List each gate, and the error that has none."""
+    gated = [_card(name, sources, summary, gate) for name, gate in summary.gates.items()]
+    return [*gated, _card(error_measure(summary.variants), sources, summary)]
+
+
+def _card(name: str, sources: Sources, summary: Summary, gate: GateResult | None = None) -> Card:
+    measure, deployed = MEASURES[name], summary.deployed
+    scores = {
+        "the original": sources.evaluations[BASELINE].mean(name) if measure.against == "truth" else None,
+        "a constant mean face": sources.evaluations[BASELINE].mean_face.get(name),
+    }
+    beside = ", ".join(f"{who} {measure.text(score)}" for who, score in scores.items() if score is not None)
+    return Card(
+        name=measure.full_heading if gate is None else measure.title,
+        value=measure.text(deployed.measures[name]),
+        interval=deployed.interval_text(name),
+        definition=measure.definition,
+        beside=beside,
+        limit="" if gate is None else f"{'at least' if gate.bound == 'min' else 'at most'} {measure.text(gate.limit)}",
+        gate=gate,
+    )
+
+
+def _context(sources: Sources, summary: Summary) -> dict[str, Any]:
+    students = {name: sources.evaluations[name] for name in EVALUATED if name != BASELINE}
+    evaluation = sources.evaluations[BASELINE]
     return {
         "summary": summary,
-        "gates": [
-            {**gate, "key": name, "name": tables.GATE_NAMES[name][0], "detail": tables.GATE_NAMES[name][1]}
-            for name, gate in summary["gates"].items()
-        ],
-        "passed": all(gate["passed"] for gate in summary["gates"].values()),
-        "gated": paths.DEPLOYED,
+        "deployed": summary.deployed,
+        "cards": cards(sources, summary),
+        "failed_count": sum(not gate.passed for gate in summary.gates.values()),
+        "gated": DEPLOYED,
         "ladder": tables.ladder(sources, summary),
-        "ladder_mark": tables.VARIANT_NAMES[paths.DEPLOYED],
-        "batches": sources.benchmark["settings"]["batches"],
-        "settings": sources.benchmark["settings"],
-        "image_size": sources.evaluations[original]["image_size"],
-        "count": sources.evaluations[original]["count"],
-        "against_original": tables.quality(compressed, tables.AGAINST_ORIGINAL),
-        "against_truth": tables.quality(sources.evaluations, tables.AGAINST_TRUTH),
-        "mean_face": sources.evaluations[original]["mean_face"],
-        "compressed": {name: tables.VARIANT_NAMES[name] for name in others},
-        "networks": {name: tables.VARIANT_NAMES[name] for name in paths.VARIANTS},
-        "variant_names": tables.VARIANT_NAMES,
-        "runtime_names": tables.RUNTIME_NAMES,
+        "ladder_mark": catalog.variant_title(DEPLOYED),
+        "batches": sources.benchmark.settings.batches,
+        "settings": sources.benchmark.settings,
+        "image_size": evaluation.image_size,
+        "count": evaluation.count,
+        "against_teacher": tables.quality(students, catalog.measures_against("teacher")),
+        "against_truth": tables.quality(sources.evaluations, catalog.measures_against("truth")),
+        "mean_face": evaluation.mean_face,
+        "students": {name: catalog.variant_title(name) for name in students},
+        "networks": {name: catalog.variant_title(name) for name in EVALUATED},
+        "variant_title": catalog.variant_title,
+        "runtime_title": catalog.runtime_title,
+        "ratio_text": tables.ratio_text,
+        "measures": MEASURES,
         "benchmark": sources.benchmark,
         "not_run": tables.not_run(summary),
         "parity": tables.parity(sources.exports),
@@ -70,24 +115,23 @@ def _context(sources: Sources, summary: Json) -> dict[str, Any]:
         "exports": {name: list(tables.flatten(description)) for name, description in sources.exports.items()},
         "stages": {name: list(tables.flatten(_scalars(metrics))) for name, metrics in sources.stages.items()},
         "steps": tables.steps(sources.stages),
-        "step_measures": list(tables.STEP_MEASURES.values()),
+        "step_measures": [MEASURES[name].full_heading for name in tables.STEP_MEASURES],
         "device": list(tables.flatten(sources.device)),
         "config": sources.config,
-        "card": card(sources),
+        "card": model_card(sources),
         "captions": {picture.name: picture.caption for picture in PICTURES},
         "absent": [picture for picture in PICTURES if picture.name not in sources.pictures],
         "gain": DIFFERENCE_GAIN,
-        "value_of": tables.value_of,
     }
 
 
 def _scalars(metrics: Json) -> Json:
-    """Without the per-layer tables, which are in the pictures."""
+    """Leave out the per-layer tables, which are in the pictures."""
     return {name: value for name, value in metrics.items() if not isinstance(value, dict | list)}
 
 
 def inlined(pictures: dict[str, Path]) -> dict[str, str]:
-    """PNG files as data: URLs."""
+    """Turn PNG files into data: URLs."""
     return {
         name: "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode() for name, path in pictures.items()
     }

@@ -1,4 +1,4 @@
-"""Faces side by side: what the networks saw, what each of the two reads in it, and where these differ."""
+"""Draw faces side by side: the input, two networks' reconstructions, and where these differ."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from leanface.metrics.evaluation import Comparison
 from leanface.report.sheet import DIFFERENCE_GAIN, Cell, Row, save_sheet
 
 WORST_COUNT = 8
-"""How many of the faces least like the original's are shown."""
+"""How many of the faces least like the teacher's are shown."""
 
 BACKING = 0.88
-"""Grey behind reconstructions: bright skin stands out from it, and so does dark hair."""
+"""Gray behind reconstructions: bright skin stands out from it, and so does dark hair."""
 
 DIFFERENCE_SHADES = LinearSegmentedColormap.from_list("difference", ["#ffffff", "#e5534b", "#4d0007"])
 
@@ -29,51 +29,51 @@ class FaceRow:
 
     label: str
     photo: Float[np.ndarray, "H W 3"]
-    original: Float[np.ndarray, "H W 3"]
-    compressed: Float[np.ndarray, "H W 3"]
+    teacher: Float[np.ndarray, "H W 3"]
+    student: Float[np.ndarray, "H W 3"]
     difference: Float[np.ndarray, "H W"]
 
 
 def save_comparison(renderer: Renderer, names: Mapping[int, str], compared: Comparison, path: Path) -> None:
-    """Render some of the faces compared as a labelled sheet.
+    """Render some of the faces compared as a labeled sheet.
 
     Args:
         names: of the faces to show, by their index.
     """
     chosen = list(names)
     photos = compared.images[chosen].permute(0, 2, 3, 1).numpy()
-    pictures = [_on_grey(renderer, answer[chosen]) for answer in (compared.original, compared.compressed)]
-    ssim, error_mm = compared.likeness["ssim"], compared.likeness["original_posed_mm"]
+    pictures = [_on_gray(renderer, each[chosen]) for each in (compared.teacher, compared.student)]
+    ssim, error_mm = compared.similarity["ssim"], compared.similarity["teacher_posed_mm"]
     rows = [
         FaceRow(
             f"{name.replace('_', ' ')}\nUV SSIM {ssim[index]:.3f}\n{error_mm[index]:.2f} mm",
             photo,
-            original,
-            compressed,
-            np.abs(original - compressed).mean(axis=-1),
+            teacher,
+            student,
+            np.abs(teacher - student).mean(axis=-1),
         )
-        for (index, name), photo, original, compressed in zip(names.items(), photos, *pictures, strict=True)
+        for (index, name), photo, teacher, student in zip(names.items(), photos, *pictures, strict=True)
     ]
     save_face_sheet(rows, path)
 
 
 def save_comparisons(renderer: Renderer, compared: Comparison, count: int, folder: Path) -> None:
-    """The first test faces as faces.png, and those that are least like the original's as worst.png."""
-    least_alike = np.argsort(compared.likeness["ssim"])[:WORST_COUNT]
+    """Write the first test faces as faces.png, and those least like the teacher's as worst.png."""
+    least_alike = np.argsort(compared.similarity["ssim"])[:WORST_COUNT]
     for name, indices in (("faces", range(min(count, len(compared.images)))), ("worst", map(int, least_alike))):
         save_comparison(renderer, {index: f"test face {index}" for index in indices}, compared, folder / f"{name}.png")
 
 
 def save_face_sheet(rows: Sequence[FaceRow], path: Path) -> None:
-    """Write a PNG: a row per face, labelled columns for input, original, compressed and difference."""
+    """Write a PNG: a row per face, labeled columns for input, original, compressed and difference."""
     columns = ("input", "original", "compressed", f"difference \N{MULTIPLICATION SIGN}{DIFFERENCE_GAIN:g}")
-    colouring = {"cmap": DIFFERENCE_SHADES, "vmin": 0, "vmax": 1}
+    coloring = {"cmap": DIFFERENCE_SHADES, "vmin": 0, "vmax": 1}
     lines = [
         Row(
             row.label,
             [
-                *map(Cell, (row.photo, row.original, row.compressed)),
-                Cell(row.difference * DIFFERENCE_GAIN, colouring),
+                *map(Cell, (row.photo, row.teacher, row.student)),
+                Cell(row.difference * DIFFERENCE_GAIN, coloring),
             ],
         )
         for row in rows
@@ -82,6 +82,6 @@ def save_face_sheet(rows: Sequence[FaceRow], path: Path) -> None:
 
 
 @torch.inference_mode()
-def _on_grey(renderer: Renderer, coefficients: Float[Tensor, "batch 257"]) -> Float[np.ndarray, "batch H W 3"]:
+def _on_gray(renderer: Renderer, coefficients: Float[Tensor, "batch 257"]) -> Float[np.ndarray, "batch H W 3"]:
     rendering = renderer(coefficients)
     return (rendering.image + BACKING * (1 - rendering.alpha)).permute(0, 2, 3, 1).numpy()

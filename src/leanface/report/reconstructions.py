@@ -43,8 +43,8 @@ def shown_faces(test: FaceDataset, accuracy: Accuracy, count: int) -> list[Shown
     errors = accuracy.samples
     return [
         Shown(
-            f"test face {index}\nyaw {round(float(yaw_deg[index]))}°\n{errors['vertex_mm'][index]:.2f} mm, "
-            f"{errors['rotation_deg'][index]:.1f}°\nSSIM {errors['ssim_face'][index]:.3f}",
+            f"test face {index}\nyaw {round(float(yaw_deg[index]))}°\n{errors['truth_vertex_mm'][index]:.2f} mm, "
+            f"{errors['truth_rotation_deg'][index]:.1f}°\nSSIM {errors['truth_ssim_face'][index]:.3f}",
             test[index].images,
             accuracy.readings[index],
         )

@@ -1,4 +1,4 @@
-"""A sheet of pictures: a labelled row for each face, a titled column for each thing shown of it."""
+"""Draw a grid of pictures: a labeled row for each face, a titled column for each thing shown of it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,14 +18,14 @@ HEADER_INCHES = 0.35
 GAP_INCHES = 0.06
 
 DIFFERENCE_GAIN = 5.0
-"""Differences are shown this many times as large: a fifth of the colour range gives the darkest shade."""
+"""Differences are shown this many times as large: a fifth of the color range gives the darkest shade."""
 
 
 class Cell(NamedTuple):
-    """Colours in [0,1], or one channel with how to colour it (arguments of `Axes.imshow`)."""
+    """Colors in [0,1], or one channel with how to color it (arguments of `Axes.imshow`)."""
 
     pixels: Float[np.ndarray, "H W 3"] | Float[np.ndarray, "H W"]
-    colouring: dict[str, Any] | None = None
+    coloring: dict[str, Any] | None = None
 
 
 class Row(NamedTuple):
@@ -47,10 +47,10 @@ def save_sheet(columns: Sequence[str], rows: Sequence[Row], path: Path) -> None:
             (LABEL_INCHES - 0.1) / width, (bottom + CELL_INCHES / 2) / height, row.label,
             ha="right", va="center", fontsize=12, linespacing=1.35,
         )  # fmt: skip
-        for column, (title, (pixels, colouring)) in enumerate(zip(columns, row.cells, strict=True)):
+        for column, (title, (pixels, coloring)) in enumerate(zip(columns, row.cells, strict=True)):
             left = LABEL_INCHES + column * cell
             axes = figure.add_axes((left / width, bottom / height, CELL_INCHES / width, CELL_INCHES / height))
-            axes.imshow(pixels.clip(0, 1), interpolation="nearest", **(colouring or {}))
+            axes.imshow(pixels.clip(0, 1), interpolation="nearest", **(coloring or {}))
             axes.set(xticks=[], yticks=[])
             for spine in axes.spines.values():
                 spine.set(color="#d0d7de", linewidth=0.6)

@@ -1,12 +1,14 @@
-"""Everything that the report is made of, read from the other stages' outputs."""
+"""Read everything that the report is made of from the other stages' outputs."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
-from leanface import paths
+import yaml
+
+from leanface import catalog, paths
 from leanface.errors import ArtifactError
 from leanface.files import Json, read_json, read_text
+from leanface.metrics.measurements import BenchmarkRecord, Evaluation, read_benchmark, read_evaluation
 
 STAGE_REPORTS = {
     "prepare": paths.PREPARE_REPORT,
@@ -29,15 +31,15 @@ class Picture:
 
 PICTURES = (
     Picture("faces", paths.PREPARE_REPORT / "contact_sheet.png", "Faces and photos, as the networks see them"),
-    Picture("distributions", paths.PREPARE_REPORT / "distributions.png", "What the faces are like"),
-    Picture("teacher", paths.TEACHER_REPORT / "reconstructions.png", "What the original network reads"),
+    Picture("distributions", paths.PREPARE_REPORT / "distributions.png", "Distributions of the faces"),
+    Picture("teacher", paths.TEACHER_REPORT / "reconstructions.png", "What the original network predicts"),
     Picture("teacher_errors", paths.TEACHER_REPORT / "errors.png", "Errors of the original by yaw and by image size"),
     Picture("teacher_curves", paths.TEACHER_REPORT / "curves.png", "Training of the original"),
     Picture("layers", paths.LAYERS_PICTURE, "Where the original spends parameters and computation"),
-    Picture("sensitivity", paths.SENSITIVITY_PICTURE, "What is lost when one layer alone is pruned, or in INT8"),
+    Picture("sensitivity", paths.SENSITIVITY_PICTURE, "What pruning or INT8 in one layer alone costs"),
     Picture("widths", paths.PRUNE_REPORT / "widths.png", "Channels per layer, before and after pruning"),
     Picture("distill_curves", paths.DISTILL_REPORT / "curves.png", "Distillation"),
-    Picture("quantize_curves", paths.QUANTIZE_REPORT / "curves.png", "Quantisation-aware training"),
+    Picture("quantize_curves", paths.QUANTIZE_REPORT / "curves.png", "Quantization-aware training"),
 )
 
 
@@ -46,13 +48,18 @@ class Sources:
     """The reports' contents, by stage or variant, and the file of each of `PICTURES` that exists."""
 
     device: Json
-    benchmark: Json
-    evaluations: dict[str, Json]
+    benchmark: BenchmarkRecord
+    evaluations: dict[str, Evaluation]
     exports: dict[str, Json]
     engines: dict[str, Json]
     stages: dict[str, Json]
     pictures: dict[str, Path]
     config: str
+
+    @property
+    def settings(self) -> Json:
+        """The configuration, parsed."""
+        return yaml.safe_load(self.config)
 
 
 def read_sources() -> Sources:
@@ -61,15 +68,15 @@ def read_sources() -> Sources:
     Raises:
         ArtifactError: one is missing or is not JSON, or they come from different machines.
     """
-    benchmark = read_json(paths.BENCHMARK)
+    benchmark = read_benchmark(paths.BENCHMARK)
     device = read_json(paths.DEVICE)
-    require_same_device(benchmark.get("device"), device)
+    require_same_device(benchmark.device, device)
     return Sources(
         device=device,
         benchmark=benchmark,
-        evaluations={name: read_json(paths.evaluation_dir(name) / "metrics.json") for name in paths.VARIANTS},
-        exports={name: read_json(paths.onnx_path(name).with_suffix(".json")) for name in paths.VARIANTS},
-        engines={name: read_json(paths.engine_path(name).with_suffix(".json")) for name in paths.VARIANTS},
+        evaluations={name: read_evaluation(paths.evaluation_dir(name) / "metrics.json") for name in catalog.EVALUATED},
+        exports={name: read_json(paths.onnx_path(name).with_suffix(".json")) for name in catalog.EVALUATED},
+        engines={name: read_json(paths.engine_path(name).with_suffix(".json")) for name in catalog.EVALUATED},
         stages={
             name: read_json(folder / "metrics.json")
             for name, folder in STAGE_REPORTS.items()
@@ -80,7 +87,7 @@ def read_sources() -> Sources:
     )
 
 
-def require_same_device(benchmarked: Any, present: Json) -> None:
+def require_same_device(benchmarked: Json, present: Json) -> None:
     """Refuse to put numbers of two machines into one report.
 
     Raises:
@@ -88,8 +95,8 @@ def require_same_device(benchmarked: Any, present: Json) -> None:
     """
     if benchmarked == present:
         return
-    measured = cast(Json, benchmarked) if isinstance(benchmarked, dict) else {}
-    differing = sorted(key for key in measured.keys() | present.keys() if measured.get(key) != present.get(key))
+    keys = benchmarked.keys() | present.keys()
+    differing = sorted(key for key in keys if benchmarked.get(key) != present.get(key))
     raise ArtifactError(
         f"{paths.BENCHMARK} was measured on another machine than {paths.DEVICE} describes: they differ in "
         f"{', '.join(differing)}. Numbers of two machines are not comparable: measure again with "

@@ -1,135 +1,247 @@
-"""summary.json: the headline numbers of each variant, and whether the INT8 network passes its gates."""
+"""Build summary.json: the headline numbers of each variant, and whether the deployed network passes its gates."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from leanface import paths
+from leanface.catalog import BASELINE, DEPLOYED, EVALUATED, GATES, HEADLINE, MEASURES, SUMMARY
 from leanface.config import Gates
 from leanface.errors import ArtifactError
-from leanface.files import Json
+from leanface.metrics.measurements import BenchmarkRecord, Measurement, fastest_first
+from leanface.metrics.ratio import WIDE, MedianEstimate
 from leanface.report.sources import Sources
 
-BASELINE = "original_fp32"
-"""The variant that everything is relative to, measured in the same interleaved run."""
+Interval = tuple[float, float]
 
-BASELINE_RUNTIMES = ("torch_cuda", "torch")
-"""The original runs in PyTorch: where there is a GPU on it, for a GPU is not to be compared with a processor."""
+TRIAL_RUNS = {"tiny": "Scale tiny only tests that the pipeline runs: its numbers mean nothing."}
+"""What is to be said of a run, by its scale."""
 
 
-def summarize(sources: Sources, gates: Gates) -> Json:
+class VariantSummary(BaseModel):
+    """One variant's numbers; besides these fields it has each of its measures, by name in the catalog.
+
+    Attributes:
+        runtime: the fastest at batch 1, which latency, speed-up and memory are of.
+        intervals: 95 % intervals of some measures.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, float | None]  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    runtime: str
+    intervals: dict[str, Interval]
+
+    @property
+    def measures(self) -> dict[str, float | None]:
+        """By name; None where it was not measured."""
+        return self.__pydantic_extra__
+
+    def interval(self, measure: str) -> Interval | None:
+        """The 95 % interval; an exact number's own value twice; None: not known."""
+        value = self.measures.get(measure)
+        return (value, value) if value is not None and MEASURES[measure].exact else self.intervals.get(measure)
+
+    def text(self, measure: str) -> str:
+        """The value, rounded."""
+        return MEASURES[measure].text(self.measures.get(measure))
+
+    def interval_text(self, measure: str) -> str:
+        """The interval, rounded; "" for an exact or unknown number."""
+        return MEASURES[measure].interval_text(self.intervals.get(measure))
+
+    @property
+    def speedup_too_wide(self) -> bool:
+        """Whether the speed-up's interval says next to nothing, or is not known."""
+        found = self.intervals.get("speedup")
+        return found is None or found[1] / found[0] - 1 > WIDE
+
+
+class GateResult(BaseModel):
+    """A gate's limit, the value reached, and whether the worse end of the value's interval passes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    limit: float
+    value: float | None
+    interval: Interval | None
+    passed: bool
+    bound: Literal["min", "max"]
+
+
+class NotRun(BaseModel):
+    """What could not be run on this machine, and why."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    variants: tuple[str, ...]
+    runtime: str
+    reason: str
+
+
+class Summary(BaseModel):
     """The contents of summary.json.
 
-    Per variant: ssim, ssim_render, ssim_face and mse against the original (see leanface.metrics.fidelity);
-    vertex_error_mm against ground truth, and vertex_to_original_mm; macs for one image, null if stage
-    prune did not count them; size_mb of the ONNX file (10^6 bytes);
-    latency_ms_p50 at batch 1 in its fastest `runtime`; speedup, throughput_ratio (at the largest batch) and
-    memory_mb likewise, the ratios against the original in PyTorch FP32. energy_ratio: the original's energy per image
-    over this variant's, at batch 1; null, with the reason in not_measured, where nothing counts it.
+    Attributes:
+        scale: of the configuration.
+        device: the record of the machine that measured it.
+        not_measured: why a measure is unknown for all variants.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scale: str
+    image_size: int
+    device: dict[str, Any]
+    variants: dict[str, VariantSummary]
+    gates: dict[str, GateResult]
+    not_measured: dict[str, str]
+    not_run: tuple[NotRun, ...]
+
+    @classmethod
+    def parse(cls, contents: Mapping[str, Any], source: str) -> Self:
+        """Read the contents of a summary.json.
+
+        Raises:
+            ArtifactError: they are not of this version.
+        """
+        try:
+            return cls.model_validate(contents)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ArtifactError(
+                f"the summary of {source} was written by another version of LeanFace ({where}: {first['msg']}); "
+                "run it again with `dvc repro`."
+            ) from None
+
+    @property
+    def passed(self) -> bool:
+        """Whether all gates are passed."""
+        return all(gate.passed for gate in self.gates.values())
+
+    @property
+    def warning(self) -> str | None:
+        """What has to be said of such a run before anything else."""
+        return TRIAL_RUNS.get(self.scale)
+
+    @property
+    def deployed(self) -> VariantSummary:
+        """The network that the gates are about."""
+        return self.variants[DEPLOYED]
+
+
+def summarize(sources: Sources, gates: Gates) -> Summary:
+    """Collect the headline numbers and check the gates.
 
     Raises:
-        ArtifactError: the baseline was not measured.
+        ArtifactError: a variant or the baseline was not measured.
     """
-    variants = {name: _variant(name, sources) for name in paths.VARIANTS}
-    return {
-        "device": sources.device,
-        "variants": variants,
-        "gates": check_gates(gates, variants),
-        "not_measured": not_measured(sources),
-        "not_run": not_run(sources),
-    }
+    variants = {name: _variant(name, sources) for name in EVALUATED}
+    return Summary(
+        scale=sources.settings["scale"],
+        image_size=sources.benchmark.image_size,
+        device=sources.device,
+        variants=variants,
+        gates=check_gates(gates, variants[DEPLOYED]),
+        not_measured=_not_measured(sources.benchmark),
+        not_run=_not_run(sources.benchmark),
+    )
 
 
-def check_gates(gates: Gates, variants: dict[str, Json]) -> dict[str, Json]:
-    """Each gate's limit, the INT8 network's value, and whether it passes; a value that is undefined fails."""
-    ours, original = variants[paths.DEPLOYED], variants[BASELINE]
-    return {
-        "ssim": _gate(gates.uv_ssim_min, ours["ssim"], at_least=True),
-        "mse": _gate(gates.mse_max, ours["mse"], at_least=False),
-        "size_ratio": _gate(gates.size_ratio_min, original["size_mb"] / ours["size_mb"], at_least=True),
-        "speedup": _gate(gates.speedup_min, ours["speedup"], at_least=True),
-    }
+def headline(summary: Summary) -> dict[str, float | None]:
+    """Choose the few numbers of the deployed network that `dvc exp show` and `dvc metrics show` list."""
+    return {name: summary.deployed.measures.get(name) for name in HEADLINE}
 
 
-def measured(rows: Iterable[Json], **fields: Any) -> list[Json]:
-    """The benchmark rows that ran and whose fields have these values, the fastest first; without copies to a GPU."""
-    fields = {"copies": False, **fields}
-    chosen = [
-        row for row in rows if row["status"] != "not_run" and all(row[name] == value for name, value in fields.items())
-    ]
-    return sorted(chosen, key=lambda row: row["p50_ms"])
+def check_gates(gates: Gates, deployed: VariantSummary) -> dict[str, GateResult]:
+    """Compare each gate's limit with the worse end of the value's 95 % interval.
+
+    A value that is undefined, or measured too briefly to have an interval, fails.
+    """
+    results: dict[str, GateResult] = {}
+    for name, field in GATES.items():
+        limit, interval = getattr(gates, field), deployed.interval(name)
+        at_least = MEASURES[name].better == "higher"
+        passed = interval is not None and (interval[0] >= limit if at_least else interval[1] <= limit)
+        results[name] = GateResult(
+            limit=limit,
+            value=deployed.measures.get(name),
+            interval=None if MEASURES[name].exact else interval,
+            passed=passed,
+            bound="min" if at_least else "max",
+        )
+    return results
 
 
-def baseline(benchmark: Json, batch: int) -> Json:
-    """The row that speed-ups at this batch size are relative to.
+def baseline(benchmark: BenchmarkRecord, batch: int) -> Measurement:
+    """Find the row that speed-ups at this batch size are relative to.
 
     Raises:
         ArtifactError: it is not there.
     """
-    for runtime in BASELINE_RUNTIMES:
-        if rows := measured(benchmark["rows"], variant=BASELINE, runtime=runtime, batch=batch, streams=1):
-            return rows[0]
-    raise ArtifactError(
-        f"{paths.BENCHMARK} has no row of {BASELINE} in PyTorch at batch {batch}, to which speeds are "
-        "relative; put 1 into benchmark.batches and run `dvc repro`."
+    rows = fastest_first(
+        benchmark.rows, variant=BASELINE, runtime=benchmark.baseline_runtime or "", batch=batch, streams=1
+    )
+    if not rows:
+        raise ArtifactError(
+            f"{paths.BENCHMARK} has no row of {BASELINE} in PyTorch at batch {batch}, to which speeds are "
+            "relative; put 1 into benchmark.batches and run `dvc repro`."
+        )
+    return rows[0]
+
+
+def _variant(name: str, sources: Sources) -> VariantSummary:
+    benchmark, evaluation = sources.benchmark, sources.evaluations[name]
+    best = fastest_first(benchmark.rows, variant=name, batch=1, streams=1)
+    if not best:
+        raise ArtifactError(f"{paths.BENCHMARK} has no row of {name} at batch 1 that ran; run `dvc repro benchmark`.")
+    fastest, base = best[0], baseline(benchmark, 1)
+    largest = max(row.batch for row in benchmark.rows)
+    bulk = [row.speedup for row in fastest_first(benchmark.rows, variant=name, batch=largest) if row.speedup]
+    ratios: dict[str, MedianEstimate | None] = {
+        "speedup": fastest.speedup,
+        "throughput_ratio": max(bulk, key=lambda found: found.value, default=None),
+    }
+    prune = sources.stages.get("prune", {})
+    measured: dict[str, float | None] = {measure: evaluation.mean(measure) for measure in MEASURES}
+    measured |= {measure: found and found.value for measure, found in ratios.items()}
+    measured |= {
+        "latency_ms": fastest.latency_ms,
+        "size_mb": benchmark.files[name] / 1e6,
+        "size_ratio": benchmark.files[BASELINE] / benchmark.files[name],
+        "macs": prune.get("teacher/macs" if name == BASELINE else "pruned/macs"),
+        "memory_mb": fastest.memory_mb,
+        "energy_ratio": _energy_ratio(base, fastest),
+    }
+    quality = {measure: evaluation.measures.get(measure) for measure in SUMMARY}
+    intervals = {measure: (found.low, found.high) for measure, found in quality.items() if found is not None}
+    for measure, found in (ratios | {"latency_ms": fastest.latency}).items():
+        if found is not None and found.low is not None and found.high is not None:
+            intervals[measure] = (found.low, found.high)
+    numbers = {measure: measured.get(measure) for measure in SUMMARY}
+    return VariantSummary.model_validate({"runtime": fastest.runtime, "intervals": intervals} | numbers)
+
+
+def _not_run(benchmark: BenchmarkRecord) -> tuple[NotRun, ...]:
+    variants: dict[tuple[str, str], list[str]] = {}  # by runtime and reason: most are the same for all
+    for row in (*benchmark.rows, *benchmark.end_to_end):
+        if row.not_run is not None:
+            known = variants.setdefault((row.runtime, row.not_run), [])
+            known += [row.variant] if row.variant not in known else []
+    return tuple(
+        NotRun(variants=tuple(names), runtime=runtime, reason=reason) for (runtime, reason), names in variants.items()
     )
 
 
-def not_run(sources: Sources) -> list[Json]:
-    """What was planned but could not be measured on this machine, with the reason of each."""
-    variants: dict[tuple[str, str], list[str]] = {}  # by runtime and reason: most are the same for all
-    for row in sources.benchmark["rows"] + sources.benchmark["end_to_end"]:
-        if row["status"] == "not_run":
-            known = variants.setdefault((row["runtime"], row["reason"]), [])
-            known += [row["variant"]] if row["variant"] not in known else []
-    return [{"variants": names, "runtime": runtime, "reason": reason} for (runtime, reason), names in variants.items()]
-
-
-def not_measured(sources: Sources) -> dict[str, str]:
-    """Why a value of summary.json is null for all variants."""
-    reason = baseline(sources.benchmark, 1)["energy_reason"]
+def _not_measured(benchmark: BenchmarkRecord) -> dict[str, str]:
+    reason = baseline(benchmark, 1).energy_reason
     return {} if reason is None else {"energy_ratio": reason}
 
 
-def mean(evaluation: Json, measure: str) -> float | None:
-    """A measure's mean over the test faces; None where it is undefined for all of them, or was not taken."""
-    found = evaluation["measures"].get(measure)
-    return None if found is None else found["mean"]
-
-
-def _variant(name: str, sources: Sources) -> Json:
-    rows, evaluation = sources.benchmark["rows"], sources.evaluations[name]
-    largest = max(row["batch"] for row in rows)
-    best = measured(rows, variant=name, batch=1, streams=1)
-    if not best:
-        raise ArtifactError(f"{paths.BENCHMARK} has no row of {name} at batch 1 that ran; run `dvc repro benchmark`.")
-    bulk = measured(rows, variant=name, batch=largest)
-    throughput = max(row["images_per_second"] for row in bulk) if bulk else None
-    return {
-        "ssim": mean(evaluation, "ssim"),
-        "ssim_render": mean(evaluation, "ssim_render"),
-        "ssim_face": mean(evaluation, "ssim_face"),
-        "mse": mean(evaluation, "mse"),
-        "vertex_error_mm": mean(evaluation, "truth_vertex_mm"),
-        "vertex_to_original_mm": mean(evaluation, "original_vertex_mm"),
-        "macs": sources.stages.get("prune", {}).get("original/macs" if name == BASELINE else "pruned/macs"),
-        "size_mb": sources.benchmark["files"][name] / 1e6,
-        "latency_ms_p50": best[0]["p50_ms"],
-        "latency_status": best[0]["status"],
-        "speedup": baseline(sources.benchmark, 1)["p50_ms"] / best[0]["p50_ms"],
-        "throughput_ratio": throughput and throughput / baseline(sources.benchmark, largest)["images_per_second"],
-        "memory_mb": best[0]["memory_mb"],
-        "energy_ratio": _energy_ratio(baseline(sources.benchmark, 1), best[0]),
-        "runtime": best[0]["runtime"],
-    }
-
-
-def _energy_ratio(original: Json, ours: Json) -> float | None:
+def _energy_ratio(base: Measurement, own: Measurement) -> float | None:
     """None if either was not counted, or by another counter: a GPU's joules are not a processor's."""
-    if original["energy_mj"] is None or ours["energy_source"] != original["energy_source"]:
+    if base.energy_mj is None or own.energy_mj is None or own.energy_source != base.energy_source:
         return None
-    return original["energy_mj"] / ours["energy_mj"]
-
-
-def _gate(limit: float, value: float | None, *, at_least: bool) -> Json:
-    passed = value is not None and (value >= limit if at_least else value <= limit)
-    return {"limit": limit, "value": value, "passed": passed, "bound": "min" if at_least else "max"}
+    return base.energy_mj / own.energy_mj

@@ -1,10 +1,10 @@
-"""Fills in templates; imports no PyTorch, for `leanface compare` should answer at once."""
+"""Fill in templates. Imports no PyTorch, so that `leanface compare` starts at once."""
 
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from leanface.report import tables
+from leanface.catalog import number
 
 
 def render(template: str, package: str = "leanface", **context: Any) -> str:
@@ -16,5 +16,5 @@ def render(template: str, package: str = "leanface", **context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = tables.number
+    environment.filters["number"] = number
     return environment.get_template(template).render(**context)

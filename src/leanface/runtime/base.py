@@ -98,9 +98,7 @@ class Runtime(ABC):
     """
 
     name: ClassVar[str]
-    """The runtime's name in `leanface.runtime.RUNTIMES`."""
-
-    on_gpu: ClassVar[bool] = False
+    """The runtime's name in `leanface.catalog.RUNTIMES`."""
 
     takes_bytes: ClassVar[bool] = False
     """Whether `_infer` gets uint8 images as they are; else they become `Planes` before."""

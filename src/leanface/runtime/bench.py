@@ -1,38 +1,20 @@
-"""`leanface bench`: one exported file in every runtime that reads it, measured as stage benchmark does, as a table.
+"""Measure one exported file in every runtime that reads it, and print a table: `leanface bench`.
 
-Beside it, on request, the original in PyTorch, whose windows are interleaved with the file's.
+On request the original in PyTorch is measured in turns with it, and every row says how many times faster it is.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from leanface.catalog import MEASURES, readers_of
 from leanface.config import Benchmark
-from leanface.runtime import ONNX_READERS
-from leanface.runtime.benchmark import Entry, Row, benchmark_networks
+from leanface.metrics.measurements import Measurement
+from leanface.runtime.benchmark import Entry, benchmark_networks
 from leanface.runtime.engine import read_onnx
-
-COLUMNS = {
-    "runtime": ("Runtime", "{}"),
-    "batch": ("Batch", "{}"),
-    "streams": ("Streams", "{}"),
-    "p50_ms": ("p50 ms", "{:.2f}"),
-    "speedup": ("Faster", "{:.1f}x"),
-    "p90_ms": ("p90", "{:.2f}"),
-    "p95_ms": ("p95", "{:.2f}"),
-    "p99_ms": ("p99", "{:.2f}"),
-    "images_per_second": ("img/s", "{:.0f}"),
-    "cold_start_ms": ("Cold ms", "{:.0f}"),
-    "memory_mb": ("MB", "{:.0f}"),
-    "device_memory_mb": ("GPU MB", "{:.0f}"),
-    "energy_mj": ("mJ/img", "{:.0f}"),
-}
-"""Heading and format of each field of `Row` that is shown, and of `speedups`."""
 
 ORIGINAL = "original"
 """Stands for the variant in the rows of the original."""
@@ -40,7 +22,7 @@ ORIGINAL = "original"
 
 def bench_file(
     path: Path, settings: Benchmark, *, original: Path | None = None, image_size: int | None = None
-) -> list[Row]:
+) -> list[Measurement]:
     """Measure an ONNX file.
 
     Args:
@@ -51,47 +33,82 @@ def bench_file(
         ArtifactError: a file is missing, damaged, or was not exported by LeanFace.
     """
     exported = read_onnx(path)
-    entries = [Entry(path.stem, runtime, path, settings.streams) for runtime in ONNX_READERS]
+    entries = [Entry(path.stem, runtime, path, settings.streams) for runtime in readers_of("onnx")]
     if original is not None:
         entries.insert(0, Entry(ORIGINAL, "torch", original, (1,)))
-    return benchmark_networks(entries, settings, image_size or exported.image_size)
+    return benchmark_networks(entries, settings, image_size or exported.image_size, baseline=ORIGINAL)
 
 
-def speedups(rows: Sequence[Row]) -> dict[int, float]:
-    """By a row's index: the original's median latency at the same batch size over the row's, times its streams."""
-    original_ms = {row.batch: row.p50_ms for row in rows if row.variant == ORIGINAL}
-    return {
-        index: row.streams * baseline_ms / row.p50_ms
-        for index, row in enumerate(rows)
-        if row.p50_ms is not None and (baseline_ms := original_ms.get(row.batch))
-    }
-
-
-def print_rows(rows: Sequence[Row], console: Console) -> None:
-    """A table of what ran, and below it what is not measured, with the reason of each."""
-    faster = speedups(rows)
-    cells: list[dict[str, Any]] = [{**asdict(row), "speedup": faster.get(index)} for index, row in enumerate(rows)]
-    for row in cells:
-        row["runtime"] += " (original)" if row["variant"] == ORIGINAL else ""
-        row["runtime"] += ", with copies" if row["copies"] else ""
-    # Energy, a GPU's memory and speed-ups have no column where there are none.
-    shown = [name for name in COLUMNS if any(row[name] is not None for row in cells if row["status"] != "not_run")]
+def print_rows(rows: Sequence[Measurement], console: Console) -> None:
+    """Print a table of what ran, and below it what was not measured, with the reason of each."""
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    for name in shown:
-        table.add_column(COLUMNS[name][0], justify="left" if name == "runtime" else "right", no_wrap=True)
-    for row in cells:
-        if row["status"] != "not_run":
-            table.add_row(*("" if row[name] is None else COLUMNS[name][1].format(row[name]) for name in shown))
+    ran = [row for row in rows if row.ran]
+    # Energy, a GPU's memory and speed-ups have no column where there are none.
+    shown = [(heading, cell) for heading, cell in COLUMNS.items() if any(cell(row) for row in ran)]
+    for heading, _ in shown:
+        table.add_column(heading, justify="left" if heading == "Runtime" else "right", no_wrap=True)
+    for row in ran:
+        table.add_row(*(cell(row) for _, cell in shown))
     console.print(table)
     for variant, size_bytes in {row.variant: row.size_bytes for row in rows}.items():
         console.print(f"{variant}: {(size_bytes or 0) / 1e6:.2f} MB", highlight=False)
-    # Reasons repeat for every batch size; each is told once.
-    reasons = {f"{row.runtime} not run: {row.reason}" for row in rows if row.status == "not_run"}
-    reasons |= {
-        f"{row.runtime}, batch {row.batch}, streams {row.streams}, is {row.status}: {row.reason}"
-        for row in rows
-        if row.reason and row.status != "not_run"
-    }
-    reasons |= {f"energy not measured: {row.energy_reason}" for row in rows if row.energy_reason and row.streams == 1}
-    for reason in sorted(reasons):
-        console.print(reason, markup=False, highlight=False, soft_wrap=True)
+    for remark in remarks(rows):
+        console.print(remark, markup=False, highlight=False, soft_wrap=True)
+
+
+def remarks(rows: Sequence[Measurement]) -> list[str]:
+    """Say what was not measured, and what cannot be compared; each reason once, for most repeat for every batch."""
+    lines = {f"{row.runtime} not run: {row.not_run}" for row in rows if row.not_run is not None}
+    lines |= {f"energy not measured: {row.energy_reason}" for row in rows if row.energy_reason and row.streams == 1}
+    wide = [row for row in rows if row.speedup is not None and row.speedup.too_wide]
+    if wide:
+        where = ", ".join(f"{row.runtime} at batch {row.batch}" for row in wide)
+        lines.add(f"too wide an interval to compare: {where}; leave the machine idle and measure again")
+    return sorted(lines)
+
+
+def _runtime(row: Measurement) -> str:
+    original = " (original)" if row.variant == ORIGINAL else ""
+    return row.runtime + original + (", with copies" if row.copies else "")
+
+
+def _latency(row: Measurement) -> str:
+    return "" if row.latency_ms is None else f"{row.latency_ms:.2f}"
+
+
+def _speedup(row: Measurement) -> str:
+    return "" if row.speedup is None else MEASURES["speedup"].text(row.speedup.value)
+
+
+def _interval(row: Measurement) -> str:
+    found = row.speedup
+    if found is None or found.low is None or found.high is None or found.low == found.high:
+        return ""
+    return MEASURES["speedup"].interval_text((found.low, found.high))
+
+
+def _rounded(field: str, decimals: int) -> Callable[[Measurement], str]:
+    def cell(row: Measurement) -> str:
+        value: float | None = getattr(row, field)
+        return "" if value is None else f"{value:.{decimals}f}"
+
+    return cell
+
+
+COLUMNS: dict[str, Callable[[Measurement], str]] = {
+    "Runtime": _runtime,
+    "Batch": lambda row: str(row.batch),
+    "Streams": lambda row: str(row.streams),
+    "p50 ms": _latency,
+    "Faster": _speedup,
+    "95 %": _interval,
+    "p90": _rounded("p90_ms", 2),
+    "p95": _rounded("p95_ms", 2),
+    "p99": _rounded("p99_ms", 2),
+    "img/s": _rounded("images_per_second", 0),
+    "Cold ms": _rounded("cold_start_ms", 0),
+    "MB": _rounded("memory_mb", 0),
+    "GPU MB": _rounded("device_memory_mb", 0),
+    "mJ/img": _rounded("energy_mj", 0),
+}
+"""What each column shows of a row; "" where there is nothing to show."""

@@ -1,4 +1,4 @@
-"""Every network in every runtime on this machine: latency, throughput, memory, energy, size; and end to end."""
+"""Measure every network in every runtime on this machine: latency, throughput, memory, energy, size; and end to end."""
 
 import contextlib
 import gc
@@ -7,17 +7,16 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
 import torch
 from jaxtyping import Float32, UInt8
 
-from leanface import paths
+from leanface.catalog import BASELINE, BASELINE_RUNTIMES, RUNTIMES, VARIANTS
 from leanface.config import Benchmark
 from leanface.errors import ArtifactError, BackendError
 from leanface.face.camera import camera_from_model
@@ -25,39 +24,17 @@ from leanface.face.coefficients import split
 from leanface.face.morphable_model import MorphableModel
 from leanface.metrics.counters import energy_counters, energy_per_call_j, gpu_memory_bytes
 from leanface.metrics.latency import Timing, measure_latency
+from leanface.metrics.measurements import Measurement
 from leanface.photos.alignment import align, to_input
 from leanface.photos.detector import FaceDetector
-from leanface.runtime import RUNTIMES, Pool, Runtime, files_of, open_runtime
+from leanface.runtime import Pool, Runtime, files_of, open_runtime
 from leanface.runtime.engine import load_tensorrt
 
-CONCURRENT = ("distilled_fp16", paths.DEPLOYED)
-"""Variants that are measured with more than one stream too."""
-
 END_TO_END = {
-    "all": (("original_fp32", "torch"), ("quantized_int8", "openvino")),
-    "gpu": (("original_fp32", "torch_cuda"), ("distilled_fp16", "torch_cuda_graph")),
+    "all": ((BASELINE, "torch"), ("quantized_int8", "openvino")),
+    "gpu": ((BASELINE, "torch_cuda"), ("distilled_fp16", "torch_cuda_graph")),
 }
 """By `Benchmark.runtimes`: the baseline, and the fastest that is sure to run."""
-
-GPU_PLAN = (
-    ("original_fp32", "torch_cuda", False),
-    ("distilled_fp32", "torch_cuda", False),
-    ("original_fp16", "torch_cuda_graph", False),
-    ("distilled_fp16", "torch_cuda_graph", False),
-    ("distilled_fp16", "torch_cuda_graph", True),
-    ("original_fp16", "onnxruntime_cuda", False),
-    ("distilled_fp16", "onnxruntime_cuda", False),
-    ("distilled_fp16", "tensorrt", False),
-    ("quantized_int8", "tensorrt", False),
-    ("distilled_fp16", "torch_compiled", False),
-    ("original_fp16", "torch_compiled", False),
-    ("distilled_fp16", "onnxruntime_cuda", True),
-    ("quantized_int8", "onnxruntime_cuda", False),
-)
-"""What a GPU alone is measured with, and whether with more than one stream; the time may not suffice for the last."""
-
-NOT_PLANNED = "torch_compiled"
-"""Where all runtimes are measured, this one is not: it compiles for minutes."""
 
 SHARES = {"open": 0.55, "time": 0.75, "energy": 0.85, "memory": 1.0}
 """When, as a share of `Benchmark.seconds`, each part begins nothing more."""
@@ -75,46 +52,6 @@ class Entry(NamedTuple):
     streams: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Row:
-    """One measurement; what could not be run has a reason and no numbers.
-
-    Attributes:
-        streams: batches at the same time, through a `Pool` with as many callers; latencies are then a caller's.
-        copies: of the images to the GPU and of the coefficients back, in every call; else the images lie there already.
-            On the CPU there are none.
-        images_per_second: of all streams together.
-        cold_start_ms: from opening the file to its first answer, in a fresh process that has the libraries loaded;
-            at the first batch size only.
-        memory_mb: see `measure_fresh`; device_memory_mb likewise, of the GPU.
-        energy_mj: per image, of the whole GPU or processor package; energy_source: its `EnergyCounter`'s.
-        energy_reason: why it was not measured; memory_reason likewise.
-    """
-
-    variant: str
-    runtime: str
-    batch: int
-    streams: int
-    copies: bool
-    status: Literal["stable", "unstable", "not_run"]
-    reason: str | None
-    p50_ms: float | None = None
-    p90_ms: float | None = None
-    p95_ms: float | None = None
-    p99_ms: float | None = None
-    windows: int = 0
-    spread: float | None = None
-    images_per_second: float | None = None
-    cold_start_ms: float | None = None
-    memory_mb: float | None = None
-    device_memory_mb: float | None = None
-    memory_reason: str | None = None
-    energy_mj: float | None = None
-    energy_source: str | None = None
-    energy_reason: str | None = None
-    size_bytes: int | None = None
-
-
 class Key(NamedTuple):
     variant: str
     runtime: str
@@ -124,7 +61,7 @@ class Key(NamedTuple):
 
 
 class Footprint(NamedTuple):
-    """What a fresh process needs to get a network ready and run it; see `Row`."""
+    """What a fresh process needs to get a network ready and run it; see `Measurement`."""
 
     cold_start_ms: float | None
     memory_mb: float
@@ -132,26 +69,46 @@ class Footprint(NamedTuple):
 
 
 def plan(settings: Benchmark) -> list[Entry]:
-    """Every variant in every runtime that reads it, the deployed ones with all of `settings.streams`; or `GPU_PLAN`."""
-    if settings.runtimes == "gpu":
-        return [
-            Entry(variant, runtime, files_of(variant)[runtime], settings.streams[1:] if concurrent else (1,))
-            for variant, runtime, concurrent in GPU_PLAN
-        ]
-    return [
-        Entry(variant, runtime, files_of(variant)[runtime], settings.streams if variant in CONCURRENT else (1,))
-        for runtime in RUNTIMES
-        for variant in paths.VARIANTS
-        if runtime in files_of(variant) and runtime != NOT_PLANNED
-    ]
+    """List what is to be measured, the baseline first, what starts slowly last.
+
+    Every evaluated variant in every runtime that computes in its precision; or on a GPU alone, where besides the
+    baseline's runtime only FP16 and INT8 are of interest, but of the teacher too. Deployed variants run with all of
+    `settings.streams`.
+    """
+    gpu_only = settings.runtimes == "gpu"
+    entries: list[Entry] = []
+    for name, runtime in RUNTIMES.items():
+        if (runtime.slow_start and not gpu_only) or (gpu_only and not runtime.on_gpu):
+            continue
+        for variant, chosen in VARIANTS.items():
+            path = files_of(variant).get(name)
+            planned = chosen.evaluated or (gpu_only and runtime.reads != "engine")
+            wasted = gpu_only and chosen.precision == "fp32" and name not in BASELINE_RUNTIMES
+            if path is not None and planned and not wasted:
+                concurrent = chosen.concurrent and not runtime.slow_start
+                entries.append(Entry(variant, name, path, settings.streams if concurrent else (1,)))
+    return sorted(
+        entries,
+        key=lambda entry: (
+            RUNTIMES[entry.runtime].slow_start,
+            entry.runtime not in BASELINE_RUNTIMES,
+            entry.variant != BASELINE,
+        ),
+    )
 
 
-def benchmark_networks(entries: Sequence[Entry], settings: Benchmark, image_size: int) -> list[Row]:
-    """Measure `entries` at every batch size, in turns; network only, and on a GPU with the copies as well."""
+def benchmark_networks(
+    entries: Sequence[Entry], settings: Benchmark, image_size: int, baseline: str = BASELINE
+) -> list[Measurement]:
+    """Measure `entries` at every batch size, in turns; network only, and on a GPU with the copies as well.
+
+    Args:
+        baseline: the variant that speed-ups are relative to, in the first of `BASELINE_RUNTIMES` that runs it.
+    """
     start = time.monotonic()
     until = {part: start + share * (settings.seconds or math.inf) for part, share in SHARES.items()}
     late = f"benchmark.seconds ({settings.seconds}) did not suffice for it."
-    rows: dict[Key, Row] = {}
+    rows: dict[Key, Measurement] = {}
     calls: dict[Key, Callable[[], object]] = {}
     with contextlib.ExitStack() as stack:
         for entry, streams in _each(entries):
@@ -178,7 +135,7 @@ def benchmark_networks(entries: Sequence[Entry], settings: Benchmark, image_size
                     calls[key] = call
         failures: dict[Key, BackendError] = {}
         calls = {key: _noting(failures, key, call) for key, call in calls.items()}
-        timings = _measure(calls, settings, until["time"])
+        timings = _measure(calls, _baselines(calls, baseline), settings, until["time"])
         energies = {key: _energy(key, call, settings, until["energy"]) for key, call in calls.items()}
         calls.clear()
     for entry, streams in _each(entries):
@@ -200,14 +157,14 @@ def benchmark_networks(entries: Sequence[Entry], settings: Benchmark, image_size
         for key in keys:
             footprint = footprints.get(key.batch, {"memory_reason": late})
             measured = {**_numbers(key, timings[key]), **footprint, **energies[key]}
-            rows[key] = Row(**key._asdict(), **measured, size_bytes=_size_bytes(entry.path))
+            rows[key] = Measurement(**key._asdict(), **measured, size_bytes=_size_bytes(entry.path))
     return [rows[key] for entry, streams in _each(entries) for key in _keys(entry, streams, settings)]
 
 
 def benchmark_end_to_end(
     settings: Benchmark, image_size: int, model: MorphableModel, photo: UInt8[np.ndarray, "H W 3"]
-) -> list[Row]:
-    """From a photo with known landmarks to vertices in the camera's frame; and, in its own row, finding them.
+) -> list[Measurement]:
+    """Measure from a photo with known landmarks to posed vertices; and, in its own row, finding the landmarks.
 
     Raises:
         ArtifactError: there is no face in the photo.
@@ -224,7 +181,7 @@ def benchmark_end_to_end(
         vertices = model.vertices(parts.identity, parts.expression)
         return camera_from_model(vertices, parts.angles_rad, parts.translation)
 
-    rows: dict[Key, Row] = {}
+    rows: dict[Key, Measurement] = {}
     with contextlib.ExitStack() as stack:
         calls: dict[Key, Callable[[], object]] = {Key(*LANDMARKS, 1): lambda: detector.detect(photo)}
         for variant, runtime in END_TO_END[settings.runtimes]:
@@ -236,8 +193,8 @@ def benchmark_end_to_end(
                 rows[key] = _not_run(key, entry, error)
             else:
                 calls[key] = lambda opened=opened: reconstruct(opened)
-        timings = _measure(calls, settings)
-    rows = {key: Row(**key._asdict(), **_numbers(key, timing)) for key, timing in timings.items()} | rows
+        timings = _measure(calls, _baselines(calls, BASELINE), settings)
+    rows = {key: Measurement(**key._asdict(), **_numbers(key, timing)) for key, timing in timings.items()} | rows
     return list(rows.values())
 
 
@@ -298,13 +255,30 @@ def _keys(entry: Entry, streams: int, settings: Benchmark) -> list[Key]:
     return [Key(entry.variant, entry.runtime, batch, streams, copied) for batch in batches for copied in copies]
 
 
-def _measure(calls: dict[Key, Callable[[], object]], settings: Benchmark, until: float = math.inf) -> dict[Key, Timing]:
+def _baselines(calls: dict[Key, Callable[[], object]], variant: str) -> dict[Key, Key]:
+    """What each call is compared with: the variant at the same batch size, and with the copies where it has any."""
+    compared: dict[Key, Key] = {}
+    for key in calls:
+        candidates = [
+            Key(variant, runtime, key.batch, copies=key.copies and RUNTIMES[runtime].on_gpu)
+            for runtime in BASELINE_RUNTIMES
+        ]
+        found = next((base for base in candidates if base in calls), None)
+        if found is not None and (key.variant, key.runtime) != LANDMARKS:
+            compared[key] = found
+    return compared
+
+
+def _measure(
+    calls: dict[Key, Callable[[], object]], baselines: dict[Key, Key], settings: Benchmark, until: float = math.inf
+) -> dict[Key, Timing]:
     return measure_latency(
         calls,
         warmup=settings.warmup,
         window=settings.window,
         windows_max=settings.windows_max,
-        stability=settings.stability,
+        interval=settings.interval,
+        baselines=baselines,
         clients={key: key.streams for key in calls},
         until=until,
     )
@@ -324,7 +298,7 @@ def _noting(failures: dict[Key, BackendError], key: Key, call: Callable[[], obje
 
 
 def _energy(key: Key, call: Callable[[], object], settings: Benchmark, until: float) -> dict[str, Any]:
-    """The fields of `Row` about energy."""
+    """The fields of `Measurement` about energy."""
     if key.streams > 1 or key.copies:
         return {"energy_reason": "energy is counted with a single stream, without copies."}
     if key.batch not in (settings.batches[0], settings.batches[-1]):
@@ -343,7 +317,9 @@ def _call(network: Runtime, pool: Pool | None, key: Key, image_size: int) -> Cal
     images = _images(key.batch, image_size)
     if pool is not None:
         return lambda: pool.submit(images).result()
-    return (lambda: network.run(images)) if key.copies or not network.on_gpu else network.resident(images)
+    return (
+        (lambda: network.run(images)) if key.copies or not RUNTIMES[network.name].on_gpu else network.resident(images)
+    )
 
 
 def _images(batch: int, image_size: int) -> Float32[np.ndarray, "batch 3 H W"]:
@@ -352,13 +328,19 @@ def _images(batch: int, image_size: int) -> Float32[np.ndarray, "batch 3 H W"]:
 
 
 def _numbers(key: Key, timing: Timing) -> dict[str, Any]:
-    numbers = asdict(timing)
-    del numbers["runs"]  # the windows and `Benchmark.window` tell
-    return numbers | {"images_per_second": key.batch * numbers.pop("calls_per_second")}
+    return {
+        "latency": timing.latency,
+        "p90_ms": timing.p90_ms,
+        "p95_ms": timing.p95_ms,
+        "p99_ms": timing.p99_ms,
+        "speedup": timing.speedup,
+        "windows": timing.windows,
+        "images_per_second": key.batch * timing.calls_per_second,
+    }
 
 
-def _not_run(key: Key, entry: Entry, error: BackendError) -> Row:
-    return Row(*key, "not_run", str(error), size_bytes=_size_bytes(entry.path))
+def _not_run(key: Key, entry: Entry, error: BackendError) -> Measurement:
+    return Measurement(**key._asdict(), not_run=str(error), size_bytes=_size_bytes(entry.path))
 
 
 def _size_bytes(path: Path) -> int | None:
@@ -368,14 +350,16 @@ def _size_bytes(path: Path) -> int | None:
     return sum(sizes) if sizes else None
 
 
-def headline(rows: Sequence[Row]) -> dict[str, float]:
+def headline(rows: Sequence[Measurement]) -> dict[str, float]:
     """Median latency of what ran on a single stream, as `VARIANT/RUNTIME/batch_N_ms`."""
     return {
-        f"{row.variant}/{row.runtime}/batch_{row.batch}_ms": row.p50_ms
+        f"{row.variant}/{row.runtime}/batch_{row.batch}_ms": row.latency.value
         for row in rows
-        if row.p50_ms is not None and row.streams == 1 and not row.copies
+        if row.latency is not None and row.streams == 1 and not row.copies
     }
 
 
-def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    return [asdict(row) for row in rows]
+def baseline_runtime(rows: Sequence[Measurement], variant: str = BASELINE) -> str | None:
+    """Name the runtime of what speed-ups are relative to; None if it did not run."""
+    ran = {row.runtime for row in rows if row.variant == variant and row.ran}
+    return next((runtime for runtime in BASELINE_RUNTIMES if runtime in ran), None)

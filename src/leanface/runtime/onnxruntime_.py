@@ -58,7 +58,6 @@ class OnnxRuntimeCuda(Runtime):
     """
 
     name = "onnxruntime_cuda"
-    on_gpu = True
 
     def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
         providers = ORT.get_available_providers()

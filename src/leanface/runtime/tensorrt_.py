@@ -17,7 +17,6 @@ class TensorRtRuntime(Runtime):
     """One engine, whose weights are shared; each stream has an execution context. `threads` is not used."""
 
     name = "tensorrt"
-    on_gpu = True
 
     def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
         description = load_description(path)

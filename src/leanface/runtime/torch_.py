@@ -48,7 +48,6 @@ class TorchCudaRuntime(TorchRuntime):
     """On the first GPU, one CUDA stream per stream, in FP32: TF32 is off, in the whole process, while this is open."""
 
     name = "torch_cuda"
-    on_gpu = True
     device = "cuda"
 
     def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
@@ -88,7 +87,7 @@ class TorchGraphRuntime(Runtime):
     """
 
     name = "torch_cuda_graph"
-    on_gpu = takes_bytes = is_asynchronous = True
+    takes_bytes = is_asynchronous = True
     AT_ONCE = 64
     """Images in a group."""
 
@@ -123,7 +122,7 @@ class TorchCompiledRuntime(Runtime):
     """
 
     name = "torch_compiled"
-    on_gpu = takes_bytes = True
+    takes_bytes = True
 
     def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
         require_gpu()

@@ -33,7 +33,7 @@ class TritonInt8Runtime(Runtime):
     """
 
     name = "triton_int8"
-    on_gpu = takes_bytes = is_asynchronous = True
+    takes_bytes = is_asynchronous = True
     AT_ONCE = 128
     """Images in a group."""
 

@@ -4,17 +4,17 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from leanface import bundle, paths
+from leanface import bundle, catalog, paths
 from leanface.config import Export
 from leanface.export.onnx import describe, export_network, save_model
 from leanface.export.parity import AS_WRITTEN, as_written, check_parity, headline, parity_inputs
 from leanface.networks.quantized import with_uint8_feature_maps
-from leanface.runtime import ONNX_READERS, open_all
+from leanface.runtime import open_all
 from leanface.synthesis.dataset import FaceDataset
 
 
 def run(*, variant: str, export: Export) -> dict[str, float]:
-    folder = paths.BUNDLES[variant]
+    folder = catalog.VARIANTS[variant].bundle
     network, spec = bundle.load_bundle(folder)
     # The quantised network may be one of another scheme than the variant's name says.
     precision = spec.scheme or variant.rpartition("_")[2]
@@ -26,7 +26,7 @@ def run(*, variant: str, export: Export) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as scratch:  # a file that fails is never seen among the models
         file = Path(scratch) / paths.onnx_path(variant).name
         save_model(model, file, description)
-        with open_all(dict.fromkeys(ONNX_READERS, file)) as (runtimes, not_run):
+        with open_all(dict.fromkeys(catalog.readers_of("onnx"), file)) as (runtimes, not_run):
             runs = {AS_WRITTEN: as_written(model)} | {runtime.name: runtime.run for runtime in runtimes}
             meant = with_uint8_feature_maps(network) if precision == "int8" else network
             rows = check_parity(meant, runs, inputs, getattr(export, f"tolerance_{precision}"))

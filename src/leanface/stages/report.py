@@ -7,4 +7,4 @@ from leanface.report.sources import read_sources
 
 def run(*, evaluate: Evaluate) -> dict[str, float]:
     summary = write_report(read_sources(), evaluate.gates)
-    return {f"gate_{name}": float(gate["passed"]) for name, gate in summary["gates"].items()}
+    return {f"gate_{name}": float(gate.passed) for name, gate in summary.gates.items()}

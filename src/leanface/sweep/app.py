@@ -25,7 +25,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from leanface import paths, tracking
+from leanface import catalog, paths, tracking
 from leanface.device import THREAD_VARIABLES
 from leanface.errors import ArtifactError, ConfigError
 from leanface.files import Json, read_json
@@ -60,7 +60,7 @@ from leanface.sweep.trials import (
 
 logger = logging.getLogger(__name__)
 
-OBJECTIVES = ("vertex_error_mm",)
+OBJECTIVES = ("truth_vertex_mm",)
 """What a job returns to Hydra, of the smallest variant's row in summary.json; lower is better."""
 
 
@@ -272,7 +272,7 @@ def _share(launcher: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _objectives(summary: Json, objectives: Sequence[str]) -> list[float]:
-    row: Mapping[str, Any] = summary["variants"][paths.DEPLOYED]
+    row: Mapping[str, Any] = summary["variants"][catalog.DEPLOYED]
     known = {measure for measure, value in row.items() if isinstance(value, int | float)}
     if unknown := sorted(set(objectives) - known):
         raise ConfigError(f"objectives {unknown} are not in {paths.SUMMARY}; it has {', '.join(sorted(known))}")

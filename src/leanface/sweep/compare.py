@@ -6,11 +6,12 @@ from typing import Any
 
 from rich.console import Console
 
-from leanface import paths, tracking
+from leanface import catalog, paths, tracking
 from leanface.errors import ArtifactError
 from leanface.report.gate import gate_lines, require_gates
+from leanface.report.summary import Summary
 from leanface.sweep.comparison.page import print_table, shown_names, write_page
-from leanface.sweep.comparison.trials import Row, row_of
+from leanface.sweep.comparison.trials import TrialResult, trial_result
 from leanface.sweep.experiments import apply_experiment, cache_folder, experiment_names, read_output, read_tree
 from leanface.sweep.trials import read_trials
 
@@ -36,7 +37,7 @@ def compare(names: Sequence[str], sweep: str | None, console: Console) -> Path:
     if not rows:
         raise ArtifactError("there is no experiment to compare; `leanface sweep -m prune.ratio=0.3,0.5` makes some.")
     print_table(rows, console)
-    sheet = paths.evaluation_dir(paths.DEPLOYED) / "faces.png"
+    sheet = paths.evaluation_dir(catalog.DEPLOYED) / "faces.png"
     shown, cache = shown_names(rows)[:FACES_MAX], cache_folder()
     faces = {name: png for name in shown if (png := read_output(sheet, name, cache)) is not None}
     if absent := [name for name in shown if name not in faces]:
@@ -59,35 +60,35 @@ def promote(name: str) -> list[str]:
         LeanFaceError: there is no such experiment, or DVC could not apply it.
         TrackingError: it is applied, but MLflow is out of reach.
     """
-    gate_lines(read_tree(paths.SUMMARY, name)["gates"])
+    gate_lines(Summary.parse(read_tree(paths.SUMMARY, name), name).gates)
     apply_experiment(name)
     lines = require_gates(paths.SUMMARY)  # of what lies here now
     summary, config = read_tree(paths.SUMMARY, name), read_tree(paths.CONFIG, name)
     pages = [paths.CONFIG, paths.SUMMARY, paths.REPORT_HTML, paths.REPORT_MD]
     tags = {tracking.PROMOTED_TAG: name}
-    tracking.log_summary(summary, config, pages, tags, paths.onnx_path(paths.DEPLOYED))
+    tracking.log_summary(summary, config, pages, tags, paths.onnx_path(catalog.DEPLOYED))
     tracking.deliver()
     return lines
 
 
-def _of_sweep(sweep: str) -> list[Row]:
-    rows = list[Row]()
+def _of_sweep(sweep: str) -> list[TrialResult]:
+    rows = list[TrialResult]()
     for trial in read_trials(sweep):
         if trial.status == "finished":
-            rows.append(row_of(trial.name, trial.varied, read_tree(paths.SUMMARY, trial.name)))
+            rows.append(trial_result(trial.name, trial.varied, read_tree(paths.SUMMARY, trial.name)))
         elif trial.status == "failed":
-            rows.append(Row(trial.name, trial.varied, {}, {}, {}, trial.reason))
+            rows.append(TrialResult(trial.name, trial.varied, None, trial.reason))
     return rows
 
 
-def _of_experiment(name: str, asked: bool) -> Row | None:
+def _of_experiment(name: str, asked: bool) -> TrialResult | None:
     try:
         summary, params = read_tree(paths.SUMMARY, name), read_tree(paths.PARAMS, name)
+        return trial_result(name, dict(_flat(params)), summary)
     except ArtifactError:
         if asked:
             raise
-        return None  # one that `dvc exp save` or a partial run left
-    return row_of(name, dict(_flat(params)), summary)
+        return None  # one that `dvc exp save`, a partial run or another version left
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

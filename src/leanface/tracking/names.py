@@ -1,6 +1,6 @@
 """Names that runs, tags and models have in MLflow."""
 
-from leanface import paths
+from leanface import catalog
 
 EXPERIMENT = "leanface"
 
@@ -35,4 +35,4 @@ PARENT_TAG = "mlflow.parentRunId"
 PARENT_RUN = "LEANFACE_PARENT_RUN"
 """Environment variable with the id of the run that a stage's runs are children of: that of the trial."""
 
-HEADLINES = tuple(f"{paths.DEPLOYED}/{name}" for name in ("vertex_error_mm", "vertex_to_original_mm", "speedup"))
+HEADLINES = tuple(f"{catalog.DEPLOYED}/{name}" for name in ("truth_vertex_mm", "teacher_vertex_mm", "speedup"))

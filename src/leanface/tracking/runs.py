@@ -11,7 +11,7 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from leanface import paths
+from leanface import catalog, paths
 from leanface.errors import ArtifactError, TrackingError
 from leanface.tracking import outbox
 from leanface.tracking.champion import newest_made
@@ -72,11 +72,11 @@ def begin_run(
 
 def log_headline(run: "Run", summary: Mapping[str, Any]) -> None:
     """Log the deployed variant's numbers of a summary.json, by the same names as in a pipeline's summary run."""
-    row: Mapping[str, Any] = summary["variants"][paths.DEPLOYED]
+    row: Mapping[str, Any] = summary["variants"][catalog.DEPLOYED]
     numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
-    run.log({f"{paths.DEPLOYED}/{name}": value for name, value in numbers.items()}, 0)
+    run.log({f"{catalog.DEPLOYED}/{name}": value for name, value in numbers.items()}, 0)
     # By a name that comes after the numbers': MLflow's contour plot shows the first one unless asked.
-    run.log({f"{paths.DEPLOYED}/passes_gates": float(_passed(summary))}, 0)
+    run.log({f"{catalog.DEPLOYED}/passes_gates": float(_passed(summary))}, 0)
 
 
 def in_trial() -> bool:
@@ -298,7 +298,7 @@ def _rank(metric: str) -> int:
     """Put headlines first, then the deployed network's: MLflow's pages plot the first metric unless told otherwise."""
     if metric in HEADLINES:
         return HEADLINES.index(metric)
-    return len(HEADLINES) + (not metric.startswith(f"{paths.DEPLOYED}/"))
+    return len(HEADLINES) + (not metric.startswith(f"{catalog.DEPLOYED}/"))
 
 
 def _commit() -> str:

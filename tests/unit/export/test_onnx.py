@@ -15,6 +15,7 @@ from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 
 from leanface import bundle
+from leanface.catalog import readers_of
 from leanface.config import Build
 from leanface.errors import BackendError, ConfigError, ExportError
 from leanface.export.onnx import describe, export_network, save_model
@@ -23,7 +24,7 @@ from leanface.networks.inference import inference_form
 from leanface.networks.quantized import Quantizer, quantizers_of, with_uint8_feature_maps
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.quantization.fake_quantize import fake_quantize
-from leanface.runtime import ONNX_READERS, open_all, open_runtime
+from leanface.runtime import open_all, open_runtime
 from leanface.runtime.engine import make_profile, read_onnx
 
 SIZE = 64
@@ -260,11 +261,11 @@ def test_a_file_that_computes_something_else_is_refused(exported, images: Tensor
 def test_every_runtime_computes_it_for_odd_inputs_too(exported, precision: str, images: Tensor) -> None:
     network, model = load(exported, precision)
     inputs = parity_inputs(images, dynamic_size=True)
-    with open_all(dict.fromkeys(ONNX_READERS, getattr(exported, precision))) as (runtimes, skipped):
+    with open_all(dict.fromkeys(readers_of("onnx"), getattr(exported, precision))) as (runtimes, skipped):
         runs = {AS_WRITTEN: as_written(model)} | {runtime.name: runtime.run for runtime in runtimes}
         rows = check_parity(network, runs, inputs, 2 * TOLERANCES[precision])
     assert {(row.runtime, row.input) for row in rows} == {(runtime, name) for runtime in runs for name in inputs}
-    assert set(runs) | set(skipped) == {AS_WRITTEN, *ONNX_READERS}
+    assert set(runs) | set(skipped) == {AS_WRITTEN, *readers_of("onnx")}
     assert headline(rows)["parity_worst_relative_l2"] == max(row.worst_relative_l2 for row in rows)
 
 
@@ -327,9 +328,9 @@ def test_a_precision_that_does_not_fit_is_refused(exported) -> None:
 
 def test_saving_leaves_the_file_its_description_and_nothing_else(exported, tmp_path: Path) -> None:
     _, model = load(exported, "fp32")
-    save_model(model, tmp_path / "a" / "network.onnx", {"variant": "original_fp32"})
+    save_model(model, tmp_path / "a" / "network.onnx", {"variant": "teacher_fp32"})
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["network.json", "network.onnx"]
-    assert json.loads((tmp_path / "a" / "network.json").read_text()) == {"variant": "original_fp32"}
+    assert json.loads((tmp_path / "a" / "network.json").read_text()) == {"variant": "teacher_fp32"}
     session = onnxruntime.InferenceSession(str(tmp_path / "a" / "network.onnx"))
     assert [entry.name for entry in session.get_outputs()] == ["coefficients"]
 

@@ -6,19 +6,19 @@ import torch
 
 from leanface.face.morphable_model import load_morphable_model
 from leanface.metrics.estimate import means, summarize, undefined
-from leanface.metrics.evaluation import Judge, write_samples
+from leanface.metrics.evaluation import Evaluator, write_samples
 from leanface.synthesis.synthesis import population
 
 
 @pytest.fixture(scope="module")
-def judge() -> Judge:
-    return Judge(load_morphable_model(), image_size=64, supersample=1, uv_size=64)
+def evaluator() -> Evaluator:
+    return Evaluator(load_morphable_model(), image_size=64, supersample=1, uv_size=64)
 
 
 @pytest.fixture(scope="module")
-def answers(judge) -> np.ndarray:
+def answers(evaluator) -> np.ndarray:
     """Coefficients for 40 images: two of the batches in which they are asked for, the second not full."""
-    mean, _ = population(judge.model)
+    mean, _ = population(evaluator.model)
     noise = torch.randn(40, 224, generator=torch.Generator().manual_seed(0))
     faces = mean.expand(40, -1).clone()
     faces[:, :224] += 0.3 * noise
@@ -37,40 +37,40 @@ class Oracle:
         return self.answers[start : self.asked]
 
 
-def test_a_network_compared_with_itself_is_equal(judge, answers):
+def test_a_network_compared_with_itself_is_equal(evaluator, answers):
     images = torch.zeros(len(answers), 3, 64, 64)
-    compared = judge.compare(Oracle(answers), Oracle(answers), images)
-    assert torch.equal(compared.original, torch.from_numpy(answers))
-    for name, values in compared.likeness.items():
+    compared = evaluator.compare(Oracle(answers), Oracle(answers), images)
+    assert torch.equal(compared.teacher, torch.from_numpy(answers))
+    for name, values in compared.similarity.items():
         assert values.shape == (len(answers),)
         assert values == pytest.approx(1.0 if name.startswith("ssim") else 0.0, abs=0.05), name
 
 
-def test_images_are_read_in_batches_of_the_size_asked_for(judge, answers):
+def test_images_are_read_in_batches_of_the_size_asked_for(evaluator, answers):
     sizes: list[int] = []
 
     def network(images: np.ndarray) -> np.ndarray:
         sizes.append(len(images))
         return answers[: len(images)]
 
-    judge.compare(Oracle(answers), network, torch.zeros(5, 3, 64, 64), 2)
+    evaluator.compare(Oracle(answers), network, torch.zeros(5, 3, 64, 64), 2)
     assert sizes == [2, 2, 1]
 
 
-def test_a_better_network_scores_better(judge, answers):
+def test_a_better_network_scores_better(evaluator, answers):
     images = torch.zeros(4, 3, 64, 64)
     noise = np.random.default_rng(0).normal(size=answers[:4].shape).astype(np.float32)
     near, far = (
-        means(judge.compare(Oracle(answers), Oracle(answers[:4] + scale * noise), images).likeness)
+        means(evaluator.compare(Oracle(answers), Oracle(answers[:4] + scale * noise), images).similarity)
         for scale in (0.01, 0.1)
     )
     for name in near:
         assert near[name] > far[name] if name.startswith("ssim") else near[name] < far[name], name
 
 
-def test_the_mean_face_is_scored_by_what_needs_no_rendering(judge, answers):
+def test_the_mean_face_is_scored_by_what_needs_no_rendering(evaluator, answers):
     truth = torch.from_numpy(answers[:4])
-    scores = judge.mean_face(truth, truth)
+    scores = evaluator.mean_face(truth, truth)
     assert scores["truth_identity_mm"] > 0
     assert scores["ssim"] < 1
     assert "ssim_render" not in scores

@@ -6,7 +6,7 @@ from leanface.face.coefficients import ALBEDO, ANGLES, EXPRESSION, IDENTITY, LIG
 from leanface.face.morphable_model import MorphableModel, load_morphable_model
 from leanface.face.render import Renderer
 from leanface.face.texture import UvMap
-from leanface.metrics.fidelity import position_range_dm, render_likeness, uv_likeness
+from leanface.metrics.fidelity import position_range_dm, render_similarity, uv_similarity
 from leanface.synthesis.synthesis import population
 
 
@@ -42,15 +42,15 @@ def changed(faces: torch.Tensor, part: slice, amount: float) -> torch.Tensor:
 
 
 def test_an_answer_is_wholly_like_itself(model, uv_map, renderer, faces):
-    likeness = uv_likeness(model, uv_map, faces, faces) | render_likeness(renderer, faces, faces)
-    for name, values in likeness.items():
+    similarity = uv_similarity(model, uv_map, faces, faces) | render_similarity(renderer, faces, faces)
+    for name, values in similarity.items():
         assert values.shape == (3,)
         assert values == pytest.approx(1.0 if name.startswith("ssim") else 0.0), name
 
 
 def test_ssim_is_the_mean_of_texture_and_position(model, uv_map, faces):
-    likeness = uv_likeness(model, uv_map, changed(faces, slice(0, 224), 0.5), faces)
-    assert likeness["ssim"] == pytest.approx((likeness["ssim_texture"] + likeness["ssim_position"]) / 2)
+    similarity = uv_similarity(model, uv_map, changed(faces, slice(0, 224), 0.5), faces)
+    assert similarity["ssim"] == pytest.approx((similarity["ssim_texture"] + similarity["ssim_position"]) / 2)
 
 
 @pytest.mark.parametrize(
@@ -58,43 +58,43 @@ def test_ssim_is_the_mean_of_texture_and_position(model, uv_map, faces):
     [(IDENTITY, "position", "texture"), (EXPRESSION, "position", "texture"), (ALBEDO, "texture", "position")],
 )
 def test_shape_moves_the_position_map_and_albedo_the_texture(model, uv_map, faces, part, moved, kept):
-    likeness = uv_likeness(model, uv_map, changed(faces, part, 0.5), faces)
-    assert likeness[f"ssim_{kept}"] == pytest.approx(1.0)
-    assert (likeness[f"mse_{kept}"] == 0).all()
-    assert (likeness[f"ssim_{moved}"] < 1).all()
-    assert (likeness[f"mse_{moved}"] > 0).all()
+    similarity = uv_similarity(model, uv_map, changed(faces, part, 0.5), faces)
+    assert similarity[f"ssim_{kept}"] == pytest.approx(1.0)
+    assert (similarity[f"mse_{kept}"] == 0).all()
+    assert (similarity[f"ssim_{moved}"] < 1).all()
+    assert (similarity[f"mse_{moved}"] > 0).all()
 
 
 @pytest.mark.parametrize("part", [ANGLES, LIGHTING, TRANSLATION])
 def test_pose_and_light_change_the_picture_but_not_the_maps(model, uv_map, renderer, faces, part):
     other = changed(faces, part, 0.1)
-    assert uv_likeness(model, uv_map, other, faces)["ssim"] == pytest.approx(1.0)
-    assert (render_likeness(renderer, other, faces)["ssim_render"] < 0.999).all()
+    assert uv_similarity(model, uv_map, other, faces)["ssim"] == pytest.approx(1.0)
+    assert (render_similarity(renderer, other, faces)["ssim_render"] < 0.999).all()
 
 
 @pytest.mark.parametrize("measure", ["ssim_texture", "ssim_position", "ssim_render", "ssim_face"])
 def test_a_larger_change_is_less_alike(model, uv_map, renderer, faces, measure):
-    likeness = [
-        np.mean((uv_likeness(model, uv_map, other, faces) | render_likeness(renderer, other, faces))[measure])
+    similarity = [
+        np.mean((uv_similarity(model, uv_map, other, faces) | render_similarity(renderer, other, faces))[measure])
         for other in (changed(faces, slice(0, 224), amount) for amount in (0.0, 0.2, 0.5, 1.0))
     ]
-    assert likeness == sorted(likeness, reverse=True)
-    assert likeness[-1] < likeness[0]
+    assert similarity == sorted(similarity, reverse=True)
+    assert similarity[-1] < similarity[0]
 
 
 def test_a_face_out_of_sight_leaves_the_face_region_undefined(renderer, faces):
     gone = faces.clone()
     gone[:, TRANSLATION] = torch.tensor([50.0, 0.0, 0.0])
-    likeness = render_likeness(renderer, faces, gone)
-    assert np.isnan(likeness["ssim_face"]).all()
-    assert np.isnan(likeness["mse_face"]).all()
-    assert (likeness["mse"] > 0).all()
+    similarity = render_similarity(renderer, faces, gone)
+    assert np.isnan(similarity["ssim_face"]).all()
+    assert np.isnan(similarity["mse_face"]).all()
+    assert (similarity["mse"] > 0).all()
 
 
 def test_two_empty_frames_prove_nothing(renderer, faces):
     gone = faces.clone()
     gone[:, TRANSLATION] = torch.tensor([50.0, 0.0, 0.0])
-    assert all(np.isnan(values).all() for values in render_likeness(renderer, gone, gone).values())
+    assert all(np.isnan(values).all() for values in render_similarity(renderer, gone, gone).values())
 
 
 def test_the_position_range_is_that_of_a_face(model):
@@ -103,10 +103,10 @@ def test_the_position_range_is_that_of_a_face(model):
 
 def test_batches_do_not_change_the_result(model, uv_map, faces):
     many, other = faces.repeat(7, 1), changed(faces, slice(0, 224), 0.3).repeat(7, 1)
-    whole = uv_likeness(model, uv_map, other, many)["ssim"]
-    assert whole == pytest.approx(np.tile(uv_likeness(model, uv_map, other[:3], faces)["ssim"], 7))
+    whole = uv_similarity(model, uv_map, other, many)["ssim"]
+    assert whole == pytest.approx(np.tile(uv_similarity(model, uv_map, other[:3], faces)["ssim"], 7))
 
 
 def test_different_numbers_of_answers_are_refused(renderer, faces):
     with pytest.raises(ValueError, match="equal shapes"):
-        render_likeness(renderer, faces, faces[:2])
+        render_similarity(renderer, faces, faces[:2])

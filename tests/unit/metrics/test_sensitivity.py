@@ -10,7 +10,7 @@ from torch import Tensor
 
 from leanface.face.morphable_model import MorphableModel
 from leanface.face.render import Renderer
-from leanface.metrics.fidelity import render_likeness
+from leanface.metrics.fidelity import render_similarity
 from leanface.metrics.geometry import geometry_errors
 from leanface.metrics.sensitivity import Change, deviations
 from leanface.networks.resnet import FaceReconstructionNet, widths_of
@@ -52,7 +52,7 @@ def test_it_is_what_the_whole_changed_network_shows(
             expected_mm = float(geometry_errors(model, changed, original)["vertex_mm"].mean())
             assert expected_mm > 0
             assert deviation["vertex_mm"] == pytest.approx(expected_mm, rel=1e-3)
-            expected_ssim = render_likeness(renderer, changed, original)["ssim_face"].mean()
+            expected_ssim = render_similarity(renderer, changed, original)["ssim_face"].mean()
             assert deviation["ssim"] == pytest.approx(expected_ssim, abs=1e-4)
 
 

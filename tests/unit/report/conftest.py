@@ -8,48 +8,61 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leanface import paths
-from leanface.metrics.estimate import summarize
+from leanface import catalog, paths
+from leanface.config import Benchmark, Gates
+from leanface.metrics.estimate import estimates
+from leanface.metrics.measurements import BenchmarkRecord, Evaluation, Measurement, PhotoScores
+from leanface.metrics.ratio import MedianEstimate
 from leanface.report.sources import PICTURES
-from leanface.report.tables import AGAINST_ORIGINAL, AGAINST_TRUTH
 
+GATES = Gates(uv_ssim_min=0.982, mse_max=0.005, size_ratio_min=15.0, speedup_min=10.0)
 DEVICE = {"cpu": "Imaginary 2000", "cores": 2, "gpus": [], "runtimes": {"torch": "2.0", "tensorrt": None}}
-SIZES = dict(zip(paths.VARIANTS, (96_000_000, 24_000_000, 12_000_000, 6_000_000), strict=True))
+SIZES = dict(zip(catalog.EVALUATED, (96_000_000, 24_000_000, 12_000_000, 6_000_000), strict=True))
 BATCHES = (1, 8)
+BASE_MS = 40.0
 MEMORY_MB = 120.0
+NO_GPU = "no supported GPU"
+SETTINGS = Benchmark(
+    batches=BATCHES, streams=(1,), warmup=10, window=30, windows_max=20, interval=0.05, threads=2, energy_seconds=1
+)
 
 
-def row(variant: str, runtime: str, batch: int, p50_ms: float | None, **fields: Any) -> dict[str, Any]:
-    numbers = dict.fromkeys(("p50_ms", "p90_ms", "p95_ms", "p99_ms", "images_per_second", "memory_mb", "spread"))
-    if p50_ms is not None:
-        numbers = {name: p50_ms * (1 + index / 10) for index, name in enumerate(numbers)}
-        numbers |= {"images_per_second": 1e3 * batch / p50_ms, "memory_mb": MEMORY_MB, "spread": 0.02}
-    status = (
-        {"status": "not_run", "reason": "no supported GPU"} if p50_ms is None else {"status": "stable", "reason": None}
-    )
+def around(value: float) -> MedianEstimate:
+    """An estimate whose interval is 5 % to either side."""
+    return MedianEstimate(value, 0.95 * value, 1.05 * value, 9)
+
+
+def row(variant: str, runtime: str, batch: int, latency_ms: float | None, **fields: Any) -> Measurement:
+    """A measurement; without a latency it was not run. The original takes `BASE_MS` for each image."""
     known = {
         "variant": variant,
         "runtime": runtime,
         "batch": batch,
-        "streams": 1,
-        "copies": False,
-        "windows": 3,
-        "cold_start_ms": None,
-        "energy_mj": None,
-        "energy_source": None,
         "energy_reason": "an imaginary processor needs none",
         "size_bytes": SIZES.get(variant),
     }
-    return known | numbers | status | fields
+    if latency_ms is None:
+        return Measurement(**known | {"not_run": NO_GPU} | fields)
+    numbers = {
+        "latency": around(latency_ms),
+        "speedup": around(BASE_MS * batch / latency_ms),
+        "p90_ms": 1.1 * latency_ms,
+        "p95_ms": 1.2 * latency_ms,
+        "p99_ms": 1.3 * latency_ms,
+        "images_per_second": 1e3 * batch / latency_ms,
+        "memory_mb": MEMORY_MB,
+        "windows": 9,
+    }
+    return Measurement(**known | numbers | fields)
 
 
-def latencies(batch: int) -> list[dict[str, Any]]:
+def latencies(batch: int) -> list[Measurement]:
     """The original takes 40 ms in PyTorch, the light network 5 ms, the INT8 file 2 ms, in OpenVINO."""
     rows = [
-        row("original_fp32", "torch", batch, 40.0 * batch),
+        row("teacher_fp32", "torch", batch, BASE_MS * batch),
         row("distilled_fp32", "torch", batch, 15.0 * batch),
     ]
-    for variant, ort_ms, openvino_ms in zip(paths.VARIANTS, (20, 5, 12, 9), (25, 6, 7, 2), strict=True):
+    for variant, ort_ms, openvino_ms in zip(catalog.EVALUATED, (20, 5, 12, 9), (25, 6, 7, 2), strict=True):
         rows += [
             row(variant, "onnxruntime", batch, float(ort_ms * batch)),
             row(variant, "openvino", batch, float(openvino_ms * batch)),
@@ -58,23 +71,42 @@ def latencies(batch: int) -> list[dict[str, Any]]:
     return rows
 
 
-def evaluation(variant: str) -> dict[str, Any]:
-    random = np.random.default_rng(len(variant))
-    samples = {name: random.uniform(0.98, 0.99, 20) for name in AGAINST_ORIGINAL if name.startswith("ssim")}
-    samples |= {name: random.uniform(0.001, 0.003, 20) for name in AGAINST_ORIGINAL if name.startswith("mse")}
-    rest = [name for name in (*AGAINST_ORIGINAL, *AGAINST_TRUTH) if name not in samples]
-    samples |= {name: random.uniform(0.5, 3.0, 20) for name in rest}
-    return {
-        "variant": variant,
-        "runtime": "onnxruntime",
-        "count": 20,
+def record(rows: list[Measurement], **fields: Any) -> BenchmarkRecord:
+    known: dict[str, Any] = {
+        "device": DEVICE,
         "image_size": 112,
-        "better_runtimes": {"tensorrt": "no supported GPU"},
-        "measures": summarize(samples),
-        "undefined": {},
-        "mean_face": dict.fromkeys(AGAINST_TRUTH, 3.37),
-        "photos": {"names": ["someone"], "measures": dict.fromkeys(AGAINST_ORIGINAL, 0.5), "undefined": {}},
+        "settings": SETTINGS,
+        "clocks_mhz": {},
+        "baseline_runtime": "torch",
+        "files": SIZES,
+        "rows": tuple(rows),
+        "end_to_end": (row("teacher_fp32", "torch", 1, 50.0), row("quantized_int8", "openvino", 1, 6.0)),
     }
+    return BenchmarkRecord(**known | fields)
+
+
+def write_record(benchmark: BenchmarkRecord, path: Path = paths.BENCHMARK) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(benchmark.model_dump_json())
+
+
+def evaluation(variant: str) -> Evaluation:
+    random = np.random.default_rng(len(variant))
+    against_teacher, against_truth = (catalog.measures_against(it) for it in ("teacher", "truth"))
+    samples = {name: random.uniform(0.5, 3.0, 20) for name in (*against_teacher, *against_truth)}
+    samples |= {name: random.uniform(0.98, 0.99, 20) for name in against_teacher if name.startswith("ssim")}
+    samples |= {name: random.uniform(0.001, 0.003, 20) for name in against_teacher if name.startswith("mse")}
+    return Evaluation(
+        variant=variant,
+        runtime="onnxruntime",
+        better_runtimes={"tensorrt": NO_GPU},
+        count=20,
+        image_size=112,
+        measures=estimates(samples),
+        undefined={},
+        mean_face={"ssim": 0.965, **dict.fromkeys(against_truth, 3.37)},
+        photos=PhotoScores(names=("someone",), measures=dict.fromkeys(against_teacher, 0.5), undefined={}),
+    )
 
 
 def exported(variant: str) -> dict[str, Any]:
@@ -120,6 +152,12 @@ def write_json(path: Path, contents: Any) -> None:
     path.write_text(json.dumps(contents))
 
 
+def write_evaluation(contents: Evaluation) -> None:
+    path = paths.evaluation_dir(contents.variant) / "metrics.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(contents.model_dump_json())
+
+
 def write_picture(path: Path, width: int = 60) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((30, width, 3), 200, np.uint8)).save(path)
@@ -131,21 +169,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write_json(paths.DEVICE, DEVICE)
     paths.CONFIG.write_text(CONFIG)
-    write_json(
-        paths.BENCHMARK,
-        {
-            "device": DEVICE,
-            "settings": {
-                "image_size": 112, "batches": BATCHES, "streams": (1,), "warmup": 10, "window": 30,
-                "windows_max": 20, "stability": 0.05, "threads": 2,
-            },
-            "files": SIZES,
-            "rows": [entry for batch in BATCHES for entry in latencies(batch)],
-            "end_to_end": [row("original_fp32", "torch", 1, 50.0), row("quantized_int8", "openvino", 1, 6.0)],
-        },
-    )  # fmt: skip
-    for variant in paths.VARIANTS:
-        write_json(paths.evaluation_dir(variant) / "metrics.json", evaluation(variant))
+    write_record(record([entry for batch in BATCHES for entry in latencies(batch)]))
+    for variant in catalog.EVALUATED:
+        write_evaluation(evaluation(variant))
         for sheet in ("faces", "photos", "worst", "heatmap"):
             write_picture(paths.evaluation_dir(variant) / f"{sheet}.png")
         write_json(paths.onnx_path(variant).with_suffix(".json"), exported(variant))

@@ -1,5 +1,6 @@
 import json
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -7,15 +8,15 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from leanface import paths
-from leanface.config import Gates
+from leanface import catalog, paths
 from leanface.errors import ArtifactError
-from leanface.files import write_json
+from leanface.metrics.measurements import Measurement, read_benchmark
+from leanface.metrics.ratio import MedianEstimate
 from leanface.report.page import write_report
 from leanface.report.sources import PICTURES, read_sources
-from leanface.report.summary import check_gates
+from leanface.report.summary import NotRun, Summary, VariantSummary, check_gates
+from tests.unit.report.conftest import GATES, NO_GPU, around, write_record
 
-GATES = Gates(uv_ssim_min=0.982, mse_max=0.005, size_ratio_min=15.0, speedup_min=10.0)
 VOID = {"meta", "source", "img", "link", "br", "input", "hr"}
 
 
@@ -55,97 +56,122 @@ def edit(path: Path, change: Any) -> None:
     path.write_text(json.dumps(contents))
 
 
-def report() -> dict[str, Any]:
-    write_report(read_sources(), GATES)
-    return json.loads(paths.SUMMARY.read_text())
+def change_rows(change: Callable[[Measurement], list[Measurement]]) -> None:
+    """Replace each row of the benchmark by what becomes of it."""
+    benchmark = read_benchmark(paths.BENCHMARK)
+    rows = tuple(new for old in benchmark.rows for new in change(old))
+    write_record(benchmark.model_copy(update={"rows": rows}))
 
 
-def test_summary_has_the_agreed_layout(run):
-    summary = report()
-    assert set(summary) >= {"device", "variants", "gates"}
-    assert set(summary["variants"]) == set(paths.VARIANTS)
+def report() -> Summary:
+    """Write the report; the summary as it was read back."""
+    written = write_report(read_sources(), GATES)
+    assert Summary.parse(json.loads(paths.SUMMARY.read_text()), "it") == written
+    return written
+
+
+def test_summary_has_every_measure_of_every_variant_by_its_one_name(run):
+    report()
+    summary = json.loads(paths.SUMMARY.read_text())
+    assert set(summary) >= {"scale", "device", "variants", "gates"}
+    assert list(summary["variants"]) == list(catalog.EVALUATED)
     for variant in summary["variants"].values():
-        assert set(variant) >= {
-            "ssim", "ssim_render", "ssim_face", "mse", "vertex_error_mm", "size_mb", "latency_ms_p50",
-            "speedup", "throughput_ratio", "memory_mb", "energy_ratio", "runtime",
-        }  # fmt: skip
+        assert set(variant) == {"runtime", "intervals", *catalog.SUMMARY}
         assert variant["energy_ratio"] is None
+        assert set(variant["intervals"]) < set(catalog.SUMMARY)
     assert summary["not_measured"] == {"energy_ratio": "an imaginary processor needs none"}
-    assert all(set(gate) >= {"limit", "value", "passed"} for gate in summary["gates"].values())
+    assert list(summary["gates"]) == list(catalog.GATES)
+
+
+def test_dvc_shows_the_headline_of_the_deployed_network(run):
+    summary = report()
+    metrics = json.loads(paths.METRICS.read_text())
+    assert tuple(metrics) == catalog.HEADLINE
+    assert metrics["speedup"] == summary.deployed.measures["speedup"] == pytest.approx(20.0)
 
 
 def test_energy_is_compared_where_the_same_counter_measured_it(run):
-    benchmark = json.loads(paths.BENCHMARK.read_text())
-    for row in benchmark["rows"]:
-        if row["status"] != "not_run":
-            source = "nvml" if row["variant"] == "distilled_fp16" else "rapl"
-            row |= {"energy_mj": 10 * row["p50_ms"], "energy_source": source, "energy_reason": None}
-    write_json(paths.BENCHMARK, benchmark)
+    def counted(row: Measurement) -> list[Measurement]:
+        if not row.ran:
+            return [row]
+        source = "nvml" if row.variant == "distilled_fp16" else "rapl"
+        energy = {"energy_mj": 10 * row.latency_ms, "energy_source": source, "energy_reason": None}
+        return [row.model_copy(update=energy)]
+
+    change_rows(counted)
     summary = report()
-    assert summary["variants"]["quantized_int8"]["energy_ratio"] == pytest.approx(20.0)
-    assert summary["variants"]["distilled_fp16"]["energy_ratio"] is None
-    assert summary["not_measured"] == {}
-
-
-def test_on_a_gpu_speed_is_relative_to_pytorch_on_it(run):
-    benchmark = json.loads(paths.BENCHMARK.read_text())
-    gpu = [row | {"runtime": "torch_cuda", "p50_ms": 4.0} for row in benchmark["rows"] if row["runtime"] == "torch"]
-    write_json(paths.BENCHMARK, benchmark | {"rows": benchmark["rows"] + gpu})
-    assert report()["variants"]["quantized_int8"]["speedup"] == 2.0
+    assert summary.variants["quantized_int8"].measures["energy_ratio"] == pytest.approx(20.0)
+    assert summary.variants["distilled_fp16"].measures["energy_ratio"] is None
+    assert summary.not_measured == {}
 
 
 def test_more_streams_count_for_throughput_but_not_for_latency(run):
-    before = report()["variants"]["quantized_int8"]
-    benchmark = json.loads(paths.BENCHMARK.read_text())
-    more = [
-        row | {"streams": 2, "p50_ms": row["p50_ms"] / 2, "images_per_second": 4 * row["images_per_second"]}
-        for row in benchmark["rows"]
-        if row["status"] != "not_run"
-    ]
-    write_json(paths.BENCHMARK, benchmark | {"rows": benchmark["rows"] + more})
-    after = report()["variants"]["quantized_int8"]
-    assert after["latency_ms_p50"] == before["latency_ms_p50"]
+    before = report().deployed.measures
+
+    def concurrent(row: Measurement) -> list[Measurement]:
+        if not row.ran:
+            return [row]
+        faster = {"streams": 2, "latency": around(row.latency_ms / 2), "speedup": around(4 * row.speedup.value)}
+        return [row, row.model_copy(update=faster)]
+
+    change_rows(concurrent)
+    after = report().deployed.measures
+    assert after["latency_ms"] == before["latency_ms"]
     assert after["throughput_ratio"] == pytest.approx(4 * before["throughput_ratio"])
 
 
-def test_speed_is_relative_to_the_original_in_pytorch(run):
-    variants = report()["variants"]
-    int8, original = variants["quantized_int8"], variants["original_fp32"]
-    assert (int8["runtime"], int8["latency_ms_p50"], int8["speedup"]) == ("openvino", 2.0, 20.0)
-    assert (original["runtime"], original["speedup"]) == ("onnxruntime", 2.0)
-    assert int8["throughput_ratio"] == pytest.approx(20.0)
-    assert original["size_mb"] / int8["size_mb"] == 16
+def test_speed_is_the_measured_ratio_with_its_interval(run):
+    variants = report().variants
+    int8, original = variants["quantized_int8"], variants["teacher_fp32"]
+    assert int8.runtime == "openvino"
+    assert (int8.measures["latency_ms"], int8.measures["speedup"]) == (2.0, 20.0)
+    assert int8.intervals["speedup"] == pytest.approx((19.0, 21.0))
+    assert (original.runtime, original.measures["speedup"]) == ("onnxruntime", 2.0)
+    assert int8.measures["throughput_ratio"] == pytest.approx(20.0)
+    assert int8.measures["size_ratio"] == 16
 
 
-def test_gates_compare_each_value_with_its_limit(run):
-    gates = report()["gates"]
-    assert gates["size_ratio"] == {"limit": 15.0, "value": 16.0, "passed": True, "bound": "min"}
-    assert gates["speedup"]["passed"]
-    assert gates["mse"]["passed"]
-    for name, change in (
-        ("speedup", {"speedup": 9.99}),
-        ("mse", {"mse": 0.0051}),
-        ("ssim", {"ssim": 0.9819}),
-    ):
-        ours = {"ssim": 0.99, "mse": 0.001, "size_mb": 1.0, "speedup": 12.0}
-        variants = {"original_fp32": {"size_mb": 20.0}, "quantized_int8": ours | change}
-        outcome = check_gates(GATES, variants)
-        assert [key for key, gate in outcome.items() if not gate["passed"]] == [name]
+def deployed(**changes: Any) -> VariantSummary:
+    """Numbers that pass every gate by themselves, and with their intervals."""
+    numbers = {"ssim": 0.99, "mse": 0.001, "size_ratio": 20.0, "speedup": 12.0}
+    intervals = {"ssim": (0.989, 0.991), "mse": (0.0009, 0.0011), "speedup": (11.5, 12.5)}
+    intervals |= changes.pop("intervals", {})
+    return VariantSummary.model_validate({"runtime": "openvino", "intervals": intervals} | numbers | changes)
 
 
-def test_an_undefined_value_fails_its_gate():
-    ours = {"ssim": None, "mse": 0.001, "size_mb": 1.0, "speedup": 12.0}
-    gates = check_gates(GATES, {"original_fp32": {"size_mb": 20.0}, "quantized_int8": ours})
-    assert not gates["ssim"]["passed"]
-    assert gates["ssim"]["value"] is None
+@pytest.mark.parametrize(
+    ("gate", "changes"),
+    [
+        ("speedup", {"intervals": {"speedup": (9.9, 14.0)}}),
+        ("mse", {"intervals": {"mse": (0.0009, 0.0051)}}),
+        ("ssim", {"intervals": {"ssim": (0.9819, 0.999)}}),
+        ("size_ratio", {"size_ratio": 14.9}),
+    ],
+)
+def test_a_gate_is_decided_on_the_worse_end_of_the_interval(gate, changes):
+    assert all(result.passed for result in check_gates(GATES, deployed()).values())
+    outcome = check_gates(GATES, deployed(**changes))
+    assert [name for name, result in outcome.items() if not result.passed] == [gate]
+
+
+def test_a_value_that_is_undefined_or_has_no_interval_fails_its_gate():
+    unknown = deployed(ssim=None)
+    unknown.intervals.pop("ssim")
+    assert not check_gates(GATES, unknown)["ssim"].passed
+    brief = deployed(speedup=100.0)
+    brief.intervals.pop("speedup")
+    result = check_gates(GATES, brief)["speedup"]
+    assert (result.value, result.interval, result.passed) == (100.0, None, False)
 
 
 def test_the_page_stands_alone(run):
     report()
     text = paths.REPORT_HTML.read_text()
     page = Page(text)
-    assert page.images >= len(PICTURES) + 2 * len(paths.VARIANTS) - 2
-    assert all(reference.startswith("data:image/png;base64,") for reference in page.references)
+    assert page.images >= len(PICTURES) + 2 * len(catalog.EVALUATED) - 2
+    inner = {reference for reference in page.references if reference.startswith("#")}
+    assert all(f'id="{name[1:]}"' in text for name in inner)
+    assert all(name.startswith("data:image/png;base64,") for name in set(page.references) - inner)
     assert not re.search(r"url\(|@import|<script|https?://", text)
 
 
@@ -160,19 +186,53 @@ def test_the_page_tells_a_failed_gate_from_a_passed_one(run):
     assert "gates failed" in paths.REPORT_MD.read_text().splitlines()[0]
 
 
+def test_the_cards_say_what_the_original_and_a_mean_face_score(run):
+    summary = report()
+    error, original = (summary.variants[name].text("truth_vertex_mm") for name in ("quantized_int8", "teacher_fp32"))
+    for text in texts():
+        assert "a constant mean face 0.9650" in text
+        assert f"the original {original}, a constant mean face 3.37" in text
+    assert f"Vertex error to ground truth (mm) {error}" in texts()[0]
+
+
+def test_a_trial_run_says_that_its_numbers_mean_nothing(run):
+    assert report().warning is None
+    paths.CONFIG.write_text(paths.CONFIG.read_text().replace("scale: imaginary", "scale: tiny"))
+    report()
+    for text in (*texts(), paths.MODEL_CARD.read_text()):
+        assert "its numbers mean nothing" in text
+
+
+@pytest.mark.parametrize(
+    ("speedup", "said"),
+    [
+        (MedianEstimate(20.0, 9.0, 40.0, 7), "too wide to compare"),
+        (MedianEstimate(20.0, None, None, 3), "3 windows: too few for an interval"),
+    ],
+)
+def test_a_speedup_that_says_next_to_nothing_is_said_to(run, speedup, said):
+    def uncertain(row: Measurement) -> list[Measurement]:
+        ours = row.ran and row.variant == "quantized_int8"
+        return [row.model_copy(update={"speedup": speedup}) if ours else row]
+
+    change_rows(uncertain)
+    assert report().deployed.speedup_too_wide
+    for text in texts():
+        assert said in text
+
+
 def test_what_was_not_run_is_named_with_its_reason_and_has_no_number(run):
     summary = report()
-    row = {"variants": list(paths.VARIANTS), "runtime": "tensorrt", "reason": "no supported GPU"}
-    assert row in summary["not_run"]
+    assert NotRun(variants=catalog.EVALUATED, runtime="tensorrt", reason=NO_GPU) in summary.not_run
     for text in (Page(paths.REPORT_HTML.read_text()).text, paths.REPORT_MD.read_text()):
         assert "TensorRT INT8" in text
         assert "not run" in text
         assert re.search(r"Original, Light, Light FP16, Light INT8 in TensorRT:\s+no supported GPU", text)
-        assert re.search(r"Energy per image:\s+an imaginary processor needs none", text)
+        assert re.search(r"Times less energy per image:\s+an imaginary processor needs none", text)
     line = next(line for line in paths.REPORT_MD.read_text().splitlines() if line.startswith("| TensorRT INT8"))
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[2] == "not run"
-    assert cells[3] == cells[6] == cells[7] == cells[8] == "\N{EN DASH}"
+    assert cells[3] == cells[7] == cells[8] == cells[9] == "\N{EN DASH}"
 
 
 def texts() -> tuple[str, str]:
@@ -188,7 +248,7 @@ def test_the_input_on_which_a_file_is_farthest_off_is_shown(run):
     report()
     assert "Light INT8 OpenVINO 0.0600 black 0.123 0.456 0.200" in texts()[0]
     assert "| Light INT8 | OpenVINO | 0.0600 | black | 0.123 | 0.456 | 0.200 |" in texts()[1]
-    assert "at most 0.123 on 3 kinds of input (black); allowed 0.200" in paths.MODEL_CARD.read_text()
+    assert "at most 0.123 on 3 kinds of input (black); tolerance 0.200" in paths.MODEL_CARD.read_text()
     for text in texts():
         assert "there is no such GPU" in text
 
@@ -215,9 +275,10 @@ def test_the_model_card_tells_what_was_measured_and_what_it_is_not_for(run):
     summary = report()
     card = paths.MODEL_CARD.read_text()
     assert card.startswith("# Model card: quantized_int8.onnx\n\n**All gates of its run passed.**")
-    assert "Not for recognising or identifying people" in card
-    assert f"{summary['variants']['quantized_int8']['speedup']:.0f}.0 times faster" in card
-    assert "| Licence of the weights | imaginary |" in card
+    assert "Not for recognizing or identifying people" in card
+    assert f"{summary.deployed.text('speedup')} as fast" in card
+    assert "95 % interval 19.0" in card
+    assert "| License of the weights | imaginary |" in card
     assert "it was not run on this machine: no supported GPU" in card
     assert "someone" in card
     edit(paths.BENCHMARK, lambda contents: contents["files"].update(quantized_int8=9_000_000))
@@ -238,7 +299,7 @@ def test_the_model_card_says_on_how_many_faces_and_for_which_sizes_it_was_traine
     streamed = paths.MODEL_CARD.read_text()
     assert "rendered faces alone (6400 for distillation" in streamed
     assert "seen once, beside those of `earlier/distilled`, 2400 for all other" in streamed
-    assert "it reads others badly" in streamed
+    assert "it does badly on others" in streamed
     assert "distillation (400 steps, after those of `earlier/distilled`)" in streamed
 
 
@@ -281,7 +342,7 @@ def test_a_missing_or_broken_report_is_named(run, path, contents):
 
 def test_without_the_original_in_pytorch_there_is_nothing_to_compare_with(run):
     edit(paths.BENCHMARK, lambda it: it.update(rows=[row for row in it["rows"] if row["runtime"] != "torch"]))
-    with pytest.raises(ArtifactError, match="no row of original_fp32 in PyTorch"):
+    with pytest.raises(ArtifactError, match="no row of teacher_fp32 in PyTorch"):
         report()
 
 
@@ -290,10 +351,10 @@ def test_photos_have_no_ground_truth_and_the_report_says_so(run: Path) -> None:
         kept = {name: value for name, value in contents["measures"].items() if not name.startswith("truth_")}
         contents |= {"measures": kept, "mean_face": {}}
 
-    for variant in paths.VARIANTS:
+    for variant in catalog.EVALUATED:
         edit(paths.evaluation_dir(variant) / "metrics.json", unlabel)
     summary = report()
-    assert all(variant["vertex_error_mm"] is None for variant in summary["variants"].values())
+    assert all(variant.measures["truth_vertex_mm"] is None for variant in summary.variants.values())
     page, text = Page(paths.REPORT_HTML.read_text()).text, paths.REPORT_MD.read_text()
     assert "photos without labels" in page
     assert "Against ground truth" not in page + text + paths.MODEL_CARD.read_text()

@@ -1,6 +1,7 @@
 import pytest
 
-from leanface.report.tables import flatten, number, value_of
+from leanface.catalog import number
+from leanface.report.tables import flatten
 
 
 @pytest.mark.parametrize(
@@ -28,10 +29,3 @@ def test_numbers_keep_about_three_digits(value, text):
 def test_flatten_names_every_scalar():
     tree = {"a": 1, "b": {"c": [1, 2], "d": None}, "e": [{"f": "x"}, {"f": "y"}]}
     assert dict(flatten(tree)) == {"a": "1", "b.c": "1, 2", "b.d": "not known", "e.0.f": "x", "e.1.f": "y"}
-
-
-def test_ssim_keeps_the_decimals_in_which_it_differs_from_1():
-    assert value_of("ssim_face", 0.99964) == "0.9996"
-    assert value_of("ssim", 0.5) == "0.5000"
-    assert value_of("mse", 0.5) == "0.500"
-    assert value_of("ssim", None) == "\N{EN DASH}"

@@ -46,10 +46,10 @@ def test_split(model, tmp_path_factory) -> FaceDataset:
 @pytest.fixture
 def accuracy(truth) -> Accuracy:
     samples = {
-        "vertex_mm": np.arange(5.0),
-        "rotation_deg": np.ones(5),
-        "landmark_nme": np.ones(5),
-        "ssim_face": np.array([0.9, np.nan, 0.8, 0.7, 0.9]),
+        "truth_vertex_mm": np.arange(5.0),
+        "truth_rotation_deg": np.ones(5),
+        "truth_landmark_nme": np.ones(5),
+        "truth_ssim_face": np.array([0.9, np.nan, 0.8, 0.7, 0.9]),
     }
     parts = by_yaw(samples, truth[:, ANGLES.start + 1])
     sizes = [{"size_px": 64, "count": part["count"], "measures": part["measures"]} for part in parts]

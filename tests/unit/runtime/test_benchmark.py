@@ -8,23 +8,23 @@ import pytest
 import torch
 from rich.console import Console
 
-from leanface import paths
+from leanface import catalog, paths
 from leanface.bundle import new_spec, save_bundle
+from leanface.catalog import RUNTIMES
 from leanface.config import Benchmark
 from leanface.errors import ArtifactError, BackendError
 from leanface.face.morphable_model import load_morphable_model
-from leanface.files import read_json, write_json
+from leanface.files import write_json
+from leanface.metrics.measurements import read_benchmark
+from leanface.metrics.ratio import MedianEstimate
 from leanface.networks.resnet import build_network, widths_of
 from leanface.photos.load import load_photo
-from leanface.runtime import ONNX_READERS, RUNTIMES, Runtime, files_of
+from leanface.runtime import Runtime, files_of
 from leanface.runtime.base import InputSpec
-from leanface.runtime.bench import ORIGINAL, bench_file, print_rows, speedups
+from leanface.runtime.bench import ORIGINAL, bench_file, print_rows
 from leanface.runtime.benchmark import (
-    CONCURRENT,
     END_TO_END,
-    GPU_PLAN,
     LANDMARKS,
-    NOT_PLANNED,
     Entry,
     Key,
     _noting,  # pyright: ignore[reportPrivateUsage]
@@ -43,11 +43,12 @@ SETTINGS = Benchmark(
     streams=(1, 2),
     warmup=1,
     window=2,
-    windows_max=3,
-    stability=1.0,
+    windows_max=6,
+    interval=1.0,
     threads=2,
     energy_seconds=0.01,
 )
+BASE = (catalog.BASELINE, "torch")
 ON_GPU = {name for name, runtime in RUNTIMES.items() if runtime.on_gpu}
 
 
@@ -67,8 +68,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = build_network(widths).eval()
     spec = new_spec(network, SIZE)
     model = export_network(network, spec, "fp32", 19)
-    for variant in paths.EXPORTED:
-        save_bundle(network, spec, root / paths.BUNDLES[variant])
+    for variant, chosen in catalog.VARIANTS.items():
+        save_bundle(network, spec, root / chosen.bundle)
         for path in (paths.onnx_path(variant), paths.engine_path(variant)):
             (root / path).parent.mkdir(parents=True, exist_ok=True)
         onnx.save(model, root / paths.onnx_path(variant))
@@ -82,28 +83,34 @@ def test_every_network_is_to_be_measured_in_every_runtime_that_reads_it():
     entries = plan(SETTINGS)
     found = {(entry.variant, entry.runtime) for entry in entries}
     assert len(found) == len(entries)
-    everything = {(variant, runtime) for variant in paths.VARIANTS for runtime in files_of(variant)}
-    assert found == everything - {("distilled_fp16", NOT_PLANNED)}
+    slow = {name for name, runtime in RUNTIMES.items() if runtime.slow_start}
+    everything = {(variant, runtime) for variant in catalog.EVALUATED for runtime in files_of(variant)}
+    assert found == {(variant, runtime) for variant, runtime in everything if runtime not in slow}
+    assert entries[0].variant == catalog.BASELINE, "the baseline must not be what the time is too short for"
     for entry in entries:
         assert entry.path == files_of(entry.variant)[entry.runtime]
-        assert entry.streams == ((1, 2) if entry.variant in CONCURRENT else (1,))
+        assert entry.streams == ((1, 2) if catalog.VARIANTS[entry.variant].concurrent else (1,))
 
 
 def test_what_runs_has_all_its_numbers_and_what_does_not_has_its_reason(project, monkeypatch):
     monkeypatch.chdir(project)
-    entries = [entry for entry in plan(SETTINGS) if entry.variant in ("original_fp32", "quantized_int8")]
+    entries = [entry for entry in plan(SETTINGS) if entry.variant in ("teacher_fp32", "quantized_int8")]
     rows = benchmark_networks(entries, SETTINGS, SIZE)
     found = [(row.variant, row.runtime, row.batch, row.streams, row.copies) for row in rows]
     # On a GPU a single stream is measured with and without copies, several with copies only.
     ways = sum(1 + (entry.runtime in ON_GPU and streams == 1) for entry in entries for streams in entry.streams)
     assert len(found) == len(set(found)) == ways * len(SETTINGS.batches)
     for row in rows:
-        if row.status == "not_run":
+        if not row.ran:
             assert row.runtime in ON_GPU
-            assert row.p50_ms is row.memory_mb is row.images_per_second is row.cold_start_ms is row.energy_mj is None
-            assert row.reason
+            assert row.latency_ms is row.memory_mb is row.images_per_second is row.speedup is row.energy_mj is None
+            assert row.not_run
         else:
-            assert row.p50_ms is not None
+            assert row.latency_ms is not None
+            assert row.speedup is not None
+            assert (row.speedup.value, row.speedup.low) == (1.0, 1.0) or (row.variant, row.runtime) != BASE
+            assert row.speedup.low is not None
+            assert row.speedup.low <= row.speedup.value <= row.speedup.high
             assert row.images_per_second is not None
             assert row.images_per_second > 0
             assert row.memory_mb is not None
@@ -111,9 +118,9 @@ def test_what_runs_has_all_its_numbers_and_what_does_not_has_its_reason(project,
             assert (row.cold_start_ms is not None) == (row.batch == 1)
             assert (row.energy_mj is None) == (row.energy_reason is not None)
         if row.runtime == "tensorrt":
-            assert row.status == "not_run"
+            assert not row.ran
             assert row.size_bytes == len(b"engine")
-    ran = [row for row in rows if row.status != "not_run" and row.streams == 1]
+    ran = [row for row in rows if row.ran and row.streams == 1]
     assert len(headline(rows)) == len(ran) >= 10
 
 
@@ -122,13 +129,15 @@ def test_a_gpus_plan_is_measured_there_alone_and_elsewhere_says_why_not(project,
     settings = SETTINGS.model_copy(update={"runtimes": "gpu", "streams": (1, 2, 4), "concurrent_batches": (1,)})
     entries = plan(settings)
     assert {entry.runtime for entry in entries} == ON_GPU
-    assert [(entry.variant, entry.runtime, entry.streams[0] > 1) for entry in entries] == list(GPU_PLAN)
-    assert all(entry.runtime in files_of(entry.variant) for entry in entries)
-    assert entries[0][:2] == ("original_fp32", "torch_cuda"), "the baseline must not be what the time is too short for"
+    assert len({entry[:2] for entry in entries}) == len(entries)
+    assert all(entry.path == files_of(entry.variant)[entry.runtime] for entry in entries)
+    assert RUNTIMES[entries[-1].runtime].slow_start
+    floats = {entry.runtime for entry in entries if entry.variant.endswith("fp32")}
+    assert floats == {"torch_cuda"}, "on a GPU FP32 is the baseline's alone"
+    assert entries[0][:2] == ("teacher_fp32", "torch_cuda"), "the baseline must not be what the time is too short for"
     if not torch.cuda.is_available():
         rows = benchmark_networks(entries, settings, SIZE)
-        assert {row.status for row in rows} == {"not_run"}
-        assert all(row.reason for row in rows)
+        assert all(row.not_run for row in rows)
         many = {(row.batch, row.copies) for row in rows if row.streams > 1}
         assert many == {(1, True)}
 
@@ -137,12 +146,12 @@ def test_what_the_time_is_too_short_for_says_so(project, monkeypatch):
     monkeypatch.chdir(project)
     entries = [entry for entry in plan(SETTINGS) if entry.runtime == "onnxruntime"][:1]
     (first, *_) = benchmark_networks(entries, SETTINGS.model_copy(update={"seconds": 1e-9}), SIZE)
-    assert first.status == "not_run"
-    assert "benchmark.seconds" in str(first.reason)
+    assert "benchmark.seconds" in str(first.not_run)
     monkeypatch.setattr("leanface.runtime.benchmark.SHARES", {"open": 1e12, "time": 0.0, "energy": 0.0, "memory": 0.0})
-    (first, *_) = benchmark_networks(entries, SETTINGS.model_copy(update={"seconds": 1e-9, "stability": 0.0}), SIZE)
-    assert (first.status, first.windows, first.memory_mb) == ("unstable", 1, None)
-    assert first.p50_ms is not None
+    (first, *_) = benchmark_networks(entries, SETTINGS.model_copy(update={"seconds": 1e-9, "interval": 0.01}), SIZE)
+    assert (first.windows, first.memory_mb) == (1, None)
+    assert first.latency is not None
+    assert first.latency.low is None, "one window has no interval"
     assert "benchmark.seconds" in str(first.memory_reason)
 
 
@@ -152,18 +161,18 @@ def test_the_stage_measures_what_it_can_in_its_piece_of_time(project, monkeypatc
     paths.MORPHABLE_MODEL.parent.mkdir()
     paths.MORPHABLE_MODEL.symlink_to(paths.PACKAGED_MORPHABLE_MODEL)
     run(benchmark=SETTINGS.model_copy(update={"runtimes": "gpu"}), data=DATA, seconds=1e-9)
-    written = read_json(paths.BENCHMARK)
-    assert written["settings"]["seconds"] == 1e-9
-    assert {row["status"] for row in written["rows"]} == {"not_run"}
-    assert {row["status"] for row in written["end_to_end"]} > {"not_run"}
+    written = read_benchmark(paths.BENCHMARK)
+    assert written.settings.seconds == 1e-9
+    assert not any(row.ran for row in written.rows)
+    assert {row.ran for row in written.end_to_end} == {True, False}
 
 
 def test_a_batch_that_a_runtime_refuses_is_not_run_and_stops_no_other(project, monkeypatch):
     monkeypatch.chdir(project)
-    entry = Entry("original_fp32", "onnxruntime", paths.onnx_path("original_fp32"), (1,))
+    entry = Entry("teacher_fp32", "onnxruntime", paths.onnx_path("teacher_fp32"), (1,))
     refused = benchmark_networks([entry], SETTINGS, SIZE + 8)  # no multiple of 16
-    assert [row.status for row in refused] == ["not_run"] * 2
-    assert all(row.reason is not None and "multiples of 16" in row.reason for row in refused)
+    assert len(refused) == 2
+    assert all("multiples of 16" in str(row.not_run) for row in refused)
 
 
 def test_a_network_with_more_weights_needs_more_memory(project, tmp_path, monkeypatch):
@@ -184,16 +193,18 @@ def test_a_network_with_more_weights_needs_more_memory(project, tmp_path, monkey
 def test_one_file_is_measured_and_shown_as_a_table(project, monkeypatch):
     monkeypatch.chdir(project)
     rows = bench_file(paths.onnx_path("distilled_fp32"), SETTINGS)
-    assert {row.runtime for row in rows} == set(ONNX_READERS)
+    assert {row.runtime for row in rows} == set(catalog.readers_of("onnx"))
     console = Console(record=True, width=120, quiet=False, file=io.StringIO())
     print_rows(rows, console)
     text = console.export_text()
-    ran = [row for row in rows if row.status != "not_run"]
+    ran = [row for row in rows if row.ran]
     for row in ran:
-        assert re.search(rf"{row.runtime}\s+{row.batch}\s+{row.streams}\s+{row.p50_ms:.2f}", text)
+        assert re.search(rf"{row.runtime}\s+{row.batch}\s+{row.streams}\s+{row.latency_ms:.2f}", text)
+        assert row.speedup is None, "there is nothing to compare with"
     for row in rows:
-        assert row.status != "not_run" or f"{row.runtime} not run: {row.reason}" in text
+        assert row.ran or f"{row.runtime} not run: {row.not_run}" in text
     assert ran
+    assert "Faster" not in text
 
 
 def test_a_file_is_compared_with_its_original_at_any_size(exported):
@@ -201,15 +212,16 @@ def test_a_file_is_compared_with_its_original_at_any_size(exported):
     assert (rows[0].variant, rows[0].runtime) == (ORIGINAL, "torch")
     assert rows[0].size_bytes is not None
     assert rows[0].size_bytes > 1_000_000
-    faster = speedups(rows)
-    assert faster[0] == 1.0
-    ran = {index for index, row in enumerate(rows) if row.p50_ms is not None}
-    assert set(faster) == ran
+    assert rows[0].speedup == MedianEstimate(1.0, 1.0, 1.0, 6)
+    ran = [row for row in rows if row.ran]
+    assert all(row.speedup is not None and row.speedup.value > 0 for row in ran)
     assert len(ran) > len(SETTINGS.batches)
-    console = Console(record=True, width=120, quiet=False, file=io.StringIO())
+    console = Console(record=True, width=140, quiet=False, file=io.StringIO())
     print_rows(rows, console)
     text = console.export_text()
-    assert re.search(rf"torch \(original\)\s+1\s+1\s+{rows[0].p50_ms:.2f}\s+1\.0x", text)
+    assert re.search(rf"torch \(original\)\s+1\s+1\s+{rows[0].latency_ms:.2f}\s+1\.00{catalog.TIMES}", text)
+    interval = catalog.MEASURES["speedup"].interval_text((ran[-1].speedup.low, ran[-1].speedup.high))
+    assert interval in text
     assert f"fp32: {exported.fp32.stat().st_size / 1e6:.2f} MB" in text
 
 
@@ -224,12 +236,13 @@ def test_the_way_from_photo_to_vertices_is_timed_for_both_networks(project, monk
     photo = load_photo("astronaut")[:260, 100:360]
     rows = benchmark_end_to_end(SETTINGS, SIZE, load_morphable_model(), photo)
     assert [(row.variant, row.runtime) for row in rows] == [LANDMARKS, *END_TO_END["all"]]
-    assert all(row.p50_ms is not None and row.p50_ms > 0 for row in rows)
+    assert all(row.latency_ms is not None and row.latency_ms > 0 for row in rows)
+    assert [row.speedup is not None for row in rows] == [False, True, True]
 
 
 def test_a_failure_is_noted_once_and_the_call_not_made_again():
     calls, failures = [], {}
-    key = Key("original_fp32", "torch", 1)
+    key = Key("teacher_fp32", "torch", 1)
 
     def fails() -> None:
         calls.append(key)
@@ -245,7 +258,7 @@ def test_a_failure_is_noted_once_and_the_call_not_made_again():
 
 def test_a_call_that_works_is_made_every_time():
     calls, failures = [], {}
-    noting = _noting(failures, Key("original_fp32", "torch", 1), lambda: calls.append(1))
+    noting = _noting(failures, Key("teacher_fp32", "torch", 1), lambda: calls.append(1))
     noting()
     noting()
     assert calls == [1, 1]
@@ -273,7 +286,7 @@ class Full(Runtime):
 
 
 def test_a_full_gpu_costs_its_row_only(tmp_path):
-    key, failures = Key("original_fp32", "torch", 1), {}
+    key, failures = Key("teacher_fp32", "torch", 1), {}
     with Full(tmp_path) as full:
         call = full.resident(np.zeros((1, 3, 64, 64), np.float32))
         with pytest.raises(BackendError, match="full failed: OutOfMemoryError: no more"):

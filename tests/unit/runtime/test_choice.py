@@ -5,13 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leanface import paths
+from leanface import catalog, paths
+from leanface.catalog import RUNTIMES
 from leanface.errors import ArtifactError, BackendError
-from leanface.runtime import BEST_FIRST, ONNX_READERS, RUNTIMES, exported_files_of, files_of, open_all, open_best
-
-
-def test_every_runtime_has_a_rank() -> None:
-    assert sorted(BEST_FIRST) == sorted(RUNTIMES)
+from leanface.runtime import exported_files_of, files_of, open_all, open_best
 
 
 def test_what_cannot_run_is_skipped_with_its_reason(exported, tmp_path: Path) -> None:
@@ -25,11 +22,11 @@ def test_what_cannot_run_is_skipped_with_its_reason(exported, tmp_path: Path) ->
 
 
 def test_the_int8_file_goes_to_the_runtime_that_computes_int8(exported) -> None:
-    files = dict.fromkeys(ONNX_READERS, exported.int8)
+    files = dict.fromkeys(catalog.readers_of("onnx"), exported.int8)
     runtime, skipped = open_best(files | {"tensorrt": exported.int8.with_suffix(".plan")}, threads=1, streams=2)
     with runtime:
         assert runtime.streams == 2
-        better = BEST_FIRST[: BEST_FIRST.index(runtime.name)]
+        better = list(RUNTIMES)[: list(RUNTIMES).index(runtime.name)]
         assert set(skipped) == {name for name in better if name in {*files, "tensorrt"}}
         if "triton_int8" in skipped:
             assert "GPU" in skipped["triton_int8"] or "Triton" in skipped["triton_int8"]
@@ -62,11 +59,11 @@ def test_when_nothing_can_run_every_reason_is_told(tmp_path: Path) -> None:
 
 
 def test_pytorch_runs_only_what_it_does_not_have_to_simulate() -> None:
-    readers = {variant: set(files_of(variant)) for variant in paths.EXPORTED}
+    readers = {variant: set(files_of(variant)) for variant in catalog.VARIANTS}
     halves, floats = {"torch_cuda_graph", "torch_compiled"}, {"torch", "torch_cuda"}
     kernels = {"triton_int8"}  # which compute INT8 alone
-    assert readers["original_fp32"] == set(RUNTIMES) - halves - kernels
-    assert readers["original_fp16"] == readers["distilled_fp16"] == set(RUNTIMES) - floats - kernels
+    assert readers["teacher_fp32"] == set(RUNTIMES) - halves - kernels
+    assert readers["teacher_fp16"] == readers["distilled_fp16"] == set(RUNTIMES) - floats - kernels
     assert readers["quantized_int8"] == set(RUNTIMES) - floats - halves
     assert files_of("distilled_fp32")["torch"] == paths.DISTILLED
-    assert set(exported_files_of("original_fp32")) == set(files_of("original_fp32")) - {"torch", "torch_cuda"}
+    assert set(exported_files_of("teacher_fp32")) == set(files_of("teacher_fp32")) - {"torch", "torch_cuda"}

@@ -10,46 +10,103 @@ import yaml
 from mlflow import MlflowClient
 from rich.console import Console
 
-from leanface import paths, tracking
+from leanface import catalog, paths, tracking
 from leanface.errors import ArtifactError, GateError, LeanFaceError
 from leanface.sweep.app import main
 from leanface.sweep.compare import compare, promote
 from leanface.sweep.comparison.page import print_table, write_page
-from leanface.sweep.comparison.trials import Row, front, recommended
+from leanface.sweep.comparison.trials import TrialResult, front, recommended, trial_result
 from leanface.sweep.experiments import cache_folder, read_output
 from leanface.sweep.trials import read_trials
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
 
-def row(name: str, error: float, latency_ms: float, passed: bool = True, cpu: str = "x", **params: Any) -> Row:
-    measures = {"vertex_error_mm": error, "latency_ms_p50": latency_ms, "size_mb": 5.0, "macs": None, "ssim": 0.99}
-    return Row(name, params, measures, {"mse": passed}, {"cpu": cpu})
+def row(
+    name: str,
+    error: float,
+    speedup: float,
+    passed: bool = True,
+    cpu: str = "x",
+    scale: str = "laptop",
+    interval: tuple[float, float] | None = None,
+    **params: Any,
+) -> TrialResult:
+    """A trial whose network takes 20 ms over its speed-up."""
+    known = {"truth_vertex_mm": error, "teacher_vertex_mm": error, "latency_ms": 20 / speedup, "speedup": speedup}
+    numbers = known | {"size_mb": 5.0, "macs": None, "ssim": 0.99}
+    intervals = {"speedup": interval or (0.95 * speedup, 1.05 * speedup)}
+    gate = {"limit": 1, "value": 0.5, "interval": None, "passed": passed, "bound": "max"}
+    summary = {
+        "scale": scale,
+        "image_size": 112,
+        "device": {"cpu": cpu},
+        "variants": {catalog.DEPLOYED: {"runtime": "openvino", "intervals": intervals} | numbers},
+        "gates": {"mse": gate},
+        "not_measured": {},
+        "not_run": [],
+    }
+    return trial_result(name, params, summary)
 
 
-ROWS = [row("a", 1.0, 9.0), row("b", 2.0, 3.0), row("c", 2.0, 4.0), row("d", 3.0, 1.0, passed=False)]
+ROWS = [row("a", 1.0, 2.0), row("b", 2.0, 6.0), row("c", 2.0, 5.0), row("d", 3.0, 20.0, passed=False)]
+
+
+def text_of(trials: list[TrialResult]) -> str:
+    text = io.StringIO()
+    print_table(trials, Console(file=text, width=160))
+    return text.getvalue()
 
 
 def test_the_front_holds_what_nothing_beats() -> None:
-    assert front(ROWS, "vertex_error_mm", "latency_ms_p50") == {"a", "b", "d"}
-    assert front(ROWS, "vertex_error_mm", "macs") == set()
+    assert front(ROWS, "truth_vertex_mm", "latency_ms") == {"a", "b", "d"}
+    assert front(ROWS, "truth_vertex_mm", "macs") == set()
 
 
 def test_the_fastest_that_passes_is_recommended_among_those_of_one_machine() -> None:
     assert recommended(ROWS) == ROWS[1]
-    assert recommended([*ROWS, row("e", 1.0, 0.1, cpu="other")]) == ROWS[1]
+    assert recommended([*ROWS, row("e", 1.0, 99.0, cpu="other")]) == ROWS[1]
     assert recommended([ROWS[3]]) is None
+
+
+def test_the_fastest_is_so_relative_to_its_own_baseline() -> None:
+    """The other trial ran while the machine was faster, and so was its original."""
+    slow, fast = row("slow machine", 2.0, 8.0), row("fast machine", 2.0, 6.0)
+    hurried = dict(fast.deployed.measures) | {"latency_ms": 0.5}
+    deployed = type(fast.deployed).model_validate(
+        {"runtime": "openvino", "intervals": fast.deployed.intervals} | hurried
+    )
+    summary = fast.summary.model_copy(update={"variants": {catalog.DEPLOYED: deployed}})
+    assert recommended([slow, TrialResult("fast machine", {}, summary)]).name == "slow machine"
+
+
+def test_a_speedup_whose_baseline_varied_is_said_to_be_uncertain() -> None:
+    assert "too wide" not in text_of(ROWS)
+    assert "1 of 5 speed-ups have a 95 % interval that is too wide" in text_of(
+        [*ROWS, row("e", 1.0, 253.0, interval=(80.0, 300.0))]
+    )
+
+
+def test_trials_that_only_test_the_pipeline_say_that_their_numbers_mean_nothing(tmp_path: Path) -> None:
+    trials = [row("a", 1.0, 2.0, scale="tiny"), row("b", 2.0, 6.0, scale="tiny")]
+    write_page("tiny", trials, {}, tmp_path / "page.html")
+    for text in (text_of(trials), (tmp_path / "page.html").read_text()):
+        assert text.count("its numbers mean nothing") == 1
+    assert "mean nothing" not in text_of(ROWS)
 
 
 def test_table_and_page_of_200_trials(tmp_path: Path) -> None:
     rows = [
-        row(f"t{index}", 1 + index % 7, 1 + index % 11, **{"prune.ratio": index % 5, "distill.temperature": index % 8})
+        row(
+            f"t{index}",
+            1 + index % 7,
+            20 / (1 + index % 11),
+            **{"prune.ratio": index % 5, "distill.temperature": index % 8},
+        )
         for index in range(200)
     ]
-    rows.append(Row("broken", {"prune.ratio": 9, "distill.temperature": 1}, {}, {}, {}, "<loss> is NaN"))
-    text = io.StringIO()
-    print_table(rows, Console(file=text, width=160))
-    assert "leanface promote t0" in text.getvalue()
+    rows.append(TrialResult("broken", {"prune.ratio": 9, "distill.temperature": 1}, None, "<loss> is NaN"))
+    assert "leanface promote t0" in text_of(rows)
     page = tmp_path / "page.html"
     write_page("many", rows, {}, page)
     html = page.read_text()
@@ -63,12 +120,12 @@ def test_table_and_page_of_200_trials(tmp_path: Path) -> None:
 @pytest.mark.parametrize("width", [80, 120])
 def test_no_terminal_cuts_a_number_or_a_name(width: int) -> None:
     rows = [
-        row(f"grid-000000{n}", 1.234, 0.8765 + n, n > 1, **{"prune.ratio": n, "distill.temperature": n})
+        row(f"grid-000000{n}", 1.234, 20 / (0.8765 + n), n > 1, **{"prune.ratio": n, "distill.temperature": n})
         for n in range(3)
     ]
     text = io.StringIO()
     print_table(rows, Console(file=text, width=width))
-    for shown in ("1.23", "0.9900", "0.876", "1.88", "failed", "grid-0000000", "grid-0000001", "grid-0000002"):
+    for shown in ("1.23", "0.9900", "22.8", "10.7", "failed", "grid-0000000", "grid-0000001", "grid-0000002"):
         assert shown in text.getvalue()
 
 
@@ -115,12 +172,12 @@ def test_an_experiment_that_passes_is_applied_and_becomes_the_champion(
 ) -> None:
     main(["-m", "prune.ratio=0.3", "name=one"])
     (trial,) = read_trials("one")
-    network = paths.onnx_path(paths.DEPLOYED)
+    network = paths.onnx_path(catalog.DEPLOYED)
     network.parent.mkdir(parents=True)
     shutil.copy(exported.int8, network)
     store = f"sqlite:///{tmp_path / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
-    assert promote(trial.name) == ["mse: 0.3 (at most 1), passed"]
+    assert promote(trial.name) == ["mse: 0.3 (95 % interval 0.3 to 0.3, all of it at most 1), passed"]
     assert "ratio: 0.3" in paths.PARAMS.read_text()
     client = MlflowClient(store)
     champion = client.get_model_version_by_alias(tracking.MODEL, tracking.CHAMPION)

@@ -53,7 +53,7 @@ def test_parallel_trials_share_stages_and_divide_the_cores(toy: Path, ran: Ran, 
     assert ran()["prune"] == 1
     assert ran()["distill"] == 2
     for trial in trials:
-        assert read_tree(paths.SUMMARY, trial.name)["variants"]["quantized_int8"]["vertex_error_mm"] == trial.values[0]
+        assert read_tree(paths.SUMMARY, trial.name)["variants"]["quantized_int8"]["truth_vertex_mm"] == trial.values[0]
 
 
 def asleep(process: subprocess.Popen[str], count: int) -> set[int]:

@@ -60,7 +60,7 @@ def test_what_another_sweep_computed_is_taken_over_without_running_a_stage(
     assert read_tree(paths.PARAMS, same.name) == read_tree(paths.PARAMS, done.name)
     record = {record["name"]: record for record in waiting()}[same.name]
     assert record["status"] == "FINISHED"
-    assert {name: value for name, value, *_ in record["metrics"]}["quantized_int8/vertex_error_mm"] == 1.5
+    assert {name: value for name, value, *_ in record["metrics"]}["quantized_int8/truth_vertex_mm"] == 1.5
     apply_experiment(same.name)
     assert Path("distill.txt").read_text() == "0.3 2"
 
@@ -108,7 +108,7 @@ def test_a_grid_runs_shared_stages_once_goes_on_after_failures_and_does_not_run_
     finished = by_name[trials[0].name]
     assert finished["params"] == {"prune.ratio": "0.3", "distill.temperature": "2"}
     assert finished["status"] == "FINISHED"
-    assert {name: value for name, value, *_ in finished["metrics"]}["quantized_int8/vertex_error_mm"] == 1.5
+    assert {name: value for name, value, *_ in finished["metrics"]}["quantized_int8/truth_vertex_mm"] == 1.5
     assert by_name[trials[1].name]["status"] == "FAILED"
     assert "loss is NaN" in by_name[trials[1].name]["note"]
 
@@ -157,7 +157,7 @@ def test_optuna_searches_goes_on_and_learns_of_failures(toy: Path, ran: Ran) -> 
     pytest.importorskip("optuna")
     sweeper = [
         "hydra/sweeper=optuna", "hydra.sweeper.directions=[minimize,minimize]", "name=search",
-        "objectives=[vertex_error_mm,latency_ms_p50]", "prune.ratio=interval(0.2,0.6)", "distill.temperature=1,13",
+        "objectives=[truth_vertex_mm,latency_ms]", "prune.ratio=interval(0.2,0.6)", "distill.temperature=1,13",
     ]  # fmt: skip
     with pytest.raises(LeanFaceError, match="trials failed"):
         main(["-m", *sweeper, "hydra.sweeper.n_trials=4"])

@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 import yaml
 
-from leanface import bundle, paths, tracking
+from leanface import bundle, catalog, paths, tracking
 from leanface.errors import ArtifactError, ConfigError, LeanFaceError
 from leanface.runner import run_stage
 from tools.gpu_box.bring import commit_of, import_run
@@ -121,7 +121,7 @@ def test_every_stage_that_a_gpu_machine_runs_imports_without_what_it_lacks(tiny:
 def test_steps_are_those_of_the_pipeline_in_its_order(tiny: Path) -> None:
     steps = read_steps()
     titles = [step.title for step in choose(steps, ["export", "prune", "evaluate@quantized_int8"])]
-    assert titles == ["prune", *(f"export@{name}" for name in paths.EXPORTED), "evaluate@quantized_int8"]
+    assert titles == ["prune", *(f"export@{name}" for name in catalog.VARIANTS), "evaluate@quantized_int8"]
     assert steps["prune"].sections == ("prune", "seed")
     assert paths.SENSITIVITY in steps["quantize"].inputs
     assert steps["export@distilled_fp16"].inputs[-2:] == (paths.DISTILLED, paths.FACES)

@@ -144,7 +144,7 @@ def test_students_of_several_sizes_are_shared_among_processes_and_drawn_over_the
     macs, original = ({name: r[part]["macs"] for name, r in results.items()} for part in ("metrics", "original"))
     assert macs["half"] < macs["larger"] == macs["larger_scratch"] < original["half"]
     assert results["larger"]["widths"] == results["larger_scratch"]["widths"] != results["half"]["widths"]
-    assert results["half"]["original"]["truth/vertex_mm"] > 0
+    assert results["half"]["original"]["truth_vertex_mm"] > 0
     header = (folder / "table.md").read_text().splitlines()[0]
     assert "MACs" in header
 
@@ -181,7 +181,7 @@ def test_what_is_done_is_not_done_again_and_the_table_grows(prepared: Config) ->
     assert (rows["labels_scratch"]["start"], rows["labels_scratch"]["seed"]) == ("scratch", "1")
     for row in rows.values():
         assert row["steps"] == "2"
-        assert all(math.isfinite(float(row[name])) for name in ("teacher/vertex_mm", "truth/vertex_mm", "mse", "ssim"))
+        assert all(math.isfinite(float(row[name])) for name in ("teacher_vertex_mm", "truth_vertex_mm", "mse", "ssim"))
     assert (folder / "table.md").read_text().count("\n| ") == 3
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert len(read_json(folder / "mixed" / RESULT)["history"]) == 3
@@ -212,15 +212,15 @@ def test_quantised_variants_are_what_the_stage_makes_and_say_what_8_bits_move(pr
     folder = paths.ABLATIONS / "table"
     metrics = {name: read_json(folder / name / RESULT)["metrics"] for name in variants}
 
-    assert metrics["float"]["float/vertex_mm"] == 0
+    assert metrics["float"]["float_vertex_mm"] == 0
     assert metrics["float"]["over_float"] == 1
-    assert metrics["as_long"]["float/vertex_mm"] > 0
+    assert metrics["as_long"]["float_vertex_mm"] > 0
     for name in ("max", "auto", "named", "qat", "fp8"):
-        assert metrics[name]["float/vertex_mm"] > 0
+        assert metrics[name]["float_vertex_mm"] > 0
         assert metrics[name]["size_mb"] < metrics["float"]["size_mb"] / 2
-    assert metrics["auto"]["float/vertex_mm"] == metrics["named"]["float/vertex_mm"]
+    assert metrics["auto"]["float_vertex_mm"] == metrics["named"]["float_vertex_mm"]
     assert metrics["auto"]["size_mb"] > metrics["max"]["size_mb"]
-    assert {name for name, row in metrics.items() if "file/teacher/vertex_mm" in row} == {"max", "auto", "named", "qat"}
+    assert {name for name, row in metrics.items() if "file/teacher_vertex_mm" in row} == {"max", "auto", "named", "qat"}
     rows = {row["variant"]: row for row in csv.DictReader((folder / "table.csv").read_text().splitlines())}
     assert (rows["as_long"]["start"], rows["as_long"]["steps"]) == ("float", "2")
     assert (rows["max"]["start"], rows["max"]["steps"]) == ("calibrated", "0")
@@ -240,5 +240,5 @@ def test_quantised_variants_are_what_the_stage_makes_and_say_what_8_bits_move(pr
         seed=prepared.seed,
         log=lambda metrics, step: None,
     )
-    for name in ("teacher/vertex_mm", "truth/posed_mm"):
+    for name in ("teacher_vertex_mm", "truth_posed_mm"):
         assert made[f"trained/{name}"] == pytest.approx(metrics["qat"][name], rel=1e-5)

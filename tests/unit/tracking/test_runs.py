@@ -86,13 +86,13 @@ def test_the_summary_has_numbers_parameters_gates_and_files(
 
 def test_the_metric_that_pages_plot_first_tells_runs_apart(project: Path, runs: Runs) -> None:
     variants = {
-        "original_fp32": {"ssim": 1.0, "vertex_error_mm": 1.4},
-        "quantized_int8": {"ssim": 0.98, "speedup": 12.0, "vertex_error_mm": 1.9},
+        "teacher_fp32": {"ssim": 1.0, "truth_vertex_mm": 1.4},
+        "quantized_int8": {"ssim": 0.98, "speedup": 12.0, "truth_vertex_mm": 1.9},
     }
     tracking.log_summary(SUMMARY | {"variants": variants}, {}, [], {})
     names = list(runs()["pipeline"].data.metrics)
-    assert names[:2] == ["quantized_int8/vertex_error_mm", "quantized_int8/speedup"]
-    assert names.index("quantized_int8/ssim") < names.index("original_fp32/ssim")
+    assert names[:2] == ["quantized_int8/truth_vertex_mm", "quantized_int8/speedup"]
+    assert names.index("quantized_int8/ssim") < names.index("teacher_fp32/ssim")
 
 
 def test_a_locked_store_stops_nothing_and_loses_nothing(

@@ -1,1 +1,1 @@
-"""Trials side by side: which of them no other one beats, and which one to take."""
+"""Compare trials side by side: which ones no other trial beats, and which one to take."""

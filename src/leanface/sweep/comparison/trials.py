@@ -1,4 +1,4 @@
-"""A trial as a row of numbers; dominance and recommendation."""
+"""Compare trials: which ones no other trial beats, and which one to take."""
 
 import collections
 import json
@@ -6,82 +6,113 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from leanface import paths
 from leanface.files import Json
+from leanface.report.summary import Summary, VariantSummary
 
-COSTS = {"latency_ms_p50": "Latency (ms, p50)", "size_mb": "ONNX file (MB)", "macs": "MACs (million)"}
+COSTS = ("latency_ms", "size_mb", "macs")
 """What a smaller error is paid with."""
 
 RULE = "the fastest trial that passes all gates"
 
 
 @dataclass(frozen=True)
-class Row:
-    """One trial; `measures` are the deployed network's in summary.json, None where unknown.
+class TrialResult:
+    """One trial, as its report summarized it.
 
     Attributes:
         name: of its DVC experiment.
         params: the parameters in which the trials differ, by dotted name.
-        gates: whether each gate was passed.
-        device: the record of the machine that measured it.
-        reason: why it failed; a failed trial has no measures.
+        summary: None for a trial that failed.
+        reason: why it failed.
     """
 
     name: str
     params: dict[str, Any]
-    measures: dict[str, Any]
-    gates: dict[str, bool]
-    device: Json
+    summary: Summary | None
     reason: str | None = None
 
     @property
     def passed(self) -> bool:
-        return bool(self.gates) and all(self.gates.values())
+        """Whether it passed all gates, and had any."""
+        return self.summary is not None and bool(self.summary.gates) and self.summary.passed
+
+    @property
+    def failed_gates(self) -> list[str]:
+        """Names of the gates that it failed."""
+        gates = {} if self.summary is None else self.summary.gates
+        return [name for name, gate in gates.items() if not gate.passed]
+
+    @property
+    def deployed(self) -> VariantSummary | None:
+        """The numbers of its deployed network."""
+        return None if self.summary is None else self.summary.deployed
+
+    def value(self, measure: str) -> float | None:
+        """One number of its deployed network; None where it is unknown."""
+        return None if self.deployed is None else self.deployed.measures.get(measure)
+
+    @property
+    def device(self) -> Json:
+        """The record of the machine that measured it."""
+        return {} if self.summary is None else self.summary.device
 
 
-def row_of(name: str, params: Mapping[str, Any], summary: Json) -> Row:
-    """From the contents of a summary.json."""
-    measures = dict(summary["variants"][paths.DEPLOYED])
-    if measures.get("macs") is not None:
-        measures["macs"] /= 1e6
-    gates = {gate: verdict["passed"] for gate, verdict in summary["gates"].items()}
-    return Row(name, dict(params), measures, gates, summary["device"])
+def trial_result(name: str, params: Mapping[str, Any], summary: Json) -> TrialResult:
+    """Read the contents of a trial's summary.json.
+
+    Raises:
+        ArtifactError: another version of LeanFace wrote it.
+    """
+    return TrialResult(name, dict(params), Summary.parse(summary, name))
 
 
-def error_measure(rows: Sequence[Row]) -> str:
-    """The error that all have: against ground truth; of unlabelled photos against the original."""
-    labelled = all(row.measures.get("vertex_error_mm") is not None for row in rows if row.reason is None)
-    return "vertex_error_mm" if labelled else "vertex_to_original_mm"
+def error_measure(trials: Sequence[TrialResult]) -> str:
+    """Choose the error that all have: against ground truth; of photos without labels against the original."""
+    labelled = all(trial.value("truth_vertex_mm") is not None for trial in trials if trial.reason is None)
+    return "truth_vertex_mm" if labelled else "teacher_vertex_mm"
 
 
-def front(rows: Sequence[Row], error: str, cost: str) -> set[str]:
-    """Names of the trials than which no other one is as good in both and better in one.
+def front(trials: Sequence[TrialResult], error: str, cost: str) -> set[str]:
+    """Name the trials that no other one beats: as good in both and better in one.
 
     Trials that lack either value are not among them.
     """
-    known = [row for row in rows if row.measures.get(error) is not None and row.measures.get(cost) is not None]
-    known.sort(key=lambda row: (row.measures[cost], row.measures[error]))
+    known = sorted(
+        (price, mistake, trial.name)
+        for trial in trials
+        if (price := trial.value(cost)) is not None and (mistake := trial.value(error)) is not None
+    )
     best, chosen = float("inf"), set[str]()
     last: tuple[float, float] | None = None
-    for row in known:
-        point = (row.measures[cost], row.measures[error])
-        if point[1] < best or point == last:
-            chosen.add(row.name)
-            best, last = point[1], point
+    for price, mistake, name in known:
+        if mistake < best or (price, mistake) == last:
+            chosen.add(name)
+            best, last = mistake, (price, mistake)
     return chosen
 
 
-def on_one_machine(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
-    """The trials of the machine that measured most of them, and the others, whose times are not comparable."""
-    machines = collections.Counter(json.dumps(row.device, sort_keys=True) for row in rows if row.reason is None)
+def on_one_machine(trials: Sequence[TrialResult]) -> tuple[list[TrialResult], list[TrialResult]]:
+    """Split off the trials of the machine that measured most of them; the others' times are not comparable."""
+    machines = collections.Counter(json.dumps(trial.device, sort_keys=True) for trial in trials if trial.reason is None)
     most = machines.most_common(1)[0][0] if machines else ""
-    chosen = [row for row in rows if row.reason is None and json.dumps(row.device, sort_keys=True) == most]
-    return chosen, [row for row in rows if row.reason is None and row not in chosen]
+    comparable, others = list[TrialResult](), list[TrialResult]()
+    for trial in trials:
+        if trial.reason is None:
+            (comparable if json.dumps(trial.device, sort_keys=True) == most else others).append(trial)
+    return comparable, others
 
 
-def recommended(rows: Sequence[Row]) -> Row | None:
-    """By `RULE`, among trials of one machine; at equal speed the one with the smaller error."""
-    comparable, _ = on_one_machine(rows)
-    passing = [row for row in comparable if row.passed]
-    error = error_measure(rows)
-    return min(passing, key=lambda row: (row.measures["latency_ms_p50"], row.measures[error]), default=None)
+def by_speed(trials: Sequence[TrialResult]) -> list[TrialResult]:
+    """Sort by speed-up, the fastest first; at equal speed by error.
+
+    By the ratio to the original, which each trial measured in turns with its own network: trials ran at different
+    times, and a shared machine is not equally fast at all of them.
+    """
+    error = error_measure(trials)
+    return sorted(trials, key=lambda trial: (-(trial.value("speedup") or 0.0), trial.value(error) or 0.0))
+
+
+def recommended(trials: Sequence[TrialResult]) -> TrialResult | None:
+    """Choose by `RULE`, among trials of one machine; at equal speed the one with the smaller error."""
+    comparable, _ = on_one_machine(trials)
+    return next(iter(by_speed([trial for trial in comparable if trial.passed])), None)

@@ -1,22 +1,20 @@
-"""What the model card says of the deployed file beside its measurements."""
+"""Collect what the model card says of the deployed file beside its measurements."""
 
 import json
 
-import yaml
-
-from leanface import paths
+from leanface import catalog, paths
 from leanface.files import Json
 from leanface.networks.interface import METADATA_PREFIX
 from leanface.report.sources import Sources
 
 
-def card(sources: Sources) -> Json:
-    """The file's own description and metadata, and how, on what and where it was made."""
-    description = sources.exports[paths.DEPLOYED]
+def model_card(sources: Sources) -> Json:
+    """Return the file's own description and metadata, and how, on what and where it was made."""
+    description = sources.exports[catalog.DEPLOYED]
     metadata = {key.removeprefix(METADATA_PREFIX): value for key, value in description["metadata"].items()}
     layout: dict[str, list[int]] = json.loads(metadata["coefficients"])
     return {
-        "file": paths.onnx_path(paths.DEPLOYED).name,
+        "file": paths.onnx_path(catalog.DEPLOYED).name,
         "version": metadata["version"],
         "precision": metadata["precision"],
         "licence": metadata["licence"],
@@ -24,8 +22,8 @@ def card(sources: Sources) -> Json:
         "layout": {name: f"{start} to {stop - 1}" for name, (start, stop) in layout.items()},
         "dynamic_size": isinstance(description["inputs"][0]["shape"][2], str),
         "bundle": description["bundle_sha256"],
-        "settings": yaml.safe_load(sources.config),
+        "settings": sources.settings,
         "device": sources.device,
-        "photos": sources.evaluations[paths.DEPLOYED]["photos"],
-        "engine": sources.engines[paths.DEPLOYED],
+        "photos": sources.evaluations[catalog.DEPLOYED].photos,
+        "engine": sources.engines[catalog.DEPLOYED],
     }

@@ -1,0 +1,3 @@
+from tests.unit.report.conftest import run
+
+__all__ = ["run"]
