@@ -212,6 +212,8 @@ class Build(Section):
         version_compatible: a later TensorRT may load the engine; needs TensorRT's lean runtime.
         weights: "refittable" weights can be replaced in the engine; "stripped" ones must be, from the ONNX file.
         timing_cache: remember kernels' times from build to build; full TensorRT only, TensorRT-RTX times none.
+        targets: of TensorRT-RTX: "auto" builds for the GPU in this machine where TensorRT-RTX knows it, and otherwise
+            as "portable" does, for all GPUs that it knows; or their compute capabilities, as [SM89, SM120].
     """
 
     batch_min: Count
@@ -225,6 +227,7 @@ class Build(Section):
     version_compatible: bool
     weights: Literal["fixed", "refittable", "stripped"]
     timing_cache: bool
+    targets: Literal["auto", "portable"] | tuple[str, ...] = "auto"
 
     @model_validator(mode="after")
     def _ordered(self) -> "Build":

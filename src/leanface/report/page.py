@@ -111,7 +111,7 @@ def _context(sources: Sources, summary: Summary) -> dict[str, Any]:
         "not_run": tables.not_run(summary),
         "parity": tables.parity(sources.exports),
         "evaluated": tables.evaluated(sources.evaluations),
-        "engines": {name: list(tables.flatten(description)) for name, description in sources.engines.items()},
+        "engines": {name: list(tables.flatten(_without_kernels(engine))) for name, engine in sources.engines.items()},
         "exports": {name: list(tables.flatten(description)) for name, description in sources.exports.items()},
         "stages": {name: list(tables.flatten(_scalars(metrics))) for name, metrics in sources.stages.items()},
         "steps": tables.steps(sources.stages),
@@ -128,6 +128,11 @@ def _context(sources: Sources, summary: Summary) -> dict[str, Any]:
 def _scalars(metrics: Json) -> Json:
     """Leave out the per-layer tables, which are in the pictures."""
     return {name: value for name, value in metrics.items() if not isinstance(value, dict | list)}
+
+
+def _without_kernels(engine: Json) -> Json:
+    """An engine's description; its `layers` sum up the kernels, of which there may be two hundred."""
+    return {name: value for name, value in engine.items() if name != "kernels"}
 
 
 def inlined(pictures: dict[str, Path]) -> dict[str, str]:

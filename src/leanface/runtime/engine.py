@@ -5,9 +5,9 @@ Networks are strongly typed: precision is what the ONNX file says, and there is 
 
 import hashlib
 import json
+import logging
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,9 +16,13 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from leanface.config import Build
+from leanface.device import describe_device
 from leanface.errors import ArtifactError, BackendError, ConfigError, ExportError
 from leanface.files import atomic_write
-from leanface.networks.interface import INPUT_NAME, METADATA_PREFIX
+from leanface.networks.interface import EIGHT_BIT, INPUT_NAME, METADATA_PREFIX
+from leanface.runtime.engine_layers import EngineLayers, Kernel, operators_of, read_kernels, sum_up
+
+logger = logging.getLogger(__name__)
 
 Shape = tuple[int, int, int, int]
 
@@ -57,8 +61,9 @@ class EngineDescription:
         library: a name in `LIBRARIES`; it built the engine and alone can load it.
         targets: compute capabilities it was built for; "current": of the GPU in the machine that built it.
         profile: smallest, best and largest input shape.
-        layers: how many layers of each kind compute each type, as the library parsed the file and before it fuses
-            them: {"CONVOLUTION": {"FLOAT": 53}}. A convolution between QUANTIZE and DEQUANTIZE becomes an INT8 one.
+        layers: of the engine itself; None: the library does not list them.
+        kernels: each of these layers: kind, types that it reads and writes, and the ONNX nodes fused into it.
+        warnings: why another precision is probably the better one.
         options: those of the configuration that the engine was built with.
         onnx_sha256: of the file it was built from.
     """
@@ -68,7 +73,9 @@ class EngineDescription:
     version: str
     targets: list[str]
     profile: dict[str, Shape]
-    layers: dict[str, dict[str, int]]
+    layers: EngineLayers | None
+    kernels: list[dict[str, Any]]
+    warnings: list[str]
     options: dict[str, Any]
     size_bytes: int
     build_seconds: float
@@ -110,16 +117,19 @@ def load_tensorrt(names: Iterable[str] = tuple(LIBRARIES)) -> tuple[str, Any]:
 
 
 def new_logger(trt: Any) -> Any:
-    """A TensorRT logger that keeps error messages in its list `errors` instead of printing them."""
+    """A TensorRT logger that prints nothing: it keeps `errors`, and `layers`, the list of an engine's layers."""
 
     class Logger(trt.ILogger):
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: list[str] = []
+            self.layers: list[str] = []
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
                 self.errors.append(message)
+            elif "LayerType: " in message:
+                self.layers.append(message)
 
     return Logger()
 
@@ -132,7 +142,8 @@ def build_engine(onnx_path: Path, plan_path: Path, build: Build) -> EngineDescri
 
     Raises:
         ArtifactError: the ONNX file is missing, damaged, or was not exported by LeanFace.
-        ConfigError: the range of sizes leaves out the network's own, or the file takes that size alone.
+        ConfigError: the range of sizes leaves out the network's own, the file takes that size alone, or the library
+            knows no such target.
         ExportError: TensorRT does not accept the graph; the message is the parser's own.
         BackendError: no TensorRT library is installed, or it cannot build here.
     """
@@ -140,7 +151,11 @@ def build_engine(onnx_path: Path, plan_path: Path, build: Build) -> EngineDescri
     exported = read_onnx(onnx_path)
     profile = make_profile(exported, build)
     start = time.perf_counter()
-    plan, targets, layers = _build(library, trt, exported, profile, build, plan_path.with_name(TIMING_CACHE))
+    plan, targets, kernels = _build(library, trt, exported, profile, build, plan_path.with_name(TIMING_CACHE))
+    layers = sum_up(kernels, operators_of(onnx.load_model_from_string(exported.content))) if kernels else None
+    warnings = _warnings(library, exported, layers)
+    for warning in warnings:
+        logger.warning("%s", warning)
     description = EngineDescription(
         status="built",
         library=library,
@@ -148,6 +163,8 @@ def build_engine(onnx_path: Path, plan_path: Path, build: Build) -> EngineDescri
         targets=targets,
         profile=profile,
         layers=layers,
+        kernels=[_as_json(kernel) for kernel in kernels],
+        warnings=warnings,
         options=build.model_dump(exclude=IN_PROFILE),
         size_bytes=len(plan),
         build_seconds=round(time.perf_counter() - start, 3),
@@ -157,6 +174,27 @@ def build_engine(onnx_path: Path, plan_path: Path, build: Build) -> EngineDescri
     atomic_write(plan_path, plan)
     atomic_write(plan_path.with_suffix(".json"), text)
     return description
+
+
+def _warnings(library: str, exported: ExportedNetwork, layers: EngineLayers | None) -> list[str]:
+    if layers is None or exported.precision not in EIGHT_BIT or not layers.unfused:
+        return []
+    moved = "" if layers.bytes_per_image is None else f", and {layers.bytes_per_image / 1e6:.0f} MB move per image"
+    return [
+        f"{library} does not fuse {exported.precision.upper()}: of the {layers.convolutions} convolutions of "
+        f"{exported.path} {layers.unfused} are followed by kernels of their own that add and requantize{moved}. The "
+        "FP16 engine is probably faster on these GPUs; runtime triton_int8 computes the INT8 file fused."
+    ]
+
+
+def _as_json(kernel: Kernel) -> dict[str, Any]:
+    return {
+        "name": kernel.name,
+        "kind": kernel.kind,
+        "reads": [tensor.dtype for tensor in kernel.reads],
+        "writes": [tensor.dtype for tensor in kernel.writes],
+        "nodes": list(kernel.nodes),
+    }
 
 
 def make_profile(exported: ExportedNetwork, build: Build) -> dict[str, Shape]:
@@ -228,8 +266,8 @@ def _build(
     shapes: dict[str, Shape],
     build: Build,
     timing_cache: Path,
-) -> tuple[bytes, list[str], dict[str, dict[str, int]]]:
-    """The plan, the compute capabilities that it was built for, and the network's layers by kind and type."""
+) -> tuple[bytes, list[str], list[Kernel]]:
+    """The plan, the compute capabilities that it was built for, and its kernels, if the library lists them."""
     logger = new_logger(trt)
     try:
         builder = trt.Builder(logger)
@@ -240,6 +278,7 @@ def _build(
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, build.workspace_mib << 20)
     config.builder_optimization_level = build.builder_level
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # lists the engine's layers
     config.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, build.hardware_compatible.upper())
     config.clear_flag(trt.BuilderFlag.TF32)  # float32 in the file means float32
     config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)  # sparse tensor cores, where weights have the 2:4 pattern
@@ -250,7 +289,8 @@ def _build(
     profile = builder.create_optimization_profile()
     profile.set_shape(INPUT_NAME, shapes["min"], shapes["opt"], shapes["max"])
     config.add_optimization_profile(profile)
-    targets = _set_targets(library, trt, config, FIRST_WITH_FP8 if exported.precision == "fp8" else 0)
+    first = FIRST_WITH_FP8 if exported.precision == "fp8" else 0
+    targets = _set_targets(library, trt, config, build.targets, first)
     times_kernels = library == "tensorrt" and build.timing_cache
     if times_kernels:
         known = timing_cache.read_bytes() if timing_cache.exists() else b""
@@ -261,7 +301,7 @@ def _build(
         raise BackendError(f"{library} could not build an engine from {exported.path}: {'; '.join(logger.errors)}")
     if times_kernels:
         atomic_write(timing_cache, bytes(config.get_timing_cache().serialize()))
-    return bytes(plan), targets, _layers(network)
+    return bytes(plan), targets, read_kernels(logger.layers)
 
 
 def _parse(library: str, parser: Any, exported: ExportedNetwork) -> None:
@@ -277,22 +317,33 @@ def _parse(library: str, parser: Any, exported: ExportedNetwork) -> None:
     raise ExportError(f"{library} cannot parse {exported.path}:\n" + "\n".join(lines))
 
 
-def _layers(network: Any) -> dict[str, dict[str, int]]:
-    counts: dict[str, Counter[str]] = {}
-    for index in range(network.num_layers):
-        layer = network.get_layer(index)
-        if layer.num_outputs:
-            counts.setdefault(layer.type.name, Counter())[layer.get_output(0).dtype.name] += 1
-    return {kind: dict(types) for kind, types in sorted(counts.items())}
+def _set_targets(library: str, trt: Any, config: Any, wanted: str | Sequence[str], first: int) -> list[str]:
+    """Choose the GPUs of an engine; full TensorRT builds for the one in this machine alone.
 
-
-def _set_targets(library: str, trt: Any, config: Any, first: int) -> list[str]:
-    """TensorRT-RTX builds for GPUs that are not there: for all from `first` on, so the engine is portable."""
+    Raises:
+        ConfigError: TensorRT-RTX does not know one of them, or it has no numbers of this precision.
+    """
     if library != "tensorrt_rtx":
         return ["current"]
     members = trt.ComputeCapability.__members__
-    targets = [name for name in members if name.startswith("SM") and int(name[2:]) >= first]
+    known = [name for name in members if name.startswith("SM") and int(name[2:]) >= first]
+    targets = _chosen_targets(wanted, known)
     config.num_compute_capabilities = len(targets)
     for index, name in enumerate(targets):
         config.set_compute_capability(members[name], index)
     return targets
+
+
+def _chosen_targets(wanted: str | Sequence[str], known: Sequence[str]) -> list[str]:
+    if wanted == "portable":
+        return list(known)
+    if wanted == "auto":
+        here = [f"SM{gpu['compute'].replace('.', '')}" for gpu in describe_device()["gpus"][:1]]
+        return here if here and here[0] in known else list(known)
+    unknown = [name for name in wanted if name not in known]
+    if unknown or not wanted:
+        raise ConfigError(
+            f"build.targets names {', '.join(unknown) or 'nothing'}; expected auto, portable, or some of "
+            f"{', '.join(known)}, for which TensorRT-RTX can build this network."
+        )
+    return list(wanted)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -10,7 +11,13 @@ import pytest
 from leanface.config import Build
 from leanface.errors import ArtifactError, BackendError, ConfigError, ExportError
 from leanface.runtime import open_runtime
-from leanface.runtime.engine import TIMING_CACHE, build_engine, load_description, load_tensorrt
+from leanface.runtime.engine import (
+    TIMING_CACHE,
+    EngineDescription,
+    build_engine,
+    load_description,
+    load_tensorrt,
+)
 
 BUILD = Build(
     batch_min=1,
@@ -62,19 +69,78 @@ def test_a_range_of_sizes_that_leaves_out_the_network_s_own_is_refused(exported,
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("precision", "kind", "types"),
-    [("fp32", "CONVOLUTION", {"FLOAT"}), ("fp16", "CONVOLUTION", {"HALF"}), ("int8", "QUANTIZE", {"INT8"})],
-)
-def test_the_description_tells_the_layers_precisions(
-    exported, precision: str, kind: str, types: set[str], tmp_path: Path
+FUSION = {
+    # (precision, targets): share of the convolutions that other kernels finish, and times the bytes of portable FP16
+    ("fp16", "portable"): (0.0, 1.0),
+    ("fp16", ("SM89",)): (0.0, 1.0),
+    ("fp32", "portable"): (0.0, 2.01),
+    ("int8", "portable"): (0.9, 3.5),
+    ("int8", ("SM89",)): (0.9, 2.1),
+}
+"""What TensorRT-RTX 1.7.1 does, rounded up. A release that fuses less fails here; one that fuses INT8 passes."""
+
+
+@pytest.fixture(scope="module")
+def described(exported, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, Any], EngineDescription]:
+    if load_tensorrt()[0] != "tensorrt_rtx":
+        pytest.skip("only TensorRT-RTX lists its layers in this form, and builds for GPUs that are not here")
+    folder = tmp_path_factory.mktemp("engines")
+    return {
+        (name, targets): build_engine(
+            getattr(exported, name), folder / f"{name}.plan", BUILD.model_copy(update={"targets": targets})
+        )
+        for name, targets in FUSION
+    }
+
+
+@pytest.mark.parametrize("kind", FUSION, ids=str)
+def test_fusion_gets_no_worse(described: dict[Any, EngineDescription], exported, kind: tuple[str, Any]) -> None:
+    layers, half = described[kind].layers, described["fp16", "portable"].layers
+    assert layers is not None
+    assert half is not None
+    nodes = onnx.load(getattr(exported, kind[0])).graph.node
+    assert layers.convolutions == sum(node.op_type == "Conv" for node in nodes)
+    unfused, bytes_ratio = FUSION[kind]
+    assert layers.unfused <= unfused * layers.convolutions
+    assert layers.bytes_per_image is not None
+    assert half.bytes_per_image is not None
+    assert layers.bytes_per_image <= bytes_ratio * half.bytes_per_image
+    counted = sum(count for types in layers.kernels.values() for count in types.values())
+    assert counted == len(described[kind].kernels)
+
+
+def test_the_description_tells_what_each_layer_reads_writes_and_computes(
+    described: dict[Any, EngineDescription], exported
 ) -> None:
-    source = getattr(exported, precision)
-    layers = build_engine(source, tmp_path / "network.plan", BUILD).layers
-    graph = onnx.load(source).graph
-    convolutions = sum(node.op_type == "Conv" for node in graph.node)
-    assert sum(layers["CONVOLUTION"].values()) == convolutions > 0
-    assert set(layers[kind]) == types
+    half = described["fp16", "portable"]
+    assert half.layers is not None
+    assert set(half.layers.kernels["correlation"]) == {"Half to Half"}
+    nodes = {node.name: node.op_type for node in onnx.load(exported.fp16).graph.node}
+    convolutions = [kernel for kernel in half.kernels if kernel["kind"] == "correlation"]
+    fused = {nodes[name] for kernel in convolutions for name in kernel["nodes"] if name in nodes}
+    assert {"Conv", "Relu", "Add"} <= fused
+
+
+def test_a_precision_that_is_not_fused_comes_with_a_warning_that_says_why(
+    described: dict[Any, EngineDescription],
+) -> None:
+    for (precision, _), engine in described.items():
+        assert engine.layers is not None
+        if precision == "int8" and engine.layers.unfused:
+            (warning,) = engine.warnings
+            assert f"{engine.layers.unfused} are followed by kernels of their own" in warning
+            assert "FP16 engine is probably faster" in warning
+        else:
+            assert engine.warnings == []
+
+
+def test_an_engine_is_built_for_the_gpus_that_are_asked_for(
+    described: dict[Any, EngineDescription], exported, tmp_path: Path
+) -> None:
+    assert described["fp16", ("SM89",)].targets == ["SM89"]
+    assert len(described["fp16", "portable"].targets) > 3
+    with pytest.raises(ConfigError, match=r"build\.targets names SM10; expected auto, portable, or some of .*SM89"):
+        build_engine(exported.fp16, tmp_path / "old.plan", BUILD.model_copy(update={"targets": ("SM10",)}))
 
 
 def test_a_finished_engine_is_opened_where_there_is_a_gpu(exported, tmp_path: Path) -> None:
