@@ -22,10 +22,10 @@ export HOME ?= $(CURDIR)/.cache/home
 # Threads that wait for work must sleep: spinning ones take the cores from other processes.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup repro test lint mlflow clean help
+.PHONY: setup repro test test-fast lint docs mlflow clean help
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
 setup: $(STAMP)  ## Set up .venv only, with everything that LeanFace can use here
 
@@ -38,10 +38,19 @@ test: export OMP_NUM_THREADS = 1
 test: lint  ## Check style, types and import layers, then run the tests
 	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
-lint: $(STAMP)  ## Style, types and import layers only
+lint: $(STAMP)  ## Style, types, import layers and spelling only
 	$(BIN)/ruff check
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+test-fast: export OMP_NUM_THREADS = 1
+test-fast: $(STAMP)  ## Run the unit tests alone
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadscope tests/unit
+
+docs: $(STAMP)  ## Build the documentation as a site in build/site, warnings as errors
+	$(PIP) install -q -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 mlflow: $(STAMP)  ## Open the recorded runs on http://127.0.0.1:5000
 	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from leanface.cli import bench, demo, export, pipeline, reconstruct, serve, shell, sweep
+from leanface.cli.extras import missing_message
 from leanface.cli.parser import Parser, command_parser
 from leanface.environment import enter_project, prepare_process
 from leanface.errors import LeanFaceError
@@ -24,6 +25,11 @@ def guarded(command: Callable[[list[str]], None], argv: list[str]) -> int:
         command(argv)
     except LeanFaceError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if (message := missing_message(error.name)) is None:
+            raise
+        print(message, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nstopped.", file=sys.stderr)  # below "^C", or a progress bar
