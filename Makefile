@@ -35,7 +35,7 @@ repro: $(STAMP)  ## Run every stage that is due, from faces to reports/report.ht
 # A worker per core, with a thread each. A module's tests stay in one worker, which makes its fixtures once; modules start in
 # their order, in which the longest, the pipeline's and the sweeps', come first (tests/conftest.py).
 test: export OMP_NUM_THREADS = 1
-test: lint  ## Check style, types and import layers, then run the tests
+test: lint docs  ## Check style, types, import layers and documentation, then run the tests
 	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 lint: $(STAMP)  ## Style, types, import layers and spelling only
@@ -49,7 +49,6 @@ test-fast: $(STAMP)  ## Run the unit tests alone
 	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadscope tests/unit
 
 docs: $(STAMP)  ## Build the documentation as a site in build/site, warnings as errors
-	$(PIP) install -q -c constraints.txt -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 mlflow: $(STAMP)  ## Open the recorded runs on http://127.0.0.1:5000
