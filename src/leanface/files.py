@@ -115,27 +115,33 @@ def staged(folder: Path, kind: str = "result", *, owned: bool = False) -> Genera
         _fill(folder, new, kind, files)
 
 
-def require_free(folder: Path, kind: str) -> None:
+def require_free(folder: Path, kind: str, within: Path | None = None) -> None:
     """Refuse a place that holds what LeanFace did not make, or what is a result of another kind.
+
+    Args:
+        within: a folder above; links between the two, which may lead out of it, and files are refused, too.
 
     Raises:
         ArtifactError: `folder` is neither missing, nor empty, nor marked as of this kind.
     """
+    if within is not None:
+        _require_folders(within, folder.relative_to(within))
     if not os.path.lexists(folder):
         return
     found = ""
     if folder.is_symlink():
-        found = "a link that LeanFace did not make"
+        found = "a link"
     elif not folder.is_dir():
-        found = "a file that LeanFace did not make"
+        found = "a file"
     elif (mark := _read_mark(folder)) is not None:
-        found = "" if mark["kind"] == kind else f"LeanFace's {mark['kind']}, where a {kind} should go"
+        if mark["kind"] != kind:
+            raise ArtifactError(f"{folder} holds a {mark['kind']}, where a {kind} should go; choose another place.")
     else:
         names = sorted(path.name for path in folder.iterdir())
         others = [name for name in names if name not in _DROPPINGS and not _WORKPLACE.fullmatch(name)]
-        found = f"a folder that LeanFace did not make, with {others[0]!r} in it" if others else ""
+        found = f"a folder with {others[0]!r} in it" if others else ""
     if found:
-        raise ArtifactError(f"{folder} is {found}. It is left as it is; move it, or choose another place.")
+        raise _in_the_way(folder, found)
 
 
 def claim(folder: Path, kind: str) -> None:
@@ -414,15 +420,30 @@ def _put_back(workplace: Path) -> None:
 def _require_beside(folder: Path, kind: str, name: str) -> None:
     if kind_of_result(folder) not in (kind, None):
         require_free(folder, kind)
+    _require_folders(folder, Path(name))
     _require_listed(folder, [name], marked_files(folder))
+
+
+def _require_folders(folder: Path, path: Path) -> None:
+    """Refuse a path below a folder that leads over a link or a file."""
+    for parent in path.parents:
+        if parent != Path() and os.path.lexists(folder / parent):
+            if (folder / parent).is_symlink():
+                raise _in_the_way(folder / parent, "a link")
+            if not (folder / parent).is_dir():
+                raise _in_the_way(folder / parent, "a file")
+
+
+def _in_the_way(path: Path, found: str) -> ArtifactError:
+    return ArtifactError(
+        f"{path} is {found} that LeanFace did not make. It is left as it is; move it, or choose another place."
+    )
 
 
 def _require_listed(folder: Path, names: Iterable[str], known: Mapping[str, int]) -> None:
     for name in names:
         if name not in known and os.path.lexists(folder / name):
-            raise ArtifactError(
-                f"LeanFace did not make {folder / name}. It is left as it is; move it, or choose another place."
-            )
+            raise _in_the_way(folder / name, "a file")
 
 
 def _fill(folder: Path, new: Path, kind: str, files: Mapping[str, int]) -> None:

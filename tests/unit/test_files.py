@@ -221,7 +221,7 @@ def test_a_marked_folder_takes_new_files_and_loses_those_that_were_not_written_a
 def test_a_file_of_the_users_in_a_marked_folder_is_neither_replaced_nor_removed(tmp_path: Path) -> None:
     put(tmp_path / "anna", face_1="a", face_2="b")
     (tmp_path / "anna/face_3").write_text("mine")
-    with pytest.raises(ArtifactError, match=r"LeanFace did not make .*face_3"):
+    with pytest.raises(ArtifactError, match=r"face_3 is a file that LeanFace did not make"):
         put(tmp_path / "anna", face_1="c", face_3="d")
     assert tree(tmp_path / "anna") == {"face_1": "a", "face_2": "b", "face_3": "mine"}
     (tmp_path / "anna/face_2").write_text("painted over by hand")
@@ -266,6 +266,20 @@ def test_a_mark_from_elsewhere_cannot_make_other_files_go(tmp_path: Path) -> Non
     assert (tmp_path / "folder/link").is_symlink()
 
 
+def test_nothing_is_written_over_a_link_within_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").symlink_to("elsewhere")  # the folder itself may be one
+    (tmp_path / "elsewhere/album").symlink_to(tmp_path)
+    with pytest.raises(ArtifactError, match="album is a link that LeanFace did not make"):
+        files.require_free(tmp_path / "out/album/anna", "result", within=tmp_path / "out")
+    files.require_free(tmp_path / "out/anna", "result", within=tmp_path / "out")
+    with pytest.raises(ArtifactError, match="album is a link that LeanFace did not make"):
+        put_beside(tmp_path / "out", "album/anna.png", "x")
+    put_beside(tmp_path / "out", "anna.png", "x")
+    assert (tmp_path / "elsewhere/anna.png").exists()
+    assert not list(tmp_path.glob("anna*"))
+
+
 def test_a_result_of_another_kind_is_left_alone(tmp_path: Path) -> None:
     put(tmp_path / "anna", face_1="a")
     before = tree(tmp_path)
@@ -274,7 +288,7 @@ def test_a_result_of_another_kind_is_left_alone(tmp_path: Path) -> None:
         lambda: files.claim(tmp_path / "anna", "video"),
         lambda: put_beside(tmp_path / "anna", "anna.png", "x"),
     ):
-        with pytest.raises(ArtifactError, match=r"LeanFace's result, where a (bundle|video|comparison) should go"):
+        with pytest.raises(ArtifactError, match=r"holds a result, where a (bundle|video|comparison) should go"):
             write()
     files.forget_others(tmp_path / "anna", "comparison", [])
     files.remove_result(tmp_path / "anna", "video")
@@ -301,7 +315,7 @@ def test_a_claimed_folder_is_marked_and_keeps_what_is_in_it(tmp_path: Path) -> N
 def test_files_beside_the_users_replace_only_their_own(tmp_path: Path) -> None:
     (tmp_path / "me.png").write_text("my photo")
     for content in ("1", "2"):
-        with pytest.raises(ArtifactError, match=r"did not make .*me\.png"):
+        with pytest.raises(ArtifactError, match=r"me\.png is a file that LeanFace did not make"):
             put_beside(tmp_path, "me.png", content)
         for name in ("you.png", "deep/er.png") if content == "1" else ("you.png",):
             put_beside(tmp_path, name, content)
@@ -310,7 +324,7 @@ def test_files_beside_the_users_replace_only_their_own(tmp_path: Path) -> None:
     files.forget_others(tmp_path, "comparison", ["you.png"])
     assert tree(tmp_path) == {"me.png": "my photo", "you.png": "2"}
     assert is_intact(tmp_path)
-    with pytest.raises(ArtifactError, match="LeanFace's comparison"):
+    with pytest.raises(ArtifactError, match="holds a comparison"):
         put(tmp_path, face_1="x")
 
 

@@ -168,7 +168,7 @@ def _pictures(source: Source, folder: Path, *, every: int, limit: int | None) ->
     try:
         for picture in pictures(source, every, limit):
             if picture.seconds is not None and not begun:
-                begin_video(folder / source.name)
+                begin_video(folder, source.name)
                 begun = True
             yield _Found(picture)
     except Exception as error:
@@ -207,7 +207,7 @@ def _find(
                 return shot._replace(done=True)
             _ = file.sha256  # before the pixels are read: if it changes in between, it is done again
         if file is not None or picture.seconds is not None:
-            require_free(folder / picture.name, kind_of(picture))  # before the work, not after it
+            require_free(folder / picture.name, kind_of(picture), folder)  # before the work, not after it
         photo = picture.load()
         return shot._replace(file=file, photo=photo, crops=lean_face.crop(photo, settings.faces))
     except Exception as error:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from leanface.files import claim, digest, is_intact, kind_of_result, remove_result, staged, write_json
+from leanface.files import claim, digest, is_intact, kind_of_result, remove_result, require_free, staged
 from leanface.reconstruction.lean_face import LeanFace
 from leanface.reconstruction.pictures import overlay, preview
 from leanface.reconstruction.result import Reconstruction
@@ -75,7 +75,7 @@ def made_with(lean_face: LeanFace) -> dict[str, Any]:
         "network": lean_face.model_path.name,
         "network_sha256": digest(lean_face.model_path),
         "precision": lean_face.precision,
-        "morphable_model_sha256": digest(lean_face.surface.path),
+        "morphable_model_sha256": lean_face.surface.sha256,
     }
 
 
@@ -108,7 +108,8 @@ def write(
     with staged(folder, kind_of(picture)) as new:
         for number, face in enumerate(faces, 1):
             if settings.mesh is not None:
-                face.save_mesh(new / f"face_{number}.{settings.mesh}")
+                for name, content in face.encode_mesh(f"face_{number}.{settings.mesh}").items():
+                    (new / name).write_bytes(content)
             (new / f"face_{number}.json").write_text(json.dumps(face.to_json()) + "\n")
             if settings.pictures:
                 Image.fromarray(preview(face)).save(new / f"face_{number}.png", compress_level=1)
@@ -123,7 +124,7 @@ def write(
             "made_with": made,
             "faces": len(faces),
         }
-        write_json(new / RECORD, record)
+        (new / RECORD).write_text(json.dumps(record, indent=1) + "\n")
 
 
 def kind_of(picture: Picture) -> str:
@@ -141,12 +142,14 @@ def is_done(folder: Path, file: Photo, settings: Settings, made: dict[str, Any])
         return False
 
 
-def begin_video(folder: Path) -> None:
+def begin_video(out: Path, name: str) -> None:
     """Make a video's folder, or remove the frames that an earlier run left in it.
 
     Raises:
         ArtifactError: the folder holds what LeanFace did not make, or cannot be written.
     """
+    folder = out / name
+    require_free(folder, VIDEO, out)
     claim(folder, VIDEO)
     old = [path for path in folder.iterdir() if kind_of_result(path) == FRAME and not path.is_symlink()]
     for frame in old:

@@ -165,7 +165,7 @@ def test_the_current_folder_and_a_link_to_an_empty_one_are_filled(
     for name in ("here", "elsewhere"):
         assert is_intact(tmp_path / name)
         assert (tmp_path / name / "reconstruct.py").exists()
-    with pytest.raises(ArtifactError, match="LeanFace's standalone bundle, where a Triton repository should go"):
+    with pytest.raises(ArtifactError, match="holds a standalone bundle, where a Triton repository should go"):
         export_triton(exported.int8, tmp_path / "none.plan", Path(), batch_max=8)
 
 

@@ -15,7 +15,7 @@ from leanface.reconstruction.flow import Outcome, reconstruct_all, threaded
 from leanface.reconstruction.outputs import Settings
 from leanface.reconstruction.sources import Source, find_sources
 
-QUICK = Settings(network="", mesh=None, texture_px=0, pictures=False)
+QUICK = Settings(mesh=None, texture_px=0, pictures=False)
 ODD_HEIGHT = 257
 
 
