@@ -82,25 +82,22 @@ def restore(network: nn.Module, state: Mapping[str, Tensor]) -> None:
         ValueError: tensors are missing, unknown, or of another shape or type; a line with how many, and an example.
     """
     own = cast(dict[str, Tensor], network.state_dict())
-    others = [
-        name
-        for name, value in own.items()
-        if name in state
-        and (state[name].shape != value.shape or state[name].is_floating_point() != value.is_floating_point())
-    ]
-    problems = [
-        f"{len(names)} of its {len(own)} tensors {what} (such as {names[0]})"
-        for what, names in (
-            ("are missing", [name for name in own if name not in state]),
-            ("have another shape or type", others),
-        )
-        if names
-    ]
+    problems: list[str] = []
+    if missing := [name for name in own if name not in state]:
+        problems.append(f"{len(missing)} of its {len(own)} tensors are missing (such as {missing[0]})")
+    if other := [name for name in own if name in state and _kind(state[name]) != _kind(own[name])]:
+        found, expected = _kind(state[other[0]]), _kind(own[other[0]])
+        problems.append(f"{len(other)} tensors differ in kind (such as {other[0]}: {found}, expected {expected})")
     if unknown := [name for name in state if name not in own]:
         problems.append(f"{len(unknown)} tensors are not the network's (such as {unknown[0]})")
     if problems:
         raise ValueError("; ".join(problems))
     network.load_state_dict(dict(state), strict=True)
+
+
+def _kind(tensor: Tensor) -> str:
+    """Describe a tensor's shape and whether its numbers are whole; a network converts the precision itself."""
+    return f"{'floats' if tensor.is_floating_point() else 'whole numbers'} {list(tensor.shape)}"
 
 
 def _read(path: Path) -> Any:
