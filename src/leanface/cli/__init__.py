@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -18,11 +19,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def guarded(command: Callable[[list[str]], None], argv: list[str]) -> int:
-    """Run a command and return its exit status; neither a LeanFaceError nor Ctrl-C prints a traceback."""
+    """Run a command and return its exit status; no LeanFaceError, closed pipe or Ctrl-C prints a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     prepare_process()
     try:
-        command(argv)
+        try:
+            command(argv)
+        finally:
+            sys.stdout.flush()  # here, where a closed pipe can be caught: not when Python ends
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+        return 141  # as a shell counts SIGPIPE
     except LeanFaceError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
