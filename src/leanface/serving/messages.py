@@ -68,8 +68,8 @@ class Failed:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """The answers to one batch, in order, and the worker's memory after it."""
+class Answered:
+    """A worker's answer to the next job of its batch, and its memory then."""
 
-    answers: list[Answer]
+    answer: Answer
     memory_bytes: int

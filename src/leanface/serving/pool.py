@@ -1,8 +1,8 @@
 """Worker processes behind one queue: batches, limits, and replacements for those that die.
 
-Each worker has a thread here that takes waiting photos, sends them, and waits for the answers. When a worker dies or
-takes too long, the photos of its batch are read again, each alone, so that the one at fault takes no other along; it
-gets an error if it does so a second time. So every accepted photo has an answer.
+Each worker has a thread here that takes waiting photos, sends them, and waits for their answers. When a worker dies, or
+takes too long for the next answer, the photos of its batch that have none are read again, each alone, so that the one
+at fault takes no other along; it gets an error if it does so a second time. So every accepted photo has an answer.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from multiprocessing.process import BaseProcess
 
 from leanface.device import usable_cores
 from leanface.errors import BackendError
-from leanface.serving.messages import Answer, Answers, Failed, Job, Ready
+from leanface.serving.messages import Answer, Answered, Failed, Job, Ready
 from leanface.serving.settings import Settings
 from leanface.serving.worker import work
 
@@ -213,22 +213,23 @@ class WorkerPool:
                 logger.warning("worker %d died, exit code %s", index, process.exitcode)
                 self._watchers.restarted("died")
                 return answered
-            sent = time.monotonic()
+            unanswered = deque(batch)
+            sent = latest = time.monotonic()
             with contextlib.suppress(OSError):
                 connection.send([waiting.job for waiting in batch])
-            reply = self._receive(connection, self._settings.time_limit_s)
-            if isinstance(reply, Answers):
-                answered = True
+            while unanswered and isinstance(reply := self._receive(connection, self._settings.time_limit_s), Answered):
+                answered, latest = True, time.monotonic()
                 self._watchers.memory(index, reply.memory_bytes)
-                for waiting, answer in zip(batch, reply.answers, strict=True):
-                    waited_ms = 1000 * (sent - waiting.since)
-                    _answer(waiting, replace(answer, steps_ms={"queue": waited_ms, **answer.steps_ms}))
+                waiting = unanswered.popleft()
+                waited_ms = 1000 * (sent - waiting.since)
+                _answer(waiting, replace(reply.answer, steps_ms={"queue": waited_ms, **reply.answer.steps_ms}))
+            if not unanswered:
                 continue
-            late = time.monotonic() - sent >= self._settings.time_limit_s
+            late = time.monotonic() - latest >= self._settings.time_limit_s
             logger.warning("worker %d %s", index, "took too long" if late else f"died, exit code {process.exitcode}")
             self._watchers.restarted("time_limit" if late else "died")
             process.kill()
-            self._retry(batch, "time_limit" if late else "worker_died")
+            self._retry(list(unanswered), "time_limit" if late else "worker_died")
             return answered
 
     def _receive(self, connection: Connection, seconds: float) -> object:

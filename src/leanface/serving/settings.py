@@ -36,7 +36,7 @@ class Settings(Section):
         batch_max: photos that a worker takes at once.
         batch_wait_ms: how long it waits for a second photo when it has one.
         queue_max: photos that wait; one more is answered with 429.
-        time_limit_s: from a photo's arrival to its answer; a worker that takes longer is replaced.
+        time_limit_s: from a photo's arrival to its answer; a worker that gives no answer for as long is replaced.
         bytes_max: size of a photo's file.
         pixels_max: of a photo, known before it is decoded.
         faces_max: of one photo; the largest are read.

@@ -10,7 +10,7 @@ import logging
 import signal
 import time
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -31,7 +31,7 @@ from leanface.photos.crops import FaceCrop
 from leanface.reconstruction import LeanFace, Reconstruction
 from leanface.reconstruction.pictures import overlay
 from leanface.serving.adaptive import Adaptive, Policy, cost_ms
-from leanface.serving.messages import Answer, Answers, Failed, Job, Ready
+from leanface.serving.messages import Answer, Answered, Failed, Job, Ready
 from leanface.serving.photos import decode
 from leanface.serving.reference import reference_of
 from leanface.serving.refusals import Refused
@@ -42,6 +42,14 @@ logger = logging.getLogger(__name__)
 CALIBRATION_FACES = 128
 
 
+class _Prediction(NamedTuple):
+    """What the network makes of a batch's crops; the features are the monitor's."""
+
+    coefficients: Float[np.ndarray, "N 257"]
+    reread: Bool[np.ndarray, " N"]
+    features: Float[np.ndarray, "N 5"]
+
+
 @dataclass
 class _Progress:
     """A job that is being worked on."""
@@ -49,6 +57,7 @@ class _Progress:
     job: Job
     photo: UInt8[np.ndarray, "H W 3"] | None = None
     crops: list[FaceCrop] = field(default_factory=list[FaceCrop])
+    prediction: _Prediction | None = None
     answer: Answer | None = None
     steps_ms: dict[str, float] = field(default_factory=dict[str, float])
 
@@ -74,14 +83,6 @@ class _Progress:
         self.answer = Answer(error="internal", detail=detail, steps_ms=self.steps_ms)
 
 
-class _Prediction(NamedTuple):
-    """What the network makes of a batch's crops; the features are the monitor's."""
-
-    coefficients: Float[np.ndarray, "N 257"]
-    reread: Bool[np.ndarray, " N"]
-    features: Float[np.ndarray, "N 5"]
-
-
 class Reader:
     """Reads batches of photos: what a worker does, without the process around it."""
 
@@ -92,32 +93,32 @@ class Reader:
             LeanFaceError: it cannot be loaded or run here.
         """
         self._settings = settings
-        self._face = LeanFace.load(settings.model, settings.runtime, threads)
-        self._population = Population.of_training(self._face.surface.model)
+        self.face = LeanFace.load(settings.model, settings.runtime, threads)
+        self._population = Population.of_training(self.face.surface.model)
         self._adaptive = self._with_larger(settings.larger, threads) if settings.larger else None
 
     def _with_larger(self, path: Path, threads: int) -> Adaptive:
         """Combine both networks; training faces say which distances are unusual."""
         larger = LeanFace.load(path, self._settings.runtime, threads)
-        if larger.image_size != self._face.image_size:
+        if larger.image_size != self.face.image_size:
             raise ArtifactError(
-                f"{path} reads images of {larger.image_size} px, {self._face.model_path} of {self._face.image_size}; "
+                f"{path} reads images of {larger.image_size} px, {self.face.model_path} of {self.face.image_size}; "
                 "take two networks of one pipeline."
             )
-        usual = reference_of(self._face, CALIBRATION_FACES).values[FEATURES.index("distance")]
+        usual = reference_of(self.face, CALIBRATION_FACES).values[FEATURES.index("distance")]
         price = cost_ms(larger.read, larger.image_size)
         policy = Policy.calibrated(usual, self._settings.budget_ms, price)
-        return Adaptive(self._face.read, larger.read, self._population, policy)
+        return Adaptive(self.face.read, larger.read, self._population, policy)
 
     def ready(self) -> Ready:
         """Warm up, so that the first photo is as fast as any, and describe what was loaded."""
-        blank = np.zeros((1, self._face.image_size, self._face.image_size, 3), np.uint8)
-        self._face.decode(self._face.read(blank))
-        path, runtime = self._face.model_path, self._face.runtime
-        return Ready(path.name, runtime.name, self._face.precision, self._face.image_size)
+        blank = np.zeros((1, self.face.image_size, self.face.image_size, 3), np.uint8)
+        self.face.decode(self.face.read(blank))
+        path, runtime = self.face.model_path, self.face.runtime
+        return Ready(path.name, runtime.name, self.face.precision, self.face.image_size)
 
-    def read(self, jobs: list[Job]) -> list[Answer]:
-        """Answer each job, in order."""
+    def read(self, jobs: Sequence[Job]) -> Iterator[Answer]:
+        """Read a batch of photos together, and answer each job as soon as it is done, in order."""
         batch = [_Progress(job) for job in jobs]
         for progress in batch:
             with progress.step("decode"):
@@ -125,65 +126,71 @@ class Reader:
             if progress.answer is None:
                 with progress.step("detect"):
                     progress.crops = self._crops(progress)
-        self._network([progress for progress in batch if progress.crops])
-        assert all(progress.answer for progress in batch)
-        return [progress.answer for progress in batch if progress.answer]
+        readable = [progress for progress in batch if progress.answer is None]
+        self._predict(readable)
+        for progress in batch:
+            if progress.answer is None:
+                self._encode(progress, len(readable))
+            assert progress.answer is not None
+            yield progress.answer
 
     def _crops(self, progress: _Progress) -> list[FaceCrop]:
         assert progress.photo is not None
         try:
             faces = "largest" if progress.job.format == "glb" else progress.job.faces
-            return self._face.crop(progress.photo, faces)[: self._settings.faces_max]
+            return self.face.crop(progress.photo, faces)[: self._settings.faces_max]
         except NoFaceError:
             raise
         except ArtifactError as error:  # a face that lies on its side
             raise Refused("no_face", str(error)) from error
 
-    def _network(self, batch: list[_Progress]) -> None:
-        """Read all crops at once, and answer each job; if that fails, read each job's crops alone."""
+    def _predict(self, batch: Sequence[_Progress]) -> None:
+        """Run the network once for all crops of a batch; if that fails, once for each photo."""
         if not batch:
             return
         start = time.perf_counter()
         try:
-            prediction = self._predict(np.stack([crop.crop for progress in batch for crop in progress.crops]))
+            prediction = self._run(np.stack([crop.crop for progress in batch for crop in progress.crops]))
         except Exception as error:
             if len(batch) == 1:
                 batch[0].fail("network", error)
             else:
                 for progress in batch:
-                    self._network([progress])
+                    self._predict([progress])
             return
         network_ms = 1000 * (time.perf_counter() - start)
         first = 0
         for progress in batch:
             own = slice(first, first + len(progress.crops))
             first = own.stop
+            progress.prediction = _Prediction(*(values[own] for values in prediction))
             progress.steps_ms["network"] = network_ms
-            body = b""
-            with progress.step("encode"):
-                body = self._encode(progress, self._face.decode(prediction.coefficients[own], progress.crops))
-            if progress.answer is None:
-                progress.answer = Answer(
-                    body,
-                    steps_ms=progress.steps_ms,
-                    features=prediction.features[own],
-                    reread=int(prediction.reread[own].sum()),
-                    batch=len(batch),
-                )
 
-    def _predict(self, crops: UInt8[np.ndarray, "N size size 3"]) -> _Prediction:
+    def _run(self, crops: UInt8[np.ndarray, "N size size 3"]) -> _Prediction:
         """Run the network, or both networks."""
         if self._adaptive:
             coefficients, reread = self._adaptive.read(crops)
         else:
-            coefficients, reread = self._face.read(crops), np.zeros(len(crops), bool)
+            coefficients, reread = self.face.read(crops), np.zeros(len(crops), bool)
         return _Prediction(coefficients, reread, features_of(crops, coefficients, self._population))
 
-    def _encode(self, progress: _Progress, faces: list[Reconstruction]) -> bytes:
+    def _encode(self, progress: _Progress, batch: int) -> None:
+        """Answer a job with its prediction, in the form that it asks for."""
+        prediction = progress.prediction
+        assert prediction is not None
+        body = b""
+        with progress.step("encode"):
+            body = self._encoded(progress, self.face.decode(prediction.coefficients, progress.crops))
+        if progress.answer is None:
+            reread = int(prediction.reread.sum())
+            steps_ms, features = progress.steps_ms, prediction.features
+            progress.answer = Answer(body, steps_ms=steps_ms, features=features, reread=reread, batch=batch)
+
+    def _encoded(self, progress: _Progress, faces: list[Reconstruction]) -> bytes:
         job, photo = progress.job, progress.photo
         assert photo is not None
         if job.format == "json":
-            network = {"model": self._face.model_path.name, "runtime": self._face.runtime.name}
+            network = {"model": self.face.model_path.name, "runtime": self.face.runtime.name}
             timing = {name: round(ms, 2) for name, ms in progress.steps_ms.items()}
             content = {"faces": [face.to_json() for face in faces], "network": network, "steps_ms": timing}
             return json.dumps(content, allow_nan=False).encode()
@@ -191,7 +198,7 @@ class Reader:
             buffer = io.BytesIO()
             Image.fromarray(overlay(photo, faces)).save(buffer, "PNG", compress_level=1)
             return buffer.getvalue()
-        face = self._face.textured(faces[0], photo, job.texture) if job.texture else faces[0]
+        face = self.face.textured(faces[0], photo, job.texture) if job.texture else faces[0]
         return face.encode_mesh("face.glb")["face.glb"]
 
 
@@ -213,6 +220,7 @@ def work(connection: Connection, settings: Settings, threads: int) -> None:
     while True:
         try:
             jobs = connection.recv()
-            connection.send(Answers(reader.read(jobs), process.memory_info().rss))
+            for answer in reader.read(jobs):
+                connection.send(Answered(answer, process.memory_info().rss))
         except (EOFError, OSError):  # the service's process has ended
             return

@@ -119,7 +119,7 @@ def test_a_worker_with_two_networks_counts_what_it_reads_again(exported, service
         Reader(chosen, threads=1)
         for chosen in (service_settings, service_settings.model_copy(update={"model": exported.fp32}), both)
     )
-    answers = [reader.read([Job(photo)])[0] for reader in (small, larger, adaptive)]
+    answers = [next(reader.read([Job(photo)])) for reader in (small, larger, adaptive)]
     assert [answer.reread for answer in answers[:2]] == [0, 0]
     assert answers[2].reread == 1
     identities = [json.loads(answer.body)["faces"][0]["coefficients"]["identity"] for answer in answers]

@@ -41,12 +41,20 @@ def test_every_format_holds_the_face(reader: Reader, photo: bytes) -> None:
 
 
 def test_a_batch_answers_as_single_photos_do(reader: Reader, photo: bytes, faceless: bytes) -> None:
-    mixed = reader.read([Job(b"nothing"), Job(photo), Job(faceless), Job(photo)])
+    mixed = list(reader.read([Job(b"nothing"), Job(photo), Job(faceless), Job(photo)]))
     assert [answer.error for answer in mixed] == ["not_a_photo", None, "no_face", None]
     (alone,) = reader.read([Job(photo)])
     first, again = (json.loads(answer.body)["faces"] for answer in (mixed[1], alone))
     assert np.allclose(first[0]["coefficients"]["identity"], again[0]["coefficients"]["identity"], atol=1e-4)
     assert first[0]["detection"] == again[0]["detection"]
+
+
+def test_a_network_that_fails_is_said_of_each_photo_and_ends_nothing(service_settings: Settings, photo: bytes) -> None:
+    reader = Reader(service_settings, threads=1)
+    reader.face.close()
+    answers = list(reader.read([Job(photo), Job(b"nothing"), Job(photo)]))
+    assert [answer.error for answer in answers] == ["internal", "not_a_photo", "internal"]
+    assert answers[0].detail == "BackendError in step network"
 
 
 def test_the_texture_is_in_the_mesh(reader: Reader, photo: bytes) -> None:
