@@ -44,20 +44,6 @@ def test_few_faces_are_listed_and_not_judged(reference: Reference) -> None:
     assert "| first | -9 (0) |" in text
 
 
-def test_photos_are_read_from_a_folder_and_the_reference_is_kept(exported, photo_folder: Path, project: Path) -> None:
-    (project / "photos").mkdir()
-    (project / "photos" / "letter.jpg").write_bytes(b"no photo")
-    for name in ("plain", "mirrored"):
-        (project / "photos" / f"{name}.png").symlink_to(photo_folder / "astronaut" / f"{name}.png")
-    first = drift_of(["photos"], exported.fp32, "onnxruntime")
-    assert first.names == ("mirrored", "plain")
-    (kept,) = Path(".cache").glob("drift-*.json")
-    written = kept.stat().st_mtime_ns
-    again = drift_of(["photos"], exported.fp32, "onnxruntime")
-    assert np.allclose(first.values, again.values)
-    assert kept.stat().st_mtime_ns == written
-
-
 def test_photos_without_faces_are_an_error(exported, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (project / "letter.jpg").write_bytes(b"no photo")
     with pytest.raises(ArtifactError, match="none of the photos"):
