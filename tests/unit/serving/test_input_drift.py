@@ -50,4 +50,4 @@ def test_photos_without_faces_are_an_error(exported, project: Path, capsys: pyte
         drift_of(["letter.jpg"], exported.fp32, "onnxruntime")
     assert not list(Path(".cache").glob("*"))  # nothing is measured in vain
     assert main(["drift", "nowhere/*.jpg"]) == 1
-    assert "no photo or video matches" in capsys.readouterr().err
+    assert "nowhere cannot be read: No such file" in capsys.readouterr().err
