@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -45,8 +46,10 @@ def import_run(folder: Path, name: str, *, keep_only: bool = False) -> Path:
         ArtifactError: a part is missing or damaged, the run is there already, or its inputs are others than here.
         ConfigError: its configuration is another than here.
     """
+    if name in ("", ".", "..") or Path(name).name != name:
+        raise ConfigError(f"--name is the name of a new folder in {paths.RUNS}/, got {name!r}.")
     target = paths.RUNS / name
-    if target.exists():
+    if os.path.lexists(target):
         raise ArtifactError(f"{target} exists already; choose another --name, or remove it.")
     run = unpack(folder, target)
     try:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from leanface import paths
 from leanface.bundle import WEIGHTS
 from leanface.errors import ArtifactError
-from leanface.files import copy_file, staged
+from leanface.files import atomic_write, copy_file, staged
 from tools.gpu_box.record import RECORD, Run, load_run, save_run
 from tools.gpu_box.steps import MANIFEST, object_id
 from tools.gpu_box.weights import expand, is_bundle, shrink
@@ -77,7 +77,7 @@ def pack(
         parts = [folder / f"{NAME}.{number}of{count}" for number in range(1, count + 1)]
         file.seek(0)
         for part in parts:
-            part.write_bytes(file.read(part_bytes))
+            atomic_write(part, file.read(part_bytes))
     return Packed(parts, size_bytes)
 
 

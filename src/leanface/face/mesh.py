@@ -1,6 +1,6 @@
-"""Faces as mesh files: OBJ with its texture, GLB with the texture inside, PLY with vertex colours.
+"""Faces as mesh files: OBJ with its texture, GLB with the texture inside, PLY with vertex colors.
 
-All are in metres (glTF demands it; the others say so in their headers), without pose: x to the image's right, y up
+All are in meters (glTF demands it; the others say so in their headers), without pose: x to the image's right, y up
 and z towards the camera. Texture coordinates have v up in OBJ and down in GLB, as each format wants it.
 """
 
@@ -26,7 +26,7 @@ from leanface.face.texture import UvMap, spread
 from leanface.files import atomic_write
 
 METRES_PER_DM = 0.1
-HEADER = "LeanFace; metres, x right, y up, z towards the camera"
+HEADER = "LeanFace; meters, x right, y up, z towards the camera"
 ROUGHNESS = 0.8
 TEXTURE = "_texture"
 """Ends the name of an OBJ's texture, before .png: NAME.png may be the photo that the face was read from."""
@@ -99,7 +99,7 @@ def face_mesh(
         )
     vertices = model.vertices(parts.identity, parts.expression)
     normals = vertex_normals(vertices, model.triangles)
-    # Pixel centres lie at integers, texture coordinates 0 and 1 at the picture's edges; v points up.
+    # Pixel centers lie at integers, texture coordinates 0 and 1 at the picture's edges; v points up.
     uv = (uv_map.pixel + 0.5) / uv_map.size
     uv[:, 1] = 1 - uv[:, 1]
     material = PBRMaterial(
@@ -122,7 +122,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 def _obj(mesh: trimesh.Trimesh, stem: str) -> dict[str, bytes]:
     visual: Any = mesh.visual
-    # The texture alone makes the colour: it is multiplied by the diffuse one, and highlights come on top.
+    # The texture alone makes the color: it is multiplied by the diffuse one, and highlights come on top.
     white, black = np.full(3, 255, np.uint8), np.zeros(3, np.uint8)
     material = SimpleMaterial(
         visual.material.baseColorTexture, diffuse=white, ambient=white, specular=black, name=f"{stem}{TEXTURE}"
@@ -140,7 +140,7 @@ def _glb(mesh: trimesh.Trimesh, stem: str) -> dict[str, bytes]:
 
 
 def _ply(mesh: trimesh.Trimesh, stem: str) -> dict[str, bytes]:
-    """Vertices that were split at seams are one again: colours of vertices need no seams."""
+    """Vertices that were split at seams are one again: colors of vertices need no seams."""
     visual: Any = mesh.visual
     texture = np.asarray(visual.material.baseColorTexture)
     height, width = texture.shape[:2]

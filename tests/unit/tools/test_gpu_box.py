@@ -311,6 +311,12 @@ def test_a_run_is_taken_over_with_its_provenance(there: Path) -> None:
         import_run(there, "first")
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "../models", "/tmp", "a/b"])
+def test_a_run_goes_nowhere_but_into_its_own_folder(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the name of a new folder"):
+        import_run(tmp_path, name)
+
+
 @pytest.mark.parametrize(
     ("path", "text", "kind", "says"),
     [
