@@ -99,6 +99,12 @@ class Spec(BaseModel):
         """Of the weights, as far as it is known: each stage hands on its original's."""
         return str(self.provenance.get("licence", "not stated by the weights' source"))
 
+    @property
+    def teacher(self) -> str | None:
+        """The digest of the teacher's weights (see `weights_digest`); None for a network that has no teacher."""
+        found = self.provenance.get("teacher_weights")
+        return None if found is None else str(found)
+
 
 def save_bundle(network: nn.Module, spec: Spec, folder: Path, half: bool = False) -> None:
     """Write a bundle in place of whatever is at `folder`; it appears whole or not at all.
@@ -208,6 +214,18 @@ def digest(folder: Path) -> str:
     for name in (SPEC, WEIGHTS):
         hasher.update((folder / name).read_bytes())
     return hasher.hexdigest()
+
+
+def weights_digest(folder: Path) -> str:
+    """Return the sha256 of a bundle's weights alone: what its students record, the same on every machine.
+
+    Raises:
+        ArtifactError: they are missing.
+    """
+    try:
+        return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    except OSError as error:
+        raise ArtifactError(f"{folder / WEIGHTS} is missing ({error.strerror}). {REMEDY}") from None
 
 
 def _versions() -> dict[str, str]:

@@ -4,6 +4,7 @@ For whoever prepares a release: it takes what lies in the working tree, if the r
 """
 
 import csv
+import hashlib
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
@@ -11,6 +12,7 @@ from statistics import fmean
 from leanface import catalog, paths
 from leanface.bundle import load_network, save_bundle
 from leanface.config import load_config
+from leanface.errors import ArtifactError
 from leanface.files import atomic_write, copy_file, read_json, read_text, write_json
 from leanface.report.gate import require_gates
 
@@ -29,8 +31,12 @@ def ship(folder: Path = paths.ASSETS) -> None:
         LeanFaceError: a gate failed, or the report or a network is missing; nothing was changed.
     """
     require_gates(paths.SUMMARY)
+    # Reports are in Git, networks in DVC's cache: all is read before anything is written.
     summary, config = read_json(paths.SUMMARY), load_config(paths.CONFIG)
+    card, (student, spec) = read_text(paths.MODEL_CARD), load_network(paths.DISTILLED)
     scores = {
+        "sha256": _digest(paths.onnx_path(catalog.DEPLOYED)),
+        "teacher": spec.teacher,
         "seed": config.seed,
         "data": config.data.model_dump(mode="json"),
         "device": summary["device"],
@@ -38,12 +44,17 @@ def ship(folder: Path = paths.ASSETS) -> None:
         "scores": {name: summary["variants"][name] for name in SCORED},
         "first": {"count": CHECKED} | {name: _first_errors(name) for name in SCORED},
     }
-    # Reports are in Git, networks in DVC's cache: all is read before anything is written.
-    card, (student, spec) = read_text(paths.MODEL_CARD), load_network(paths.DISTILLED)
     copy_file(paths.onnx_path(catalog.DEPLOYED), folder / paths.PACKAGED_MODEL.name)
     save_bundle(student, spec, folder / paths.PACKAGED_STUDENT.name, half=True)
     atomic_write(folder / paths.PACKAGED_CARD.name, card)
     write_json(folder / paths.PACKAGED_SCORES.name, scores)
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is missing: run `dvc repro`, which makes it.") from None
 
 
 def _first_errors(variant: str) -> dict[str, float]:

@@ -31,7 +31,7 @@ from leanface.reconstruction.side_by_side import (
     distance_mm,
     face_row,
     network_times,
-    open_original,
+    open_teacher,
     read_both,
     speed_text,
     turn_deg,
@@ -96,14 +96,11 @@ class Demo:
                 "image_px": network.image_size,
                 "precision": network.precision,
                 "runtime": runtime_title(network.runtime.name),
-                "network_ms": round(self.timings[timed].latency_ms, 2),
-                "runs": self.timings[timed].runs,
-                "speed": speed_text(self.timings[timed]),
+                "network_ms": round(self.timings[name].latency_ms, 2),
+                "runs": self.timings[name].runs,
+                "speed": speed_text(self.timings[name]),
             }
-            for name, timed, network in (
-                ("teacher", "original", self.teacher),
-                ("student", "compressed", self.student),
-            )
+            for name, network in (("teacher", self.teacher), ("student", self.student))
         }
 
     def reconstruct(self, content: bytes, turntable: bool = False) -> dict[str, Any]:
@@ -126,8 +123,8 @@ class Demo:
             except ArtifactError as error:  # a face that lies on its side
                 raise Refused("no_face", str(error)) from None
             row = face_row(1, photo, pair, self.timings)
-            teacher = self.teacher.textured(pair.original, photo, TEXTURE_PX)
-            student = self.student.textured(pair.compressed, photo, TEXTURE_PX)
+            teacher = self.teacher.textured(pair.teacher, photo, TEXTURE_PX)
+            student = self.student.textured(pair.student, photo, TEXTURE_PX)
             answer_ms = 1000 * (time.perf_counter() - start)
             pictures = {
                 "input": row.photo,
@@ -207,7 +204,7 @@ def run(
     """Open both networks and serve the page until Ctrl-C.
 
     Args:
-        original: the network to compare with, see `leanface.reconstruction.side_by_side.open_original`.
+        original: the network to compare with, see `leanface.reconstruction.side_by_side.open_teacher`.
         root_path: path prefix under which a reverse proxy offers the demo.
 
     Raises:
@@ -217,7 +214,7 @@ def run(
     with ExitStack() as stack:
         listening = stack.enter_context(listen(host, port))
         student = stack.enter_context(LeanFace.load(model, runtime, threads))
-        demo = Demo(stack.enter_context(open_original(original, student, threads)), student)
+        demo = Demo(stack.enter_context(open_teacher(original, student, threads)), student)
         print(f"open {url(host, port)} (Ctrl-C ends it)", flush=True)
         run_server(new_server(create_app(demo.reconstruct, settings.root_path), STOP_S), listening)
 

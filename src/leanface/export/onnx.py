@@ -81,7 +81,7 @@ def _metadata(spec: Spec, precision: str) -> dict[str, str]:
         "input": spec.input.model_dump_json(),
         "coefficients": json.dumps(spec.coefficients),
         "licence": spec.licence,
-    }
+    } | ({} if spec.teacher is None else {"teacher": spec.teacher})
     return {METADATA_PREFIX + key: value for key, value in values.items()}
 
 

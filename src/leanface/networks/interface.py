@@ -10,4 +10,5 @@ EIGHT_BIT = ("int8", "fp8")
 """Precisions of a network that is fake-quantised by the scheme of that name."""
 
 METADATA_PREFIX = "leanface."
-"""Of the metadata keys inside an ONNX file: version, precision, input, coefficients, licence."""
+"""Of the metadata keys inside an ONNX file: version, precision, input, coefficients, licence and, of a
+compressed network, teacher."""

@@ -123,10 +123,10 @@ def run(
             return
         require_writable(Path(out))
         if compare is not None:
-            from leanface.reconstruction.side_by_side import compare_all, open_original
+            from leanface.reconstruction.side_by_side import compare_all, open_teacher
 
-            original = stack.enter_context(open_original(compare, lean_face, threads))
-            compare_all(original, lean_face, sources, Path(out), every=every, limit=limit)
+            teacher = stack.enter_context(open_teacher(compare, lean_face, threads))
+            compare_all(teacher, lean_face, sources, Path(out), every=every, limit=limit)
             return
         logger.info("%s in %s", lean_face.model_path, lean_face.runtime.name)
         reconstruct_to(lean_face, sources, Path(out), settings, every=every, limit=limit, redo=redo)

@@ -1,10 +1,9 @@
-"""`leanface reconstruct --compare`: what two networks read in the same faces, and how long each takes."""
+"""Compare what two networks predict for the same faces, and how long each takes: `leanface reconstruct --compare`."""
 
 import logging
-import tempfile
 import time
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,16 +12,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from leanface import paths
-from leanface.bundle import SPEC, new_spec, save_bundle
 from leanface.errors import ArtifactError, reason
 from leanface.face.render import Renderer
 from leanface.files import forget_others, staged_beside, write_json
 from leanface.metrics.geometry import MM_PER_DM
 from leanface.metrics.latency import Timing, measure_latency
-from leanface.networks.packed import load_pretrained
 from leanface.photos.alignment import align
 from leanface.reconstruction.lean_face import Faces, LeanFace
+from leanface.reconstruction.lineage import is_teacher_of, teacher_of
 from leanface.reconstruction.result import Reconstruction
 from leanface.reconstruction.sources import Source, pictures
 from leanface.report.pictures import BACKING, FaceRow, save_face_sheet
@@ -44,41 +41,46 @@ logger = logging.getLogger(__name__)
 
 
 class Pair(NamedTuple):
-    """One face as both networks read it."""
+    """One face as both networks predict it."""
 
-    original: Reconstruction
-    compressed: Reconstruction
+    teacher: Reconstruction
+    student: Reconstruction
 
 
 @contextmanager
-def open_original(model: str, beside: LeanFace, threads: int | None) -> Generator[LeanFace]:
-    """The network to compare with, in PyTorch if it is the original.
+def open_teacher(model: str, student: LeanFace, threads: int | None) -> Generator[LeanFace]:
+    """Open the network to compare with.
 
     Args:
-        model: a path as for `LeanFace.load`, or "original": this project's, or else the one that LeanFace ships.
-        beside: the other network; the shipped original reads crops of its size.
+        model: a path as for `LeanFace.load`, or "original": the one that the student was compressed from, in PyTorch.
+        student: the other network.
 
     Raises:
-        ArtifactError: there is no such network.
+        ArtifactError: there is no such network, or the student's original cannot be told or is not here.
     """
-    if model != ORIGINAL:
-        with LeanFace.load(Path(model), threads=threads) as lean_face:
-            yield lean_face
-        return
-    if (paths.TEACHER / SPEC).is_file():
-        with LeanFace.load(paths.TEACHER, threads=threads) as lean_face:
-            yield lean_face
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        network, bundle = load_pretrained(beside.image_size), Path(folder) / ORIGINAL
-        save_bundle(network, new_spec(network, beside.image_size), bundle)
-        with LeanFace.load(bundle, threads=threads) as lean_face:
-            yield lean_face
+    with ExitStack() as stack:
+        found = Path(model)
+        if model == ORIGINAL:
+            found = stack.enter_context(teacher_of(student.model_path, student.image_size))
+        teacher = stack.enter_context(LeanFace.load(found, threads=threads))
+        if is_teacher_of(found, student.model_path) is False:
+            logger.warning("%s is not the network that %s was compressed from.", found, student.model_path)
+        if teacher.image_size != student.image_size:
+            logger.warning(
+                "The networks read crops of different sizes, %d and %d px: their times are not of the same work.",
+                *(teacher.image_size, student.image_size),
+            )
+        yield teacher
+
+
+def titles(teacher: LeanFace, student: LeanFace) -> tuple[str, str]:
+    """Name both networks with their image sizes."""
+    return f"original, {teacher.image_size} px", f"compressed, {student.image_size} px"
 
 
 def compare_all(
-    original: LeanFace,
-    compressed: LeanFace,
+    teacher: LeanFace,
+    student: LeanFace,
     sources: Sequence[Source],
     folder: Path,
     *,
@@ -96,6 +98,8 @@ def compare_all(
     Raises:
         ArtifactError: a picture could not be compared; the others are written.
     """
+    for title, network in zip(titles(teacher, student), (teacher, student), strict=True):
+        logger.info("%s: %s in %s", title, network.model_path, network.runtime.name)
     timings: dict[str, Timing] | None = None
     report: dict[str, Any] = {}
     failed: list[str] = []
@@ -103,9 +107,10 @@ def compare_all(
         try:
             with staged_beside(folder, COMPARISON, f"{picture.name}.png") as sheet:
                 photo = picture.load()
-                pairs = read_both(original, compressed, photo)
-                timings = timings or network_times(original, compressed, photo)
-                save_face_sheet([face_row(k, photo, pair, timings) for k, pair in enumerate(pairs, 1)], sheet)
+                pairs = read_both(teacher, student, photo)
+                timings = timings or network_times(teacher, student, photo)
+                rows = [face_row(k, photo, pair, timings) for k, pair in enumerate(pairs, 1)]
+                save_face_sheet(rows, sheet, titles(teacher, student))
         except Exception as error:  # concerns this picture alone, whatever it is
             logger.warning("left out %s: %s", picture.name, reason(error))
             failed.append(picture.name)
@@ -115,8 +120,9 @@ def compare_all(
     if timings is None or not report:
         raise ArtifactError("nothing could be compared (see above).")
     times = {name: asdict(timing) for name, timing in timings.items()}
-    networks = {"original": _about(original), "compressed": _about(compressed)}
-    content = {"networks": networks, "network_batch_1": times, "pictures": report}
+    networks = {"teacher": _about(teacher), "student": _about(student)}
+    related = is_teacher_of(teacher.model_path, student.model_path)
+    content = {"networks": networks, "student_is_of_teacher": related, "network_batch_1": times, "pictures": report}
     with staged_beside(folder, COMPARISON, RECORD) as record:
         write_json(record, content)
     forget_others(folder, COMPARISON, {RECORD, *(f"{name}.png" for name in report)})
@@ -139,39 +145,36 @@ def _about(lean_face: LeanFace) -> dict[str, Any]:
 
 
 def read_both(
-    original: LeanFace, compressed: LeanFace, photo: UInt8[np.ndarray, "H W 3"], faces: Faces = "all"
+    teacher: LeanFace, student: LeanFace, photo: UInt8[np.ndarray, "H W 3"], faces: Faces = "all"
 ) -> list[Pair]:
-    """Both read the same places: the detector looks once. Errors as for `LeanFace.crop`."""
-    crops = compressed.crop(photo, faces)
+    """Reconstruct the same places by both: the detector looks once. Errors as for `LeanFace.crop`."""
+    crops = student.crop(photo, faces)
     own = [
         crop._replace(crop=image, alignment=alignment)
         for crop in crops
-        for image, alignment in [original.align(photo, crop.detection)]
+        for image, alignment in [teacher.align(photo, crop.detection)]
     ]
-    answers = (
+    predicted = (
         lean_face.decode(lean_face.read(np.stack([crop.crop for crop in cut])), cut)
-        for lean_face, cut in ((original, own), (compressed, crops))
+        for lean_face, cut in ((teacher, own), (student, crops))
     )
-    return [Pair(*pair) for pair in zip(*answers, strict=True)]
+    return [Pair(*pair) for pair in zip(*predicted, strict=True)]
 
 
-def network_times(original: LeanFace, compressed: LeanFace, photo: UInt8[np.ndarray, "H W 3"]) -> dict[str, Timing]:
-    """Of each network alone, batch 1, on the photo's largest face, in turns, within about TIMING_SECONDS."""
+def network_times(teacher: LeanFace, student: LeanFace, photo: UInt8[np.ndarray, "H W 3"]) -> dict[str, Timing]:
+    """Time each network alone, batch 1, on the photo's largest face, in turns, within about TIMING_SECONDS."""
     logger.info("timing both networks, for %.0f s at most", TIMING_SECONDS)
-    crops = {"original": original.crop(photo, "largest"), "compressed": compressed.crop(photo, "largest")}
-    inputs = {"original": original.to_input(crops["original"][0].crop[None])}
-    inputs["compressed"] = compressed.to_input(crops["compressed"][0].crop[None])
-    calls = {
-        "original": lambda: run_in_batches(original.runtime, inputs["original"]),
-        "compressed": lambda: run_in_batches(compressed.runtime, inputs["compressed"]),
-    }
+    calls: dict[str, Callable[[], object]] = {}
+    for name, network in (("teacher", teacher), ("student", student)):
+        images = network.to_input(network.crop(photo, "largest")[0].crop[None])
+        calls[name] = lambda network=network, images=images: run_in_batches(network.runtime, images)
     return measure_latency(
         calls,
         warmup=5,
-        window=15,
+        window=7,
         windows_max=20,
         interval=0.1,
-        baselines={"original": "original", "compressed": "original"},
+        baselines=dict.fromkeys(calls, "teacher"),
         until=time.monotonic() + TIMING_SECONDS,
         runs_min=TIMING_RUNS_MIN,
     )
@@ -188,13 +191,13 @@ def speed_text(timing: Timing) -> str:
 
 
 def face_row(number: int, photo: UInt8[np.ndarray, "H W 3"], pair: Pair, timings: dict[str, Timing]) -> FaceRow:
-    """The face as both networks read it, in the place of the detected face, with their distance and times."""
-    # Each network's answer is about its own crop; both show the face in the same place.
-    detection = pair.compressed.detection
+    """Draw the face as both networks predict it, in the place of the detected face, with their distance and times."""
+    # Each network's prediction is about its own crop; both show the face in the same place.
+    detection = pair.student.detection
     assert detection is not None
-    crop, _ = align(photo, detection.landmarks, pair.compressed.surface.template, PICTURE_PX)
+    crop, _ = align(photo, detection.landmarks, pair.student.surface.template, PICTURE_PX)
     first, second = (_on_gray(face) for face in pair)
-    times = [f"{timings[name].latency_ms:.3g}" for name in ("original", "compressed")]
+    times = [f"{timings[name].latency_ms:.3g}" for name in ("teacher", "student")]
     label = f"face {number}\n{distance_mm(pair):.2f} mm apart\n{' / '.join(times)} ms"
     return FaceRow(label, crop / np.float32(255), first, second, np.abs(first - second).mean(-1))
 
@@ -207,12 +210,12 @@ def _on_gray(face: Reconstruction) -> Float[np.ndarray, "size size 3"]:
 
 def distance_mm(pair: Pair) -> float:
     """Mean distance of the two shapes over the face region, without pose."""
-    region = pair.original.surface.model.face_mask.numpy()
-    apart = np.linalg.norm(pair.original.vertices - pair.compressed.vertices, axis=1)
+    region = pair.teacher.surface.model.face_mask.numpy()
+    apart = np.linalg.norm(pair.teacher.vertices - pair.student.vertices, axis=1)
     return round(float(apart[region].mean()) * MM_PER_DM, 3)
 
 
 def turn_deg(pair: Pair) -> float:
     """Angle between the two poses."""
-    trace = float(np.sum(pair.original.pose.rotation.astype(float) * pair.compressed.pose.rotation))
+    trace = float(np.sum(pair.teacher.pose.rotation.astype(float) * pair.student.pose.rotation))
     return round(float(np.degrees(np.arccos(np.clip((trace - 1) / 2, -1, 1)))), 3)

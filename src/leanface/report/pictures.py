@@ -64,9 +64,9 @@ def save_comparisons(renderer: Renderer, compared: Comparison, count: int, folde
         save_comparison(renderer, {index: f"test face {index}" for index in indices}, compared, folder / f"{name}.png")
 
 
-def save_face_sheet(rows: Sequence[FaceRow], path: Path) -> None:
-    """Write a PNG: a row per face, labeled columns for input, original, compressed and difference."""
-    columns = ("input", "original", "compressed", f"difference \N{MULTIPLICATION SIGN}{DIFFERENCE_GAIN:g}")
+def save_face_sheet(rows: Sequence[FaceRow], path: Path, titles: tuple[str, str] = ("original", "compressed")) -> None:
+    """Write a PNG: a row per face, labeled columns for input, both networks and their difference."""
+    columns = ("input", *titles, f"difference \N{MULTIPLICATION SIGN}{DIFFERENCE_GAIN:g}")
     coloring = {"cmap": DIFFERENCE_SHADES, "vmin": 0, "vmax": 1}
     lines = [
         Row(

@@ -42,7 +42,8 @@ FIRST_WITH_FP8 = 89
 class ExportedNetwork(NamedTuple):
     """An ONNX file's bytes, and of its metadata the height and width (px) of its images and its precision.
 
-    `dynamic_size` tells whether it takes images of other sizes too.
+    `dynamic_size` tells whether it takes images of other sizes too; `teacher` is the digest of its teacher's weights
+    (see `leanface.bundle.weights_digest`), None if the file records none.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class ExportedNetwork(NamedTuple):
     image_size: int
     precision: str
     dynamic_size: bool
+    teacher: str | None
 
 
 @dataclass(frozen=True)
@@ -251,7 +253,8 @@ def read_onnx(path: Path) -> ExportedNetwork:
     try:
         size = int(json.loads(metadata[METADATA_PREFIX + "input"])["size"])
         height = model.graph.input[0].type.tensor_type.shape.dim[2]
-        return ExportedNetwork(path, content, size, metadata[METADATA_PREFIX + "precision"], bool(height.dim_param))
+        precision, teacher = metadata[METADATA_PREFIX + "precision"], metadata.get(METADATA_PREFIX + "teacher")
+        return ExportedNetwork(path, content, size, precision, bool(height.dim_param), teacher)
     except (KeyError, ValueError, TypeError, IndexError):
         raise ArtifactError(
             f"{path} does not say its image size and precision; export it with `leanface stage export`, which writes "

@@ -82,6 +82,7 @@ def test_the_file_says_what_it_is(exported, precision: str) -> None:
     assert json.loads(metadata["leanface.input"])["size"] == 64
     assert json.loads(metadata["leanface.coefficients"])["identity"] == [0, 80]
     assert {"leanface.version", "leanface.licence"} <= set(metadata)
+    assert "leanface.teacher" not in metadata, "this network has none"
 
 
 @pytest.mark.parametrize("precision", TOLERANCES)

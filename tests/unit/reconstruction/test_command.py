@@ -152,9 +152,9 @@ def test_two_networks_side_by_side(exported: Any, photos: Path, network: list[st
     command = ["reconstruct", str(photos / "astronaut.png"), "--out", str(tmp_path / "out")]
     assert main([*command, "--compare", str(exported.float_bundle), *network]) == 0
     content = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert content["networks"]["original"]["runtime"] == "torch"
-    assert content["networks"]["compressed"]["runtime"] == "openvino"
-    assert content["network_batch_1"]["original"]["latency"]["value"] > 0
+    assert content["networks"]["teacher"]["runtime"] == "torch"
+    assert content["networks"]["student"]["runtime"] == "openvino"
+    assert content["network_batch_1"]["teacher"]["latency"]["value"] > 0
     ((face,),) = content["pictures"].values()
     assert face["mean_distance_mm"] < 0.5  # the same network twice
     assert picture_size(tmp_path / "out" / "astronaut.png")[0] > 400
