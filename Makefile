@@ -51,8 +51,8 @@ test-fast: $(STAMP)  ## Run the unit tests alone
 docs: $(STAMP)  ## Build the documentation as a site in build/site, warnings as errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
-mlflow: $(STAMP)  ## Open the recorded runs on http://127.0.0.1:5000
-	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
+mlflow: $(STAMP)  ## Deliver what waits, and show the runs in MLflow's pages at the address that it prints
+	$(BIN)/leanface track --ui
 
 clean:  ## Remove .venv and tool caches; data, models, reports and recorded runs stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache build src/*.egg-info

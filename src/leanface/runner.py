@@ -60,13 +60,14 @@ def run_stage(name: str, variant: str | None = None, seconds: float | None = Non
     assert config is not None
     title = name if variant is None else f"{name}@{variant}"
     params = config.model_dump(include=set(names))
-    with hold_machine(name), tracking.stage_run(title, params, {"stage": name}) as record:
+    with hold_machine(name), tracking.stage_run(title, params, {"stage": name}, in_pipeline=True) as record:
         if "log" in wanted:
             arguments["log"] = record.log_live
         record.log(run(**arguments), 0)
     if name == "report" and not tracking.in_trial():
         summary = json.loads(paths.SUMMARY.read_text())
         pages = [paths.CONFIG, paths.SUMMARY, paths.REPORT_HTML, paths.REPORT_MD, paths.MODEL_CARD, paths.FIGURES]
+        pages.append(paths.evaluation_dir(catalog.DEPLOYED) / tracking.PICTURE)
         tracking.log_summary(summary, config.model_dump(), pages, {}, paths.onnx_path(catalog.DEPLOYED))
 
 

@@ -30,7 +30,6 @@ PLUMBING = {
     "files",
     "paths",
     "composition",
-    "inputs",
     "params",
     "device",
     "environment",

@@ -20,12 +20,13 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own
 ROOT = Path(__file__).parents[2]
 
 RECORD = """
-import sys
+import shutil, sys
 from pathlib import Path
 from leanface import tracking
 Path("report.md").write_text(f"report of {sys.argv[1]}")
 summary = {"gates": {"ssim": {"passed": True}}, "variants": {"quantized_int8": {"ssim": 0.98}}}
-tracking.log_summary(summary, {"run": sys.argv[1]}, [Path("report.md")], {}, Path(sys.argv[2]))
+network = Path(shutil.copy(sys.argv[2], "quantized_int8.onnx"))
+tracking.log_summary(summary, {"run": sys.argv[1]}, [Path("report.md")], {}, network)
 """
 
 STAGES = """
@@ -54,7 +55,18 @@ print(tracking.deliver())
 """
 """Processes that the system ends when they are about to call one of these methods, and one that gets through."""
 
-METHODS = ("create_run", "log_batch", "log_artifacts", "log_model_artifacts", "create_model_version", "set_terminated")
+METHODS = (
+    "create_run",
+    "log_batch",
+    "log_artifacts",
+    "create_logged_model",
+    "log_model_artifacts",
+    "finalize_logged_model",
+    "log_outputs",
+    "create_model_version",
+    "set_registered_model_alias",
+    "set_terminated",
+)
 
 TOGETHER = """
 import os
@@ -126,7 +138,7 @@ def test_deliveries_that_are_killed_anywhere_are_finished_by_the_next(
     assert version.version == 1
     assert found.info.status == "FINISHED"
     assert found.data.params == {"run": "A"}
-    assert found.data.metrics == {"quantized_int8/ssim": 0.98}
+    assert found.data.metrics == {"quantized_int8/ssim": 0.98, "ssim": 0.98}
     assert len(client.search_logged_models([found.info.experiment_id])) == 1
 
 

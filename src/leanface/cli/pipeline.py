@@ -21,7 +21,10 @@ def add_commands(commands: Commands) -> None:
     stage.add_argument("name", choices=sorted(path.stem for path in stages))
     stage.add_argument("--variant", choices=catalog.VARIANTS, help="for stages that run once per variant")
     stage.add_argument("--seconds", type=float, help="stop a training, or a benchmark's measuring, after this time")
-    commands.add("track", MAINTAIN, "deliver to MLflow what it could not take earlier", "leanface track", _track)
+    track = commands.add(
+        "track", MAINTAIN, "deliver to MLflow what it could not take earlier", "leanface track --ui", _track
+    )
+    track.add_argument("--ui", action="store_true", help="then show the runs in MLflow's pages, until Ctrl-C")
 
 
 def _stage(arguments: argparse.Namespace) -> None:
@@ -37,4 +40,7 @@ def _track(arguments: argparse.Namespace) -> None:
         enter_project()
     from leanface import tracking
 
-    print(f"delivered {tracking.deliver()} runs to {tracking.tracking_uri()}")
+    count = tracking.deliver()
+    print(f"delivered {count} {'run' if count == 1 else 'runs'} to {tracking.tracking_uri()}")
+    if arguments.ui:
+        tracking.open_pages()

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from leanface.errors import ArtifactError
 from leanface.files import staged_file
-from leanface.networks.checkpoint import restore
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.paths import PRETRAINED_TEACHER, PRETRAINED_TEACHER_224
 
@@ -84,8 +83,8 @@ def load_packed(path: Path, image_size: int | None = None) -> FaceReconstruction
     }
     network = FaceReconstructionNet()
     try:
-        restore(network, state)
-    except ValueError as error:
+        network.load_state_dict(state)
+    except RuntimeError as error:
         raise ArtifactError(f"{path} holds another network: {error}") from None
     return network.eval()
 

@@ -65,6 +65,7 @@ def promote(name: str) -> list[str]:
     lines = require_gates(paths.SUMMARY)  # of what lies here now
     summary, config = read_tree(paths.SUMMARY, name), read_tree(paths.CONFIG, name)
     pages = [paths.CONFIG, paths.SUMMARY, paths.REPORT_HTML, paths.REPORT_MD]
+    pages.append(paths.evaluation_dir(catalog.DEPLOYED) / tracking.PICTURE)
     tags = {tracking.PROMOTED_TAG: name}
     tracking.log_summary(summary, config, pages, tags, paths.onnx_path(catalog.DEPLOYED))
     tracking.deliver()

@@ -6,6 +6,7 @@ leave their record in the outbox, and the next process that opens MLflow (at the
 delivers it. Nor does a missing or locked store stop a stage: its record stays in the outbox.
 """
 
+from leanface.tracking.late import adopt, deliver, take_outbox
 from leanface.tracking.names import (
     CHAMPION,
     EXPERIMENT,
@@ -17,18 +18,10 @@ from leanface.tracking.names import (
     SUMMARY_TAG,
     SWEEP_TAG,
 )
+from leanface.tracking.pages import open_pages
+from leanface.tracking.pipeline import PICTURE, in_trial, log_headline, log_summary
 from leanface.tracking.place import store_root, tracking_uri
-from leanface.tracking.runs import (
-    Run,
-    adopt,
-    begin_run,
-    deliver,
-    in_trial,
-    log_headline,
-    log_summary,
-    stage_run,
-    take_outbox,
-)
+from leanface.tracking.runs import Run, begin_run, stage_run
 
 __all__ = [
     "CHAMPION",
@@ -37,6 +30,7 @@ __all__ = [
     "MODEL",
     "PARENT_RUN",
     "PARENT_TAG",
+    "PICTURE",
     "PROMOTED_TAG",
     "SUMMARY_TAG",
     "SWEEP_TAG",
@@ -47,6 +41,7 @@ __all__ = [
     "in_trial",
     "log_headline",
     "log_summary",
+    "open_pages",
     "stage_run",
     "store_root",
     "take_outbox",

@@ -1,5 +1,6 @@
 """Decide which registered version is the one to deploy."""
 
+import json
 import logging
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,10 @@ def register_champion(client: "MlflowClient", record: Record, network: File, mod
         source = f"models:/{model_id}"
         version = client.create_model_version(MODEL, source, record.run_id, tags, model_id=model_id)
     client.set_registered_model_alias(MODEL, CHAMPION, str(version.version))
+    listed = [
+        {"name": MODEL, "version": str(v.version)} for v in _versions(client) if v.tags.get(MODEL_TAG) == model_id
+    ]
+    client.set_logged_model_tags(model_id, {"mlflow.modelVersions": json.dumps(listed)})  # for MLflow's pages
 
 
 def _versions(client: "MlflowClient") -> "list[ModelVersion]":

@@ -1,51 +1,128 @@
-"""Log networks as models of MLflow."""
+"""Log networks as models of MLflow, and what they were trained and tested on as its datasets."""
 
 import importlib
+import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from leanface.catalog import MEASURES
 from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
-from leanface.tracking.names import NETWORK_TAG, RECORD_TAG
-from leanface.tracking.record import File, Record
+from leanface.tracking.names import NETWORK_TAG, PARENT_MODEL_TAG, RECORD_TAG
+from leanface.tracking.record import Dataset, Record, Variant
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+
+EXTERNAL_TAG = "mlflow.model.isExternal"
+"""MLflow's, of a model whose files it does not have."""
+
+MODEL_TYPE = "3D face reconstruction"
 
 
-def log_network(client: "MlflowClient", experiment_id: str, record: Record, network: File, file: Path) -> str:
-    """Log the network in `file` as a model of the record's run, unless it is one; return the model's id."""
+def log_datasets(client: "MlflowClient", record: Record) -> None:
+    """List the datasets among the run's inputs."""
+    from mlflow.entities import Dataset as Entity
+    from mlflow.entities import DatasetInput, InputTag
+
     assert record.run_id is not None
-    name, tags = Path(network.name).stem, {NETWORK_TAG: network.sha256, RECORD_TAG: record.id}
-    same = [model for model in client.search_logged_models([experiment_id], f"tags.{NETWORK_TAG} = '{network.sha256}'")
-            if model.name == name]  # fmt: skip
-    model = next((model for model in same if model.status == "READY"), None)
-    if model is not None:
-        _show_under(client, record.run_id, str(model.model_id))
-        return str(model.model_id)
-    # A delivery that was cut off may have begun it.
-    model = next((model for model in same if model.tags.get(RECORD_TAG) == record.id), None)
-    if model is None:
-        model = client.create_logged_model(experiment_id, name, record.run_id, tags)
-    _show_under(client, record.run_id, str(model.model_id))
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "model"
-        _save(file, folder, str(model.model_id), record.run_id, model.artifact_location)
-        client.log_model_artifacts(model.model_id, str(folder))
-    client.finalize_logged_model(model.model_id, "READY")
-    return str(model.model_id)
+    inputs = [
+        DatasetInput(
+            Entity(dataset.name, dataset.digest, "local", json.dumps({"uri": dataset.source}),
+                   profile=json.dumps(dataset.profile)),
+            [InputTag("mlflow.data.context", dataset.context)],
+        )
+        for dataset in record.datasets
+    ]  # fmt: skip
+    if inputs:
+        client.log_inputs(record.run_id, inputs)
 
 
-def _show_under(client: "MlflowClient", run_id: str, model_id: str) -> None:
-    """List the model among what the run made, once."""
+def log_variants(client: "MlflowClient", experiment_id: str, record: Record, file: Path | None) -> dict[str, str]:
+    """Log the record's variants as models with their metrics; return the models' ids by name.
+
+    The same network is the same model, whichever run measures it. A metric's step is the variant's place from the
+    original to the smallest, so that the run itself shows the last one's.
+
+    Args:
+        file: the network that the record is about, whose files the model of its name gets.
+    """
+    assert record.run_id is not None
+    variants = list(record.variants)
+    deployed = None if record.model is None or file is None else Path(record.model.name).stem
+    if deployed is not None and deployed not in {variant.name for variant in variants}:
+        variants.append(Variant(deployed, {}, {}, record.model))
+    models: dict[str, str] = {}
+    for step, variant in enumerate(variants):
+        if variant.name == deployed:
+            variant.network = record.model
+        parent = {PARENT_MODEL_TAG: list(models.values())[-1]} if models else {}
+        model = _find(client, experiment_id, record, variant)
+        if model is None:
+            tags = {RECORD_TAG: record.id, **parent}
+            tags |= {NETWORK_TAG: variant.network.sha256} if variant.network else {}
+            tags |= {} if variant.name == deployed else {EXTERNAL_TAG: "true"}
+            model = client.create_logged_model(
+                experiment_id, variant.name, record.run_id, tags, {**record.params, **variant.params}, MODEL_TYPE
+            )
+        models[variant.name] = model_id = str(model.model_id)
+        if model.status != "READY":
+            if file is not None and variant.name == deployed:
+                _upload(client, model, record.run_id, file)
+            client.finalize_logged_model(model_id, "READY")
+        _log_metrics(client, record, variant, model_id, step)
+    _show_among_results(client, record.run_id, list(models.values()))
+    return models
+
+
+def _find(client: "MlflowClient", experiment_id: str, record: Record, variant: Variant) -> "LoggedModel | None":
+    """Return the model of the same network, or the one that a delivery which was cut off had begun."""
+    name = f"name = '{variant.name}'"
+    begun = client.search_logged_models([experiment_id], f"{name} AND tags.{RECORD_TAG} = '{record.id}'")
+    same = list["LoggedModel"]()
+    if variant.network is not None:
+        query = f"{name} AND tags.{NETWORK_TAG} = '{variant.network.sha256}'"
+        same = [model for model in client.search_logged_models([experiment_id], query) if model.status == "READY"]
+    return next(iter([*begun, *same]), None)
+
+
+def _log_metrics(client: "MlflowClient", record: Record, variant: Variant, model_id: str, step: int) -> None:
+    from mlflow.entities import Metric
+
+    assert record.run_id is not None
+    tested = next((dataset for dataset in record.datasets if dataset.context == "evaluation"), None)
+
+    metrics = [
+        Metric(
+            name, value, record.made_at, step, model_id, *_names(tested if _is_of_faces(name) else None), record.run_id
+        )
+        for name, value in variant.metrics.items()
+    ]
+    if metrics:
+        client.log_batch(record.run_id, metrics=metrics)
+
+
+def _is_of_faces(measure: str) -> bool:
+    """Tell whether a measure depends on the test faces; others are of a network's size and speed."""
+    return measure in MEASURES and MEASURES[measure].against is not None
+
+
+def _names(dataset: Dataset | None) -> tuple[str, str] | tuple[None, None]:
+    return (None, None) if dataset is None else (dataset.name, dataset.digest)
+
+
+def _show_among_results(client: "MlflowClient", run_id: str, models: list[str]) -> None:
+    """List the models among what the run made, each once."""
     from mlflow.entities import LoggedModelOutput
 
-    listed = client.get_run(run_id).outputs
-    if listed is None or model_id not in {model.model_id for model in listed.model_outputs}:
-        client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
+    outputs: Any = client.get_run(run_id).outputs
+    listed = [] if outputs is None else [output.model_id for output in outputs.model_outputs]
+    if new := [LoggedModelOutput(model, step) for step, model in enumerate(models) if model not in listed]:
+        client.log_outputs(run_id, new)
 
 
-def _save(file: Path, folder: Path, model_id: str, run_id: str, location: str) -> None:
+def _upload(client: "MlflowClient", model: "LoggedModel", run_id: str, file: Path) -> None:
     import numpy as np
     import onnx
     from mlflow.models import Model, ModelSignature
@@ -56,10 +133,16 @@ def _save(file: Path, folder: Path, model_id: str, run_id: str, location: str) -
     tensors = {INPUT_NAME: (-1, 3, -1, -1), OUTPUT_NAME: (-1, COUNT)}
     inputs, outputs = (Schema([TensorSpec(np.dtype("float32"), shape, name)]) for name, shape in tensors.items())
     save_model: Any = importlib.import_module("mlflow.onnx").save_model  # its own types leave everything open
-    save_model(
-        onnx.load(file),
-        str(folder),
-        mlflow_model=Model(artifact_path=location, run_id=run_id, model_uuid=model_id, model_id=model_id),
-        signature=ModelSignature(inputs, outputs),
-        pip_requirements=["onnxruntime"],  # MLflow would find out by importing in another process
+    description = Model(
+        artifact_path=model.artifact_location, run_id=run_id, model_uuid=model.model_id, model_id=model.model_id
     )
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "model"
+        save_model(
+            onnx.load(file),
+            str(folder),
+            mlflow_model=description,
+            signature=ModelSignature(inputs, outputs),
+            pip_requirements=["onnxruntime"],  # MLflow would find out by importing in another process
+        )
+        client.log_model_artifacts(model.model_id, str(folder))

@@ -1,7 +1,5 @@
 """Names that runs, tags and models have in MLflow."""
 
-from leanface import catalog
-
 EXPERIMENT = "leanface"
 
 MODEL = "leanface"
@@ -11,11 +9,21 @@ CHAMPION = "champion"
 """Alias of the registered version that passed its gates last."""
 
 EXPERIMENT_TAG = "dvc_experiment"
+STAGE_TAG = "stage"
 SWEEP_TAG = "sweep"
 PROMOTED_TAG = "promoted_from"
 
 SUMMARY_TAG = "gates"
 """Only summary runs have it: whether the gates passed."""
+
+GATE_TAG = "gate."
+"""What the tags of single gates begin with."""
+
+PIPELINE_TAG = "pipeline"
+"""Of the runs of one pipeline, stages and summary: its id, see `leanface.tracking.group`."""
+
+PARENT_MODEL_TAG = "made_from"
+"""Of a model: the one that it was compressed from."""
 
 RECORD_TAG = "leanface_record"
 """The record that a run, a model or a version comes from, by its id."""
@@ -34,5 +42,3 @@ PARENT_TAG = "mlflow.parentRunId"
 
 PARENT_RUN = "LEANFACE_PARENT_RUN"
 """Environment variable with the id of the run that a stage's runs are children of: that of the trial."""
-
-HEADLINES = tuple(f"{catalog.DEPLOYED}/{name}" for name in ("truth_vertex_mm", "teacher_vertex_mm", "speedup"))

@@ -69,7 +69,7 @@ def _files() -> Path:
 
 
 def waiting() -> list[Path]:
-    """Return the records in the order in which their runs started, without those that are being delivered."""
+    """Return the records in the order in which they were posted, without those that are being delivered."""
     return sorted(outbox().glob("*.json"))
 
 
@@ -92,7 +92,7 @@ def post(record: Record) -> None:
                     copy_exactly(_origin_of(file), _copy_of(file), file.sha256)
             except (ArtifactError, OSError) as error:
                 logger.warning("no copy of %s is kept for MLflow (%s)", file.path, error)
-        atomic_write(outbox() / f"{record.started}-{record.id}.json", write_record(record))
+        atomic_write(outbox() / f"{time.time_ns()}-{record.id}.json", write_record(record))
 
 
 def fetch(file: File, target: Path) -> bool:

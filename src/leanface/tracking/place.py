@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from leanface import paths
+from leanface.environment import find_project
 
 
 def tracking_uri() -> str:
@@ -12,10 +13,13 @@ def tracking_uri() -> str:
 
 
 def store_root() -> Path:
-    """Return the project's folder, also from within the temporary checkouts that DVC runs experiments in."""
+    """Return the project's root, also from within the temporary checkouts that DVC runs experiments in.
+
+    Outside of a project it is the current folder.
+    """
     here = Path.cwd()
     checkouts = [parent for parent in here.parents if parent.name == ".dvc"]  # PROJECT/.dvc/tmp/exps/...
-    return checkouts[-1].parent if checkouts else here
+    return checkouts[-1].parent if checkouts else find_project(here) or here
 
 
 def cache() -> Path:

@@ -42,6 +42,38 @@ class File:
 
 
 @dataclass
+class Variant:
+    """One network of a pipeline, which becomes a model in MLflow.
+
+    Attributes:
+        network: its ONNX file, of which only that of the record's `model` is sent.
+    """
+
+    name: str
+    metrics: dict[str, float]
+    params: dict[str, str]
+    network: File | None = None
+
+
+@dataclass
+class Dataset:
+    """What networks were trained or tested on.
+
+    Attributes:
+        digest: of its contents.
+        source: where it is, relative to the project's folder.
+        context: training, validation or evaluation.
+        profile: what else to know of it.
+    """
+
+    name: str
+    digest: str
+    source: str
+    context: str
+    profile: dict[str, int]
+
+
+@dataclass
 class Record:
     """One run, as it lies in the outbox. Times are Unix milliseconds.
 
@@ -50,10 +82,12 @@ class Record:
         made_at: orders the runs that may become the champion; never less than that of an earlier one.
         metrics: (name, value, time, step), those that were not delivered yet.
         files: those to attach.
+        variants: its networks, from the original to the smallest.
+        datasets: what they were trained and tested on.
         model: the network that the run is about.
         champion: whether that network is registered, as the one to deploy.
         run_id: MLflow's, once it knows of the run.
-        note: shown as the run's description once it has ended.
+        note: shown as the run's description once it has ended; {run_id} in it becomes MLflow's.
         missing: files that were gone before the run was recorded.
     """
 
@@ -65,6 +99,8 @@ class Record:
     status: str = "RUNNING"
     metrics: list[tuple[str, float, int, int]] = field(default_factory=list[tuple[str, float, int, int]])
     files: list[File] = field(default_factory=list[File])
+    variants: list[Variant] = field(default_factory=list[Variant])
+    datasets: list[Dataset] = field(default_factory=list[Dataset])
     model: File | None = None
     champion: bool = False
     run_id: str | None = None

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from leanface.errors import TrackingError
 from leanface.tracking.champion import register_champion
 from leanface.tracking.locks import locked
-from leanface.tracking.models import log_network
-from leanface.tracking.names import EXPERIMENT, NOTE_TAG, RECORD_TAG
+from leanface.tracking.models import log_datasets, log_variants
+from leanface.tracking.names import EXPERIMENT, NOTE_TAG, PARENT_TAG, PIPELINE_TAG, RECORD_TAG, SUMMARY_TAG
 from leanface.tracking.outbox import RefusedError, fetch, first_line
 from leanface.tracking.place import cache, database, store_root, tracking_uri
 from leanface.tracking.record import File, Record
+from leanface.tracking.view import describe_experiment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -65,6 +66,7 @@ class Store:
                 mlflow.set_tracking_uri(tracking_uri())  # registering a model knows no client
                 self.client: MlflowClient = mlflow.MlflowClient()
                 self.experiment_id = self._experiment_id()
+                describe_experiment(self.client, self.experiment_id)
         except Exception as error:
             raise TrackingError(_unreachable(error)) from error
 
@@ -81,7 +83,7 @@ class Store:
         from mlflow.entities import Metric
 
         if record.run_id is None:
-            tags = {**record.tags, RECORD_TAG: record.id}
+            tags = {**self._parent_of(record), **record.tags, RECORD_TAG: record.id}
             run = self.client.create_run(self.experiment_id, record.started, tags, record.name)
             record.run_id = str(run.info.run_id)
             self._log_params(record.run_id, record.params)
@@ -89,19 +91,23 @@ class Store:
             batch = record.metrics[:METRICS_PER_REQUEST]
             self.client.log_batch(record.run_id, metrics=[Metric(*metric) for metric in batch])
             del record.metrics[: len(batch)]
-        missing = [*record.missing, *self._send_files(record.run_id, record.files)]
-        if record.model is not None:
-            missing += self._send_model(record, record.model)
+        if record.ended is not None:
+            self._complete(record, record.run_id, record.ended)
+
+    def _complete(self, record: Record, run_id: str, ended: int) -> None:
+        """Deliver what a run has once it has ended."""
+        missing = [*record.missing, *self._send_files(run_id, record.files), *self._send_variants(record)]
         if missing:
-            self.client.set_tag(record.run_id, "missing", ", ".join(missing))
+            self.client.set_tag(run_id, "missing", ", ".join(missing))
             logger.warning(
                 "run %r is in MLflow without %s: changed or removed since it was recorded, and no copy was kept",
                 record.name, ", ".join(missing),
             )  # fmt: skip
+        if SUMMARY_TAG in record.tags:
+            self._show_stages_below(record, run_id)
         if record.note is not None:
-            self.client.set_tag(record.run_id, NOTE_TAG, record.note)
-        if record.ended is not None:
-            self.client.set_terminated(record.run_id, record.status, record.ended)
+            self.client.set_tag(run_id, NOTE_TAG, record.note.replace("{run_id}", run_id))
+        self.client.set_terminated(run_id, record.status, ended)
 
     def send_waiting(self, record: Record) -> None:
         """Deliver a record from the outbox, of which a part may have arrived before.
@@ -175,15 +181,33 @@ class Store:
             self.client.log_artifacts(run_id, name)
         return missing
 
-    def _send_model(self, record: Record, network: File) -> list[str]:
+    def _send_variants(self, record: Record) -> list[str]:
+        """Log the networks as models, and choose the champion; return the names of the files that are gone."""
+        log_datasets(self.client, record)
         with tempfile.TemporaryDirectory() as name:
-            file = Path(name) / network.name
-            if not fetch(network, file):
-                return [network.name]
-            model_id = log_network(self.client, self.experiment_id, record, network, file)
-        if record.champion:
-            register_champion(self.client, record, network, model_id)
-        return []
+            file = None if record.model is None else Path(name) / record.model.name
+            missing = [] if record.model is None or file is None or fetch(record.model, file) else [record.model.name]
+            models = log_variants(self.client, self.experiment_id, record, None if missing else file)
+        if record.champion and record.model is not None and not missing:
+            register_champion(self.client, record, record.model, models[Path(record.model.name).stem])
+        return missing
+
+    def _parent_of(self, record: Record) -> dict[str, str]:
+        """Return the tag that shows a stage below its pipeline, if that has ended already."""
+        pipeline = record.tags.get(PIPELINE_TAG)
+        if pipeline is None or SUMMARY_TAG in record.tags:
+            return {}
+        query = f"tags.{PIPELINE_TAG} = '{pipeline}' AND tags.{SUMMARY_TAG} LIKE '%'"
+        found = self.client.search_runs([self.experiment_id], query, max_results=1)
+        return {PARENT_TAG: found[0].info.run_id} if found else {}
+
+    def _show_stages_below(self, record: Record, run_id: str) -> None:
+        """Make the stages of a pipeline, which ended before it did, its children."""
+        if (pipeline := record.tags.get(PIPELINE_TAG)) is None:
+            return
+        for run in self.client.search_runs([self.experiment_id], f"tags.{PIPELINE_TAG} = '{pipeline}'"):
+            if run.info.run_id != run_id and PARENT_TAG not in run.data.tags:
+                self.client.set_tag(run.info.run_id, PARENT_TAG, run_id)
 
     def _experiment_id(self) -> str:
         """Return the id of the project's experiment, a new one if it was deleted or there is none."""

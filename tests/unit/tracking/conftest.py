@@ -32,14 +32,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def runs(project: Path, mlflow_database: Path) -> Runs:
-    """Reads the project's recorded runs, by name."""
+    """Reads the project's recorded runs, by name; of several the newest."""
     (project / "mlflow.db").write_bytes(mlflow_database.read_bytes())
 
     def read() -> dict[str, Run]:
         client = MlflowClient(tracking.tracking_uri())
         experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
         found = client.search_runs([experiment.experiment_id]) if experiment else []
-        return {run.info.run_name: run for run in found}
+        return {run.info.run_name: run for run in reversed(found)}
 
     return read
 

@@ -74,7 +74,7 @@ def test_the_summary_has_numbers_parameters_gates_and_files(
     (folder / "picture.txt").write_text("faces")
     tracking.log_summary(SUMMARY, {"prune": {"ratio": 0.5}}, [page, folder, project / "absent"], {})
     recorded = runs()["trial-1"]
-    assert recorded.data.metrics == {"quantized_int8/mse": 0.001}
+    assert recorded.data.metrics == {"quantized_int8/mse": 0.001, "mse": 0.001}
     assert recorded.data.params == {"prune.ratio": "0.5"}
     assert recorded.data.tags["gates"] == "passed"
     files = Path(recorded.info.artifact_uri.removeprefix("file://"))
