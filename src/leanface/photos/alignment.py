@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Int, UInt8
 from PIL import Image
 
 from leanface.errors import ArtifactError
@@ -55,6 +55,13 @@ class Alignment:
     def crop_from_photo(self, points: Float[np.ndarray, "*N 2"]) -> Float[np.ndarray, "*N 2"]:
         """Photo pixels to crop pixels."""
         return points * self.scale + (self.tx, self.ty)
+
+    def resized(self, size: int) -> "Alignment":
+        """The same square of the photo as a crop of another size."""
+        ratio = size / self.size
+        # Pixel centers lie at integers: edges scale, not centers.
+        tx, ty = (ratio * (t + 0.5) - 0.5 for t in (self.tx, self.ty))
+        return Alignment(ratio * self.scale, tx, ty, size)
 
     def photo_from_crop(self, points: Float[np.ndarray, "*N 2"]) -> Float[np.ndarray, "*N 2"]:
         """Inverse of `crop_from_photo`."""
@@ -113,7 +120,7 @@ def cut_out(
             f"the landmarks {np.round(landmarks).tolist()} lie far outside the photo of {width}x{height} "
             "pixels. Give them in pixels of this very photo, as (x, y)."
         )
-    return _resample(image, alignment), alignment
+    return resample(image, alignment), alignment
 
 
 def fit(
@@ -143,6 +150,48 @@ def fit(
     return Alignment(scale, float(tx), float(ty), size)
 
 
+def roll_of(landmarks: Float[np.ndarray, "5 2"], template: Float[np.ndarray, "5 2"] = TEMPLATE_224) -> float:
+    """Estimate how far a face is turned clockwise in the picture's plane (radians); arguments as for `fit`."""
+    source, target = landmarks - landmarks.mean(axis=0), template - template.mean(axis=0)
+    across = float((target[:, 0] * source[:, 1] - target[:, 1] * source[:, 0]).sum())
+    return math.atan2(across, float((source * target).sum()))
+
+
+def cut_out_turned(
+    image: UInt8[np.ndarray, "H W 3"],
+    landmarks: Float[np.ndarray, "5 2"],
+    template: Float[np.ndarray, "5 2"],
+    size: int,
+    turn_rad: float,
+) -> tuple[UInt8[np.ndarray, "size size 3"], Alignment]:
+    """As `cut_out`, of a face that is turned clockwise by so much: the crop shows it upright.
+
+    Returns:
+        The crop, and the alignment of a crop that was not turned, but has the same middle and scale. Turning points
+        about the middle of the crop by `turn_rad` leads from the first to the second.
+    """
+    center = landmarks.mean(axis=0)
+    cos, sin = math.cos(turn_rad), math.sin(turn_rad)
+    turn = np.array([(cos, -sin), (sin, cos)])
+    upright = fit((landmarks - center) @ turn, template, size)
+    # A square of the photo about the crop's middle that holds the crop and what its filter sees, however it is turned.
+    middle = np.full(2, (size - 1) / 2)
+    place = center + turn @ upright.photo_from_crop(middle)
+    reach = math.ceil((size / 2 + BICUBIC_SUPPORT_PX) * max(1.0, 1 / upright.scale) + BICUBIC_SUPPORT_PX)
+    corner = np.floor(place).astype(int) - math.ceil(reach * math.sqrt(2))
+    side = 2 * math.ceil(reach * math.sqrt(2)) + 1
+    square = Image.fromarray(_region(image, corner, corner + side))
+    # Pillow counts from the edges of pixels, and asks where each pixel of the result comes from.
+    within = place - corner + 0.5
+    origin = within - turn @ (reach, reach)
+    matrix = (cos, -sin, float(origin[0]), sin, cos, float(origin[1]))
+    patch = square.transform((2 * reach, 2 * reach), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
+    shift = float(middle[0]) - upright.scale * (reach - 0.5)
+    crop = resample(np.asarray(patch), Alignment(upright.scale, shift, shift, size))
+    tx, ty = (middle - upright.scale * place).tolist()
+    return crop, Alignment(upright.scale, tx, ty, size)
+
+
 def to_input(crops: UInt8[np.ndarray, "*batch H W 3"]) -> Float32[np.ndarray, "*batch 3 H W"]:
     """Turn crops into what every network here takes: RGB planes in [0, 1], no mean or deviation taken out.
 
@@ -166,7 +215,8 @@ def _looks_like(source: Float[np.ndarray, "5 2"], target: Float[np.ndarray, "5 2
     return bool(shortest > 0.15 * longest and affine[0, 0] > 0 and affine[1, 1] > 0)
 
 
-def _resample(image: UInt8[np.ndarray, "H W 3"], alignment: Alignment) -> UInt8[np.ndarray, "size size 3"]:
+def resample(image: UInt8[np.ndarray, "H W 3"], alignment: Alignment) -> UInt8[np.ndarray, "size size 3"]:
+    """Cut the crop that an alignment describes out of an RGB photo, as `align` does."""
     # The crop's corners in the photo's edge coordinates, where its pixels span [0, W] x [0, H].
     corners = np.array([(-0.5, -0.5), (alignment.size - 0.5, alignment.size - 0.5)])
     box = alignment.photo_from_crop(corners) + 0.5
@@ -174,8 +224,14 @@ def _resample(image: UInt8[np.ndarray, "H W 3"], alignment: Alignment) -> UInt8[
     # size; the margin lets the filter, which widens as it shrinks the photo, see the pixels around the crop.
     margin = math.ceil(BICUBIC_SUPPORT_PX * max(1.0, 1 / alignment.scale)) + 1
     start, stop = np.floor(box[0]).astype(int) - margin, np.ceil(box[1]).astype(int) + margin
-    columns = np.array(range(start[0], stop[0])).clip(0, image.shape[1] - 1)
-    rows = np.array(range(start[1], stop[1])).clip(0, image.shape[0] - 1)
-    region = Image.fromarray(image[rows[:, None], columns])
+    region = Image.fromarray(_region(image, start, stop))
     size = (alignment.size, alignment.size)
     return np.array(region.resize(size, Image.Resampling.BICUBIC, box=tuple((box - start).ravel())))
+
+
+def _region(
+    image: UInt8[np.ndarray, "H W 3"], start: Int[np.ndarray, "2"], stop: Int[np.ndarray, "2"]
+) -> UInt8[np.ndarray, "h w 3"]:
+    """From pixel `start` to before `stop` (x, y), with the photo's edges repeated beyond it."""
+    columns, rows = (np.array(range(start[axis], stop[axis])).clip(0, image.shape[1 - axis] - 1) for axis in (0, 1))
+    return image[rows[:, None], columns]

@@ -1,15 +1,38 @@
 """Faces and their five landmarks in a photo; the networks are packaged, so nothing is downloaded."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from leanface.errors import ConfigError, NoFaceError
-from leanface.photos.mtcnn import PROPOSAL_PX, Mtcnn
+from leanface.photos.alignment import roll_of
+from leanface.photos.blazeface import BlazeFace, BlazeFaces
+from leanface.photos.face_mesh import FaceMesh, Mesh, Region
+from leanface.photos.mtcnn import PROPOSAL_PX, Mtcnn, covered
 from leanface.photos.pixels import require_rgb
 
 LOWER = "Smaller ones are looked for with a lower min_face_px (`leanface reconstruct --min-face`)."
+
+FACE_LOGIT = 5.0
+"""What the landmark network says of a face at least; faces in profile get less, and are MTCNN's to find."""
+
+SURE_LOGIT = 12.0
+"""Below that an upright face may be one that lies or stands on its head."""
+
+HOPELESS_LOGIT = -10.0
+"""After a first look, from which a second one does not help."""
+
+LOOKS_MAX, SETTLED_RAD = 5, math.radians(3)
+"""How often the landmark network looks at a face at most, and the change of its turn from which it need not again."""
+
+SURE_SCORE = 0.7
+"""BlazeFace's score below which its box may be too far off for the landmark network."""
+
+LONE_SCORE, LONE_AGREEMENT, LONE_ROLL_RAD = 0.9, 0.7, math.radians(25)
+"""Where MTCNN alone sees a face: its least score, how far its landmarks may lie from the landmark network's (in mean
+distances from their middle), and how much the face may tilt."""
 
 EXPLAINED_PX = 1600
 """Longer side of a photo up to which faces that are too small are looked for, to say so."""
@@ -22,16 +45,23 @@ class FaceDetection:
     Attributes:
         box: left, top, right, bottom; may reach beyond the photo.
         landmarks: image-left eye, image-right eye, nose tip, image-left and image-right mouth corner.
-        score: the last network's confidence, in [0, 1].
+        score: the network's confidence, in [0, 1].
+        confirmed: two networks know it for a face. Not so for most profiles, and for some things that are no faces.
     """
 
     box: Float[np.ndarray, "4"]
     landmarks: Float[np.ndarray, "5 2"]
     score: float
+    confirmed: bool = True
 
 
 class FaceDetector:
-    """Finds faces of any size above `min_face_px`. Deterministic; any threads may share it."""
+    """Finds faces above `min_face_px`: large ones however they are turned, small ones upright.
+
+    BlazeFace looks for large faces, and turns the photo by quarters where it is not sure of an upright one; MTCNN looks
+    for all others. The landmarks are those of a network that follows a face's turns and knows a face when it sees one,
+    and MTCNN's where that one is not sure, as in profiles. Deterministic; any threads may share it.
+    """
 
     def __init__(self, min_face_px: int = 40) -> None:
         """Load the packaged networks.
@@ -46,6 +76,8 @@ class FaceDetector:
         if min_face_px < PROPOSAL_PX:
             raise ConfigError(f"min_face_px must be at least {PROPOSAL_PX}, got {min_face_px}")
         self._min_face_px = min_face_px
+        self._blazeface = BlazeFace()
+        self._mesh = FaceMesh()
         self._mtcnn = Mtcnn()
 
     def detect(self, image: UInt8[np.ndarray, "H W 3"]) -> list[FaceDetection]:
@@ -89,13 +121,88 @@ class FaceDetector:
         return self.require(image)[0]
 
     def _detect(self, image: UInt8[np.ndarray, "H W 3"], min_face_px: float) -> list[FaceDetection]:
-        faces = [
-            # Pixel centers lie at integers here, at halves in edge coordinates.
-            FaceDetection(box - 0.5, points - 0.5, float(score))
-            for box, points, score in zip(*self._mtcnn.find(image, min_face_px), strict=True)
-            if _side(box) >= min_face_px
-        ]
+        large = self._large(image)
+        faces = large + self._others(image, min_face_px, large)
+        faces = [face for face in faces if _side(face.box) >= min_face_px]
         return sorted(faces, key=lambda face: (_area(face.box), face.score), reverse=True)
+
+    def _large(self, image: UInt8[np.ndarray, "H W 3"]) -> list[FaceDetection]:
+        """Find the faces that fill a good part of a photo."""
+        (upright,) = self._blazeface.find(image)
+        meshes = self._meshes(image, upright)
+        if not meshes or len(meshes) < len(upright.scores) or min(mesh.logit for mesh in meshes) < SURE_LOGIT:
+            for turned in self._blazeface.find(image, (1, 2, 3)):
+                meshes += self._meshes(image, turned)
+        meshes.sort(key=lambda mesh: mesh.logit, reverse=True)
+        faces: list[Mesh] = []
+        for mesh in meshes:
+            # The same face seen upside down is less of a face.
+            if not covered(mesh.box[None], _boxes([face.box for face in faces]))[0]:
+                faces.append(mesh)
+        return [_detection(face) for face in faces]
+
+    def _meshes(self, image: UInt8[np.ndarray, "H W 3"], found: BlazeFaces) -> list[Mesh]:
+        """Place landmarks on faces, and leave out what may be none: MTCNN is asked about that."""
+        meshes: list[Mesh] = []
+        for box, keypoints, score in zip(*found, strict=True):
+            mesh = self._look(image, Region.of_box(box, keypoints[0], keypoints[1]))
+            if mesh.logit >= (FACE_LOGIT if score >= SURE_SCORE else SURE_LOGIT):
+                meshes.append(mesh)
+        return meshes
+
+    def _look(self, image: UInt8[np.ndarray, "H W 3"], region: Region) -> Mesh:
+        """Place landmarks on what may be a face."""
+        first = self._mesh.locate(image, region)
+        if first.logit < HOPELESS_LOGIT:
+            return first
+        # A second look, at the face's own place and turn, makes the landmarks depend less on the first.
+        region = Region.of_points(first.points)
+        mesh = self._mesh.locate(image, region)
+        logit = min(first.logit, mesh.logit)
+        if logit < FACE_LOGIT:
+            return mesh._replace(logit=logit)
+        for _ in range(LOOKS_MAX - 2):
+            # A face that was seen far from upright takes more looks to be seen as it is.
+            before, region = region, Region.of_points(mesh.points)
+            if region.turn_from(before) < SETTLED_RAD:
+                break
+            mesh = self._mesh.locate(image, region)
+        return mesh._replace(logit=logit)
+
+    def _others(
+        self, image: UInt8[np.ndarray, "H W 3"], min_face_px: float, known: list[FaceDetection]
+    ) -> list[FaceDetection]:
+        """Find the faces that are too small or too unlike a frontal one for `_large`."""
+        boxes = _boxes([face.box + 0.5 for face in known])
+        faces: list[FaceDetection] = []
+        for box, points, score in zip(*self._mtcnn.find(image, min_face_px, boxes), strict=True):
+            if covered(box[None], boxes)[0]:
+                continue
+            region = Region.of_box(box, points[0], points[1])
+            mesh = upright = self._look(image, region)
+            if mesh.logit < SURE_LOGIT:
+                turned = (self._look(image, region.turned(quarters)) for quarters in (1, 2, 3))
+                mesh = max(mesh, *turned, key=lambda mesh: mesh.logit)
+            if mesh.logit >= FACE_LOGIT:
+                faces.append(_detection(mesh))
+            elif score >= LONE_SCORE and _is_upright_face(points, upright):
+                faces.append(FaceDetection(box - 0.5, points - 0.5, float(score), confirmed=False))
+        return faces
+
+
+def _detection(mesh: Mesh) -> FaceDetection:
+    """Pixel centers lie at integers from here on, no longer at halves."""
+    return FaceDetection(mesh.box - 0.5, mesh.five - 0.5, 1 / (1 + math.exp(-mesh.logit)))
+
+
+def _boxes(boxes: list[Float[np.ndarray, "4"]]) -> Float[np.ndarray, "N 4"]:
+    return np.array(boxes).reshape(-1, 4)
+
+
+def _is_upright_face(points: Float[np.ndarray, "5 2"], mesh: Mesh) -> bool:
+    radius = np.linalg.norm(points - points.mean(0), axis=1).mean()
+    apart = np.linalg.norm(points - mesh.five, axis=1).mean() / radius
+    return bool(apart <= LONE_AGREEMENT and abs(roll_of(points)) <= LONE_ROLL_RAD)
 
 
 def _side(box: Float[np.ndarray, "4"]) -> float:

@@ -15,7 +15,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, UInt8
+from jaxtyping import Bool, Float, Float32, Int, UInt8
 from PIL import Image
 
 from leanface.photos.face_network import FACE_NETWORKS, FaceNetwork
@@ -27,11 +27,9 @@ PROPOSAL_STRIDE = 2
 PYRAMID_STEP = 0.709
 """Ratio of neighboring pyramid levels: halves the area, as in the paper."""
 
-EXACT_PX = 1600
-"""Longer side of a photo from which the pyramid is built of a smaller copy: its finest level needs no more."""
-
 FINER = 1.5
-"""How much finer than the pyramid's finest level that copy is at least."""
+"""How much finer than the pyramid's finest level the photo at least is when it is resized with care: before that, whole
+pixels are averaged."""
 
 TILE_PX = 512
 """Side of the pieces in which the first network sees a photo; bounds its memory. A multiple of its stride."""
@@ -41,6 +39,12 @@ BATCH = 256
 
 MIDDLE, HALF_RANGE = 127.5, 128.0
 """Pixels are shifted and scaled by these, as in MTCNN's training."""
+
+
+COVERED = 0.5
+"""Share of the smaller of two boxes that the other one covers, from which they count as one face."""
+
+NOTHING: Float[np.ndarray, "0 4"] = np.empty((0, 4))
 
 
 class Candidates(NamedTuple):
@@ -68,9 +72,15 @@ class Mtcnn:
             FaceNetwork(FACE_NETWORKS / f"mtcnn_{name}.onnx") for name in ("proposal", "refine", "output")
         )
 
-    def find(self, photo: UInt8[np.ndarray, "H W 3"], min_face_px: float) -> Candidates:
-        """Find every face in an RGB photo whose longer side is at least about `min_face_px`."""
-        boxes = self._propose(photo, min_face_px)
+    def find(
+        self, photo: UInt8[np.ndarray, "H W 3"], min_face_px: float, known: Float[np.ndarray, "K 4"] = NOTHING
+    ) -> Candidates:
+        """Find every face in an RGB photo whose longer side is at least about `min_face_px`.
+
+        Args:
+            known: boxes of faces that need not be found again, nor anything within them.
+        """
+        boxes = self._propose(photo, min_face_px, known)
         boxes = self._refined(photo, boxes)
         boxes = self.locate(photo, boxes).boxes
         # A second look, centered on the face itself, makes the landmarks depend less on the photo's scale.
@@ -90,7 +100,9 @@ class Mtcnn:
         keep = suppress(boxes, scores, 0.7, relative_to_smaller=True)
         return Candidates(boxes[keep], landmarks[keep], scores[keep])
 
-    def _propose(self, photo: UInt8[np.ndarray, "H W 3"], min_face_px: float) -> Float[np.ndarray, "N 4"]:
+    def _propose(
+        self, photo: UInt8[np.ndarray, "H W 3"], min_face_px: float, known: Float[np.ndarray, "K 4"]
+    ) -> Float[np.ndarray, "N 4"]:
         """Slide the first network over a pyramid of the photo."""
         height, width = photo.shape[:2]
         found: list[Float[np.ndarray, "N 4"]] = []
@@ -99,6 +111,9 @@ class Mtcnn:
             photo_from_level = np.array([width / level.shape[2], height / level.shape[1]] * 2)
             boxes, scores = self._slide(level)
             boxes *= photo_from_level
+            if len(known):
+                new = ~covered(boxes, known)
+                boxes, scores = boxes[new], scores[new]
             keep = suppress(boxes, scores, 0.5)
             found.append(boxes[keep])
             found_scores.append(scores[keep])
@@ -182,24 +197,31 @@ def suppress(
     return np.array(kept, dtype=np.int64)
 
 
+def covered(boxes: Float[np.ndarray, "N 4"], known: Float[np.ndarray, "K 4"]) -> Bool[np.ndarray, " N"]:
+    """Tell which boxes lie mostly within a known one, or the other way around."""
+    corner = np.maximum(boxes[:, None, :2], known[:, :2])
+    both = _area(np.concatenate([corner, np.minimum(boxes[:, None, 2:], known[:, 2:])], axis=-1))
+    smaller = np.minimum(_area(boxes)[:, None], _area(known))
+    return np.any(both > COVERED * smaller, axis=1)
+
+
 def _pyramid(photo: UInt8[np.ndarray, "H W 3"], scale: float) -> list[Float32[np.ndarray, "3 h w"]]:
     """The photo at `scale` and smaller, down to the first network's window, as the networks take pixels."""
     height, width = photo.shape[:2]
-    sizes: list[tuple[int, int]] = []
+    images = [Image.fromarray(photo)]
+    if (factor := int(1 / scale / FINER)) > 1:
+        images = [images[0].reduce(factor)]
+    levels: list[Float32[np.ndarray, "3 h w"]] = []
     while min(height, width) * scale >= PROPOSAL_PX:
-        sizes.append((math.ceil(width * scale), math.ceil(height * scale)))
-        scale *= PYRAMID_STEP
-    levels = [np.empty((3, height, width), np.float32) for width, height in sizes]
-    if sizes and max(photo.shape) > EXACT_PX and (factor := int(photo.shape[1] / sizes[0][0] / FINER)) > 1:
-        photo = np.asarray(Image.fromarray(photo).reduce(factor))
-    for channel in range(3):
-        # Pillow resizes floats without rounding them; one channel at a time bounds the memory.
-        plane = Image.fromarray(np.ascontiguousarray(photo[..., channel])).convert("F")
-        for size, level in zip(sizes, levels, strict=True):
-            level[channel] = np.asarray(plane.resize(size, Image.Resampling.BILINEAR))
-    for level in levels:
+        # Of a level twice as fine: of the photo itself each would take as long as the first.
+        finer = images[max(0, len(images) - 2)]
+        size = math.ceil(width * scale), math.ceil(height * scale)
+        images.append(finer.resize(size, Image.Resampling.BILINEAR))
+        level = np.asarray(images[-1]).transpose(2, 0, 1).astype(np.float32)
         level -= MIDDLE
         level /= HALF_RANGE
+        levels.append(level)
+        scale *= PYRAMID_STEP
     return levels
 
 

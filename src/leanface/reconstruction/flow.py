@@ -271,7 +271,7 @@ def _write(lean_face: LeanFace, read: _Read, folder: Path, settings: Settings, m
     if found.done or found.photo is None or found.error is not None:
         return Outcome(picture.name, 0, found.error, found.done)
     try:
-        faces = lean_face.decode(read.coefficients, read.crops)
+        faces = lean_face.sound(lean_face.decode(read.coefficients, read.crops))
         if settings.texture_px:
             textured = lean_face.textured
             faces = [textured(face, found.photo, settings.texture_px, delight=settings.delight) for face in faces]

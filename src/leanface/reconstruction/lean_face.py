@@ -13,12 +13,14 @@ from jaxtyping import Float, Float32, UInt8
 
 from leanface import paths
 from leanface.device import usable_cores
+from leanface.errors import NoFaceError
 from leanface.face.coefficients import ANGLES, COUNT, TRANSLATION, split
 from leanface.face.lighting import irradiance
 from leanface.face.photo_texture import Lighting
-from leanface.photos.alignment import Alignment, align, to_input
-from leanface.photos.crops import FaceCrop, crop_faces
+from leanface.photos.alignment import Alignment, to_input
+from leanface.photos.crops import FaceCrop, as_in_photo, crop_face, crop_faces
 from leanface.photos.detector import FaceDetection, FaceDetector
+from leanface.photos.pixels import require_rgb
 from leanface.reconstruction.network import Network, default_model, open_network
 from leanface.reconstruction.result import Pose, Reconstruction, project
 from leanface.reconstruction.surface import Surface
@@ -26,6 +28,9 @@ from leanface.runtime import Runtime
 from leanface.runtime.batches import run_in_batches
 
 Faces = Literal["all", "largest"]
+
+MISFIT_MAX, UNCONFIRMED_MISFIT_MAX = 0.5, 0.35
+"""Of `Reconstruction.misfit`, for faces that the detector confirms and others; measured: docs/results/detection."""
 
 
 class LeanFace:
@@ -103,16 +108,15 @@ class LeanFace:
         """Find faces and cut them out as the network reads them; see `leanface.photos.crops.crop_faces`."""
         return crop_faces(image, self._detector, self.surface.template, self.image_size, every=faces == "all")
 
-    def align(
-        self, image: UInt8[np.ndarray, "H W 3"], face: FaceDetection
-    ) -> tuple[UInt8[np.ndarray, "size size 3"], Alignment]:
-        """A face as the network reads it, and how it lies in the photo.
+    def align(self, image: UInt8[np.ndarray, "H W 3"], face: FaceDetection) -> FaceCrop:
+        """Cut out a face as the network reads it.
 
         Raises:
-            ArtifactError: the face is not upright.
+            ArtifactError: the landmarks are not those of a face.
             ValueError: the image is not uint8 (H, W, 3).
         """
-        return align(image, face.landmarks, self.surface.template, self.image_size)
+        require_rgb(image)
+        return crop_face(image, face, self.surface.template, self.image_size)
 
     def read(self, crops: UInt8[np.ndarray, "N size size 3"]) -> Float32[np.ndarray, "N 257"]:
         """Run the network alone: coefficients of aligned crops.
@@ -138,7 +142,7 @@ class LeanFace:
     def decode(
         self, coefficients: Float[np.ndarray, "N 257"], crops: Sequence[FaceCrop] | None = None
     ) -> list[Reconstruction]:
-        """Faces of coefficients.
+        """Make faces of coefficients.
 
         Args:
             crops: what each was read from; without them the faces lie in a crop of `image_size`.
@@ -152,7 +156,24 @@ class LeanFace:
         if crops is None:
             crop = Alignment(1.0, 0.0, 0.0, self.image_size)
             return [self._decode(row, crop, None) for row in rows]
+        rows = as_in_photo(rows, crops)
         return [self._decode(row, crop.alignment, crop.detection) for row, crop in zip(rows, crops, strict=True)]
+
+    def sound(self, faces: Sequence[Reconstruction]) -> list[Reconstruction]:
+        """Leave out faces that do not lie where they were found: what was read there is no face, or was misread.
+
+        Raises:
+            NoFaceError: there were faces, and all are left out.
+        """
+        sound = [face for face in faces if face.misfit <= _misfit_max(face)]
+        if faces and not sound:
+            misfit, limit = faces[0].misfit, _misfit_max(faces[0])
+            raise NoFaceError(
+                f"what looked like a face could not be read: eyes, nose and mouth lie {100 * misfit:.0f} % of "
+                f"their own size from where they were found (at most {100 * limit:.0f} % are accepted). It may be no "
+                "face, or be hidden, blurred or turned too far; use a photo in which both eyes and the mouth show."
+            )
+        return sound
 
     def reconstruct(
         self,
@@ -162,7 +183,7 @@ class LeanFace:
         delight: bool = False,
         faces: Faces = "all",
     ) -> list[Reconstruction]:
-        """Every face in an RGB photo, the largest first.
+        """Reconstruct every face in an RGB photo, the largest first.
 
         Args:
             texture_size: side (px) of a texture of the whole head, taken from the photo; None for no texture.
@@ -170,12 +191,12 @@ class LeanFace:
             faces: "all", or only the "largest".
 
         Raises:
-            NoFaceError: there is no face.
-            ArtifactError: a face is not upright.
+            NoFaceError: there is no face, or none that can be read.
+            ArtifactError: no face can be aligned.
             ValueError: the image is not uint8 (H, W, 3).
         """
         crops = self.crop(image, faces)
-        found = self.decode(self.read(np.stack([crop.crop for crop in crops])), crops)
+        found = self.sound(self.decode(self.read(np.stack([crop.crop for crop in crops])), crops))
         if texture_size is None:
             return found
         return [self.textured(face, image, texture_size, delight=delight) for face in found]
@@ -226,6 +247,11 @@ class LeanFace:
             surface=self.surface,
             detection=detection,
         )
+
+
+def _misfit_max(face: Reconstruction) -> float:
+    confirmed = face.detection is None or face.detection.confirmed
+    return MISFIT_MAX if confirmed else UNCONFIRMED_MISFIT_MAX
 
 
 processors = usable_cores

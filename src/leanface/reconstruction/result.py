@@ -65,6 +65,18 @@ class Reconstruction:
         """x and y in the photo (px), and 1 / depth (1/dm; larger is nearer)."""
         return project(self.vertices_camera, self.alignment)
 
+    @property
+    def misfit(self) -> float:
+        """How far the landmarks lie from where the detector found them, in mean distances of those from their middle.
+
+        0 for a face that was decoded without a photo.
+        """
+        if self.detection is None:
+            return 0.0
+        found = self.detection.landmarks
+        radius = np.linalg.norm(found - found.mean(0), axis=1).mean()
+        return float(np.linalg.norm(self.landmarks - found, axis=1).mean() / radius)
+
     def save_mesh(self, path: str | PathLike[str]) -> None:
         """Write the whole head as `path`'s suffix says (.glb, .obj or .ply), with the texture, else the model's albedo.
 

@@ -17,7 +17,7 @@ from leanface.face.render import Renderer
 from leanface.files import forget_others, staged_beside, write_json
 from leanface.metrics.geometry import MM_PER_DM
 from leanface.metrics.latency import Timing, measure_latency
-from leanface.photos.alignment import align
+from leanface.photos.alignment import resample
 from leanface.reconstruction.lean_face import Faces, LeanFace
 from leanface.reconstruction.lineage import is_teacher_of, teacher_of
 from leanface.reconstruction.result import Reconstruction
@@ -149,16 +149,14 @@ def read_both(
 ) -> list[Pair]:
     """Reconstruct the same places by both: the detector looks once. Errors as for `LeanFace.crop`."""
     crops = student.crop(photo, faces)
-    own = [
-        crop._replace(crop=image, alignment=alignment)
-        for crop in crops
-        for image, alignment in [teacher.align(photo, crop.detection)]
-    ]
+    own = [teacher.align(photo, crop.detection) for crop in crops]
     predicted = (
         lean_face.decode(lean_face.read(np.stack([crop.crop for crop in cut])), cut)
         for lean_face, cut in ((teacher, own), (student, crops))
     )
-    return [Pair(*pair) for pair in zip(*predicted, strict=True)]
+    pairs = [Pair(*pair) for pair in zip(*predicted, strict=True)]
+    sound = student.sound([pair.student for pair in pairs])
+    return [pair for pair in pairs if pair.student in sound]
 
 
 def network_times(teacher: LeanFace, student: LeanFace, photo: UInt8[np.ndarray, "H W 3"]) -> dict[str, Timing]:
@@ -193,9 +191,7 @@ def speed_text(timing: Timing) -> str:
 def face_row(number: int, photo: UInt8[np.ndarray, "H W 3"], pair: Pair, timings: dict[str, Timing]) -> FaceRow:
     """Draw the face as both networks predict it, in the place of the detected face, with their distance and times."""
     # Each network's prediction is about its own crop; both show the face in the same place.
-    detection = pair.student.detection
-    assert detection is not None
-    crop, _ = align(photo, detection.landmarks, pair.student.surface.template, PICTURE_PX)
+    crop = resample(photo, pair.student.alignment.resized(PICTURE_PX))
     first, second = (_on_gray(face) for face in pair)
     times = [f"{timings[name].latency_ms:.3g}" for name in ("teacher", "student")]
     label = f"face {number}\n{distance_mm(pair):.2f} mm apart\n{' / '.join(times)} ms"

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from leanface.face.coefficients import ALBEDO, ANGLES, COUNT, IDENTITY, TRANSLATION
 from leanface.photos.alignment import Alignment
-from leanface.photos.crops import FaceCrop
+from leanface.photos.crops import FaceCrop, as_in_photo
 
 MIN_CUTOFF_HZ = 1.5
 SPEED_GAIN = 0.7
@@ -77,7 +77,11 @@ class Smoother:
     def __call__(
         self, crops: Sequence[FaceCrop], coefficients: Float[np.ndarray, "N 257"], seconds: float
     ) -> tuple[list[FaceCrop], Float[np.ndarray, "N 257"]]:
-        """The frame's faces with steadied framing and coefficients, in the same order."""
+        """The frame's faces with steadied framing and coefficients, in the same order.
+
+        Heads that were turned upright to be read are turned back: filters see what is in the video.
+        """
+        coefficients = as_in_photo(coefficients, crops)
         self._tracks = [track for track in self._tracks if seconds - track.seconds <= PATIENCE_SECONDS]
         free = list(self._tracks)
         framed: list[FaceCrop] = []
@@ -92,7 +96,7 @@ class Smoother:
                 self._tracks.append(track)
             alignment, smooth[index] = _filtered(track, crop.alignment, coefficients[index], seconds)
             track.box, track.seconds = crop.detection.box, seconds
-            framed.append(crop._replace(alignment=alignment))
+            framed.append(crop._replace(alignment=alignment, turn_rad=0.0))
         return framed, smooth
 
 

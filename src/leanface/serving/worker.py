@@ -141,7 +141,7 @@ class Reader:
             return self.face.crop(progress.photo, faces)[: self._settings.faces_max]
         except NoFaceError:
             raise
-        except ArtifactError as error:  # a face that lies on its side
+        except ArtifactError as error:  # its landmarks are not a face's
             raise Refused("no_face", str(error)) from error
 
     def _predict(self, batch: Sequence[_Progress]) -> None:
@@ -180,7 +180,8 @@ class Reader:
         assert prediction is not None
         body = b""
         with progress.step("encode"):
-            body = self._encoded(progress, self.face.decode(prediction.coefficients, progress.crops))
+            faces = self.face.sound(self.face.decode(prediction.coefficients, progress.crops))
+            body = self._encoded(progress, faces)
         if progress.answer is None:
             reread = int(prediction.reread.sum())
             steps_ms, features = progress.steps_ms, prediction.features

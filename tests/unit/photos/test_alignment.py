@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from leanface.photos.alignment import (
     Alignment,
     align,
     fit,
+    roll_of,
     template_from_landmarks3d,
     to_input,
 )
@@ -198,3 +201,20 @@ def test_wrong_arguments_are_refused() -> None:
         align(photo, TEMPLATE_224, MEAN_FACE_LANDMARKS_DM)
     with pytest.raises(ValueError, match="size"):
         align(photo, TEMPLATE_224, size=0)
+
+
+@pytest.mark.parametrize("size", [32, 112, 448])
+def test_an_alignment_of_another_size_shows_the_same_square(size: int) -> None:
+    alignment = fit(TEMPLATE_224 * 1.7 + 30, size=224)
+    other = alignment.resized(size)
+    corners = [np.array([(-0.5, -0.5), (crop.size - 0.5, crop.size - 0.5)]) for crop in (alignment, other)]
+    np.testing.assert_allclose(other.photo_from_crop(corners[1]), alignment.photo_from_crop(corners[0]), atol=1e-9)
+    expected = fit(TEMPLATE_224 * 1.7 + 30, size=size)
+    np.testing.assert_allclose((other.scale, other.tx, other.ty), (expected.scale, expected.tx, expected.ty), atol=1e-9)
+
+
+@pytest.mark.parametrize("angle_deg", [0, 12, -40, 90, 179])
+def test_roll_is_the_angle_by_which_landmarks_are_turned(angle_deg: float) -> None:
+    cos, sin = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
+    turned = (TEMPLATE_224 * 2.5) @ np.array([(cos, sin), (-sin, cos)])
+    assert math.degrees(roll_of(turned)) == pytest.approx(angle_deg)

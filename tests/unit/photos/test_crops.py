@@ -5,9 +5,18 @@ import pytest
 from PIL import Image
 
 from leanface.errors import ArtifactError
-from leanface.photos.alignment import MEAN_FACE_LANDMARKS_DM, TEMPLATE_224, template_from_landmarks3d
-from leanface.photos.crops import FaceCrop, crop_faces
-from leanface.photos.detector import FaceDetector
+from leanface.face.coefficients import TRANSLATION
+from leanface.face.geometry import project
+from leanface.photos.alignment import (
+    MEAN_FACE_LANDMARKS_DM,
+    TEMPLATE_224,
+    Alignment,
+    cut_out_turned,
+    roll_of,
+    template_from_landmarks3d,
+)
+from leanface.photos.crops import FaceCrop, as_in_photo, crop_faces
+from leanface.photos.detector import FaceDetection, FaceDetector
 from leanface.photos.load import load_photo
 
 NAMES = ("astronaut", "grace_hopper")
@@ -51,6 +60,47 @@ def test_all_faces_of_a_group_come_out_the_largest_first(detector: FaceDetector)
         assert difference(crop, alone[own]) < 12
         assert difference(crop, alone[other]) > 30
     np.testing.assert_array_equal(crop_largest(group, detector).crop, crops[0].crop)
+
+
+def turned(photo: np.ndarray, angle_deg: float) -> np.ndarray:
+    """Counterclockwise about its middle, in a square that holds all of it."""
+    side = int(np.hypot(*photo.shape[:2]))
+    square = Image.new("RGB", (side, side), (90, 90, 90))
+    square.paste(Image.fromarray(photo), ((side - photo.shape[1]) // 2, (side - photo.shape[0]) // 2))
+    return np.array(square.rotate(angle_deg, Image.Resampling.BICUBIC, fillcolor=(90, 90, 90)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("angle_deg", [30, -50, 90, 135, 180, -100])
+def test_a_face_that_is_turned_is_cut_out_upright(detector: FaceDetector, name: str, angle_deg: float) -> None:
+    photo = load_photo(name)
+    upright, picture = turned(photo, 0), turned(photo, angle_deg)
+    straight, tilted = crop_largest(upright, detector), crop_largest(picture, detector)
+    lean_rad = roll_of(straight.detection.landmarks)
+    assert straight.turn_rad == 0  # heads lean a little, and a network reads that
+    assert (np.degrees(tilted.turn_rad - lean_rad) + angle_deg + 180) % 360 - 180 == pytest.approx(0, abs=3)
+    level, alignment = cut_out_turned(upright, straight.detection.landmarks, TEMPLATE_224, 224, lean_rad)
+    assert difference(tilted, straight._replace(crop=level)) < 8
+    assert tilted.alignment.scale == pytest.approx(alignment.scale, rel=0.04)
+    middle, center = np.full(2, (alignment.size - 1) / 2), (len(upright) - 1) / 2
+    x, y = alignment.photo_from_crop(middle) - center
+    cos, sin = np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))
+    expected = np.array([x * cos + y * sin, y * cos - x * sin]) + center
+    assert np.abs(tilted.alignment.photo_from_crop(middle) - expected).max() < 0.03 * alignment.size / alignment.scale
+
+
+@pytest.mark.parametrize("turn_rad", [0.0, 0.5, -2.0, np.pi])
+def test_what_was_read_in_a_turned_crop_lies_in_the_photo_as_it_was_seen(turn_rad: float) -> None:
+    """A point that the crop shows at c lies in the photo where the alignment puts c turned about the middle."""
+    coefficients = np.zeros((1, 257), np.float32)
+    coefficients[0, TRANSLATION] = (0.3, -0.2, 0.1)
+    alignment = Alignment(0.5, 10.0, 20.0, 112)
+    detection = FaceDetection(np.zeros(4), np.zeros((5, 2)), 1.0)
+    crop = FaceCrop(np.zeros((112, 112, 3), np.uint8), alignment, detection, turn_rad)
+    (placed,) = as_in_photo(coefficients, [crop])
+    seen, meant = (project(row[None, TRANSLATION], 112)[0, :2] - 55.5 for row in (coefficients[0], placed))
+    cos, sin = np.cos(turn_rad), np.sin(turn_rad)
+    np.testing.assert_allclose(meant, np.array([(cos, -sin), (sin, cos)]) @ seen, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,6 +8,7 @@ from leanface.errors import ArtifactError, ConfigError
 from leanface.photos.detector import FaceDetector
 from leanface.photos.face_network import FACE_NETWORKS, FaceNetwork
 from leanface.photos.load import load_photo
+from tools.face_finding.measure import group
 
 MIRRORED = [1, 0, 2, 4, 3]
 
@@ -80,6 +81,15 @@ def test_a_face_cut_by_the_photos_edge_keeps_its_landmarks(detector: FaceDetecto
     whole, cut = detector.largest(photo), detector.largest(photo[150:])
     expected = whole.landmarks - (0, 150)
     assert np.abs(cut.landmarks - expected).max() < 0.08 * eye_distance(expected)
+
+
+def test_small_faces_of_a_large_group_are_found_beside_a_large_one(detector: FaceDetector) -> None:
+    faces = detector.detect(group())
+    sides = [float((face.box[2:] - face.box[:2]).max()) for face in faces]
+    assert len(faces) == 7
+    assert sides[0] > 700
+    assert all(90 < side < 180 for side in sides[1:])
+    assert all(face.confirmed for face in faces)
 
 
 def test_smaller_faces_than_asked_for_are_left_out() -> None:

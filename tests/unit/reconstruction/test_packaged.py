@@ -1,15 +1,20 @@
 """The network that ships: what its model card says is true of it here."""
 
 import json
+from collections.abc import Generator
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from leanface import catalog, paths
 from leanface.config import Data
+from leanface.errors import NoFaceError
 from leanface.face.morphable_model import MorphableModel
 from leanface.metrics.outputs import mean_errors, predict
 from leanface.networks.packed import load_packed, load_pretrained
+from leanface.photos.load import load_photo
 from leanface.reconstruction import LeanFace
 from leanface.synthesis.dataset import FaceDataset
 from leanface.synthesis.prepare import prepare_faces
@@ -69,3 +74,41 @@ def test_the_original_for_224_px_reads_better_than_the_other(
     )
     for name, ratio in {"identity_mm": 0.92, "vertex_mm": 0.92, "rotation_deg": 0.92}.items():
         assert better[name] < ratio * worse[name], name
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Generator[LeanFace]:
+    with LeanFace.load(threads=1) as lean_face:
+        yield lean_face
+
+
+@pytest.mark.parametrize("name", ["astronaut", "grace_hopper"])
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_portrait_that_lies_or_stands_on_its_head_gives_the_same_head(
+    shipped: LeanFace, name: str, quarters: int
+) -> None:
+    photo = load_photo(name)
+    (upright,) = shipped.reconstruct(photo)
+    (turned,) = shipped.reconstruct(np.rot90(photo, quarters))
+    apart_mm = 100 * np.linalg.norm(turned.vertices - upright.vertices, axis=1).mean()
+    assert apart_mm < 1.5
+    landmarks = turned.landmarks
+    side = photo.shape[1] if quarters % 2 else photo.shape[0]
+    for sides in [photo.shape[:2][::-1], photo.shape[:2], photo.shape[:2][::-1]][:quarters][::-1]:
+        # One quarter back: np.rot90 moves (x, y) of a picture of width w to (y, w - 1 - x).
+        landmarks = np.stack([sides[0] - 1 - landmarks[:, 1], landmarks[:, 0]], 1)
+    assert np.linalg.norm(landmarks - upright.landmarks, axis=1).max() < 0.02 * side
+    assert turned.misfit < 0.3
+    roll_deg = np.degrees(turned.pose.angles_rad[2] - upright.pose.angles_rad[2])
+    assert (roll_deg - 90 * quarters + 180) % 360 - 180 == pytest.approx(0, abs=3)
+
+
+def test_a_head_that_does_not_lie_where_its_face_was_found_is_no_face(shipped: LeanFace) -> None:
+    (face,) = shipped.reconstruct(load_photo("astronaut"))
+    assert face.detection is not None
+    elsewhere = replace(face.detection, landmarks=face.detection.landmarks + np.array([15, 15]))
+    misread = replace(face, detection=elsewhere)
+    assert shipped.sound([misread, face]) == [face]
+    with pytest.raises(NoFaceError, match=r"could not be read: .* lie \d+ % of their own size"):
+        shipped.sound([misread])
+    assert shipped.sound([]) == []

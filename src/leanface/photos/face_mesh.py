@@ -1,0 +1,139 @@
+"""The network that places 468 landmarks on a face whose place is roughly known, and says whether it is one.
+
+Source: Kartynnik et al., "Real-time Facial Surface Geometry from Monocular Video on Mobile GPUs", 2019
+(arXiv:1907.06724). The network is MediaPipe's face_landmark, converted by tools/face_finding/convert_tflite.py; its
+canonical_face_model says which landmark is where.
+"""
+
+import math
+from typing import NamedTuple, Self
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from leanface.photos.face_network import FACE_NETWORKS, FaceNetwork
+
+COUNT = 468
+
+EYES = ((159, 145), (386, 374))
+"""Middle of the upper and of the lower lid of the image-left and of the image-right eye: the iris is between them."""
+
+NOSE_TIP = 1
+MOUTH_CORNERS = ((61, 78), (291, 308))
+"""Outer and inner corner of the lips: smiles pull the outer ones too far apart, the inner ones lie too close."""
+
+OUTER_EYE_CORNERS = (33, 263)
+
+MARGIN = 1.5
+"""Side of the square that the network sees, in sides of the face's box."""
+
+FACE_FROM_MESH = 1.15
+"""Size of the box that MTCNN draws around a face, in sizes of the landmarks'."""
+
+
+class Region(NamedTuple):
+    """A square of the photo, turned with the head. In edge coordinates: a W x H photo spans [0, W] x [0, H].
+
+    Attributes:
+        angle_rad: from the photo's x axis to the square's, clockwise as y points down.
+    """
+
+    center: Float[np.ndarray, "2"]
+    side: float
+    angle_rad: float
+
+    @classmethod
+    def of_box(
+        cls, box: Float[np.ndarray, "4"], left_eye: Float[np.ndarray, "2"], right_eye: Float[np.ndarray, "2"]
+    ) -> Self:
+        """Around a detected face; the eyes, as seen in an upright picture of it, say how it is turned."""
+        return cls((box[:2] + box[2:]) / 2, MARGIN * float((box[2:] - box[:2]).max()), _angle(left_eye, right_eye))
+
+    @classmethod
+    def of_points(cls, points: Float[np.ndarray, "468 2"]) -> Self:
+        """Around the landmarks of an earlier look."""
+        angle = _angle(*points[list(OUTER_EYE_CORNERS)])
+        turn = _rotation(angle)
+        upright = points @ turn
+        low, high = upright.min(0), upright.max(0)
+        return cls(turn @ ((low + high) / 2), MARGIN * float((high - low).max()), angle)
+
+    def turned(self, quarters: int) -> "Region":
+        """The same square, turned clockwise."""
+        return self._replace(angle_rad=self.angle_rad + quarters * math.pi / 2)
+
+    def turn_from(self, other: "Region") -> float:
+        """How far this one is turned against another one, without a sign."""
+        return abs(math.remainder(self.angle_rad - other.angle_rad, math.tau))
+
+
+class Mesh(NamedTuple):
+    """Landmarks in edge coordinates, and how sure the network is that it sees a face (a logit)."""
+
+    points: Float[np.ndarray, "468 2"]
+    logit: float
+
+    @property
+    def box(self) -> Float[np.ndarray, "4"]:
+        """Left, top, right and bottom of a face: the landmarks', and the forehead up to the hair, as MTCNN sees it."""
+        low, high = self.points.min(0), self.points.max(0)
+        center, half_size = (low + high) / 2, (high - low) * FACE_FROM_MESH / 2
+        return np.concatenate([center - half_size, center + half_size])
+
+    @property
+    def five(self) -> Float[np.ndarray, "5 2"]:
+        """Both eyes, nose tip and mouth corners; first the one that is on the image's left in the upright face."""
+        eyes, mouth = ([self.points[list(pair)].mean(0) for pair in pairs] for pairs in (EYES, MOUTH_CORNERS))
+        return np.stack([*eyes, self.points[NOSE_TIP], *mouth])
+
+
+class FaceMesh:
+    """The network. Any threads may share it."""
+
+    def __init__(self) -> None:
+        """Load the packaged network.
+
+        Raises:
+            ArtifactError: the file is missing or damaged.
+        """
+        self._network = FaceNetwork(FACE_NETWORKS / "landmarks.onnx")
+
+    def locate(self, photo: UInt8[np.ndarray, "H W 3"], region: Region) -> Mesh:
+        """Place the landmarks of the face in a region of an RGB photo."""
+        side = self._network.side
+        crop = _cut(photo, region, side)
+        points, logit = self._network(np.ascontiguousarray(crop.transpose(2, 0, 1)[None], np.float32) / 255)
+        offsets = points.reshape(COUNT, 3)[:, :2].astype(np.float64) - side / 2
+        turned = offsets @ _rotation(region.angle_rad).T
+        return Mesh(region.center + turned * (region.side / side), float(logit.ravel()[0]))
+
+
+def _angle(left: Float[np.ndarray, "2"], right: Float[np.ndarray, "2"]) -> float:
+    across, down = (right - left).tolist()
+    return math.atan2(down, across)
+
+
+def _rotation(angle_rad: float) -> Float[np.ndarray, "2 2"]:
+    """Acts on column vectors."""
+    cos, sin = math.cos(angle_rad), math.sin(angle_rad)
+    return np.array([(cos, -sin), (sin, cos)])
+
+
+def _cut(photo: UInt8[np.ndarray, "H W 3"], region: Region, side: int) -> UInt8[np.ndarray, "side side 3"]:
+    """The region as an upright square; black beyond the photo."""
+    turn = _rotation(region.angle_rad)
+    reach = region.side * np.abs(turn[0]).sum() / 2 + 2
+    low, high = np.floor(region.center - reach).astype(int), np.ceil(region.center + reach).astype(int)
+    (left, top), (right, bottom) = low.clip(0).tolist(), np.minimum(high, photo.shape[1::-1]).clip(0).tolist()
+    around = Image.fromarray(photo[top : max(bottom, top + 1), left : max(right, left + 1)])
+    # The transformation looks at four pixels only: what is much larger is averaged first.
+    factor = max(1, int(region.side / side))
+    if factor > 1:
+        around = around.reduce(factor)
+    step = region.side / side / factor
+    origin = (region.center - (left, top)) / factor - step * turn @ (side / 2, side / 2)
+    (a, b), (d, e) = (step * turn).tolist()
+    x, y = origin.tolist()
+    matrix = (a, b, x, d, e, y)
+    return np.asarray(around.transform((side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
