@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from leanface.errors import ArtifactError
 from leanface.face.coefficients import LAYOUT
 from leanface.files import staged
+from leanface.networks.checkpoint import restore
 from leanface.networks.resnet import FaceReconstructionNet, build_network, widths_of
 
 SPEC = "spec.json"
@@ -164,7 +165,7 @@ def load_bundle(folder: Path) -> tuple[nn.Module, Spec]:
 
             network = add_quantizers(network, spec.quantizer)
         _check_types(network, tensors)
-        network.load_state_dict(tensors, strict=True)
+        restore(network, tensors)
     except (ValueError, RuntimeError) as error:
         raise ArtifactError(f"{path} does not match {SPEC}: {error}. {REMEDY}") from None
     except ImportError as error:

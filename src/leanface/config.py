@@ -33,9 +33,14 @@ class Section(BaseModel):
 
 
 class PhotoFolder(Section):
-    """A user's own photos, which have no labels, in place of rendered faces."""
+    """A user's own photos, which have no labels, in place of rendered faces.
+
+    Attributes:
+        path_sha256: of the files' names and sizes; stage configure fills it in, as all keys of this kind.
+    """
 
     path: str
+    path_sha256: str | None = None
     faces: Literal["largest", "all"]
     val_share: Annotated[float, Field(gt=0.0, le=0.4)]
     test_share: Annotated[float, Field(gt=0.0, le=0.4)]
@@ -45,6 +50,7 @@ class Data(Section):
     """Stage prepare: which morphable model; how many faces are rendered, how large, and how wild, or whose photos."""
 
     morphable_model: str = "packaged"
+    morphable_model_sha256: str | None = None
     folder: PhotoFolder | None = None
     image_size: ImageSize
     train_count: Count
@@ -85,11 +91,13 @@ class Teacher(Section):
 
     source: Literal["pretrained", "trained", "modelscope", "checkpoint"]
     path: str | None
+    path_sha256: str | None = None
     streamed: bool
     image_sizes: tuple[ImageSize, ...]
     width: Annotated[float, Field(gt=0.0, le=1.0)]
     photometric_weight: NonNegative
     start_from: str | None
+    start_from_sha256: str | None = None
     freeze_batch_norm: bool
     optimizer: Optimizer
     piece_seconds: Positive | None
@@ -158,6 +166,7 @@ class Distill(Section):
     image_sizes: Annotated[tuple[ImageSize, ...], Field(min_length=1)]
     freeze_batch_norm: bool
     start_from: str | None
+    start_from_sha256: str | None = None
     optimizer: Optimizer
 
     @model_validator(mode="after")

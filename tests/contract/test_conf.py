@@ -22,6 +22,9 @@ CHOICES = sorted(
 def params(project: Path):
     """params.yaml as a tree, written back by calling it."""
     tree = yaml.safe_load(paths.PARAMS.read_text())
+    # What the examples name.
+    Path("teacher.pt").touch()
+    Path("photos").mkdir()
 
     def choose(group: str, name: str) -> None:
         section = tree

@@ -30,6 +30,7 @@ PLUMBING = {
     "files",
     "paths",
     "composition",
+    "inputs",
     "params",
     "device",
     "environment",

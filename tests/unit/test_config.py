@@ -167,6 +167,7 @@ def test_choices_that_do_not_belong_together_are_refused(
 
 def test_modelscopes_teacher_brings_its_morphable_model_and_photos(project: Path) -> None:
     params = yaml.safe_load(paths.PARAMS.read_text())
+    (project / "mine").mkdir()
     mine = {"teacher": "modelscope", "data": {"folder": {"path": "mine"}}}
     paths.PARAMS.write_text(yaml.safe_dump(params | mine))
     configure.run()

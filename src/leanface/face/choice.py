@@ -6,6 +6,7 @@ from leanface.errors import ArtifactError
 from leanface.face.basel import load_basel
 from leanface.face.morphable_model import MorphableModel, load_morphable_model, save_morphable_model
 from leanface.files import copy_file
+from leanface.inputs import locate
 from leanface.modelscope_hub import BASEL_MODEL, find_snapshot
 from leanface.paths import PACKAGED_MORPHABLE_MODEL
 
@@ -34,7 +35,7 @@ def _choose(choice: str, path: Path) -> MorphableModel:
         # A copy, not `save_morphable_model`: the packaged file is a tenth of its size.
         copy_file(PACKAGED_MORPHABLE_MODEL, path)
         return model
-    source = find_snapshot() if choice == "modelscope" else Path(choice)
+    source = find_snapshot() if choice == "modelscope" else locate(choice)
     model = load_basel(source / BASEL_MODEL if source.is_dir() else source)
     save_morphable_model(model, path)
     return model

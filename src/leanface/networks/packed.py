@@ -14,6 +14,7 @@ from torch import Tensor
 
 from leanface.errors import ArtifactError
 from leanface.files import staged_file
+from leanface.networks.checkpoint import restore
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.paths import PRETRAINED_TEACHER, PRETRAINED_TEACHER_224
 
@@ -83,8 +84,8 @@ def load_packed(path: Path, image_size: int | None = None) -> FaceReconstruction
     }
     network = FaceReconstructionNet()
     try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
+        restore(network, state)
+    except ValueError as error:
         raise ArtifactError(f"{path} holds another network: {error}") from None
     return network.eval()
 

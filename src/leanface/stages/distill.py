@@ -1,11 +1,10 @@
 """Stage distill: the pruned network learns from the original."""
 
-from pathlib import Path
-
 from leanface import bundle, paths
 from leanface.config import Data, Distill, Machine
 from leanface.distillation.distill import distill as distill_network
 from leanface.files import write_json
+from leanface.inputs import locate
 from leanface.metrics.outputs import predict, reference_errors
 from leanface.tasks.face import FaceTask
 from leanface.training.fit import MetricLog
@@ -17,7 +16,7 @@ def run(
     task = FaceTask.load(data)
     val = task.split("val")
     teacher, original = bundle.load_network(paths.TEACHER)
-    start = paths.PRUNED if distill.start_from is None else Path(distill.start_from)
+    start = paths.PRUNED if distill.start_from is None else locate(distill.start_from)
     student, parent = bundle.load_network(start)
     parents = {"parent": bundle.digest(start), "teacher": bundle.digest(paths.TEACHER)}
     outputs = predict(teacher, val)

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from leanface.config import PhotoFolder
 from leanface.errors import ArtifactError
 from leanface.files import staged, write_json
+from leanface.inputs import locate
 from leanface.paths import SPLITS
 from leanface.photos.crops import crop_faces
 from leanface.photos.detector import FaceDetector
@@ -81,7 +82,7 @@ def _cut_out(
     source: PhotoFolder, size: int, template: Float[np.ndarray, "5 2"], crops: Path
 ) -> tuple[list[Face], dict[str, str]]:
     """Every face, and why photos were left out. Pixels go to the file `crops`: memory stays flat."""
-    detector, root = FaceDetector(), Path(source.path)
+    detector, root = FaceDetector(), locate(source.path)
     faces: list[Face] = []
     skipped: dict[str, str] = {}
     first: dict[str, str] = {}

@@ -120,10 +120,6 @@ def test_modelscopes_checkpoint_loads_strictly_and_runs_no_code(tmp_path: Path) 
         torch.save({"net_recon": wrong}, tmp_path / CHECKPOINT)
         with pytest.raises(ArtifactError, match="face reconstruction"):
             load_modelscope(tmp_path)
-    for wrong in (network.state_dict(), torch.zeros(1)):
-        torch.save(wrong, tmp_path / CHECKPOINT)
-        with pytest.raises(ArtifactError, match="net_recon"):
-            load_modelscope(tmp_path)
     marker = tmp_path / "ran"
     (tmp_path / CHECKPOINT).write_bytes(b"cos\nsystem\n(S'touch " + str(marker).encode() + b"'\ntR.")
     with pytest.raises(ArtifactError):

@@ -11,6 +11,7 @@ from leanface.bundle import load_network
 from leanface.config import Data, Machine, Teacher
 from leanface.errors import ArtifactError
 from leanface.face.coefficients import HEAD_SIZES
+from leanface.inputs import locate
 from leanface.networks.modelscope import load_checkpoint, load_modelscope
 from leanface.networks.packed import load_packed, load_pretrained
 from leanface.networks.resnet import FaceReconstructionNet, build_network, scaled_widths
@@ -38,20 +39,23 @@ def _pretrained(request: Request) -> FaceReconstructionNet:
 
 def _modelscope(request: Request) -> FaceReconstructionNet:
     path = request.teacher.path
-    return load_modelscope(None if path is None else Path(path))
+    return load_modelscope(None if path is None else locate(path))
 
 
 def _checkpoint(request: Request) -> FaceReconstructionNet:
     assert request.teacher.path is not None  # the configuration is refused without it
-    path = Path(request.teacher.path)
+    return _open(locate(request.teacher.path), request.data.image_size)
+
+
+def _open(path: Path, image_size: int) -> FaceReconstructionNet:
     if path.is_dir():
         return load_network(path)[0]
     if not path.is_file():
         raise ArtifactError(
-            f"{path} is missing. Set `path` in conf/teacher/checkpoint.yaml to a PyTorch checkpoint in ModelScope's "
-            "layout, a LeanFace bundle's folder, or a packed .npz."
+            f"{path} is missing; name a PyTorch or safetensors checkpoint in ModelScope's layout, a LeanFace bundle's "
+            "folder, or a packed .npz."
         )
-    return load_packed(path, request.data.image_size) if path.suffix == ".npz" else load_checkpoint(path)
+    return load_packed(path, image_size) if path.suffix == ".npz" else load_checkpoint(path)
 
 
 def _trained(request: Request) -> FaceReconstructionNet:
@@ -61,7 +65,7 @@ def _trained(request: Request) -> FaceReconstructionNet:
         network = build_network(scaled_widths(teacher.width))
         initialize_heads(network, task)
     else:
-        network = load_packed(Path(teacher.start_from), data.image_size)
+        network = _open(locate(teacher.start_from), data.image_size)
     batches = task.training_data(
         teacher.optimizer.batch_size,
         seed,
