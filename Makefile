@@ -31,6 +31,7 @@ setup: $(STAMP)  ## Set up .venv only, with everything that LeanFace can use her
 
 repro: $(STAMP)  ## Run every stage that is due, from faces to reports/report.html
 	$(BIN)/python -m dvc repro
+	@echo && $(BIN)/python -P -m leanface gate --show
 
 # A worker per core, with a thread each. A module's tests stay in one worker, which makes its fixtures once; modules start in
 # their order, in which the longest, the pipeline's and the sweeps', come first (tests/conftest.py).

@@ -3,16 +3,20 @@
 import importlib
 import inspect
 import json
+import logging
 import os
 import random
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from leanface import catalog, paths
-from leanface.config import load_config
+from leanface.config import Config, load_config
 from leanface.errors import ConfigError
 from leanface.machine_lock import hold_machine
+
+logger = logging.getLogger(__name__)
 
 UNTRACKED = ("configure", "probe")
 """Stages that measure nothing: MLflow gets no run of theirs."""
@@ -50,18 +54,27 @@ def run_stage(name: str, variant: str | None = None, seconds: float | None = Non
     if "seconds" in wanted:
         arguments["seconds"] = seconds
     _seed(arguments.get("seed", 0))
-    # A training on several devices starts copies of this command: the first process records for all.
-    if name in UNTRACKED or int(os.environ.get("LOCAL_RANK", "0")) > 0:
+    # A training on several devices starts copies of this command: the first process speaks and records for all.
+    if int(os.environ.get("LOCAL_RANK", "0")) > 0:
         run(**arguments, **({"log": _discard} if "log" in wanted else {}))
         return
+    title, start = name if variant is None else f"{name}@{variant}", time.monotonic()
+    logger.info("%s: %s", title, _describe(run))
+    if name in UNTRACKED:
+        run(**arguments)
+    else:
+        _record(title, name, run, arguments, config)
+    logger.info("%s: done in %.0f s", title, time.monotonic() - start)
 
+
+def _record(title: str, name: str, run: Any, arguments: dict[str, Any], config: Config | None) -> None:
+    """Run a stage, and hand what it measured to MLflow."""
     from leanface import tracking
 
     assert config is not None
-    title = name if variant is None else f"{name}@{variant}"
-    params = config.model_dump(include=set(names))
+    params = config.model_dump(include=set(stage_sections(name)))
     with hold_machine(name), tracking.stage_run(title, params, {"stage": name}, in_pipeline=True) as record:
-        if "log" in wanted:
+        if "log" in inspect.signature(run).parameters:
             arguments["log"] = record.log_live
         record.log(run(**arguments), 0)
     if name == "report" and not tracking.in_trial():
@@ -69,6 +82,11 @@ def run_stage(name: str, variant: str | None = None, seconds: float | None = Non
         pages = [paths.CONFIG, paths.SUMMARY, paths.REPORT_HTML, paths.REPORT_MD, paths.MODEL_CARD, paths.FIGURES]
         pages.append(paths.evaluation_dir(catalog.DEPLOYED) / tracking.PICTURE)
         tracking.log_summary(summary, config.model_dump(), pages, {}, paths.onnx_path(catalog.DEPLOYED))
+
+
+def _describe(run: Any) -> str:
+    """Return what a stage does, the first line of its module: "Stage NAME: what it does."."""
+    return (sys.modules[run.__module__].__doc__ or "").splitlines()[0].partition(": ")[2].rstrip(".")
 
 
 def _discard(metrics: Mapping[str, float], step: int) -> None: ...

@@ -35,9 +35,10 @@ def add_commands(commands: Commands) -> None:
         _promote,
     )
     promote.add_argument("name", metavar="EXP")
-    commands.add(
+    gate = commands.add(
         "gate", EXPERIMENT, "fail if the last report's gates failed, and say which", "leanface gate && deploy", _gate
     )
+    gate.add_argument("--show", action="store_true", help="show the verdict and the headline, and do not fail")
 
 
 # By name: the sweep is this module's equal, and needs Hydra and DVC.
@@ -57,7 +58,7 @@ def _promote(arguments: argparse.Namespace) -> None:
 
 def _gate(arguments: argparse.Namespace) -> None:
     enter_project()
-    from leanface.report.gate import require_gates
+    from leanface.report.gate import require_gates, verdict_lines
 
-    for line in require_gates(paths.SUMMARY):
+    for line in (verdict_lines if arguments.show else require_gates)(paths.SUMMARY):
         print(line)

@@ -1,9 +1,10 @@
-"""Say whether a finished pipeline's gates passed, for scripts and CI."""
+"""Say whether a finished pipeline's gates passed, for scripts and CI, and how it ended, for people."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from leanface.catalog import MEASURES
+from leanface import paths
+from leanface.catalog import DEPLOYED, MEASURES, variant_title
 from leanface.errors import GateError
 from leanface.files import read_json
 from leanface.report.summary import GateResult, Summary
@@ -17,6 +18,27 @@ def require_gates(summary: Path) -> list[str]:
         GateError: a gate failed; names each that did, with its value and its limit.
     """
     return gate_lines(Summary.parse(read_json(summary), str(summary)).gates)
+
+
+def verdict_lines(summary: Path) -> list[str]:
+    """Write how a pipeline ended: whether its gates passed, the headline, and where the report is.
+
+    Raises:
+        ArtifactError: the summary is missing or damaged.
+    """
+    found = Summary.parse(read_json(summary), str(summary))
+    failed = [_line(name, gate) for name, gate in found.gates.items() if not gate.passed]
+    verdict = (
+        f"{len(failed)} of {len(found.gates)} gates failed:" if failed else f"All {len(found.gates)} gates passed."
+    )
+    network = found.deployed
+    size, error = (MEASURES[name].text(network.measures.get(name)) for name in ("size_ratio", "teacher_vertex_mm"))
+    interval = network.interval_text("speedup")
+    headline = f"{variant_title(DEPLOYED)}: {network.text('speedup')} as fast as the original in PyTorch"
+    headline += f" ({interval})" if interval else ""
+    headline += f", {size} smaller, vertices {error} mm and UV SSIM {network.text('ssim')} from the original's."
+    warning = [] if found.warning is None else [found.warning]
+    return [verdict, *(f"  {line}" for line in failed), headline, *warning, f"Report: {paths.REPORT_HTML}"]
 
 
 def gate_lines(gates: Mapping[str, GateResult]) -> list[str]:

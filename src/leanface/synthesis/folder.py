@@ -87,7 +87,7 @@ def _cut_out(
     skipped: dict[str, str] = {}
     first: dict[str, str] = {}
     with crops.open("wb") as file:
-        for path in tqdm(_find(root), desc="finding faces", unit="photo"):
+        for path in tqdm(_find(root), desc="finding faces", unit="photo", disable=None):
             name = path.relative_to(root).as_posix()
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             try:

@@ -54,7 +54,7 @@ def prepare_faces(
     workers = workers or torch.get_num_threads()
     with staged(folder, owned=True) as staging, _single_threaded_operations():
         _require_space(staging, sum(counts.values()), data.image_size)
-        with tqdm(total=sum(counts.values()), desc="rendering", unit=" images") as progress:
+        with tqdm(total=sum(counts.values()), desc="rendering", unit=" images", disable=None) as progress:
             splits: dict[str, Any] = {}
             for split, count in counts.items():
                 faces = render_in_order(renderer, data, seed, split, count=count, batch_size=BATCH, workers=workers)

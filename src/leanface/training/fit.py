@@ -3,6 +3,7 @@
 import csv
 import logging
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,6 +149,7 @@ def fit(
         state = Checkpoint(checkpoint, fingerprint(network, [optimizer, seed, *purpose]), piece_seconds)
     states = [] if state is None else [state]
     every = max(1, optimizer.steps // points)
+    bars = [TQDMProgressBar(refresh_rate=max(1, every // 5))] if sys.stderr.isatty() else []
     timer = Timer()
     history = _History(log, timer)
     best = Best(module.average, task.selection)
@@ -161,14 +163,15 @@ def fit(
         check_val_every_n_epoch=None,
         num_sanity_val_steps=-1,  # all of it: where the training starts from
         log_every_n_steps=10,
-        callbacks=[history, timer, best, *states, TQDMProgressBar(refresh_rate=max(1, every // 5))],
+        callbacks=[history, timer, best, *states, *bars],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
+        enable_progress_bar=bool(bars),
     )
     try:
         trainer.fit(
-            module, datamodule=cast(L.LightningDataModule, data), ckpt_path=state and state.found, weights_only=False
+            module, datamodule=cast(L.LightningDataModule, data), ckpt_path=state and state.found, weights_only=True
         )
     except SystemExit:
         if trainer.interrupted:  # Lightning makes this of Ctrl-C
