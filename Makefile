@@ -39,18 +39,17 @@ test: export OMP_NUM_THREADS = 1
 test: lint docs  ## Check style, types, import layers and documentation, then run the tests
 	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
-lint: $(STAMP)  ## Style, types, import layers and spelling only
+lint: $(STAMP)  ## Style, types and import layers only
 	$(BIN)/ruff check
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/codespell
 
 test-fast: export OMP_NUM_THREADS = 1
 test-fast: $(STAMP)  ## Run the unit tests alone
 	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadscope tests/unit
 
 docs: $(STAMP)  ## Build the documentation as a site in build/site, warnings as errors
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 mlflow: $(STAMP)  ## Deliver what waits, and show the runs in MLflow's pages at the address that it prints
 	$(BIN)/leanface track --ui
