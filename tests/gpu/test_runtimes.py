@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor
@@ -12,17 +13,20 @@ from leanface.bundle import load_bundle
 from leanface.config import Benchmark
 from leanface.errors import BackendError
 from leanface.metrics.measurements import Measurement
+from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
 from leanface.runtime import Pool, Runtime, open_runtime
+from leanface.runtime.base import planes_of
 from leanface.runtime.benchmark import Entry, benchmark_networks
 
-TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2}
-"""Of the relative L2 norm, to FP32 on the CPU."""
+TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "int8": 5e-2}
+"""Of the relative L2 norm, to FP32 on the CPU; of INT8, to ONNX Runtime's answer of the same file."""
 
 CASES = [
     ("torch_cuda", "fp32"),
     ("torch_cuda_graph", "fp16"),
     ("onnxruntime_cuda", "fp32"),
     ("onnxruntime_cuda", "fp16"),
+    ("triton_int8", "int8"),
 ]
 SETTINGS = Benchmark(
     runtimes="gpu",
@@ -57,8 +61,15 @@ def case(request: pytest.FixtureRequest, exported) -> Iterator[tuple[Runtime, st
 
 
 @pytest.fixture
-def reference(exported):
-    """Coefficients by PyTorch FP32 on the CPU."""
+def reference(case, exported):
+    """Coefficients by PyTorch FP32 on the CPU; for INT8 by ONNX Runtime."""
+    if case[1] == "int8":
+        session = onnxruntime.InferenceSession(exported.int8, providers=["CPUExecutionProvider"])
+        return lambda images: session.run([OUTPUT_NAME], {INPUT_NAME: images})[0]
+    return float_reference(exported)
+
+
+def float_reference(exported):
     network, _ = load_bundle(exported.float_bundle)
 
     def compute(images: np.ndarray) -> np.ndarray:
@@ -103,7 +114,18 @@ def test_streams_of_a_pool_do_not_disturb_each_other(case, exported, reference, 
             assert distance(got, right) < TOLERANCES[precision]
 
 
-def test_fp32_is_not_tf32(exported, reference, images: Tensor) -> None:
+def test_bytes_are_their_255th_parts_and_may_lie_in_the_runtimes_memory(case, images: Tensor) -> None:
+    runtime, precision = case
+    pixels = np.ascontiguousarray((255 * images.numpy()).round().astype(np.uint8).transpose(0, 2, 3, 1))
+    expected = runtime.run(planes_of(pixels))
+    assert distance(runtime.run(pixels), expected) < TOLERANCES[precision]
+    buffer = runtime.buffer(*pixels.shape[:3])
+    buffer[:] = pixels
+    assert distance(runtime.run(buffer), expected) < TOLERANCES[precision]
+
+
+def test_fp32_is_not_tf32(exported, images: Tensor) -> None:
+    reference = float_reference(exported)
     with open_runtime("torch_cuda", exported.float_bundle) as runtime:
         exact = distance(runtime.run(images.numpy()), reference(images.numpy()))
         torch.backends.cudnn.allow_tf32 = True  # until the runtime closes
@@ -112,7 +134,8 @@ def test_fp32_is_not_tf32(exported, reference, images: Tensor) -> None:
     assert rough > 3 * exact
 
 
-def test_compiled_graphs_compute_the_same_for_several_shapes(exported, reference, images: Tensor) -> None:
+def test_compiled_graphs_compute_the_same_for_several_shapes(exported, images: Tensor) -> None:
+    reference = float_reference(exported)
     with open_runtime("torch_compiled", exported.float_bundle) as runtime:
         for pictures in (images[:1].numpy(), images.numpy(), images[:1].numpy(), images[1:].numpy()):
             assert distance(runtime.run(pictures), reference(pictures)) < TOLERANCES["fp16"]

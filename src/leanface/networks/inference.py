@@ -1,6 +1,7 @@
 """The network as inference needs it: batch norms folded into the convolutions; on a GPU in FP16, with fused kernels."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -42,20 +43,34 @@ class HalfPrecision(nn.Module):
     Args:
         fused: bias, ReLU and residual addition are part of cuDNN's convolutions: half of the time of an FP16 network
             that computes them apart. On CUDA only; for networks without quantisers.
+        stem: makes what computes the first convolution, ReLU and pooling instead, of that convolution with its batch
+            norm folded into it; it reads the images as they are.
     """
 
-    def __init__(self, network: nn.Module, *, fused: bool = False) -> None:
+    def __init__(
+        self, network: nn.Module, *, fused: bool = False, stem: Callable[[nn.Conv2d], nn.Module] | None = None
+    ) -> None:
         super().__init__()
-        self.network = inference_form(network).half()
+        self.network = inference_form(network)
+        self._converts = stem is None
+        if stem is not None:
+            first = self.network.get_submodule("backbone.conv1")
+            assert isinstance(first, nn.Conv2d)
+            self.network.set_submodule("backbone.conv1", stem(first))
+            self.network.set_submodule("backbone.relu", nn.Identity())
+            self.network.set_submodule("backbone.maxpool", nn.Identity())
+        self.network.half()
         if fused:
             _fuse(self.network)
         self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(self, images: Tensor) -> Tensor:
-        if images.dtype == torch.uint8:
-            images = images.permute(0, 3, 1, 2).to(torch.float16) / 255  # channels last as it lies in memory
+        if self._converts:
+            if images.dtype == torch.uint8:
+                images = images.permute(0, 3, 1, 2).to(torch.float16) / 255  # channels last as it lies in memory
+            images = images.to(torch.float16, memory_format=torch.channels_last)
         with torch.autocast(images.device.type, enabled=False):
-            return self.network(images.to(torch.float16, memory_format=torch.channels_last)).float()
+            return self.network(images).float()
 
 
 class _FusedBottleneck(nn.Module):

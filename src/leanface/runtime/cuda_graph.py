@@ -31,9 +31,9 @@ WARMUP = 3
 class GraphLane:
     """A CUDA stream and its graphs, of which one runs at a time: all share the memory of what lies between layers."""
 
-    def __init__(self, network: Network, at_once: int) -> None:
-        """See `Network`; a group has `at_once` images at most."""
-        self._network, self._at_once = network, at_once
+    def __init__(self, network: Network, pixels_at_once: int) -> None:
+        """See `Network`; a group has so many pixels at most, or one image."""
+        self._network, self._pixels_at_once = network, pixels_at_once
         self._stream, self._copier = torch.cuda.Stream(), torch.cuda.Stream()
         self._pool = torch.cuda.graph_pool_handle()
         self._graphs: dict[tuple[np.dtype[Any], tuple[int, ...]], _Graph] = {}
@@ -88,9 +88,14 @@ class GraphLane:
                 queue()
         self._stream.synchronize()
 
-    def groups(self, count: int) -> Iterator[slice]:
-        """Which images are computed together."""
-        return (slice(start, min(start + self._at_once, count)) for start in range(0, count, self._at_once))
+    def at_once(self, height: int, width: int) -> int:
+        """How many images of a size are computed together."""
+        return max(1, self._pixels_at_once // (height * width))
+
+    def groups(self, shape: tuple[int, ...]) -> Iterator[slice]:
+        """Which images of such a batch are computed together."""
+        count, step = shape[0], self.at_once(*(shape[1:3] if shape[3] == 3 else shape[2:]))
+        return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
     @property
     def network(self) -> Network:
@@ -110,7 +115,7 @@ class _Graph:
     """The network captured for one shape, with the copies and, once asked for, without."""
 
     def __init__(self, lane: GraphLane, dtype: "np.dtype[Any]", shape: tuple[int, ...]) -> None:
-        self._lane = lane
+        self._lane, self._shape = lane, shape
         self._pinned = torch.empty(shape, dtype=getattr(torch, dtype.name), pin_memory=True)
         self._returned = torch.empty((shape[0], COUNT), pin_memory=True)
         self._images = torch.zeros(shape, dtype=self._pinned.dtype, device="cuda")
@@ -155,7 +160,7 @@ class _Graph:
         self._lane.stream.synchronize()
 
     def _compute(self) -> None:
-        for group in self._lane.groups(len(self._images)):
+        for group in self._lane.groups(self._shape):
             self._lane.network(self._images[group], self._coefficients[group])
 
     def _copy_and_compute(self) -> None:
@@ -163,7 +168,7 @@ class _Graph:
         lane.copier.wait_stream(lane.stream)
         arrivals: list[tuple[slice, torch.cuda.Event]] = []
         with torch.cuda.stream(lane.copier):
-            for group in lane.groups(len(self._images)):
+            for group in lane.groups(self._shape):
                 self._images[group].copy_(self._pinned[group], non_blocking=True)
                 arrivals.append((group, torch.cuda.Event()))
                 arrivals[-1][1].record(lane.copier)

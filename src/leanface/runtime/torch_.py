@@ -4,6 +4,7 @@ On a GPU also as fast as PyTorch makes it: in FP16, the batch norms folded, with
 compiled.
 """
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, cast
@@ -88,17 +89,17 @@ class TorchGraphRuntime(Runtime):
 
     name = "torch_cuda_graph"
     takes_bytes = is_asynchronous = True
-    AT_ONCE = 64
-    """Images in a group."""
+    PIXELS_AT_ONCE = 64 * 224 * 224
+    """In a group."""
 
     def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
         require_gpu()
-        half = HalfPrecision(load_network(path)[0], fused=True).to("cuda")
+        half = HalfPrecision(load_network(path)[0], fused=True, stem=triton_stem()).to("cuda")
 
         def network(images: Tensor, coefficients: Tensor) -> None:
             coefficients.copy_(half(images))
 
-        self._lanes = [GraphLane(network, self.AT_ONCE) for _ in range(streams)]
+        self._lanes = [GraphLane(network, self.PIXELS_AT_ONCE) for _ in range(streams)]
         return InputSpec()
 
     def _begin(self, images: Images, stream: int) -> Callable[[], Coefficients]:
@@ -150,6 +151,15 @@ class TorchCompiledRuntime(Runtime):
     def _close(self) -> None:
         del self._network
         torch.compiler.reset()
+
+
+def triton_stem() -> Callable[[nn.Conv2d], nn.Module] | None:
+    """The first layers by Triton, where it is installed and the GPU is new enough for it."""
+    if torch.cuda.get_device_capability() < (8, 0) or importlib.util.find_spec("triton") is None:
+        return None
+    from leanface.runtime.int8.half_stem import HalfStem  # it imports Triton
+
+    return HalfStem
 
 
 def planes_on_device(images: Tensor) -> Float[Tensor, "batch 3 height width"]:

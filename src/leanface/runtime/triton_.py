@@ -34,16 +34,16 @@ class TritonInt8Runtime(Runtime):
 
     name = "triton_int8"
     takes_bytes = is_asynchronous = True
-    AT_ONCE = 128
-    """Images in a group."""
+    PIXELS_AT_ONCE = 128 * 224 * 224
+    """In a group."""
 
     def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
-        gpu, version = first_gpu(), _triton_version()  # what is quickly found out comes first
+        gpu, version = first_gpu(), triton_version()  # what is quickly found out comes first
         plan = read_plan(path)
         from leanface.runtime.int8.executor import Weights  # it imports Triton
 
         weights, tiles = Weights(plan, torch.device("cuda", 0)), TileFile.open(gpu, version)
-        self._lanes = [_Lane(weights, gpu, tiles, self.AT_ONCE) for _ in range(streams)]
+        self._lanes = [_Lane(weights, gpu, tiles, self.PIXELS_AT_ONCE) for _ in range(streams)]
         return InputSpec.of_shape(plan.input_shape)
 
     def _begin(self, images: Images, stream: int) -> Callable[[], Coefficients]:
@@ -62,9 +62,9 @@ class TritonInt8Runtime(Runtime):
 class _Lane:
     """One stream: a CUDA stream with its graphs, and memory for each size of images, which all batches share."""
 
-    def __init__(self, weights: "Weights", gpu: Gpu, tiles: TileFile, at_once: int) -> None:
-        self._weights, self._gpu, self._tiles, self._at_once = weights, gpu, tiles, at_once
-        self._graphs = GraphLane(self._queue, at_once)
+    def __init__(self, weights: "Weights", gpu: Gpu, tiles: TileFile, pixels_at_once: int) -> None:
+        self._weights, self._gpu, self._tiles = weights, gpu, tiles
+        self._graphs = GraphLane(self._queue, pixels_at_once)
         self._executors: dict[tuple[int, int], Executor] = {}
         self._compiled: set[tuple[torch.dtype, torch.Size]] = set()
 
@@ -84,7 +84,7 @@ class _Lane:
         """Have memory for such images; where it has to grow it moves, and the graphs with it."""
         from leanface.runtime.int8.executor import Executor
 
-        count = min(images, self._at_once)
+        count = min(images, self._graphs.at_once(*size))
         known = self._executors.get(size)
         if known is None or known.images < count:
             if known is not None:
@@ -134,7 +134,7 @@ def first_gpu() -> Gpu:
     return Gpu(str(properties.name), capability, int(properties.multi_processor_count), shared_bytes)
 
 
-def _triton_version() -> str:
+def triton_version() -> str:
     """Raises BackendError if it is not installed."""
     try:
         triton: Any = importlib.import_module("triton")

@@ -1,6 +1,7 @@
 """The INT8 network as its file defines it, naively in float64: what the kernels are compared with."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,6 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int8
 
 from leanface.runtime.int8.plan import Convolution, FeatureMap, Levels, MaxPool, Plan
+
+TIE = 1e-4
+"""Levels: float32's error of a value before it is rounded, which is 256 levels at most, and sums of several."""
 
 Values = Float[np.ndarray, "images height width channels"]
 Stored = Int8[np.ndarray, "images height width channels"]
@@ -76,3 +80,31 @@ def whole_network(plan: Plan, pixels: np.ndarray) -> Float[np.ndarray, "images 2
         else:
             maps[step.target.name] = rounded(convolution(step, maps), step.target.levels).levels
     return coefficients(plan, features)
+
+
+def check_layers(executor: Any, pixels: np.ndarray) -> Float[np.ndarray, "images 257"]:
+    """Compare what an executor that shares no memory has left with what the file says, layer by layer.
+
+    Each layer is judged by the levels that the kernels before it have written, so that no difference travels.
+
+    Returns:
+        the coefficients of the executor's mean features.
+    """
+    plan: Plan = executor.plan
+    maps = {plan.image.name: pixels_to_levels(pixels, plan)}
+    for step in plan.steps:
+        if isinstance(step, MaxPool):
+            assert np.array_equal(executor.levels(step.target.name).cpu().numpy(), max_pool(step, maps)), step.name
+        elif step.target is None:
+            features = convolution(step, maps).mean((1, 2))
+            assert np.allclose(executor.features().cpu().numpy(), features, rtol=1e-5, atol=1e-6), step.name
+        else:
+            exact = rounded(convolution(step, maps), step.target.levels)
+            got = executor.levels(step.target.name).cpu().numpy()
+            different = got != exact.levels
+            assert np.abs(got.astype(int) - exact.levels).max() <= 1, step.name
+            assert (exact.margin[different] < TIE).all(), step.name
+            assert different.mean() < 1e-3, step.name
+        if step.target is not None:
+            maps[step.target.name] = executor.levels(step.target.name).cpu().numpy()
+    return coefficients(plan, executor.features().cpu().numpy())

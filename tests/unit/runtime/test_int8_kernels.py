@@ -15,21 +15,19 @@ import torch
 
 from leanface import bundle
 from leanface.export.onnx import export_network, save_model
+from leanface.networks.inference import HalfPrecision, inference_form
 from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
 from leanface.networks.quantized import Quantizer
 from leanface.networks.resnet import build_network, scaled_widths
 from leanface.quantization.fake_quantize import fake_quantize
 from leanface.runtime.base import planes_of
-from leanface.runtime.int8.plan import Convolution, MaxPool, Plan, read_plan
+from leanface.runtime.int8.plan import Convolution, Plan, read_plan
 from leanface.runtime.int8.tuning import REFERENCE_GPU, Problem, Tile, default_tile
 from tests.unit.runtime import int8_twin as twin
 
 pytest.importorskip("triton", reason="Triton is not installed: `pip install triton`")
 if torch.cuda.is_available():
     pytest.skip("Triton interprets its kernels only where conftest.py found no GPU", allow_module_level=True)
-
-TIE = 1e-4
-"""Levels: float32's error of a value before it is rounded, which is 256 levels at most, and sums of several."""
 
 HEIGHT, WIDTH = 64, 80
 
@@ -78,29 +76,10 @@ def computed(plan: Plan, pixels: np.ndarray):
     return kept, coefficients_of(kept, pixels)
 
 
-def assert_equal_but_for_ties(got: np.ndarray, exact: twin.Rounded, name: str) -> None:
-    different = got != exact.levels
-    assert np.abs(got.astype(int) - exact.levels).max() <= 1, name
-    assert (exact.margin[different] < TIE).all(), name
-    assert different.mean() < 1e-3, name
-
-
-def test_each_layer_is_what_the_file_says_in_float64(computed, plan: Plan, pixels: np.ndarray) -> None:
+def test_each_layer_is_what_the_file_says_in_float64(computed, pixels: np.ndarray) -> None:
     kept, coefficients = computed
-    maps = {plan.image.name: twin.pixels_to_levels(pixels, plan)}
-    for step in plan.steps:
-        if isinstance(step, MaxPool):
-            assert np.array_equal(kept.levels(step.target.name).numpy(), twin.max_pool(step, maps))
-        elif step.target is None:
-            features = twin.convolution(step, maps).mean((1, 2))
-            assert np.allclose(kept.features().numpy(), features, rtol=1e-5, atol=1e-6)
-        else:
-            exact = twin.rounded(twin.convolution(step, maps), step.target.levels)
-            assert_equal_but_for_ties(kept.levels(step.target.name).numpy(), exact, step.name)
-        if step.target is not None:
-            maps[step.target.name] = kept.levels(step.target.name).numpy()
-    exact_heads = twin.coefficients(plan, kept.features().numpy())
-    assert np.abs(coefficients - exact_heads).max() < 1e-5 * np.abs(exact_heads).max()
+    exact = twin.check_layers(kept, pixels)
+    assert np.abs(coefficients - exact).max() < 1e-5 * np.abs(exact).max()
 
 
 def onnxruntimes_levels(path: Path, pixels: np.ndarray) -> dict[str, np.ndarray]:
@@ -204,3 +183,29 @@ def test_widths_in_multiples_of_8_and_odd_sizes(smooth_images, pixels: np.ndarra
     assert any(width % 16 for width in widths)
     got = coefficients_of(executor(plan, 1), pixels[:1])
     assert distance(got, twin.whole_network(plan, pixels[:1])) < 0.05
+
+
+@pytest.mark.parametrize("as_bytes", [True, False])
+def test_fp16_s_first_layers_are_pytorchs(small_network, pixels: np.ndarray, as_bytes: bool) -> None:
+    from leanface.runtime.int8.half_stem import HalfStem
+
+    first = inference_form(small_network).get_submodule("backbone.conv1")
+    assert isinstance(first, torch.nn.Conv2d)
+    planes = torch.from_numpy(planes_of(pixels))
+    with torch.inference_mode():
+        expected = torch.nn.functional.max_pool2d(first(planes).relu(), 3, 2, 1)
+        got = HalfStem(first)(torch.from_numpy(pixels) if as_bytes else planes)
+    assert got.dtype == torch.float16
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    assert float((got - expected).norm() / expected.norm()) < 2e-3
+
+
+def test_a_network_in_fp16_with_these_layers_answers_as_without(small_network, pixels: np.ndarray) -> None:
+    from leanface.runtime.int8.half_stem import HalfStem
+
+    images = torch.from_numpy(pixels)
+    with torch.inference_mode():
+        expected = small_network(torch.from_numpy(planes_of(pixels)))
+        for stem in (None, HalfStem):
+            got = HalfPrecision(small_network, stem=stem)(images)
+            assert distance(got.numpy(), expected.numpy()) < 1e-2

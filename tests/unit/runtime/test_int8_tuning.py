@@ -37,7 +37,7 @@ CONV = PROBLEMS[0]
 def test_the_default_fits_and_keeps_the_gpu_busy(problem: Problem, gpu: Gpu) -> None:
     tile = default_tile(problem, gpu)
     assert fits(tile, gpu)
-    assert tile.k <= max(32, problem.run)
+    assert tile.k == 32 or -(-problem.run // tile.k) * tile.k <= 1.1 * problem.run
     programs = -(-problem.outputs // tile.n) * (problem.images if problem.mean else -(-problem.pixels // tile.m))
     smallest = tile.n == 32 and (tile.m == 32 or problem.mean)
     assert programs >= 2 * gpu.multiprocessors or smallest
@@ -46,8 +46,8 @@ def test_the_default_fits_and_keeps_the_gpu_busy(problem: Problem, gpu: Gpu) -> 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.key)
 def test_what_is_measured_fits_and_includes_the_default(problem: Problem) -> None:
     tiles = list(candidates(problem, SMALL))
-    assert default_tile(problem, SMALL) in tiles
-    assert len(set(tiles)) == len(tiles) > 3
+    assert tiles[0] == default_tile(problem, SMALL)
+    assert 1 < len(set(tiles)) == len(tiles) < 60
     assert all(fits(tile, SMALL) for tile in tiles)
 
 

@@ -1,18 +1,19 @@
 """The INT8 network for images of one size: its memory on the GPU and its kernels, in order."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int8
+from jaxtyping import Int8, Shaped
 from torch import Tensor
 
+from leanface.errors import BackendError
 from leanface.runtime.int8 import kernels
 from leanface.runtime.int8.call import Call
-from leanface.runtime.int8.plan import Convolution, FeatureMap, MaxPool, Plan
+from leanface.runtime.int8.plan import IMAGE, Convolution, FeatureMap, MaxPool, Plan
 from leanface.runtime.int8.tuning import Problem, Tile
 
 CHANNELS = 16
@@ -21,8 +22,8 @@ CHANNELS = 16
 SLACK_BYTES = 256
 """Behind each map: the last block of a pixel's run may reach beyond it."""
 
-LIMIT = 2**31
-"""Bytes of a map that 32-bit offsets reach."""
+LIMIT_BYTES = 2**31
+"""Of a map: what 32-bit offsets reach."""
 
 FOLD_BLOCK, POOL_BLOCK = 128, 2048
 HEADS_TILE = Tile(16, 32, 128)
@@ -33,7 +34,7 @@ def padded(channels: int, multiple: int = CHANNELS) -> int:
     return -(-channels // multiple) * multiple
 
 
-def folded_stem(weights: Int8[np.ndarray, "outputs 7 7 3"]) -> Int8[np.ndarray, "outputs 4 4 16"]:
+def folded_stem(weights: Shaped[np.ndarray, "outputs 7 7 3"]) -> Shaped[np.ndarray, "outputs 4 4 16"]:
     """Weights of a 7x7 convolution at stride 2 for an image whose squares of 2x2 pixels became channels."""
     wide = np.zeros((len(weights), 8, 8, weights.shape[3]), weights.dtype)
     wide[:, 1:, 1:] = weights
@@ -51,7 +52,7 @@ class Weights:
     _runs: dict[str, Int8[np.ndarray, "outputs rows run"]] = field(
         default_factory=dict[str, Int8[np.ndarray, "outputs rows run"]]
     )
-    _vectors: dict[str, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict[str, tuple[Tensor, Tensor, Tensor]])
+    _parameters: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
     def matrix(self, step: Convolution, block: int) -> Tensor:
         """int8 (outputs, rows, run rounded up to `block`), outputs rounded up to a multiple of `CHANNELS`."""
@@ -74,23 +75,19 @@ class Weights:
             self._runs[step.name] = wide.reshape(len(wide), rows, -1)
         return self._runs[step.name]
 
-    def vectors(self, step: Convolution) -> tuple[Tensor, Tensor, Tensor]:
-        """sums, factors and bias, as `kernels.convolution` takes them."""
-        if step.name not in self._vectors:
+    def parameters(self, step: Convolution) -> Tensor:
+        """What `kernels.convolution` takes by this name."""
+        if step.name not in self._parameters:
             unit, zero = (step.target.levels.scale, step.target.levels.zero) if step.target else (1.0, 0)
             bias = step.bias.astype(np.float64) / unit + zero
             if step.residual is not None:
                 bias -= step.residual.levels.zero * step.residual.levels.scale / unit
-            self._vectors[step.name] = self._on_device(
-                self.runs(step).sum((1, 2), dtype=np.int64) * -step.source.levels.zero,
-                step.scale.astype(np.float64) / unit,
-                bias,
-                padded(len(step.weights)),
-            )
-        return self._vectors[step.name]
+            sums = self.runs(step).sum((1, 2), dtype=np.int64) * -step.source.levels.zero
+            self._parameters[step.name] = self._pack(sums, step.scale.astype(np.float64) / unit, bias, len(sums))
+        return self._parameters[step.name]
 
-    def heads(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """weights, sums, factors and bias, as `kernels.heads` takes them."""
+    def heads(self) -> tuple[Tensor, Tensor]:
+        """weights and parameters, as `kernels.heads` takes them."""
         heads = self.plan.heads
         if ("heads", 0) not in self._packed:
             count, features = heads.weights.shape
@@ -98,8 +95,8 @@ class Weights:
             packed[:count, :features] = heads.weights
             self._packed["heads", 0] = torch.from_numpy(packed).to(self.device)
             sums = heads.weights.sum(1, dtype=np.int64) * -heads.levels.zero
-            self._vectors["heads"] = self._on_device(sums, heads.scale, heads.bias, len(packed))
-        return self._packed["heads", 0], *self._vectors["heads"]
+            self._parameters["heads"] = self._pack(sums, heads.scale, heads.bias, len(packed))
+        return self._packed["heads", 0], self._parameters["heads"]
 
     def table(self) -> Tensor:
         """The int8 level of each value of a pixel: that of the value over 255, as the file quantizes it."""
@@ -110,13 +107,13 @@ class Weights:
             self._packed["table", 0] = torch.from_numpy(table.clip(-128, 127).astype(np.int8)).to(self.device)
         return self._packed["table", 0]
 
-    def _on_device(self, sums: Any, factors: Any, bias: Any, length: int) -> tuple[Tensor, Tensor, Tensor]:
-        def vector(values: Any, dtype: Any) -> Tensor:
-            wide = np.zeros(length, dtype)
-            wide[: len(values)] = values
-            return torch.from_numpy(wide).to(self.device)
-
-        return vector(sums, np.int32), vector(factors, np.float32), vector(bias, np.float32)
+    def _pack(self, sums: np.ndarray, factors: np.ndarray, bias: np.ndarray, rows: int) -> Tensor:
+        """int32 (rows, 4) on the device: the three, floats as their bits, and 0."""
+        packed = np.zeros((rows, 4), np.int32)
+        packed[: len(sums), 0] = sums
+        packed[: len(factors), 1] = factors.astype(np.float32).view(np.int32)
+        packed[: len(bias), 2] = bias.astype(np.float32).view(np.int32)
+        return torch.from_numpy(packed).to(self.device)
 
 
 @dataclass(frozen=True)
@@ -143,6 +140,32 @@ class _Layout:
     def size_bytes(self, images: int) -> int:
         return images * self.full_height * self.full_width * self.channels
 
+    def like(self, other: "_Layout") -> bool:
+        """Whether both have the same border in the same places."""
+        shapes = [(one.height, one.width, one.channels, one.border, one.map.levels.zero) for one in (self, other)]
+        return shapes[0] == shapes[1]
+
+
+class _Arena:
+    """Places in one block of memory for what is needed at different times: the first that is free."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._taken: list[tuple[slice, int]] = []
+
+    def place(self, length: int, now: int, until: int) -> slice:
+        """Room from step `now` to step `until`, which may still read it while another map is written."""
+        length = padded(length, SLACK_BYTES)
+        self._taken = sorted((taken for taken in self._taken if taken[1] >= now), key=lambda taken: taken[0].start)
+        begin = 0
+        for taken, _ in self._taken:
+            if begin + length <= taken.start:
+                break
+            begin = max(begin, taken.stop)
+        self._taken.append((slice(begin, begin + length), until))
+        self.size = max(self.size, begin + length)
+        return self._taken[-1][0]
+
 
 class Executor:
     """Computes up to `images` images of one size at a time, in the order of the current stream.
@@ -150,6 +173,9 @@ class Executor:
     Args:
         tile: chooses the tile of each convolution.
         share_memory: let maps that are not needed at the same time lie in the same memory; else all stay readable.
+
+    Raises:
+        BackendError: the images are too large.
     """
 
     def __init__(
@@ -163,12 +189,14 @@ class Executor:
         share_memory: bool = True,
     ) -> None:
         self.images = images
-        self.plan, self._weights = weights.plan, weights
+        self.plan, self._weights, self._device = weights.plan, weights, weights.device
         self._height, self._width = height, width
         self._tile, self._share = tile, share_memory
         self._layouts = self._lay_out()
-        self._folded, self.maps = self._allocate()
-        self._features = torch.empty((images, padded(self.plan.features)), device=weights.device)
+        if max(layout.size_bytes(images) for layout in self._layouts.values()) >= LIMIT_BYTES:
+            raise BackendError(f"{images} images of {height}x{width} px need feature maps of more than 2 GB each.")
+        self.maps = self._allocate()
+        self._features = torch.empty((images, padded(self.plan.features)), device=self._device)
 
     def run(self, pixels: Tensor, coefficients: Tensor) -> None:
         """Queue the network.
@@ -192,7 +220,7 @@ class Executor:
 
     def size_bytes(self) -> int:
         """Memory of all maps together, without the weights."""
-        tensors = [self._folded, self._features, *self.maps.values()]
+        tensors = [self._features, *self.maps.values()]
         return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
     def levels(self, name: str) -> Tensor:
@@ -206,7 +234,7 @@ class Executor:
     def folded(self) -> Tensor:
         """The image's levels (images, height/2, width/2, 12), squares of 2x2 pixels as channels: a view."""
         shape = (self.images, self._height // 2 + 3, self._width // 2 + 3, CHANNELS)
-        return self._folded[:-SLACK_BYTES].view(shape)[:, 2:-1, 2:-1, :12]
+        return self.maps[IMAGE][: math.prod(shape)].view(shape)[:, 2:-1, 2:-1, :12]
 
     def features(self) -> Tensor:
         """The mean features (images, channels): a view."""
@@ -223,58 +251,50 @@ class Executor:
             for map in maps
         }
 
-    def _allocate(self) -> tuple[Tensor, dict[str, Tensor]]:
-        """The folded image, and memory for each map."""
+    def _allocate(self) -> dict[str, Tensor]:
+        """Memory for the folded image and for each map."""
         last: dict[str, int] = {}
         for index, step in enumerate(self.plan.steps):
             last[step.source.name] = index
             if isinstance(step, Convolution) and step.residual is not None:
                 last[step.residual.name] = index
-        places: dict[str, tuple[int, int]] = {}
-        size = 0
-        bordered: list[tuple[tuple[Any, ...], int, Tensor]] = []  # kind, last use, memory
+        arena = _Arena()
+        bordered: list[tuple[_Layout, int, Tensor]] = []  # with their last use
         maps: dict[str, Tensor] = {}
-        taken: list[tuple[int, int, int]] = []  # begin, end, last use
+        folded = self.images * (self._height // 2 + 3) * (self._width // 2 + 3) * CHANNELS
+        places = {IMAGE: arena.place(folded + SLACK_BYTES, 0, last[IMAGE])}
         for index, step in enumerate(self.plan.steps):
             if step.target is None:
                 continue
-            layout, until = self._layouts[step.target.name], last.get(step.target.name, index)
-            length = padded(layout.size_bytes(self.images) + SLACK_BYTES, SLACK_BYTES)
-            if not self._share:
-                maps[step.target.name] = self._filled(length, step.target.levels.zero)
-            elif layout.border:  # its border must stay: only maps of the same kind take turns in it
-                kind = (layout.full_height, layout.full_width, layout.channels, layout.border, step.target.levels.zero)
-                free = next((i for i, (k, end, _) in enumerate(bordered) if k == kind and end < index), None)
-                memory = self._filled(length, step.target.levels.zero) if free is None else bordered.pop(free)[2]
-                bordered.append((kind, until, memory))
-                maps[step.target.name] = memory
+            name, layout, until = step.target.name, self._layouts[step.target.name], last.get(step.target.name, index)
+            length = layout.size_bytes(self.images) + SLACK_BYTES
+            if not layout.border:
+                places[name] = arena.place(length, index, until)
+                continue
+            # Its border must stay: only maps of the same kind take turns in it.
+            free = next((i for i, (other, end, _) in enumerate(bordered) if layout.like(other) and end < index), None)
+            if free is None or not self._share:
+                maps[name] = torch.full((length,), layout.map.levels.zero, dtype=torch.int8, device=self._device)
             else:
-                taken = sorted(place for place in taken if place[2] >= index)
-                begin = 0
-                for low, high, _ in taken:
-                    if begin + length <= low:
-                        break
-                    begin = max(begin, high)
-                taken.append((begin, begin + length, until))
-                places[step.target.name] = (begin, length)
-                size = max(size, begin + length)
-        arena = torch.empty(size, dtype=torch.int8, device=self._weights.device)
-        maps |= {name: arena[begin : begin + length] for name, (begin, length) in places.items()}
-        folded = self.images * (self._height // 2 + 3) * (self._width // 2 + 3) * CHANNELS
-        return self._filled(folded + SLACK_BYTES, self.plan.image.levels.zero), maps
+                maps[name] = bordered.pop(free)[2]
+            bordered.append((layout, until, maps[name]))
+        if not self._share:
+            return maps | {name: self._empty(place.stop - place.start) for name, place in places.items()}
+        memory = self._empty(arena.size)
+        return maps | {name: memory[place] for name, place in places.items()}
 
-    def _filled(self, length: int, zero: int) -> Tensor:
-        return torch.full((length,), zero, dtype=torch.int8, device=self._weights.device)
+    def _empty(self, length: int) -> Tensor:
+        return torch.empty(length, dtype=torch.int8, device=self._device)
 
     def _fold(self, pixels: Tensor) -> Call:
         levels, height, width = self.plan.image.levels, self._height // 2, self._width // 2
-        count = len(pixels) * height * width
-        arguments = {"pixels": pixels, "target": self._folded, "PIXELS": count}
-        constants = {"HEIGHT": height, "WIDTH": width, "BLOCK": FOLD_BLOCK}
+        count = len(pixels) * (height + 3) * (width + 3)
+        arguments: dict[str, Tensor | int | float] = {"pixels": pixels, "target": self.maps[IMAGE], "PIXELS": count}
+        constants = {"ZERO": levels.zero, "HEIGHT": height, "WIDTH": width, "BLOCK": FOLD_BLOCK}
         grid = (-(-count // FOLD_BLOCK),)
         if pixels.dtype == torch.uint8:
             return Call(kernels.fold_bytes, grid, {**arguments, "table": self._weights.table()}, constants, 4)
-        rounding = {"ZERO": levels.zero, "LOW": -128.0, "QUANTIZED": True}
+        rounding = {"LOW": -128.0, "QUANTIZED": True}
         return Call(kernels.fold_floats, grid, {**arguments, "scale": levels.scale}, {**constants, **rounding}, 4)
 
     def _pool(self, step: MaxPool, images: int) -> Call:
@@ -300,16 +320,14 @@ class Executor:
     def _heads(self, coefficients: Tensor) -> Call:
         levels, tile = self.plan.heads.levels, HEADS_TILE
         count, features = self.plan.heads.weights.shape
-        weights, sums, factors, bias = self._weights.heads()
+        weights, parameters = self._weights.heads()
         return Call(
             kernels.heads,
             (-(-len(coefficients) // tile.m), -(-count // tile.n)),
             {
                 "features": self._features,
                 "weights": weights,
-                "sums": sums,
-                "factors": factors,
-                "bias": bias,
+                "parameters": parameters,
                 "coefficients": coefficients,
                 "IMAGES": len(coefficients),
                 "scale": levels.scale,
@@ -343,14 +361,11 @@ class Executor:
         """A convolution's kernel for the first `images` images."""
         outputs, rows, run = self._weights.runs(step).shape
         height, width = self._result_size(step)
-        sums, factors, bias = self._weights.vectors(step)
-        source = self._folded if step.source.stride == 1 else self.maps[step.source.name]
+        source = self.maps[step.source.name]
         arguments: dict[str, Tensor | int | float] = {
             "source": source,
             "weights": self._weights.matrix(step, tile.k),
-            "sums": sums,
-            "factors": factors,
-            "bias": bias,
+            "parameters": self._weights.parameters(step),
             "residual": source,  # where nothing is added it is not read
             "residual_factor": 0.0,
         }

@@ -49,6 +49,17 @@ def _columns(n, OUTPUTS: tl.constexpr, BLOCK_N: tl.constexpr):
 
 
 @triton.jit
+def _parameters(parameters, columns, BLOCK_N: tl.constexpr):
+    """sums, factors and bias of a block of outputs, (1, BLOCK_N) each, by one load."""
+    packed = tl.load(parameters + columns[:, None] * 4 + tl.arange(0, 4)[None, :])
+    even, odd = tl.split(tl.reshape(packed, (BLOCK_N, 2, 2)))
+    sums, bias = tl.split(even)
+    factors, _ = tl.split(odd)
+    factors, bias = factors.to(tl.float32, bitcast=True), bias.to(tl.float32, bitcast=True)
+    return sums[None, :], factors[None, :], bias[None, :]
+
+
+@triton.jit
 def _sums(starts, weights, sums, ROWS: tl.constexpr, BLOCKS: tl.constexpr, PITCH: tl.constexpr, BLOCK_K: tl.constexpr,
           ACCUMULATOR: tl.constexpr):  # fmt: skip
     """`sums` plus a block of the matrix product.
@@ -67,7 +78,7 @@ def _sums(starts, weights, sums, ROWS: tl.constexpr, BLOCKS: tl.constexpr, PITCH
 
 @triton.jit(do_not_specialize=["PIXELS"])
 def convolution(
-    source, weights, sums, factors, bias, residual, target, PIXELS, residual_factor,
+    source, weights, parameters, residual, target, PIXELS, residual_factor,
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, OUTPUTS: tl.constexpr,
     IN_HEIGHT: tl.constexpr, IN_WIDTH: tl.constexpr, IN_BORDER: tl.constexpr, IN_CHANNELS: tl.constexpr,
     STRIDE: tl.constexpr, ROWS: tl.constexpr, BLOCKS: tl.constexpr,
@@ -78,9 +89,9 @@ def convolution(
 
     Args:
         weights: (OUTPUTS, ROWS, BLOCKS * BLOCK_K), 0 beyond a run's own length.
-        sums: int32 (OUTPUTS): what levels that stand for 0 add up to, subtracted.
-        factors: float32 (OUTPUTS): levels of the result per step of the integer sum.
-        bias: float32 (OUTPUTS), in levels of the result, its zero and the residual's included.
+        parameters: int32 (OUTPUTS, 4): what levels that stand for 0 add up to, subtracted; levels of the result per
+            step of the integer sum, as float32's bits; the bias in such levels, its zero and the residual's included,
+            likewise; and nothing.
         PIXELS: of all images together.
         IN_BORDER: from the start of the map in memory to the first pixel of the window at (0, 0).
         RESIDUAL_BORDER: of the map that is added; -1 if there is none.
@@ -90,15 +101,16 @@ def convolution(
     n = tl.program_id(0) % ((OUTPUTS + BLOCK_N - 1) // BLOCK_N) * BLOCK_N + tl.arange(0, BLOCK_N)
     inside, columns = m < PIXELS, _columns(n, OUTPUTS, BLOCK_N)
     m = tl.minimum(m, PIXELS - 1)
-    read = _offsets(m, HEIGHT, WIDTH, IN_HEIGHT, IN_WIDTH, STRIDE, IN_BORDER, IN_CHANNELS)
-    total = tl.zeros((BLOCK_M, BLOCK_N), tl.int32) + tl.load(sums + columns)[None, :]
-    total = _sums(
-        source + read[:, None], weights + columns[None, :] * (ROWS * BLOCKS * BLOCK_K), total,
-        ROWS, BLOCKS, IN_WIDTH * IN_CHANNELS, BLOCK_K, tl.int32,
-    )  # fmt: skip
-    values = total.to(tl.float32) * tl.load(factors + columns)[None, :] + tl.load(bias + columns)[None, :]
-    if RESIDUAL_BORDER >= 0:
+    if RESIDUAL_BORDER >= 0:  # on its way while the sums are computed
         added = tl.load(residual + _within(m, HEIGHT, WIDTH, RESIDUAL_BORDER, OUTPUTS)[:, None] + columns[None, :])
+    read = _offsets(m, HEIGHT, WIDTH, IN_HEIGHT, IN_WIDTH, STRIDE, IN_BORDER, IN_CHANNELS)
+    total = _sums(
+        source + read[:, None], weights + columns[None, :] * (ROWS * BLOCKS * BLOCK_K),
+        tl.zeros((BLOCK_M, BLOCK_N), tl.int32), ROWS, BLOCKS, IN_WIDTH * IN_CHANNELS, BLOCK_K, tl.int32,
+    )  # fmt: skip
+    sums, factors, bias = _parameters(parameters, columns, BLOCK_N)
+    values = (total + sums).to(tl.float32) * factors + bias
+    if RESIDUAL_BORDER >= 0:
         values += added.to(tl.float32) * residual_factor
     written = _within(m, HEIGHT, WIDTH, OUT_BORDER, OUTPUTS)
     stored = inside[:, None] if OUTPUTS % BLOCK_N == 0 else inside[:, None] & (n < OUTPUTS)[None, :]
@@ -107,7 +119,7 @@ def convolution(
 
 @triton.jit
 def convolution_mean(
-    source, weights, sums, factors, bias, residual, features, residual_factor,
+    source, weights, parameters, residual, features, residual_factor,
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, OUTPUTS: tl.constexpr,
     IN_HEIGHT: tl.constexpr, IN_WIDTH: tl.constexpr, IN_BORDER: tl.constexpr, IN_CHANNELS: tl.constexpr,
     STRIDE: tl.constexpr, ROWS: tl.constexpr, BLOCKS: tl.constexpr,
@@ -118,20 +130,20 @@ def convolution_mean(
     image = tl.program_id(0) // ((OUTPUTS + BLOCK_N - 1) // BLOCK_N)
     n = tl.program_id(0) % ((OUTPUTS + BLOCK_N - 1) // BLOCK_N) * BLOCK_N + tl.arange(0, BLOCK_N)
     columns = _columns(n, OUTPUTS, BLOCK_N)
-    first = tl.zeros((BLOCK_M, BLOCK_N), tl.int32) + tl.load(sums + columns)[None, :]
-    factor, shift = tl.load(factors + columns)[None, :], tl.load(bias + columns)[None, :]
+    sums, factors, bias = _parameters(parameters, columns, BLOCK_N)
     mean = tl.zeros((BLOCK_N,), tl.float32)
     for start in range(0, HEIGHT * WIDTH, BLOCK_M):
         own = start + tl.arange(0, BLOCK_M)
         m = image * (HEIGHT * WIDTH) + tl.minimum(own, HEIGHT * WIDTH - 1)
-        read = _offsets(m, HEIGHT, WIDTH, IN_HEIGHT, IN_WIDTH, STRIDE, IN_BORDER, IN_CHANNELS)
-        total = _sums(
-            source + read[:, None], weights + columns[None, :] * (ROWS * BLOCKS * BLOCK_K), first,
-            ROWS, BLOCKS, IN_WIDTH * IN_CHANNELS, BLOCK_K, tl.int32,
-        )  # fmt: skip
-        values = total.to(tl.float32) * factor + shift
         if RESIDUAL_BORDER >= 0:
             added = tl.load(residual + _within(m, HEIGHT, WIDTH, RESIDUAL_BORDER, OUTPUTS)[:, None] + columns[None, :])
+        read = _offsets(m, HEIGHT, WIDTH, IN_HEIGHT, IN_WIDTH, STRIDE, IN_BORDER, IN_CHANNELS)
+        total = _sums(
+            source + read[:, None], weights + columns[None, :] * (ROWS * BLOCKS * BLOCK_K),
+            tl.zeros((BLOCK_M, BLOCK_N), tl.int32), ROWS, BLOCKS, IN_WIDTH * IN_CHANNELS, BLOCK_K, tl.int32,
+        )  # fmt: skip
+        values = (total + sums).to(tl.float32) * factors + bias
+        if RESIDUAL_BORDER >= 0:
             values += added.to(tl.float32) * residual_factor
         if RELU:
             values = tl.maximum(values, 0.0)
@@ -141,46 +153,58 @@ def convolution_mean(
 
 @triton.jit(do_not_specialize=["IMAGES"])
 def heads(
-    features, weights, sums, factors, bias, coefficients, IMAGES, scale, ZERO: tl.constexpr, LOW: tl.constexpr,
+    features, weights, parameters, coefficients, IMAGES, scale, ZERO: tl.constexpr, LOW: tl.constexpr,
     FEATURES: tl.constexpr, COUNT: tl.constexpr, BLOCKS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """Coefficients float32 (IMAGES, COUNT) of the mean features, which become int8 levels here.
 
     Args:
-        weights: int8 (COUNT rounded up to a block, BLOCKS * BLOCK_K); sums, factors and bias have as many rows.
+        weights: int8 (COUNT rounded up to a block, BLOCKS * BLOCK_K); `parameters` as many rows.
     """
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     k = tl.arange(0, BLOCK_K)
-    total = tl.zeros((BLOCK_M, BLOCK_N), tl.int32) + tl.load(sums + n)[None, :]
+    total = tl.zeros((BLOCK_M, BLOCK_N), tl.int32)
     for i in range(0, BLOCKS):
         known = (m < IMAGES)[:, None] & (i * BLOCK_K + k < FEATURES)[None, :]
         values = tl.load(features + m[:, None] * FEATURES + (i * BLOCK_K + k)[None, :], mask=known, other=0.0)
         levels = _round(tl.div_rn(values, scale) + ZERO, LOW)
         block = tl.load(weights + n[None, :] * (BLOCKS * BLOCK_K) + (i * BLOCK_K + k)[:, None])
         total = tl.dot(levels, block, total, out_dtype=tl.int32)
-    result = total.to(tl.float32) * tl.load(factors + n)[None, :] + tl.load(bias + n)[None, :]
+    sums, factors, bias = _parameters(parameters, n, BLOCK_N)
+    result = (total + sums).to(tl.float32) * factors + bias
     tl.store(coefficients + m[:, None] * COUNT + n[None, :], result, mask=(m < IMAGES)[:, None] & (n < COUNT)[None, :])
 
 
+@triton.jit
+def _squares(m, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
+    """Image, row and column of the pixels of a folded image with its border, and whether they are within it."""
+    rows = m // (WIDTH + 3)
+    y, x = rows % (HEIGHT + 3) - 2, m % (WIDTH + 3) - 2
+    inside = (y >= 0) & (y < HEIGHT) & (x >= 0) & (x < WIDTH)
+    y, x = tl.minimum(tl.maximum(y, 0), HEIGHT - 1), tl.minimum(tl.maximum(x, 0), WIDTH - 1)
+    return rows // (HEIGHT + 3), y * 2, x * 2, inside
+
+
 @triton.jit(do_not_specialize=["PIXELS"])
-def fold_bytes(pixels, table, target, PIXELS, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+def fold_bytes(pixels, table, target, PIXELS, ZERO: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
+               BLOCK: tl.constexpr):  # fmt: skip
     """uint8 (images, 2*HEIGHT, 2*WIDTH, 3) to (images, HEIGHT+3, WIDTH+3, 16): squares of 2x2 pixels become channels.
 
     Args:
         table: what each of 256 values becomes, int8 or float16, as the target.
-        target: its border, 2 before and 1 behind, is left alone; so is what channels 12 to 15 hold of no meaning.
+        target: with a border of ZERO, 2 before and 1 behind; channels 12 to 15 have no meaning.
+        PIXELS: of the target, all images together.
     """
     m = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     c = tl.arange(0, 16)
-    inside = m < PIXELS
-    m = tl.minimum(m, PIXELS - 1)
+    image, y, x, inside = _squares(tl.minimum(m, PIXELS - 1), HEIGHT, WIDTH)
     own = tl.minimum(c, 11)
-    corner = _offsets(m, HEIGHT, WIDTH, 2 * HEIGHT, 2 * WIDTH, 2, 0, 3)
+    corner = ((image * (2 * HEIGHT) + y) * (2 * WIDTH) + x) * 3
     value = tl.load(pixels + corner[:, None] + ((own // 6) * (2 * WIDTH * 3) + own % 6)[None, :])
-    written = _offsets(m, HEIGHT, WIDTH, HEIGHT + 3, WIDTH + 3, 1, 2, 16)
-    tl.store(target + written[:, None] + c[None, :], tl.load(table + value.to(tl.int32)), mask=inside[:, None])
+    folded = tl.where(inside[:, None], tl.load(table + value.to(tl.int32)), ZERO)
+    tl.store(target + m[:, None] * 16 + c[None, :], folded.to(target.dtype.element_ty), mask=(m < PIXELS)[:, None])
 
 
 @triton.jit(do_not_specialize=["PIXELS"])
@@ -189,17 +213,14 @@ def fold_floats(pixels, target, PIXELS, scale, ZERO: tl.constexpr, LOW: tl.const
     """As `fold_bytes`, from float32 (images, 3, 2*HEIGHT, 2*WIDTH) in [0, 1]."""
     m = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     c = tl.arange(0, 16)
-    inside = m < PIXELS
-    m = tl.minimum(m, PIXELS - 1)
+    image, y, x, inside = _squares(tl.minimum(m, PIXELS - 1), HEIGHT, WIDTH)
     own = tl.minimum(c, 11)
-    rows = m // WIDTH
-    image, y, x = rows // HEIGHT, rows % HEIGHT * 2, m % WIDTH * 2
     corner = (image * (3 * 2 * HEIGHT) + y) * (2 * WIDTH) + x
     plane = (own % 3) * (2 * HEIGHT) + own // 6
     value = tl.load(pixels + corner[:, None] + (plane * (2 * WIDTH) + own // 3 % 2)[None, :])
-    written = _offsets(m, HEIGHT, WIDTH, HEIGHT + 3, WIDTH + 3, 1, 2, 16)
-    folded = _round(tl.div_rn(value, scale) + ZERO, LOW) if QUANTIZED else value.to(tl.float16)
-    tl.store(target + written[:, None] + c[None, :], folded, mask=inside[:, None])
+    folded = _round(tl.div_rn(value, scale) + ZERO, LOW) if QUANTIZED else value
+    folded = tl.where(inside[:, None], folded, ZERO)
+    tl.store(target + m[:, None] * 16 + c[None, :], folded.to(target.dtype.element_ty), mask=(m < PIXELS)[:, None])
 
 
 @triton.jit

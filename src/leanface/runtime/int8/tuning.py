@@ -83,8 +83,7 @@ def fits(tile: Tile, gpu: Gpu) -> bool:
 
 def default_tile(problem: Problem, gpu: Gpu) -> Tile:
     """A good tile without measuring: large enough to reuse what it loads, small enough to keep the GPU busy."""
-    total = problem.rows * problem.run
-    k = max(32, min(128, 1 << (problem.run.bit_length() - 1)))
+    total, k = problem.rows * problem.run, _depths(problem)[0]
     if problem.outputs <= 48:
         m, n = (256, 32) if k == 32 else (128, 32)
     elif problem.residual:
@@ -93,33 +92,47 @@ def default_tile(problem: Problem, gpu: Gpu) -> Tile:
         m, n = 128, 64
     else:
         m, n = (128, 128) if total >= 512 else (64, 128)
-
-    def programs(m: int, n: int) -> int:
-        columns = -(-problem.outputs // n)
-        return columns * (problem.images if problem.mean else -(-problem.pixels // m))
-
     if problem.mean:
         m = next((size for size in (16, 32, 64) if size >= problem.pixels), 64)
-    while programs(m, n) < 2 * gpu.multiprocessors and (n > 32 or (m > 32 and not problem.mean)):
+    while _programs(problem, m, n) < 2 * gpu.multiprocessors and (n > 32 or (m > 32 and not problem.mean)):
         m, n = (m // 2, n) if m > 32 and not problem.mean else (m, n // 2)
-    tile = Tile(m, n, k, 8 if m * n >= 128 * 128 else 4)
+    tile = _tile(m, n, k, 3)
     while not fits(tile, gpu) and tile.stages > 2:
         tile = tile._replace(stages=tile.stages - 1)
     return tile
 
 
 def candidates(problem: Problem, gpu: Gpu) -> Iterator[Tile]:
-    """Tiles that are worth measuring, the default among them."""
+    """Tiles that are worth measuring, the default first."""
     seen = {default_tile(problem, gpu)}
     yield from seen
-    rows = (16, *SIZES[:2]) if problem.mean else SIZES
-    for m, n, k, stages in itertools.product(rows, SIZES, SIZES[:3], (2, 3, 4)):
-        tile = Tile(m, n, k, 8 if m * n >= 128 * 128 else 4, stages)
-        wasteful = n >= 2 * max(problem.outputs, 17) or k >= 2 * max(problem.run, 17) or m >= 2 * problem.pixels
+    rows = (16, 32, 64) if problem.mean else SIZES
+    for m, n, k in itertools.product(rows, SIZES, _depths(problem)):
+        iterations = problem.rows * -(-problem.run // k)
+        wasteful = n >= 2 * max(problem.outputs, 17) or m >= 2 * max(problem.pixels, 9)
         too_large, too_small = m * n > 256 * 128, m * n < 32 * 32 and not problem.mean
-        if tile not in seen and not (wasteful or too_large or too_small) and fits(tile, gpu):
-            seen.add(tile)
-            yield tile
+        idle = _programs(problem, m, n) < gpu.multiprocessors // 8 and m * n > 32 * 32
+        if wasteful or too_large or too_small or idle:
+            continue
+        for stages in range(min(3, max(2, iterations)), min(4, max(2, iterations)) + 1):
+            tile = _tile(m, n, k, stages)
+            if tile not in seen and fits(tile, gpu):
+                seen.add(tile)
+                yield tile
+
+
+def _tile(m: int, n: int, k: int, stages: int) -> Tile:
+    return Tile(m, n, k, 8 if m * n >= 128 * 128 else 4, stages)
+
+
+def _depths(problem: Problem) -> tuple[int, ...]:
+    """Bytes of a run at a time, the largest first: 128 at most, and little beyond its end is read."""
+    exact = [k for k in (128, 64, 32) if -(-problem.run // k) * k <= 1.1 * problem.run]
+    return tuple(exact[:2]) or (32,)
+
+
+def _programs(problem: Problem, m: int, n: int) -> int:
+    return -(-problem.outputs // n) * (problem.images if problem.mean else -(-problem.pixels // m))
 
 
 class TileFile:
