@@ -14,8 +14,10 @@ from leanface.device import usable_cores
 from leanface.errors import BackendError
 from leanface.runtime.base import Coefficients, Images, InputSpec, Pixels, Runtime
 from leanface.runtime.cuda_graph import GraphLane
+from leanface.runtime.engine import read_onnx
 from leanface.runtime.int8.plan import SERVES_INSTEAD, read_plan
 from leanface.runtime.int8.tuning import Gpu, Problem, Tile, TileFile, default_tile
+from leanface.runtime.onnxruntime_ import OnnxRuntime
 from leanface.runtime.torch_ import require_gpu
 
 if TYPE_CHECKING:
@@ -25,11 +27,16 @@ FIRST_CAPABILITY = 80
 """Ampere's 8.0: the first that multiplies int8 in the sizes that the kernels use."""
 
 
+LARGEST_DIFFERENCE = 0.2
+"""Relative L2 norm; what rounding ties make of one image stays under it (docs/decisions/0003-uint8-activations.md)."""
+
+
 class TritonInt8Runtime(Runtime):
     """On the first GPU in INT8, as one CUDA graph per input shape and stream, copies included.
 
     It reads the INT8 ONNX file itself: its scales, its int8 weights, its biases. A large batch is computed in groups,
-    and the next group is copied to the GPU meanwhile. `threads` is not used.
+    and the next group is copied to the GPU meanwhile. Once opened, it has computed one image as ONNX Runtime does.
+    `threads` is not used.
     """
 
     name = "triton_int8"
@@ -44,6 +51,9 @@ class TritonInt8Runtime(Runtime):
 
         weights, tiles = Weights(plan, torch.device("cuda", 0)), TileFile.open(gpu, version)
         self._lanes = [_Lane(weights, gpu, tiles, self.PIXELS_AT_ONCE) for _ in range(streams)]
+        pixels = checked_image(read_onnx(path).image_size)
+        with OnnxRuntime(path) as reference:
+            require_agreement(self._lanes[0].begin(pixels)(), reference.run(pixels), gpu.name)
         return InputSpec.of_shape(plan.input_shape)
 
     def _begin(self, images: Images, stream: int) -> Callable[[], Coefficients]:
@@ -108,6 +118,28 @@ class _Lane:
             self._compiled.add((images.dtype, images.shape))
         for call in calls.values():
             call.queue()
+
+
+def checked_image(side: int) -> Pixels:
+    """Smooth colors with some noise: an image in which no feature map is alike everywhere."""
+    y, x = np.mgrid[:side, :side] / side
+    smooth = np.stack([x, y, (x + y) / 2], axis=-1)
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, smooth.shape)
+    return np.ascontiguousarray((255 * (smooth + noise).clip(0, 1)).astype(np.uint8)[None])
+
+
+def require_agreement(got: Coefficients, expected: Coefficients, gpu_name: str) -> None:
+    """Refuse a GPU or a compiler on which the kernels compute something else than the file says.
+
+    Raises:
+        BackendError: they do.
+    """
+    difference = float(np.linalg.norm(got - expected) / np.linalg.norm(expected))
+    if not difference <= LARGEST_DIFFERENCE:
+        raise BackendError(
+            f"the INT8 kernels do not compute on {gpu_name} what ONNX Runtime computes of the same file: their "
+            f"answers differ by {difference:.2g}, allowed {LARGEST_DIFFERENCE}. {SERVES_INSTEAD}"
+        )
 
 
 def _size_px(images: Images | Tensor) -> tuple[int, int]:

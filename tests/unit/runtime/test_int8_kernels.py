@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from leanface import bundle
+from leanface.errors import BackendError
 from leanface.export.onnx import export_network, save_model
 from leanface.networks.inference import HalfPrecision, inference_form
 from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
@@ -23,6 +24,8 @@ from leanface.quantization.fake_quantize import fake_quantize
 from leanface.runtime.base import planes_of
 from leanface.runtime.int8.plan import Convolution, Plan, read_plan
 from leanface.runtime.int8.tuning import REFERENCE_GPU, Problem, Tile, default_tile
+from leanface.runtime.onnxruntime_ import OnnxRuntime
+from leanface.runtime.triton_ import checked_image, require_agreement
 from tests.unit.runtime import int8_twin as twin
 
 pytest.importorskip("triton", reason="Triton is not installed: `pip install triton`")
@@ -183,6 +186,17 @@ def test_widths_in_multiples_of_8_and_odd_sizes(smooth_images, pixels: np.ndarra
     assert any(width % 16 for width in widths)
     got = coefficients_of(executor(plan, 1), pixels[:1])
     assert distance(got, twin.whole_network(plan, pixels[:1])) < 0.05
+
+
+def test_kernels_that_compute_something_else_are_refused(exported, plan: Plan) -> None:
+    pixels = checked_image(HEIGHT)
+    with OnnxRuntime(exported.int8) as reference:
+        expected = reference.run(pixels)
+    got = twin.whole_network(plan, pixels).astype(np.float32)
+    require_agreement(got, expected, "this GPU")
+    for wrong in (-got, np.full_like(got, np.nan), np.zeros_like(got), np.roll(got, 1, axis=1)):
+        with pytest.raises(BackendError, match=r"not compute on this GPU what ONNX Runtime computes.*openvino"):
+            require_agreement(wrong, expected, "this GPU")
 
 
 @pytest.mark.parametrize("as_bytes", [True, False])
