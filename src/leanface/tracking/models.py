@@ -3,11 +3,13 @@
 import importlib
 import json
 import tempfile
+import warnings
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leanface.catalog import MEASURES
-from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
 from leanface.tracking.names import NETWORK_TAG, PARENT_MODEL_TAG, RECORD_TAG
 from leanface.tracking.record import Dataset, Record, Variant
 
@@ -19,6 +21,9 @@ EXTERNAL_TAG = "mlflow.model.isExternal"
 """MLflow's, of a model whose files it does not have."""
 
 MODEL_TYPE = "3D face reconstruction"
+
+RUNTIMES = ("openvino", "onnxruntime")
+"""What the deployed network runs in, the best first: OpenVINO computes INT8 as INT8."""
 
 
 def log_datasets(client: "MlflowClient", record: Record) -> None:
@@ -123,26 +128,31 @@ def _show_among_results(client: "MlflowClient", run_id: str, models: list[str]) 
 
 
 def _upload(client: "MlflowClient", model: "LoggedModel", run_id: str, file: Path) -> None:
+    """Give the model its files: the network, the code that runs it, and the versions that it was tested with."""
     import numpy as np
     import onnx
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    from leanface.face.coefficients import COUNT  # with PyTorch, which nothing else here needs
-
-    tensors = {INPUT_NAME: (-1, 3, -1, -1), OUTPUT_NAME: (-1, COUNT)}
-    inputs, outputs = (Schema([TensorSpec(np.dtype("float32"), shape, name)]) for name, shape in tensors.items())
-    save_model: Any = importlib.import_module("mlflow.onnx").save_model  # its own types leave everything open
+    runtime = next(name for name in RUNTIMES if find_spec(name) is not None)
+    width: Any = onnx.load(file).graph.input[0].type.tensor_type.shape.dim[3]
+    size = int(width.dim_value) or -1
+    crops = TensorSpec(np.dtype("uint8"), (-1, size, size, 3))
+    coefficients = TensorSpec(np.dtype("float32"), (-1, -1))
+    save_model: Any = importlib.import_module("mlflow.pyfunc").save_model  # its own types leave much open
     description = Model(
         artifact_path=model.artifact_location, run_id=run_id, model_uuid=model.model_id, model_id=model.model_id
     )
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it asks for hints of types that its own signature says
         folder = Path(temporary) / "model"
         save_model(
-            onnx.load(file),
             str(folder),
+            python_model=str(Path(__file__).with_name("crops_model.py")),
+            artifacts={"network": str(file)},
+            model_config={"runtime": runtime},
             mlflow_model=description,
-            signature=ModelSignature(inputs, outputs),
-            pip_requirements=["onnxruntime"],  # MLflow would find out by importing in another process
+            signature=ModelSignature(Schema([crops]), Schema([coefficients])),
+            pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", "numpy", runtime)],
         )
         client.log_model_artifacts(model.model_id, str(folder))
