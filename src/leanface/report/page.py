@@ -72,10 +72,13 @@ def _card(name: str, sources: Sources, summary: Summary, gate: GateResult | None
         "a constant mean face": sources.evaluations[BASELINE].mean_face.get(name),
     }
     beside = ", ".join(f"{who} {measure.text(score)}" for who, score in scores.items() if score is not None)
+    interval = deployed.interval_text(name)
+    if name == "speedup" and deployed.speedup_too_wide:
+        interval = f"{interval}, too wide to compare" if interval else "measured too briefly for an interval"
     return Card(
         name=measure.full_heading if gate is None else measure.title,
         value=measure.text(deployed.measures[name]),
-        interval=deployed.interval_text(name),
+        interval=interval,
         definition=measure.definition,
         beside=beside,
         limit="" if gate is None else f"{'at least' if gate.bound == 'min' else 'at most'} {measure.text(gate.limit)}",

@@ -219,6 +219,7 @@ def test_a_speedup_that_says_next_to_nothing_is_said_to(run, speedup, said):
     assert report().deployed.speedup_too_wide
     for text in texts():
         assert said in text
+    assert "its speed-up is too uncertain to state" in texts()[0]
 
 
 def test_what_was_not_run_is_named_with_its_reason_and_has_no_number(run):
