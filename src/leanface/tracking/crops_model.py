@@ -19,6 +19,9 @@ IMAGES, COEFFICIENTS = "images", "coefficients"
 class CropsModel(PythonModel):
     """Reads the coefficients of faces in the runtime that the model's configuration names."""
 
+    # MLflow would warn that it cannot infer a schema from type hints; the model has a signature.
+    _skip_type_hint_validation = True
+
     def load_context(self, context: PythonModelContext) -> None:
         """Open the network."""
         settings: Any = context.model_config
@@ -26,7 +29,6 @@ class CropsModel(PythonModel):
         self._run = RUNTIMES[settings["runtime"]](str(artifacts["network"]))
         self._turn = threading.Lock()  # a server answers several requests at once
 
-    # MLflow would infer a schema from a hint of the input's type; the model has a signature.
     def predict(self, context: PythonModelContext, model_input, params=None) -> np.ndarray:  # pyright: ignore
         """Return the coefficients (N,257), float32, of aligned uint8 RGB crops (N,size,size,3).
 

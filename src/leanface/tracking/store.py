@@ -29,8 +29,9 @@ PARAMS_PER_REQUEST = 100
 OPENING_SECONDS = 60.0
 """How long to wait for another process that creates the database or brings it up to date."""
 
-IMPATIENT = {
+ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # MLflow's own defaults let a stage wait a quarter of an hour for a server that does not answer.
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -55,7 +56,7 @@ class Store:
 
     def __init__(self) -> None:
         """Import MLflow and open the store; this takes seconds."""
-        for name, value in IMPATIENT.items():
+        for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         import mlflow
 
