@@ -3,10 +3,14 @@
 import importlib.metadata
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import leanface
+from leanface import paths
 
 
 @pytest.mark.parametrize("name", leanface.__all__)
@@ -28,3 +32,20 @@ def test_importing_loads_nothing_heavy() -> None:
     script = "import sys, leanface; print(*sorted({'torch', 'numpy', 'scipy', 'openvino'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_a_file_an_image_and_an_array_are_the_same_photo(tmp_path: Path) -> None:
+    photo = leanface.load_photo("astronaut")
+    file = tmp_path / "photo.png"
+    Image.fromarray(photo).save(file)
+    with leanface.LeanFace.load() as lean_face:
+        readings = [lean_face.reconstruct(each, faces="largest") for each in (photo, file, str(file), Image.open(file))]
+    first = readings[0][0].coefficients
+    assert all(np.array_equal(reading[0].coefficients, first) for reading in readings)
+
+
+def test_meshes_and_networks_are_named_by_strings_too(tmp_path: Path) -> None:
+    with leanface.LeanFace.load(str(paths.PACKAGED_MODEL)) as lean_face:
+        (face,) = lean_face.reconstruct("astronaut", faces="largest")
+    face.save_mesh(str(tmp_path / "face.ply"))
+    assert (tmp_path / "face.ply").stat().st_size > 10_000

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -10,6 +11,7 @@ from typing import Literal, Self
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, UInt8
+from PIL import Image
 
 from leanface import paths
 from leanface.device import usable_cores
@@ -20,6 +22,7 @@ from leanface.face.photo_texture import Lighting
 from leanface.photos.alignment import Alignment, to_input
 from leanface.photos.crops import FaceCrop, as_in_photo, crop_face, crop_faces
 from leanface.photos.detector import FaceDetection, FaceDetector
+from leanface.photos.load import load_photo
 from leanface.photos.pixels import require_rgb
 from leanface.reconstruction.network import Network, default_model, open_network
 from leanface.reconstruction.result import Pose, Reconstruction, project
@@ -49,11 +52,11 @@ class LeanFace:
     @classmethod
     def load(
         cls,
-        model: Path | None = None,
+        model: str | PathLike[str] | None = None,
         runtime: str = "auto",
         threads: int | None = None,
         *,
-        morphable_model: Path | None = None,
+        morphable_model: str | PathLike[str] | None = None,
         min_face_px: int = 40,
     ) -> Self:
         """Get everything ready.
@@ -71,8 +74,8 @@ class LeanFace:
             ArtifactError: a file is missing, damaged or not LeanFace's.
             BackendError: the runtime is unknown or cannot run here.
         """
-        model = default_model() if model is None else model
-        surface = Surface(morphable_model_of(model) if morphable_model is None else morphable_model)
+        model = default_model() if model is None else Path(model)
+        surface = Surface(morphable_model_of(model) if morphable_model is None else Path(morphable_model))
         detector = FaceDetector(min_face_px)
         return cls(open_network(model, runtime, threads or usable_cores()), surface, detector)
 
@@ -177,7 +180,7 @@ class LeanFace:
 
     def reconstruct(
         self,
-        image: UInt8[np.ndarray, "H W 3"],
+        photo: str | PathLike[str] | Image.Image | UInt8[np.ndarray, "H W 3"],
         *,
         texture_size: int | None = None,
         delight: bool = False,
@@ -186,15 +189,17 @@ class LeanFace:
         """Reconstruct every face in an RGB photo, the largest first.
 
         Args:
+            photo: a file, a Pillow image or an array.
             texture_size: side (px) of a texture of the whole head, taken from the photo; None for no texture.
             delight: take the light out of the texture.
             faces: "all", or only the "largest".
 
         Raises:
             NoFaceError: there is no face, or none that can be read.
-            ArtifactError: no face can be aligned.
-            ValueError: the image is not uint8 (H, W, 3).
+            ArtifactError: no face can be aligned, or the file cannot be read.
+            ValueError: the array is not uint8 (H, W, 3).
         """
+        image = _pixels(photo)
         crops = self.crop(image, faces)
         found = self.sound(self.decode(self.read(np.stack([crop.crop for crop in crops])), crops))
         if texture_size is None:
@@ -265,3 +270,11 @@ def morphable_model_of(model: Path) -> Path:
         if folder.name == "models" and own.is_file():
             return own
     return paths.PACKAGED_MORPHABLE_MODEL
+
+
+def _pixels(photo: str | PathLike[str] | Image.Image | np.ndarray) -> UInt8[np.ndarray, "H W 3"]:
+    if isinstance(photo, np.ndarray):
+        return photo
+    if isinstance(photo, Image.Image):
+        return np.asarray(photo.convert("RGB"))
+    return load_photo(photo if isinstance(photo, str) else Path(photo))
