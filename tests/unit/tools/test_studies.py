@@ -22,6 +22,7 @@ from leanface.pruning.importance import Magnitude
 from leanface.pruning.prune import PruneResult, prune_channels
 from leanface.stages import configure, quantize
 from leanface.synthesis.prepare import prepare_faces
+from leanface.tasks.face import FaceTask
 from tests.unit.synthesis.test_prepare import DATA
 from tools.studies import latency, table
 from tools.studies.__main__ import main
@@ -47,7 +48,7 @@ def config(project: Path) -> Config:
     return load_config(paths.CONFIG)
 
 
-@pytest.mark.parametrize("table", sorted((Path(__file__).parents[3] / paths.CONF / "ablation").glob("*.yaml")))
+@pytest.mark.parametrize("table", sorted((Path(__file__).parents[3] / "tools/studies/tables").glob("*.yaml")))
 def test_every_shipped_table_is_valid_and_its_variants_differ(table: Path, config: Config) -> None:
     kind = QuantizeVariant if table.stem == "quantize" else DistillVariant
     variants = list(read_variants(table, config, kind).values())
@@ -95,7 +96,9 @@ def test_students_start_alike_and_leave_their_model_alone(
     network, kept = pruned
     images = smooth_images(2, 0)
     for start in ("pruned", "uncompensated", "scratch"):
-        first, second = (starting_network(start, small_network, network, kept, model, seed=1) for _ in range(2))
+        first, second = (
+            starting_network(start, small_network, network, kept, FaceTask(model), seed=1) for _ in range(2)
+        )
         assert widths_of(first) == widths_of(network)
         assert first is not network
         with torch.no_grad():
