@@ -74,17 +74,11 @@ class Backbone(nn.Module):
             self.add_module(f"layer{index}", nn.Sequential(*blocks))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
 
-    def stages(self, x: Tensor) -> list[Tensor]:
-        """The feature maps after layer1 to layer4, at 1/4, 1/8, 1/16 and 1/32 of the input size."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        maps: list[Tensor] = []
-        for index in range(1, 5):
-            x = self.get_submodule(f"layer{index}")(x)
-            maps.append(x)
-        return maps
-
     def forward(self, x: Tensor) -> Tensor:
-        return self.avgpool(self.stages(x)[-1])
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        for index in range(1, len(STAGE_DEPTHS) + 1):
+            x = self.get_submodule(f"layer{index}")(x)
+        return self.avgpool(x)
 
 
 class FaceReconstructionNet(nn.Module):
