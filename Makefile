@@ -36,11 +36,12 @@ repro: $(STAMP)  ## Run every stage that is due, from faces to reports/report.ht
 # A worker per core, with a thread each. A module's tests stay in one worker, which makes its fixtures once; modules start in
 # their order, in which the longest, the pipeline's and the sweeps', come first (tests/conftest.py).
 test: export OMP_NUM_THREADS = 1
-test: lint docs  ## Check style, types, import layers and documentation, then run the tests
+test: lint docs  ## Check style, spelling, types, import layers and documentation, then run the tests
 	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
-lint: $(STAMP)  ## Style, types and import layers only
+lint: $(STAMP)  ## Style, spelling, types and import layers only
 	$(BIN)/ruff check
+	$(BIN)/codespell
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 

@@ -1,7 +1,7 @@
 """A network on disk whose architecture may have been changed: spec.json and weights.safetensors, never a pickle.
 
 spec.json holds the network's name, the channel counts of every convolution, the pruning record (which of the
-teacher's channels each convolution kept), the quantiser's description, the coefficient layout, the input contract, the
+teacher's channels each convolution kept), the quantizer's description, the coefficient layout, the input contract, the
 provenance and the versions it was made with. Loading builds the network from the spec and restores the weights
 strictly, so a file from a stranger can hold wrong numbers but cannot run code.
 """
@@ -34,6 +34,10 @@ REMEDY = "Rebuild it with `dvc repro`, or copy the whole folder again from where
 
 Layout = dict[str, tuple[int, int]]
 
+RENAMED = {"kept": "kept_channels"}
+RENAMED_WITHIN = {"colour": "color", "licence": "license", "kept": "excluded_layers"}
+"""Keys of format 1, and what they are called since."""
+
 
 class InputContract(BaseModel):
     """What the network expects: RGB images in [0,1], float32, NCHW, aligned; `size` is what it was trained at."""
@@ -41,7 +45,7 @@ class InputContract(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: Annotated[int, Field(ge=32)]
-    colour: Literal["RGB"] = "RGB"
+    color: Literal["RGB"] = "RGB"
     range: tuple[float, float] = (0.0, 1.0)
     layout: Literal["NCHW"] = "NCHW"
 
@@ -51,13 +55,13 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     network: Literal["resnet50"] = "resnet50"
     widths: dict[str, tuple[int, int]]
-    kept: dict[str, list[int]] | None = None
+    kept_channels: dict[str, list[int]] | None = None
     """Output channels of the teacher that each convolution kept; None for a network that was never pruned."""
     quantizer: dict[str, Any] | None = None
-    """The quantiser's configuration (see leanface.quantization); None for a floating-point network."""
+    """The quantizer's configuration (see leanface.quantization); None for a floating-point network."""
     coefficients: Layout = {name: (part.start, part.stop) for name, part in LAYOUT.items()}
     input: InputContract
     provenance: dict[str, Any] = {}
@@ -67,11 +71,17 @@ class Spec(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _as_of_0_1(cls, fields: Any) -> Any:
-        """Read a dense network's spec of LeanFace 0.1, which also had sparse ones."""
-        given = cast(dict[str, Any], fields)
-        dense = isinstance(fields, dict) and given.get("sparsity", "none") is None
-        return {name: value for name, value in given.items() if name != "sparsity"} if dense else given
+    def _upgraded(cls, fields: Any) -> Any:
+        """Read a spec of format 1, LeanFace 0.1's, by the names of today."""
+        if not isinstance(fields, dict) or cast(dict[str, Any], fields).get("format_version") != 1:
+            return cast(Any, fields)
+        spec = {RENAMED.get(name, name): value for name, value in cast(dict[str, Any], fields).items()}
+        if spec.get("sparsity", "none") is None:  # 0.1 also had networks of 2:4 sparsity, which nothing reads any more
+            del spec["sparsity"]
+        for part in ("input", "provenance", "quantizer"):
+            if isinstance(spec.get(part), dict):
+                spec[part] = {RENAMED_WITHIN.get(name, name): value for name, value in spec[part].items()}
+        return spec | {"format_version": 2}
 
     @field_validator("coefficients")
     @classmethod
@@ -83,21 +93,23 @@ class Spec(BaseModel):
 
     @model_validator(mode="after")
     def _one_index_per_channel(self) -> Self:
-        for name, channels in (self.kept or {}).items():
+        for name, channels in (self.kept_channels or {}).items():
             outputs = self.widths.get(name, (0, 0))[1]
             if not len(channels) == len(set(channels)) == outputs or min(channels) < 0:
-                raise ValueError(f"kept.{name} must list {outputs} different channels of the teacher, got {channels}")
+                raise ValueError(
+                    f"kept_channels.{name} must list {outputs} different channels of the teacher, got {channels}"
+                )
         return self
 
     @property
     def scheme(self) -> str | None:
-        """Of the quantiser; None for a floating-point network."""
+        """Of the quantizer; None for a floating-point network."""
         return None if self.quantizer is None else str(self.quantizer.get("scheme"))
 
     @property
-    def licence(self) -> str:
+    def license(self) -> str:
         """Of the weights, as far as it is known: each stage hands on its original's."""
-        return str(self.provenance.get("licence", "not stated by the weights' source"))
+        return str(self.provenance.get("license", "not stated by the weights' source"))
 
     @property
     def teacher(self) -> str | None:
@@ -170,7 +182,7 @@ def load_bundle(folder: Path) -> tuple[nn.Module, Spec]:
         raise ArtifactError(f"{path} does not match {SPEC}: {error}. {REMEDY}") from None
     except ImportError as error:
         raise ArtifactError(
-            f"{folder} is quantised, and ModelOpt is missing ({error}): `pip install leanface`."
+            f"{folder} is quantized, and ModelOpt is missing ({error}): `pip install leanface`."
         ) from None
     return network.eval(), spec
 
@@ -195,11 +207,11 @@ def load_network(folder: Path) -> tuple[FaceReconstructionNet, Spec]:
     """`load_bundle` for a floating-point network.
 
     Raises:
-        ArtifactError: as load_bundle, or the bundle is quantised.
+        ArtifactError: as load_bundle, or the bundle is quantized.
     """
     network, spec = load_bundle(folder)
     if not isinstance(network, FaceReconstructionNet) or spec.quantizer is not None:
-        raise ArtifactError(f"{folder} holds a quantised network; a floating-point one is needed here.")
+        raise ArtifactError(f"{folder} holds a quantized network; a floating-point one is needed here.")
     return network, spec
 
 

@@ -211,11 +211,11 @@ class Export(Section):
 
 
 class Build(Section):
-    """Stage build: TensorRT engines, their optimisation profile, and where else they may run.
+    """Stage build: TensorRT engines, their optimization profile, and where else they may run.
 
     Attributes:
-        image_size_min: of the optimisation profile (px), and image_size_max likewise; None: only the size that the
-            network was made for, which is what the engine is optimised for anyway.
+        image_size_min: of the optimization profile (px), and image_size_max likewise; None: only the size that the
+            network was made for, which is what the engine is optimized for anyway.
         hardware_compatible: "ampere_plus" or "same_compute_capability" give up speed to run on other GPUs too; full
             TensorRT only, for TensorRT-RTX's engines run on every GPU that it knows.
         version_compatible: a later TensorRT may load the engine; needs TensorRT's lean runtime.

@@ -13,7 +13,7 @@ docs/results/teacher_224/README.md)."""
 PACKAGED_MODEL = ASSETS / "leanface_int8.onnx"
 """The compressed network that `leanface reconstruct` uses unless told otherwise."""
 PACKAGED_STUDENT = ASSETS / "leanface_fp16"
-"""The same network before it was quantised, for GPUs and to train on."""
+"""The same network before it was quantized, for GPUs and to train on."""
 PACKAGED_CARD = PACKAGED_MODEL.with_suffix(".md")
 PACKAGED_SCORES = PACKAGED_MODEL.with_suffix(".json")
 """What it scored, and on which faces."""

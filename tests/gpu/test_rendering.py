@@ -1,4 +1,4 @@
-"""The Triton rasteriser draws what the numba one does."""
+"""The Triton rasterizer draws what the numba one does."""
 
 import pytest
 import torch
@@ -18,6 +18,6 @@ def test_triton_equals_numba(model: MorphableModel, size: int, supersample: int)
     assert on_cpu.alpha.mean() > 0.1, "the heads are in the picture"
     for name in ("image", "alpha"):
         difference = (getattr(on_gpu, name).cpu() - getattr(on_cpu, name)).abs()
-        # A pixel whose centre lies on an edge may go either way: the vertices were summed up in another order.
+        # A pixel whose center lies on an edge may go either way: the vertices were summed up in another order.
         assert difference.mean() < 1e-4, name
         assert (difference > 1e-2).float().mean() < 1e-3, name

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from leanface import catalog, paths, tracking
-from leanface.tasks.face.teacher import LICENCES
+from leanface.tasks.face.teacher import LICENSES
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENT_STAGES = {"configure", "probe", "distill", "quantize", "report"}
@@ -129,7 +129,7 @@ def test_the_pipeline_runs_every_stage_and_leaves_what_it_promises(copy: Path, r
     assert summary["gates"]
     assert (copy / paths.REPORT_HTML).stat().st_size > 10_000
     # What the original's source says of its weights is handed on to the last network's card.
-    assert f"| License of the weights | {LICENCES['trained']} |" in (copy / paths.MODEL_CARD).read_text()
+    assert f"| License of the weights | {LICENSES['trained']} |" in (copy / paths.MODEL_CARD).read_text()
     for variant in catalog.EVALUATED:
         assert (copy / paths.onnx_path(variant)).is_file()
         assert (copy / paths.evaluation_dir(variant) / "metrics.json").is_file()

@@ -69,7 +69,7 @@ def test_at_half_the_size_weights_are_rounded_to_float16_and_nothing_else(
 
 def test_the_spec_comes_back(small_network: FaceReconstructionNet, tmp_path: Path) -> None:
     kept = {"backbone.conv1": list(range(0, 48, 3))}
-    spec = bundle.new_spec(small_network, 96, kept=kept, provenance={"seed": 3, "parent": "abc"})
+    spec = bundle.new_spec(small_network, 96, kept_channels=kept, provenance={"seed": 3, "parent": "abc"})
     bundle.save_bundle(small_network, spec, tmp_path / "network")
     loaded = bundle.load_spec(tmp_path / "network")
     assert loaded.model_copy(update={"versions": {}}) == spec
@@ -109,9 +109,9 @@ def test_weights_of_another_network_are_refused(saved: Path) -> None:
         ("widths", "backbone.layer9.0.conv1", [8, 8], "layer9"),
         # 4 TiB, if it were believed.
         ("widths", "backbone.layer1.0.conv2", [2**19, 2**19], r"layer1.0.conv2 has 524288 x 524288 channels"),
-        ("kept", "backbone.conv1", [0, 1, 2], "must list 16 different channels"),
-        ("kept", "backbone.conv1", [0] * 16, "must list 16 different channels"),
-        ("kept", "backbone.layer9.0.conv1", [0], "layer9"),
+        ("kept_channels", "backbone.conv1", [0, 1, 2], "must list 16 different channels"),
+        ("kept_channels", "backbone.conv1", [0] * 16, "must list 16 different channels"),
+        ("kept_channels", "backbone.layer9.0.conv1", [0], "layer9"),
         ("coefficients", "identity", [0, 79], "lie otherwise"),
     ],
 )
@@ -195,6 +195,22 @@ def test_weights_cut_off_anywhere_are_refused(saved: Path, length: int) -> None:
         bundle.load_bundle(saved)
 
 
+def test_a_spec_of_format_1_is_read_by_the_names_of_today(saved: Path) -> None:
+    now = bundle.load_spec(saved)
+    spec = json.loads((saved / bundle.SPEC).read_text())
+    old = {name: value for name, value in spec.items() if name != "kept_channels"}
+    old |= {"format_version": 1, "kept": {"backbone.conv1": list(range(16))}, "sparsity": None}
+    old["input"] = {"size": 64, "colour": "RGB", "range": [0.0, 1.0], "layout": "NCHW"}
+    old["provenance"] = {"licence": "imaginary"}
+    old["quantizer"] = {"scheme": "int8", "residual": True, "kept": ["backbone.conv1"]}
+    (saved / bundle.SPEC).write_text(json.dumps(old))
+    read = bundle.load_spec(saved)
+    assert (read.input, read.widths, read.format_version) == (now.input, now.widths, 2)
+    assert read.kept_channels == {"backbone.conv1": list(range(16))}
+    assert read.license == "imaginary"
+    assert read.quantizer == {"scheme": "int8", "residual": True, "excluded_layers": ["backbone.conv1"]}
+
+
 @pytest.mark.parametrize("spec", ["", "{", "[]", '{"format_version": 99}'])
 def test_a_damaged_spec_is_refused(saved: Path, spec: str) -> None:
     (saved / bundle.SPEC).write_text(spec)
@@ -206,13 +222,13 @@ def test_a_failed_save_leaves_the_earlier_bundle_and_nothing_else(
     small_network: FaceReconstructionNet, saved: Path
 ) -> None:
     before = bundle.digest(saved)
-    spec = bundle.new_spec(small_network, 64, provenance={"unserialisable": object()})
+    spec = bundle.new_spec(small_network, 64, provenance={"unserializable": object()})
     with pytest.raises(Exception, match="serialize"):
         bundle.save_bundle(small_network, spec, saved)
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
     assert bundle.digest(saved) == before
 
 
-def test_a_quantised_bundle_is_not_loaded_as_a_floating_point_one(tmp_path: Path, exported) -> None:
-    with pytest.raises(ArtifactError, match="quantised network"):
+def test_a_quantized_bundle_is_not_loaded_as_a_floating_point_one(tmp_path: Path, exported) -> None:
+    with pytest.raises(ArtifactError, match="quantized network"):
         bundle.load_network(exported.int8_bundle)

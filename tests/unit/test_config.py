@@ -52,7 +52,7 @@ def test_what_was_written_reads_back_the_same(tree: dict[str, Any]) -> None:
         ("build.batch_opt", 1000, "batch_min <= batch_opt <= batch_max"),
         ("distill.warmth", 1.0, "distill.warmth"),
         ("quantize.keep_fp16", "all", "auto"),
-        ("colour", "red", "colour"),
+        ("color", "red", "color"),
         ("prune.ratoi", 0.5, r"prune.ratoi: unknown key. Did you mean ratio\?"),
         ("distil", {}, r"distil: unknown key. Did you mean distill\?"),
         ("quantize.method", "qta", r"got 'qta'\). Did you mean qat\?"),

@@ -33,7 +33,7 @@ COUNTS = {
     "expression_held_out": 200,
     "albedo_held_out": 60,
 }
-# Where the eyes' front-most points lie (y, z in decimetres). For a camera 10 decimetres away with a focal
+# Where the eyes' front-most points lie (y, z in decimeters). For a camera 10 decimeters away with a focal
 # length of 1015 pixels for 224, it frames the face from chin to forehead as a crop aligned by five landmarks
 # does.
 EYE_PLANE = (0.31, -0.1)
@@ -77,13 +77,13 @@ def build(out: Path, skins: Path) -> dict[str, Any]:
     albedo, albedo_report = _albedo(skins, mesh, where, identity_dense)
     logger.info("albedo: %s", albedo_report)
 
-    centred = neutral + _centring(mesh, neutral, where.landmarks)
-    arrays = pack.packed_arrays(mesh, where, centred, identity, expression, albedo)
+    centered = neutral + _centering(mesh, neutral, where.landmarks)
+    arrays = pack.packed_arrays(mesh, where, centered, identity, expression, albedo)
     file = pack.write_model(out, arrays)
     report = {
         "file": {"name": out.name, **file},
         "format_version": pack.FORMAT_VERSION,
-        "licence": pack.LICENCE,
+        "license": pack.LICENSE,
         "shapes": {name: list(a.shape) for name, a in arrays.items()},
         "face_vertices": int(where.face.sum()),
         "variance_explained": {
@@ -93,7 +93,7 @@ def build(out: Path, skins: Path) -> dict[str, Any]:
         },
         "held_out": {**identity_report, **expression_report, **albedo_report},
         "spread": _spreads(identity, expression, albedo),
-        "quantisation": _quantization_errors(mesh, identity, expression, albedo),
+        "quantization": _quantization_errors(mesh, identity, expression, albedo),
         "seeds": SEEDS,
         "samples": COUNTS,
         "packages": pack.package_versions(),
@@ -107,7 +107,7 @@ def build(out: Path, skins: Path) -> dict[str, Any]:
 def _identity(
     model: Any, mesh: topology.Topology
 ) -> tuple[shape.Frame, statistics.Basis, NDArray[np.float32], dict[str, float]]:
-    """The frame, the identity basis, the vertex weights and the held-out errors in millimetres."""
+    """The frame, the identity basis, the vertex weights and the held-out errors in millimeters."""
     heads = shape.sample_identities(model, mesh, COUNTS["identity"], np.random.default_rng(SEEDS["identity"]))
     frame, aligned = shape.reference_frame(heads, mesh)
     weights = shape.vertex_weights(frame, mesh)
@@ -169,7 +169,7 @@ def _albedo(
     return basis, report
 
 
-def _centring(
+def _centering(
     mesh: topology.Topology, neutral: NDArray[np.float32], landmarks: NDArray[np.int32]
 ) -> NDArray[np.float32]:
     """(3,) the shift that puts the face's middle plane on x = 0 and its eyes at ``EYE_PLANE`` (y, z)."""
@@ -178,7 +178,7 @@ def _centring(
 
 
 def _spreads(identity: statistics.Basis, expression: statistics.Basis, albedo: statistics.Basis) -> dict[str, float]:
-    """How far standard normal coefficients move a vertex or a colour value, RMS."""
+    """How far standard normal coefficients move a vertex or a color value, RMS."""
 
     def variance(basis: statistics.Basis) -> float:
         return float((basis.components.astype(np.float64) ** 2).sum(axis=0).mean())
@@ -196,7 +196,7 @@ def _quantization_errors(
     expression: statistics.Basis,
     albedo: statistics.Basis,
 ) -> dict[str, float]:
-    """What int8 costs a face with standard normal coefficients: RMS over vertices, or over colour values."""
+    """What int8 costs a face with standard normal coefficients: RMS over vertices, or over color values."""
 
     def squared_error(basis: statistics.Basis) -> NDArray[np.float32]:
         # Coefficients are independent with unit variance, so the components' squared errors add up.

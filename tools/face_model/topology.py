@@ -31,11 +31,11 @@ class Topology(NamedTuple):
         operator: (dense, coarse) Loop subdivision.
         triangles: (dense triangles, 3).
         part_dense: (dense,) index into ``PARTS``.
-        source_uv: (dense, 2) where MakeHuman's skins hold this vertex's colour, v up; skin only.
+        source_uv: (dense, 2) where MakeHuman's skins hold this vertex's color, v up; skin only.
         uv: (dense, 2) this model's own texture layout, v up: the head fills the upper 80 %.
         in_head_chart: (dense,) true where ``uv`` lies in the head's own part of the picture.
-        at_seam: (dense,) true where ``uv`` jumps between neighbours.
-        template: (dense, 3) MakeHuman's neutral base shape, decimetres.
+        at_seam: (dense,) true where ``uv`` jumps between neighbors.
+        template: (dense, 3) MakeHuman's neutral base shape, decimeters.
     """
 
     base_vertex: Ints

@@ -1,6 +1,6 @@
 """A bundle's weights at half the size: rounded to float16 where they were made, so that nothing is lost on the way.
 
-Only convolutions' weights: batch norms, biases and quantisers' ranges, which have a value per channel, stay float32.
+Only convolutions' weights: batch norms, biases and quantizers' ranges, which have a value per channel, stay float32.
 """
 
 import json

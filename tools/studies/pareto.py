@@ -13,7 +13,7 @@ from leanface.report.sheet import save_figure
 LATENCY = "latency.json"
 
 STARTS = {"pruned": ("#0969da", "o"), "uncompensated": ("#bf8700", "s"), "scratch": ("#cf222e", "D")}
-"""Colour and marker of what a network started from."""
+"""Color and marker of what a network started from."""
 
 ERRORS = {
     "truth_vertex_mm": ("truth_vertex_mm", "vertices to truth (mm)"),
@@ -75,7 +75,7 @@ def latencies(measured: Json | None) -> dict[str, dict[str, float]]:
 
 def _panel(axes: Axes, results: Mapping[str, Json], metric: str, costs: Mapping[str, float]) -> None:
     """A point per variant; those that were pruned by the same criterion are joined, from the smallest on."""
-    for start, (colour, marker) in STARTS.items():
+    for start, (color, marker) in STARTS.items():
         lines: dict[str, Points] = {}
         for name, result in results.items():
             if result["variant"]["start"] == start and name in costs:
@@ -84,7 +84,7 @@ def _panel(axes: Axes, results: Mapping[str, Json], metric: str, costs: Mapping[
                 lines.setdefault(criterion, {})[name] = (costs[name], result["metrics"][metric])
         for points in lines.values():
             ordered = sorted(points.values())
-            axes.plot(*zip(*ordered, strict=True), marker, color=colour, markersize=5)
-            axes.plot(*zip(*ordered, strict=True), "-", color=colour, alpha=0.35, linewidth=1)
+            axes.plot(*zip(*ordered, strict=True), marker, color=color, markersize=5)
+            axes.plot(*zip(*ordered, strict=True), "-", color=color, alpha=0.35, linewidth=1)
             for name, point in points.items():
-                axes.annotate(name, point, (4, 4), textcoords="offset points", fontsize=7, color=colour)
+                axes.annotate(name, point, (4, 4), textcoords="offset points", fontsize=7, color=color)

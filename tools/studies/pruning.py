@@ -114,9 +114,9 @@ def plot_rows(rows: Sequence[Row], path: Path) -> None:
     for residual, axes in zip(RESIDUAL, panels.flat, strict=True):
         shown = [row for row in rows if row["residual"] == residual]
         places = [names.index(str(row["criterion"])) for row in shown]
-        for state, colour in STATES.items():
+        for state, color in STATES.items():
             values = [float(row[f"{state}_vertex_mm"]) for row in shown]
-            axes.scatter(values, places, color=colour, s=26, label=state, zorder=3)
+            axes.scatter(values, places, color=color, s=26, label=state, zorder=3)
         axes.set_title(residual, fontsize=9)
         axes.set_xscale("log")
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

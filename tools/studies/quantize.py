@@ -1,4 +1,4 @@
-"""Variants of the quantisation: calibrations, number formats, and trainings from there."""
+"""Variants of the quantization: calibrations, number formats, and trainings from there."""
 
 import copy
 import time

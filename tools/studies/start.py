@@ -27,9 +27,9 @@ def pipeline_student(folder: Path = paths.PRUNED) -> tuple[FaceReconstructionNet
         ConfigError: it has none.
     """
     network, spec = bundle.load_network(folder)
-    if spec.kept is None:
+    if spec.kept_channels is None:
         raise ConfigError(f"{folder} has no pruning record; set prune.ratio above 0 and run stage prune.")
-    return network, spec.kept
+    return network, spec.kept_channels
 
 
 def pruned_student(

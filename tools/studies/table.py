@@ -126,26 +126,26 @@ def _plot(results: Mapping[str, Json], path: Path) -> None:
     figure = Figure(figsize=(15, 1.8 + 0.3 * len(results)), dpi=110, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     curves, *dots = figure.subplots(1, 1 + len(metrics), width_ratios=[1.6, *[1] * len(metrics)])
-    colours = {name: f"C{index % 10}" for index, name in enumerate(results)}
+    colors = {name: f"C{index % 10}" for index, name in enumerate(results)}
     for index, (name, result) in enumerate(results.items()):
         if points := [(row["step"], row[CURVE]) for row in result["history"]]:
-            style = ("-", "--", ":")[index // 10 % 3]  # there are ten colours
-            curves.plot(*zip(*points, strict=True), style, color=colours[name], label=name, linewidth=1.3)
+            style = ("-", "--", ":")[index // 10 % 3]  # there are ten colors
+            curves.plot(*zip(*points, strict=True), style, color=colors[name], label=name, linewidth=1.3)
     curves.set_xlabel("step")
     curves.set_ylabel("validation error, posed vertices (mm)")
     curves.grid(alpha=0.3)
     if curves.lines:
         curves.legend(fontsize=7, ncols=2)
     for place, (axes, metric) in enumerate(zip(dots, metrics, strict=True)):
-        _dots(axes, metric, results, colours, named=place == 0)
+        _dots(axes, metric, results, colors, named=place == 0)
     save_figure(figure, path)
 
 
-def _dots(axes: Axes, metric: str, results: Mapping[str, Json], colours: Mapping[str, str], named: bool) -> None:
+def _dots(axes: Axes, metric: str, results: Mapping[str, Json], colors: Mapping[str, str], named: bool) -> None:
     """A dot per variant, the first one on top."""
     for place, (name, result) in enumerate(results.items()):
         if metric in result["metrics"]:
-            axes.plot(result["metrics"][metric], place, "o", color=colours[name])
+            axes.plot(result["metrics"][metric], place, "o", color=colors[name])
     axes.set_yticks(range(len(results)), list(results) if named else [""] * len(results), fontsize=8)
     axes.set_ylim(len(results) - 0.5, -0.5)
     axes.xaxis.set_major_locator(MaxNLocator(4))

@@ -52,7 +52,7 @@ class QuantizeVariant(Variant):
     """A calibration and, with method qat, a training from there.
 
     Attributes:
-        start: "float" is the distilled network without quantisers: as it is, or trained on for as many steps.
+        start: "float" is the distilled network without quantizers: as it is, or trained on for as many steps.
     """
 
     stage = "quantize"

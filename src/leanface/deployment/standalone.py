@@ -29,11 +29,11 @@ PPM_HEADER = re.compile(rb"P6(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)(?:\s|#
 
 
 class Face(NamedTuple):
-    """A face in the camera's frame: x to the right, y up, z towards the camera, which is at z = 10 (decimetres)."""
+    """A face in the camera's frame: x to the right, y up, z towards the camera, which is at z = 10 (decimeters)."""
 
     vertices: np.ndarray  # (V,3) shape alone, without pose
     posed: np.ndarray  # (V,3) rotated and moved as in the photo
-    colours: np.ndarray  # (V,3) skin under white light, in [0,1]
+    colors: np.ndarray  # (V,3) skin under white light, in [0,1]
     pixels: np.ndarray  # (V,2) where the crop shows them
 
 
@@ -73,7 +73,7 @@ def _onnxruntime(path: Path) -> Any:
 
     onnxruntime: Any = ort  # it has no types
     onnxruntime.set_default_logger_severity(3)
-    # With this optimisation ONNX Runtime 1.31 computes wrong values where Q/DQ meets float16.
+    # With this optimization ONNX Runtime 1.31 computes wrong values where Q/DQ meets float16.
     session = onnxruntime.InferenceSession(
         str(path), providers=["CPUExecutionProvider"], disabled_optimizers=["WeightBiasQuantization"]
     )
@@ -102,10 +102,10 @@ class MorphableModel:
     def decode(self, coefficients: np.ndarray, size: int) -> Face:
         """The face of one reading (257,) of a crop of `size` pixels."""
         vertices = self.mean_vertices + (coefficients[:144] @ self.shape_basis).reshape(-1, 3)
-        colours = self.mean_albedo + (coefficients[144:224] @ self.albedo_basis).reshape(-1, 3)
+        colors = self.mean_albedo + (coefficients[144:224] @ self.albedo_basis).reshape(-1, 3)
         posed = vertices @ _rotation(coefficients[224:227]).T + coefficients[254:257]
         pixels = posed[:, :2] / (DISTANCE_DM - posed[:, 2:]) * (FOCAL_PX * size / REFERENCE_PX)
-        return Face(vertices, posed, colours.clip(0, 1), pixels * (1, -1) + (size - 1) / 2)
+        return Face(vertices, posed, colors.clip(0, 1), pixels * (1, -1) + (size - 1) / 2)
 
 
 def _rotation(angles_rad: np.ndarray) -> np.ndarray:
@@ -132,11 +132,11 @@ def align(photo: np.ndarray, landmarks: np.ndarray, template: np.ndarray, size: 
 
 def _resampling(length: int, size: int, scale: float, shift: float) -> np.ndarray:
     """What each of `length` pixels gives to each of `size`: bicubic, wider where it shrinks, edge pixels repeated."""
-    centre = (np.arange(size) - shift) / scale
+    center = (np.arange(size) - shift) / scale
     stretch = max(1.0, 1 / scale)
     reach = int(np.ceil(2 * stretch)) + 1
-    near = np.floor(centre).astype(int)[:, None] + np.arange(-reach, reach + 1)
-    t = np.abs(near - centre[:, None]) / stretch
+    near = np.floor(center).astype(int)[:, None] + np.arange(-reach, reach + 1)
+    t = np.abs(near - center[:, None]) / stretch
     inner, outer = (1.5 * t - 2.5) * t * t + 1, ((-0.5 * t + 2.5) * t - 4) * t + 2
     weights = np.where(t < 1, inner, np.where(t < 2, outer, 0.0))
     matrix = np.zeros((size, length), np.float32)
@@ -164,12 +164,12 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def save_obj(path: Path, face: Face, triangles: np.ndarray) -> None:
-    """A mesh in metres, with a colour for each vertex."""
-    rows = np.hstack([face.vertices / 10, face.colours])
+    """A mesh in meters, with a color for each vertex."""
+    rows = np.hstack([face.vertices / 10, face.colors])
     vertices = "".join("v {:.6f} {:.6f} {:.6f} {:.4f} {:.4f} {:.4f}\n".format(*row) for row in rows)
     faces = "".join("f {} {} {}\n".format(*row) for row in triangles + 1)
     staging = path.with_name(f".{path.name}.{os.getpid()}")
-    staging.write_text("# LeanFace; metres, x right, y up, z towards the camera\n" + vertices + faces)
+    staging.write_text("# LeanFace; meters, x right, y up, z towards the camera\n" + vertices + faces)
     os.replace(staging, path)
 
 

@@ -162,7 +162,7 @@ def _accelerated(exported: ExportedNetwork, batch_max: int) -> str:
         return f"{INPUT_NAME}:{batch}x3x{exported.image_size}x{exported.image_size}"
 
     options = {
-        # Which types TensorRT may use; where the file has Q/DQ, they say what is quantised.
+        # Which types TensorRT may use; where the file has Q/DQ, they say what is quantized.
         "precision_mode": exported.precision.upper(),
         "trt_engine_cache_enable": "true",
         "trt_engine_cache_path": "/tmp/leanface_tensorrt",

@@ -42,7 +42,7 @@ def export_network(
     if precision not in PRECISIONS:
         raise ExportError(f"unknown precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
     if spec.scheme != (precision if precision in EIGHT_BIT else None):
-        kind = "a floating-point" if spec.scheme is None else f"an {spec.scheme} fake-quantised"
+        kind = "a floating-point" if spec.scheme is None else f"an {spec.scheme} fake-quantized"
         raise ExportError(f"{kind} network cannot be exported in {precision}; see leanface.catalog.VARIANTS.")
     model = PRECISIONS[precision](_trace(traced_as_int8(inference_form(network)), spec.input.size, opset, dynamic_size))
     model.producer_name = "leanface"
@@ -58,7 +58,7 @@ def export_network(
 def _trace(network: nn.Module, size: int, opset: int, dynamic_size: bool) -> onnx.ModelProto:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # ModelOpt's quantisers export only by tracing (dynamo=False), which warns that it is the older way
+        # ModelOpt's quantizers export only by tracing (dynamo=False), which warns that it is the older way
         # and of branches on constants.
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -80,7 +80,7 @@ def _metadata(spec: Spec, precision: str) -> dict[str, str]:
         "precision": precision,
         "input": spec.input.model_dump_json(),
         "coefficients": json.dumps(spec.coefficients),
-        "licence": spec.licence,
+        "license": spec.license,
     } | ({} if spec.teacher is None else {"teacher": spec.teacher})
     return {METADATA_PREFIX + key: value for key, value in values.items()}
 

@@ -143,7 +143,7 @@ def _compare(
 
 
 def as_written(model: onnx.ModelProto) -> Run:
-    """Runs a file in onnxruntime with its optimisations off, so that each node is computed as it is written."""
+    """Runs a file in onnxruntime with its optimizations off, so that each node is computed as it is written."""
     options: Any = onnxruntime.SessionOptions()  # pyright: ignore[reportUnknownVariableType]
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3

@@ -2,10 +2,10 @@
 
 Inputs and outputs stay float32 in each. A new precision is one function here and one line in `PRECISIONS`.
 
-A fake-quantised network is traced as INT8, whatever its scheme: the exporter writes a weight as float32 ->
-QuantizeLinear -> DequantizeLinear -> Conv and gives each reader of a feature map quantisers of its own; a scale is
+A fake-quantized network is traced as INT8, whatever its scheme: the exporter writes a weight as float32 ->
+QuantizeLinear -> DequantizeLinear -> Conv and gives each reader of a feature map quantizers of its own; a scale is
 the range / 127. What is left is 8 bits -> DequantizeLinear -> Conv, with a float32 scale per channel, and one Q/DQ
-pair per feature map and scale. A convolution that was kept from quantisation computes in float16.
+pair per feature map and scale. A convolution that was kept from quantization computes in float16.
 """
 
 import logging
@@ -21,7 +21,7 @@ from leanface.errors import ExportError
 from leanface.export.tidy import Graph, Node, Tensor, replace_tensor
 
 INT8_MAX, FP8_MAX = 127.0, 448.0
-"""What a quantiser's range becomes."""
+"""What a quantizer's range becomes."""
 
 
 def to_float32(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -44,13 +44,13 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
 def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
     """Int8 weights and feature maps.
 
-    A feature map that cannot be negative is quantised to uint8, with the same scale: TensorRT, which has no
+    A feature map that cannot be negative is quantized to uint8, with the same scale: TensorRT, which has no
     uint8, imports it as int8, and a processor without VNNI multiplies it exactly (see
     docs/decisions/0003-uint8-activations.md). The one difference: what exceeds the calibrated range is
     clipped at twice the range.
 
     Raises:
-        ExportError: no convolution's weight is quantised.
+        ExportError: no convolution's weight is quantized.
     """
     graph: Graph = gs.import_onnx(model)
     _share_quantizers(graph)
@@ -66,7 +66,7 @@ def to_fp8(model: onnx.ModelProto) -> onnx.ModelProto:
     """Weights and feature maps in float8 (E4M3), whose largest number, 448, is the calibrated range.
 
     Raises:
-        ExportError: no convolution's weight is quantised.
+        ExportError: no convolution's weight is quantized.
     """
     graph: Graph = gs.import_onnx(model)
     _share_quantizers(graph)
@@ -86,7 +86,7 @@ def _finished(graph: Graph) -> onnx.ModelProto:
 
 
 def _share_quantizers(graph: Graph) -> None:
-    """Let all readers of a feature map that quantise it by the same scale read one Q/DQ pair."""
+    """Let all readers of a feature map that quantize it by the same scale read one Q/DQ pair."""
     shared: dict[tuple[str, bytes], Tensor] = {}
     for quantize in [node for node in graph.nodes if node.op == "QuantizeLinear"]:
         result = quantize.outputs[0].outputs[0].outputs[0]
@@ -111,7 +111,7 @@ def _convert_weights(graph: Graph, to_number: Callable[[np.ndarray], np.ndarray]
     quantized = [conv for conv in convs if conv.inputs[1].inputs]
     if not quantized:
         raise ExportError(
-            "no weight is quantised; an 8-bit file needs a quantised network. "
+            "no weight is quantized; an 8-bit file needs a quantized network. "
             "Export a bundle whose spec has a quantizer (variant quantized_int8)."
         )
     for conv in quantized:

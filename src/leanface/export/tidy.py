@@ -13,7 +13,7 @@ Graph = Any
 
 
 def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same function with no casts, every constant an initialiser held once, and short tensor names.
+    """The same function with no casts, every constant an initializer held once, and short tensor names.
 
     The model must compute in float32 throughout, as a traced network does: then each cast is from float32 to
     float32.

@@ -6,7 +6,7 @@ from torch import nn
 
 
 def traced_as_int8(network: nn.Module) -> nn.Module:
-    """Let the quantisers of a network, in place, be written as INT8; they keep their ranges.
+    """Let the quantizers of a network, in place, be written as INT8; they keep their ranges.
 
     FP8 ones ModelOpt writes as nodes of TensorRT's own, and not per channel.
     """

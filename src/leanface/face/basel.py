@@ -1,7 +1,7 @@
 """The Basel Face Model in Deep3DFaceRecon's form, BFM_model_front.mat, as a `MorphableModel`.
 
-Its licence forbids shipping it: the file is the user's own, made by Deep3DFaceRecon's transferBFM09 or found in
-ModelScope's snapshot. It holds 35,709 vertices in decimetres, components that count standard deviations, colours up
+Its license forbids shipping it: the file is the user's own, made by Deep3DFaceRecon's transferBFM09 or found in
+ModelScope's snapshot. It holds 35,709 vertices in decimeters, components that count standard deviations, colors up
 to 255, and MATLAB's indices, which start at 1.
 
 Source: https://github.com/sicxu/Deep3DFaceRecon_pytorch, util/load_mats.py (layout) and models/bfm.py (frame).
@@ -117,7 +117,7 @@ def _basis(columns: np.ndarray) -> torch.Tensor:
 def _facing(
     vertices: Float[np.ndarray, "vertices 3"], triangles: Int[np.ndarray, "triangles 3"]
 ) -> Int[np.ndarray, "triangles 3"]:
-    """Wound so that the face looks towards +z: Deep3DFaceRecon draws both sides, our rasteriser the front only."""
+    """Wound so that the face looks towards +z: Deep3DFaceRecon draws both sides, our rasterizer the front only."""
     a, b, c = (vertices[triangles[:, corner], :2] for corner in range(3))
     first, second = b - a, c - a
     area = (first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]).sum()

@@ -1,7 +1,7 @@
-"""Pose and the perspective camera of Deep3DFaceRecon: focal 1015 px, centre 112 px, distance 10 dm, at 224 px.
+"""Pose and the perspective camera of Deep3DFaceRecon: focal 1015 px, center 112 px, distance 10 dm, at 224 px.
 
 Frames: model and camera frames have x to the image's right, y up, z towards the camera; the image frame has x to the
-right and y down, with pixel centres at integers. Everything in pixels scales with the image size.
+right and y down, with pixel centers at integers. Everything in pixels scales with the image size.
 Source: Deng et al., CVPRW 2019 (arXiv:1903.08527).
 """
 
@@ -30,7 +30,7 @@ def camera_from_model(
     angles_rad: Float[Tensor, "batch 3"],
     translation: Float[Tensor, "batch 3"],
 ) -> Float[Tensor, "batch vertices 3"]:
-    """Rotate and move a shape into the camera's frame (decimetres; the camera itself is at z = 10)."""
+    """Rotate and move a shape into the camera's frame (decimeters; the camera itself is at z = 10)."""
     rotation = rotation_from_angles(angles_rad)
     return torch.baddbmm(translation[:, None], vertices, rotation.transpose(1, 2))
 
@@ -44,7 +44,7 @@ def image_from_camera(
     """
     inverse_depth = 1.0 / (DISTANCE_DM - vertices_camera[..., 2:])
     focal = FOCAL_PX * size / REFERENCE_SIZE_PX
-    centre = (size - 1) / 2
-    x = vertices_camera[..., :1] * inverse_depth * focal + centre
-    y = vertices_camera[..., 1:2] * inverse_depth * -focal + centre
+    center = (size - 1) / 2
+    x = vertices_camera[..., :1] * inverse_depth * focal + center
+    y = vertices_camera[..., 1:2] * inverse_depth * -focal + center
     return torch.cat([x, y, inverse_depth], dim=-1)

@@ -37,7 +37,7 @@ class Coefficients(NamedTuple):
 
     identity, expression and albedo count standard deviations of the morphable model's components; angles_rad are
     pitch, yaw and roll; lighting holds nine spherical-harmonic bands for each of red, green and blue
-    (colour-minor: index 3 * band + channel); translation is in decimetres, in the camera's frame.
+    (color-minor: index 3 * band + channel); translation is in decimeters, in the camera's frame.
     """
 
     identity: Float[Tensor, "batch 80"]

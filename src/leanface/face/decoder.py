@@ -22,7 +22,7 @@ _COLUMNS = 1024
 
 
 class DecodedMesh(NamedTuple):
-    """One face; decimetres. Vertices and normals are in the model's frame, `vertices_camera` in the camera's."""
+    """One face; decimeters. Vertices and normals are in the model's frame, `vertices_camera` in the camera's."""
 
     vertices: Float[np.ndarray, "vertices 3"]
     vertices_camera: Float[np.ndarray, "vertices 3"]

@@ -56,7 +56,7 @@ def shade(
     normals: Float[Tensor, "batch vertices 3"],
     lighting: Float[Tensor, "batch 27"],
 ) -> Float[Tensor, "batch vertices 3"]:
-    """Reflected colour in [0,1]; negative irradiance counts as none. `lighting` is colour-minor: 3 * band + channel."""
+    """Reflected color in [0,1]; negative irradiance counts as none. `lighting` is color-minor: 3 * band + channel."""
     return (albedo * irradiance(normals, lighting)).clamp(0.0, 1.0)
 
 

@@ -1,7 +1,7 @@
 """The 3D morphable model: a mean face plus linear identity, expression and albedo components.
 
 Source: Blanz and Vetter, SIGGRAPH 1999. The packaged model's components come from openly licensed data, see
-`tools.face_model`. Units are decimetres; x points to the image's right, y up and z towards the camera.
+`tools.face_model`. Units are decimeters; x points to the image's right, y up and z towards the camera.
 """
 
 import functools
@@ -74,12 +74,12 @@ class MorphableModel(nn.Module):
     def vertices(
         self, identity: Float[Tensor, "batch 80"], expression: Float[Tensor, "batch 64"]
     ) -> Float[Tensor, "batch vertices 3"]:
-        """Shape in the model's frame, in decimetres."""
+        """Shape in the model's frame, in decimeters."""
         offsets = torch.addmm(identity @ self.identity_basis, expression, self.expression_basis)
         return offsets.view(len(identity), -1, 3) + self.mean_vertices
 
     def albedo(self, albedo: Float[Tensor, "batch 80"]) -> Float[Tensor, "batch vertices 3"]:
-        """Skin colour under white light, clipped to [0,1]."""
+        """Skin color under white light, clipped to [0,1]."""
         return (self.mean_albedo + (albedo @ self.albedo_basis).view(len(albedo), -1, 3)).clamp(0.0, 1.0)
 
 

@@ -1,6 +1,6 @@
-"""A texture of the whole head from one photo: what the photo shows, and the model's own colours where it does not.
+"""A texture of the whole head from one photo: what the photo shows, and the model's own colors where it does not.
 
-Each texel takes the photo's colour at the place where its point of the surface is seen. A weight per vertex says how
+Each texel takes the photo's color at the place where its point of the surface is seen. A weight per vertex says how
 well the photo shows it: 0 where something hides it, where it turns away or leaves the photo, and rising smoothly from
 there, so that there is no seam. The rest takes the model's albedo under the estimated light, multiplied by the ratio of
 photo to model, which is carried on over the surface from where it is known (a screened Poisson equation on the mesh).
@@ -49,18 +49,18 @@ RATIO_LOG_MAX = 0.7
 """The photo may be twice as bright as the model, or half: beyond that it shows something that is not the head."""
 
 DARK = 0.05
-"""Added to both colours before their ratio is taken: dark ones say little."""
+"""Added to both colors before their ratio is taken: dark ones say little."""
 
 LIGHT_STEPS = 12
 """Rings of vertices over which the light is averaged before it is taken out."""
 
 LIGHT_MIN = 0.4
-"""Taking the light out multiplies a colour by at most the inverse of this."""
+"""Taking the light out multiplies a color by at most the inverse of this."""
 
 
 @dataclass(frozen=True)
 class Lighting:
-    """Colours (V,3) of the model at each vertex: albedo in [0,1], and the light that falls on it."""
+    """Colors (V,3) of the model at each vertex: albedo in [0,1], and the light that falls on it."""
 
     albedo: Float[np.ndarray, "vertices 3"]
     irradiance: Float[np.ndarray, "vertices 3"]
@@ -78,7 +78,7 @@ class PhotoTexture:
         adjacency: Any = sp.csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), (count, count))
         adjacency.data[:] = 1
         degree = np.asarray(adjacency.sum(1)).ravel()
-        self._mean_of_neighbours: Any = sp.diags(1 / np.maximum(degree, 1)).astype(np.float32) @ adjacency
+        self._mean_of_neighbors: Any = sp.diags(1 / np.maximum(degree, 1)).astype(np.float32) @ adjacency
         self._laplacian: Any = sp.diags(degree).astype(np.float32) - adjacency
 
     def paint(
@@ -97,7 +97,7 @@ class PhotoTexture:
         Args:
             uv_map: its layout and size.
             vertices_photo: x and y (px) in the photo, and 1 / depth.
-            lighting: the model's colours, for what the photo does not show.
+            lighting: the model's colors, for what the photo does not show.
             delight: divide the light out.
 
         Raises:
@@ -150,13 +150,13 @@ class PhotoTexture:
         weights *= _smoothstep(inside / (RIM * np.ptp(xy, axis=0).max()))
         weights *= self._seen(vertices_photo)
         for _ in range(FEATHER_STEPS):
-            weights = np.minimum(weights, self._mean_of_neighbours @ weights)
+            weights = np.minimum(weights, self._mean_of_neighbors @ weights)
         return weights.astype(np.float32)
 
     def _smooth(self, values: Float[np.ndarray, "vertices 3"]) -> Float[np.ndarray, "vertices 3"]:
         """Without what folds of the mesh add: they never lie just where the photo's do."""
         for _ in range(LIGHT_STEPS):
-            values = self._mean_of_neighbours @ values
+            values = self._mean_of_neighbors @ values
         return values
 
     def _seen(self, vertices_photo: Float[np.ndarray, "vertices 3"]) -> np.ndarray:
@@ -186,7 +186,7 @@ class PhotoTexture:
     def _fill(
         self, seen: Float[np.ndarray, "vertices 3"], weights: Float[np.ndarray, " vertices"], lighting: Lighting
     ) -> Float[np.ndarray, "vertices 3"]:
-        """The model's lit colours, in [0,1], as they would continue the photo's `seen` ones."""
+        """The model's lit colors, in [0,1], as they would continue the photo's `seen` ones."""
         lit = np.clip(lighting.albedo * lighting.irradiance, 0, 1)
         if weights.max() == 0:
             return lit
@@ -197,7 +197,7 @@ class PhotoTexture:
         carried = np.empty_like(lit)
         for channel in range(3):
             right = weights * (ratio[:, channel] - mean[channel])
-            # A thousandth is a quarter of a grey level; the equation is well conditioned.
+            # A thousandth is a quarter of a gray level; the equation is well conditioned.
             solution, _ = cast(Any, sla).cg(matrix, right, rtol=1e-3, maxiter=300, M=inverse_diagonal)
             carried[:, channel] = solution + mean[channel]
         return np.clip(lit * np.exp(carried), 0, 1)
@@ -214,7 +214,7 @@ def _areas(corners: Float[np.ndarray, "triangles 3 2"]) -> Float[np.ndarray, " t
 
 
 def _bilinear(image: UInt8[np.ndarray, "H W 3"], at: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "N 3"]:
-    """Colours in [0,1] at places (x, y); beyond the image its edge."""
+    """Colors in [0,1] at places (x, y); beyond the image its edge."""
     height, width = image.shape[:2]
     x, y = at[:, 0].clip(0, width - 1), at[:, 1].clip(0, height - 1)
     left, top = (
@@ -235,7 +235,7 @@ def _paint(
     """Rows first_row to end_row of texture (S,S,3) uint8, and which of them the surface covers.
 
     pixel (C,2) says where the map's vertices lie; attributes (C,9) are the photo's x and y, the photo's weight, the
-    colour to fill with (0 to 255), and the gain that the result is multiplied by. All are linear within a triangle:
+    color to fill with (0 to 255), and the gain that the result is multiplied by. All are linear within a triangle:
     triangles are too small for perspective to show.
     """
     size = texture.shape[1]
@@ -281,11 +281,11 @@ def _paint(
                 i2, j2 = min(i + 1, photo.shape[0] - 1), min(j + 1, photo.shape[1] - 1)
                 v, u = py - np.float32(i), px - np.float32(j)
                 for channel in range(3):
-                    colour = value[3 + channel]
+                    color = value[3 + channel]
                     if weight > zero:
                         upper = (one - u) * photo[i, j, channel] + u * photo[i, j2, channel]
                         lower = (one - u) * photo[i2, j, channel] + u * photo[i2, j2, channel]
-                        colour += weight * ((one - v) * upper + v * lower - colour)
-                    colour = colour * value[6 + channel] + np.float32(0.5)
-                    texture[row, column, channel] = np.uint8(min(max(colour, zero), np.float32(255)))
+                        color += weight * ((one - v) * upper + v * lower - color)
+                    color = color * value[6 + channel] + np.float32(0.5)
+                    texture[row, column, channel] = np.uint8(min(max(color, zero), np.float32(255)))
                 covered[row, column] = True

@@ -1,7 +1,7 @@
-"""Which triangle each pixel sees, and where in it: a z-buffer rasteriser for batches of meshes that share triangles.
+"""Which triangle each pixel sees, and where in it: a z-buffer rasterizer for batches of meshes that share triangles.
 
 Three implementations of one definition: PyTorch (any device, the reference), numba (fast on the CPU) and Triton (fast
-on CUDA). Pixel centres lie at integers; a triangle covers a centre that is inside it or on its edge; only triangles
+on CUDA). Pixel centers lie at integers; a triangle covers a center that is inside it or on its edge; only triangles
 that face the camera (counter-clockwise with y up) are seen, where they lie in front of it (1 / depth above 0); the
 nearest wins, and of equally near ones the one that comes first. Not differentiable: no loss of LeanFace's goes through
 pixels.
@@ -105,7 +105,7 @@ def rasterize(
     size: int,
     backend: str = "auto",
 ) -> Fragments:
-    """Rasterise to square images.
+    """Rasterize to square images.
 
     Args:
         vertices_image: x and y in pixels and 1 / depth (see `leanface.face.camera.image_from_camera`), float32.
@@ -176,4 +176,4 @@ def draw(
 
 
 def _unknown(backend: str) -> BackendError:
-    return BackendError(f"no rasteriser is called {backend!r}; choose from auto, {', '.join(BACKENDS)}.")
+    return BackendError(f"no rasterizer is called {backend!r}; choose from auto, {', '.join(BACKENDS)}.")

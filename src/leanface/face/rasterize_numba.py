@@ -1,4 +1,4 @@
-"""The rasteriser's fast path on the CPU (see `leanface.face.rasterize` for the definition)."""
+"""The rasterizer's fast path on the CPU (see `leanface.face.rasterize` for the definition)."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""The rasteriser's fast path on CUDA: Triton kernels (see `leanface.face.rasterize` for the definition).
+"""The rasterizer's fast path on CUDA: Triton kernels (see `leanface.face.rasterize` for the definition).
 
 One program handles a block of triangles of one image: each lane walks its own triangle's bounding box and keeps the
 nearest by an atomic maximum over 64-bit keys (bits of 1/depth above the inverted triangle index). Attributes are
@@ -25,7 +25,7 @@ VERTICES_PER_BLOCK = 128
 
 @triton.jit
 def _load3(pointer, at, mask):
-    """Three numbers in a row: a vertex's coordinates, a colour, a triangle's corners."""
+    """Three numbers in a row: a vertex's coordinates, a color, a triangle's corners."""
     return tl.load(pointer + at, mask, 0), tl.load(pointer + at + 1, mask, 0), tl.load(pointer + at + 2, mask, 0)
 
 
@@ -172,7 +172,7 @@ def _draw_kernel(
 
 
 @triton.jit
-def _normals_kernel(vertices, ring, normals, vertex_count, NEIGHBOURS: tl.constexpr, BLOCK: tl.constexpr):
+def _normals_kernel(vertices, ring, normals, vertex_count, NEIGHBORS: tl.constexpr, BLOCK: tl.constexpr):
     image = tl.program_id(1).to(tl.int64)
     v = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     valid = v < vertex_count
@@ -182,7 +182,7 @@ def _normals_kernel(vertices, ring, normals, vertex_count, NEIGHBOURS: tl.conste
     nx = tl.zeros([BLOCK], tl.float32)
     ny = tl.zeros([BLOCK], tl.float32)
     nz = tl.zeros([BLOCK], tl.float32)
-    for k in range(NEIGHBOURS):
+    for k in range(NEIGHBORS):
         b = base + tl.load(ring + (2 * k) * vertex_count + v, valid, 0) * 3
         c = base + tl.load(ring + (2 * k + 1) * vertex_count + v, valid, 0) * 3
         bx, by, bz = _load3(vertices, b, valid)
@@ -293,7 +293,7 @@ def vertex_normals(vertices: Tensor, ring: Tensor) -> Tensor:
     batch, vertex_count = vertices.shape[:2]
     normals = torch.empty_like(vertices)
     grid = (triton.cdiv(vertex_count, VERTICES_PER_BLOCK), batch)
-    _normals_kernel[grid](vertices, ring, normals, vertex_count, NEIGHBOURS=len(ring) // 2, BLOCK=VERTICES_PER_BLOCK)
+    _normals_kernel[grid](vertices, ring, normals, vertex_count, NEIGHBORS=len(ring) // 2, BLOCK=VERTICES_PER_BLOCK)
     return normals
 
 

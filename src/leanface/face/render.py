@@ -1,4 +1,4 @@
-"""Coefficients to pixels: shape, pose, lighting, projection, rasterisation."""
+"""Coefficients to pixels: shape, pose, lighting, projection, rasterization."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from leanface.face.rasterize import draw
 
 
 class Rendering(NamedTuple):
-    """`image` holds colours in [0,1], premultiplied by `alpha`, the share of each pixel that the head covers."""
+    """`image` holds colors in [0,1], premultiplied by `alpha`, the share of each pixel that the head covers."""
 
     image: Float[Tensor, "batch 3 size size"]
     alpha: Float[Tensor, "batch 1 size size"]
@@ -35,8 +35,8 @@ class Renderer(nn.Module):
         parts = split(coefficients.float())
         vertices_camera = self._vertices_camera(coefficients)
         light = self.irradiance(self.normals(vertices_camera, self.model.triangles), parts.lighting)
-        colours = (self.model.albedo(parts.albedo) * light).clamp(0.0, 1.0)
-        return self.draw(vertices_camera, colours, self.model.triangles)
+        colors = (self.model.albedo(parts.albedo) * light).clamp(0.0, 1.0)
+        return self.draw(vertices_camera, colors, self.model.triangles)
 
     @torch.no_grad()
     def face_alpha(self, coefficients: Float[Tensor, "batch 257"]) -> Bool[Tensor, "batch 1 size size"]:
@@ -47,12 +47,12 @@ class Renderer(nn.Module):
     def draw(
         self,
         vertices_camera: Float[Tensor, "batch vertices 3"],
-        colours: Float[Tensor, "batch vertices 3"],
+        colors: Float[Tensor, "batch vertices 3"],
         triangles: Int[Tensor, "triangles 3"],
     ) -> Rendering:
-        """Any meshes that share their triangles, with a colour per vertex."""
+        """Any meshes that share their triangles, with a color per vertex."""
         vertices_image = image_from_camera(vertices_camera, self.size * self.supersample)
-        drawn = draw(vertices_image, colours, triangles, self.size, self.supersample, self.backend)
+        drawn = draw(vertices_image, colors, triangles, self.size, self.supersample, self.backend)
         return Rendering(drawn[:, :3], drawn[:, 3:])
 
     def normals(

@@ -23,12 +23,12 @@ class UvMap:
     """Samples per-vertex attributes of the face region, or of the whole head, on a square UV grid that it fills.
 
     A vertex at a seam of the texture keeps its place on one side of it. A triangle on the other side would span the
-    map: it gets vertices of its own, all at the place of its first corner, and so has that corner's colour.
+    map: it gets vertices of its own, all at the place of its first corner, and so has that corner's color.
 
     Attributes:
         vertex: the model's vertex that each vertex of the map is.
         triangles: of the map's vertices, wound like the model's.
-        pixel: where the map's vertices lie on the grid: x right, y down, pixel centres at integers.
+        pixel: where the map's vertices lie on the grid: x right, y down, pixel centers at integers.
     """
 
     vertex: Int[Tensor, " corners"]
@@ -69,12 +69,12 @@ class UvMap:
         return interpolate(repeated, attributes[:, self.vertex], self.triangles)
 
     def position(self, coefficients: Float[Tensor, "batch 257"]) -> Float[Tensor, "batch size size 3"]:
-        """Vertex positions in the model's frame (no pose), in decimetres."""
+        """Vertex positions in the model's frame (no pose), in decimeters."""
         parts = split(coefficients)
         return self.sample(self.model.vertices(parts.identity, parts.expression))
 
     def albedo(self, coefficients: Float[Tensor, "batch 257"]) -> Float[Tensor, "batch size size 3"]:
-        """Skin colour in [0,1], without lighting."""
+        """Skin color in [0,1], without lighting."""
         return self.sample(self.model.albedo(split(coefficients).albedo))
 
 
@@ -85,27 +85,27 @@ def _longest_side(corners: Float[Tensor, "triangles 3 axes"]) -> Float[Tensor, "
 def spread(
     texture: UInt8[np.ndarray, "size size 3"], mask: Bool[np.ndarray, "size size"]
 ) -> UInt8[np.ndarray, "size size 3"]:
-    """The texture with colours from nearby everywhere outside the mask: viewers filter across the mask's rim.
+    """The texture with colors from nearby everywhere outside the mask: viewers filter across the mask's rim.
 
-    Each pixel outside takes the mean colour of the smallest square of 2, 4, 8, ... pixels around it that has any.
+    Each pixel outside takes the mean color of the smallest square of 2, 4, 8, ... pixels around it that has any.
 
     Returns:
         A new array; a texture without any mask comes back as it is.
     """
     levels = [(texture.copy(), mask.copy())]
     while not levels[-1][1].all() and len(levels[-1][1]) > 1:
-        colours, known = levels[-1]
+        colors, known = levels[-1]
         side = (len(known) + 1) // 2
         coarse = np.zeros((side, side, 3), np.uint8), np.zeros((side, side), np.bool_)
-        _halve(colours, known, *coarse)
+        _halve(colors, known, *coarse)
         levels.append(coarse)
-    for (colours, known), (coarse_colours, coarse_known) in zip(levels[-2::-1], levels[:0:-1], strict=True):
-        _fill_from(coarse_colours, coarse_known, colours, known)
+    for (colors, known), (coarse_colors, coarse_known) in zip(levels[-2::-1], levels[:0:-1], strict=True):
+        _fill_from(coarse_colors, coarse_known, colors, known)
     return levels[0][0]
 
 
 @compiled()
-def _halve(colours: Any, known: Any, coarse_colours: Any, coarse_known: Any) -> None:
+def _halve(colors: Any, known: Any, coarse_colors: Any, coarse_known: Any) -> None:
     """Means of the known pixels of each square of four."""
     side = known.shape[0]
     for row in range(coarse_known.shape[0]):
@@ -116,21 +116,21 @@ def _halve(colours: Any, known: Any, coarse_colours: Any, coarse_known: Any) -> 
                 for j in range(2 * column, min(2 * column + 2, side)):
                     if known[i, j]:
                         count += 1
-                        red += colours[i, j, 0]
-                        green += colours[i, j, 1]
-                        blue += colours[i, j, 2]
+                        red += colors[i, j, 0]
+                        green += colors[i, j, 1]
+                        blue += colors[i, j, 2]
             if count:
                 coarse_known[row, column] = True
-                coarse_colours[row, column, 0] = (red + count // 2) // count
-                coarse_colours[row, column, 1] = (green + count // 2) // count
-                coarse_colours[row, column, 2] = (blue + count // 2) // count
+                coarse_colors[row, column, 0] = (red + count // 2) // count
+                coarse_colors[row, column, 1] = (green + count // 2) // count
+                coarse_colors[row, column, 2] = (blue + count // 2) // count
 
 
 @compiled()
-def _fill_from(coarse_colours: Any, coarse_known: Any, colours: Any, known: Any) -> None:
+def _fill_from(coarse_colors: Any, coarse_known: Any, colors: Any, known: Any) -> None:
     for row in range(known.shape[0]):
         for column in range(known.shape[1]):
             if not known[row, column] and coarse_known[row // 2, column // 2]:
                 known[row, column] = True
                 for channel in range(3):
-                    colours[row, column, channel] = coarse_colours[row // 2, column // 2, channel]
+                    colors[row, column, channel] = coarse_colors[row // 2, column // 2, channel]

@@ -1,7 +1,7 @@
 """How alike two pictures are: SSIM and MSE, over a whole picture or over a mask.
 
 Pictures are channel-last floats. `data_range` is the distance between the largest and the smallest possible
-value and is always given, never guessed from the pictures: 1.0 for colours in [0,1].
+value and is always given, never guessed from the pictures: 1.0 for colors in [0,1].
 
 Source: Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", IEEE TIP
 2004, in scikit-image's form: uniform 7x7 windows, sample covariance, the channels' values averaged.
@@ -30,7 +30,7 @@ def ssim(
 ) -> float:
     """Structural similarity: 1 for equal pictures, about 0 for unrelated ones.
 
-    With a mask: the mean of the SSIM map over the mask's pixels. A window centred near the mask's edge also
+    With a mask: the mean of the SSIM map over the mask's pixels. A window centered near the mask's edge also
     sees what lies beyond it. Without: the mean over every pixel whose window lies inside the picture.
 
     Raises:

@@ -24,7 +24,7 @@ SEED = 0
 
 
 class Jitter(NamedTuple):
-    """Changes of framing: the picture is turned (counter-clockwise) and scaled about its centre, then shifted."""
+    """Changes of framing: the picture is turned (counter-clockwise) and scaled about its center, then shifted."""
 
     turn_rad: Float[Tensor, " count"]
     scale: Float[Tensor, " count"]

@@ -2,7 +2,7 @@
 
     landmark_px         mean distance of the reading's five landmarks from the detected ones
     landmark_nme        the same, in percent of the interocular distance
-    photometric_levels  RMS colour difference (of 255) between the photo and the reading rendered over it, over the face
+    photometric_levels  RMS color difference (of 255) between the photo and the reading rendered over it, over the face
                         region as the reading shows it
     jitter_mm           standard deviation of the vertices over slightly different framings of the photo, shape only
     jitter_deg          the same of the pose, the known turn of each framing undone

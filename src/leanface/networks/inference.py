@@ -15,7 +15,7 @@ def inference_form(network: nn.Module) -> nn.Module:
     """A copy in eval mode that computes the same function without batch norms.
 
     With k the batch norm's weight over its standard deviation, per output channel, a convolution's weights W
-    become W k. A quantised one's range becomes amax |k|, so that the 8-bit numbers, round(127 W / amax) in INT8, stay
+    become W k. A quantized one's range becomes amax |k|, so that the 8-bit numbers, round(127 W / amax) in INT8, stay
     what they were, up to their sign.
     """
     folded = copy.deepcopy(network).cpu().eval()
@@ -42,7 +42,7 @@ class HalfPrecision(nn.Module):
 
     Args:
         fused: bias, ReLU and residual addition are part of cuDNN's convolutions: half of the time of an FP16 network
-            that computes them apart. On CUDA only; for networks without quantisers.
+            that computes them apart. On CUDA only; for networks without quantizers.
         stem: makes what computes the first convolution, ReLU and pooling instead, of that convolution with its batch
             norm folded into it; it reads the images as they are.
     """

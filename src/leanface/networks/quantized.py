@@ -1,6 +1,6 @@
-"""Fake-quantised networks: 8-bit weights per output channel, 8-bit activations per tensor, by NVIDIA ModelOpt.
+"""Fake-quantized networks: 8-bit weights per output channel, 8-bit activations per tensor, by NVIDIA ModelOpt.
 
-A `Quantizer` says all that is needed to rebuild one: where the quantisers sit follows from it, and their
+A `Quantizer` says all that is needed to rebuild one: where the quantizers sit follows from it, and their
 ranges are buffers (`_amax`) of the state dict, so that a bundle holds them like any other weight.
 """
 
@@ -28,7 +28,7 @@ NUMBER_FORMATS: dict[str, int | tuple[int, int]] = {"int8": 8, "fp8": (4, 3)}
 
 
 class Quantizer(BaseModel):
-    """What is quantised, and to what: the inputs and weights of all convolutions but the `kept` ones.
+    """What is quantized, and to what: the inputs and weights of all convolutions but the `excluded_layers`.
 
     With `residual` also the identity branch of each residual addition: then feature maps stay in 8 bits.
     """
@@ -37,17 +37,17 @@ class Quantizer(BaseModel):
 
     scheme: Literal["int8", "fp8"] = "int8"
     residual: bool
-    kept: tuple[str, ...] = ()
+    excluded_layers: tuple[str, ...] = ()
     """Convolutions that stay in floating point, by module name."""
 
 
 @QuantModuleRegistry.register({ResidualAdd: "ResidualAdd"})
 class QuantResidualAdd(QuantInputBase):
-    """Its first input, the identity, is quantised; the other one a runtime adds inside the convolution."""
+    """Its first input, the identity, is quantized; the other one a runtime adds inside the convolution."""
 
 
 def add_quantizers(network: nn.Module, quantizer: dict[str, Any]) -> nn.Module:
-    """Turn a floating-point network into its fake-quantised form, in place.
+    """Turn a floating-point network into its fake-quantized form, in place.
 
     The ranges are 0, and the network useless, until they are calibrated (`leanface.quantization`) or loaded.
 
@@ -56,12 +56,13 @@ def add_quantizers(network: nn.Module, quantizer: dict[str, Any]) -> nn.Module:
         quantizer: a `Quantizer` as plain JSON (`Spec.quantizer`).
 
     Raises:
-        ValueError: `quantizer` is not a description that this version knows, or keeps layers that there are not.
+        ValueError: `quantizer` is not a description that this version knows, or excludes layers that the network
+            does not have.
     """
     description = Quantizer.model_validate(quantizer)
-    unknown = sorted(set(description.kept) - set(widths_of(network)))
+    unknown = sorted(set(description.excluded_layers) - set(widths_of(network)))
     if unknown:
-        raise ValueError(f"the quantiser keeps layers that the network does not have: {', '.join(unknown)}")
+        raise ValueError(f"the quantizer excludes layers that the network does not have: {', '.join(unknown)}")
     number_format = NUMBER_FORMATS[description.scheme]
     per_channel = {"num_bits": number_format, "axis": 0}
     per_tensor = {"num_bits": number_format, "axis": None}
@@ -73,8 +74,8 @@ def add_quantizers(network: nn.Module, quantizer: dict[str, Any]) -> nn.Module:
     if description.residual:
         entry = {"quantizer_name": "*input_quantizer", "parent_class": "ResidualAdd", "cfg": per_tensor}
         entries.append(entry)
-    entries += [{"quantizer_name": f"{name}.*", "enable": False} for name in description.kept]
-    with contextlib.redirect_stdout(io.StringIO()):  # ModelOpt prints how many quantisers it inserted
+    entries += [{"quantizer_name": f"{name}.*", "enable": False} for name in description.excluded_layers]
+    with contextlib.redirect_stdout(io.StringIO()):  # ModelOpt prints how many quantizers it inserted
         mtq.quantize(network, {"quant_cfg": entries, "algorithm": None})
     for name, module in quantizers_of(network):
         parent, _, kind = name.rpartition(".")
@@ -85,7 +86,7 @@ def add_quantizers(network: nn.Module, quantizer: dict[str, Any]) -> nn.Module:
 
 
 def quantizers_of(network: nn.Module) -> Iterator[tuple[str, TensorQuantizer]]:
-    """The active quantisers of a network and their module names."""
+    """The active quantizers of a network and their module names."""
     modules = cast(Iterator[tuple[str, nn.Module]], network.named_modules())
     for name, module in modules:
         if isinstance(module, TensorQuantizer) and module.is_enabled:

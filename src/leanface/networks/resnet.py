@@ -23,7 +23,7 @@ Widths = Mapping[str, tuple[int, int]]
 
 
 class ResidualAdd(nn.Module):
-    """identity + residual, as a module of its own so that quantisation can give the identity branch a quantiser."""
+    """identity + residual, as a module of its own so that quantization can give the identity branch a quantizer."""
 
     def forward(self, identity: Tensor, residual: Tensor) -> Tensor:
         return identity + residual
@@ -130,7 +130,7 @@ def scaled_widths(factor: float, round_to: int = 8) -> Widths:
 
 
 def build_network(widths: Widths | None = None) -> FaceReconstructionNet:
-    """A freshly initialised network; with `widths`, its convolutions and batch norms take those channel counts.
+    """A freshly initialized network; with `widths`, its convolutions and batch norms take those channel counts.
 
     Raises:
         ValueError: `widths` names other convolutions than the network has.

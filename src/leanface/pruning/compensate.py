@@ -163,7 +163,7 @@ class _Moments:
     """Sums over calibration images from which one convolution's ridge regression is solved.
 
     What is fitted is the residual (target less present response), not the target: so a layer that is right as
-    it is stays bitwise untouched. Products are FP32, of centred inputs (activations are far from zero mean);
+    it is stays bitwise untouched. Products are FP32, of centered inputs (activations are far from zero mean);
     their sums are FP64.
     """
 
@@ -175,17 +175,17 @@ class _Moments:
         self.x_sum, self.r_sum, self.r_squares = (zeros.new_zeros(count) for count in (inputs, outputs, outputs))
         self.y_sum, self.y_squares = zeros.new_zeros(outputs), zeros.new_zeros(outputs)
         self.rows = 0
-        self.x_centre: Tensor | None = None
-        self.y_centre: Tensor | None = None
+        self.x_center: Tensor | None = None
+        self.y_center: Tensor | None = None
 
     def add(self, x: Float[Tensor, "batch inputs h w"], target: Float[Tensor, "batch outputs h2 w2"]) -> None:
         """Count in some images."""
         patches = _patches(self.conv, x)
         wanted = target.permute(0, 2, 3, 1).reshape(-1, self.conv.out_channels)
         residual = (target - self.conv(x)).permute(0, 2, 3, 1).reshape(-1, self.conv.out_channels)
-        if self.x_centre is None or self.y_centre is None:
-            self.x_centre, self.y_centre = patches.mean(dim=0), wanted.mean(dim=0)
-        patches, wanted = patches - self.x_centre, wanted - self.y_centre
+        if self.x_center is None or self.y_center is None:
+            self.x_center, self.y_center = patches.mean(dim=0), wanted.mean(dim=0)
+        patches, wanted = patches - self.x_center, wanted - self.y_center
         self.gram += patches.T @ patches
         self.cross += patches.T @ residual
         self.x_sum += patches.sum(dim=0)
@@ -201,7 +201,7 @@ class _Moments:
         Raises:
             ConfigError: `ridge` is too small for FP32.
         """
-        assert self.x_centre is not None
+        assert self.x_center is not None
         x_mean, r_mean = self.x_sum / self.rows, self.r_sum / self.rows
         covariance = self.gram / self.rows - torch.outer(x_mean, x_mean)
         cross = self.cross / self.rows - torch.outer(x_mean, r_mean)
@@ -212,7 +212,7 @@ class _Moments:
         if int(failed):
             raise ConfigError(f"prune.ridge {ridge} drowns in the rounding of FP32 sums; use at least 1e-4.")
         change = torch.cholesky_solve(cross, factor)
-        intercept = r_mean - (x_mean + self.x_centre) @ change
+        intercept = r_mean - (x_mean + self.x_center) @ change
 
         before = self.r_squares.sum() / self.rows
         gain = r_mean.square().sum() + (2 * change * cross).sum() - (change * (covariance @ change)).sum()

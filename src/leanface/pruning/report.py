@@ -21,8 +21,8 @@ def plot_widths(original: Widths, pruned: Widths, path: Path) -> None:
     names = [name for name in original if name.startswith("backbone.")]
     figure = Figure(figsize=(12, 4.2), layout="constrained")
     axes = figure.subplots()
-    for widths, colour, label in ((original, ORIGINAL, "original"), (pruned, PRUNED, "pruned")):
-        axes.bar(range(len(names)), [widths[name][1] for name in names], color=colour, label=label, width=0.8)
+    for widths, color, label in ((original, ORIGINAL, "original"), (pruned, PRUNED, "pruned")):
+        axes.bar(range(len(names)), [widths[name][1] for name in names], color=color, label=label, width=0.8)
     axes.set_yscale("log", base=2)
     axes.set_ylim(bottom=4)  # otherwise the narrowest bars would have no height
     axes.set_ylabel("output channels")

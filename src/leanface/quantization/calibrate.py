@@ -1,4 +1,4 @@
-"""Quantising as the configuration says: what is kept, and ranges from samples of the train split."""
+"""Quantizing as the configuration says: what is kept, and ranges from samples of the train split."""
 
 from collections.abc import Collection
 
@@ -8,19 +8,19 @@ from leanface import paths
 from leanface.config import Quantize
 from leanface.networks.quantized import Quantizer
 from leanface.networks.resnet import FaceReconstructionNet
+from leanface.quantization.exclusion import layers_excluded_from_quantization
 from leanface.quantization.fake_quantize import fake_quantize
-from leanface.quantization.keep import layers_to_keep
 from leanface.task import Split
 
 
 def quantizer_of(settings: Quantize, layers: Collection[str]) -> Quantizer:
-    """What is quantised of a network with these convolutions.
+    """What is quantized of a network with these convolutions.
 
     Raises:
-        ConfigError, ArtifactError: as `layers_to_keep`.
+        ConfigError, ArtifactError: as `layers_excluded_from_quantization`.
     """
-    kept = layers_to_keep(settings.keep_fp16, layers, paths.SENSITIVITY)
-    return Quantizer(scheme=settings.scheme, residual=settings.quantize_residual, kept=kept)
+    excluded = layers_excluded_from_quantization(settings.keep_fp16, layers, paths.SENSITIVITY)
+    return Quantizer(scheme=settings.scheme, residual=settings.quantize_residual, excluded_layers=excluded)
 
 
 def calibrate(network: FaceReconstructionNet, settings: Quantize, quantizer: Quantizer, train: Split) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Post-training quantisation: fake-quantise a network and calibrate its ranges on images that it will see."""
+"""Post-training quantization: fake-quantize a network and calibrate its ranges on images that it will see."""
 
 import warnings
 from typing import Any
@@ -26,15 +26,15 @@ def fake_quantize(
     calibration: str = "percentile",
     batch_size: int = 16,
 ) -> nn.Module:
-    """Insert quantisers, in place, and calibrate their ranges; what comes back is in eval mode.
+    """Insert quantizers, in place, and calibrate their ranges; what comes back is in eval mode.
 
     A weight's range is the largest magnitude of its output channel; an activation's follows from its magnitudes
-    over all images and places. Quantisation-aware training goes on from here, ranges fixed.
+    over all images and places. Quantization-aware training goes on from here, ranges fixed.
 
     Args:
         network: in floating point.
         images: faces of the train split.
-        quantizer: what is quantised.
+        quantizer: what is quantized.
         calibration: a name in `CALIBRATIONS`.
         batch_size: of the passes over the images.
 
@@ -71,7 +71,7 @@ def _activation_range(calibrator: Any, calibration: str) -> Tensor:
 
 
 def _set_range(quantizer: Any, amax: Tensor) -> None:
-    """End a quantiser's calibration. Its own load_calib_amax() refuses a single channel's range, a scalar."""
+    """End a quantizer's calibration. Its own load_calib_amax() refuses a single channel's range, a scalar."""
     quantizer.amax = amax.reshape(quantizer.amax.shape)
     quantizer._calibrator.reset()
     quantizer.disable_calib()

@@ -30,10 +30,10 @@ def by_percentile(counts: Counts, edges: Edges, percentile: float = PERCENTILE) 
 
 def by_mse(counts: Counts, edges: Edges) -> float:
     """The smallest mean squared difference of the magnitudes from what they become."""
-    centres, ranges = (edges[1:] + edges[:-1]) / 2, edges[_stops(counts), None]
+    centers, ranges = (edges[1:] + edges[:-1]) / 2, edges[_stops(counts), None]
     scale = ranges / (LEVELS - 1)
-    rounded = scale * (centres / scale).round().clip(max=LEVELS - 1)
-    return float(ranges[(np.square(rounded - centres) @ counts).argmin(), 0])
+    rounded = scale * (centers / scale).round().clip(max=LEVELS - 1)
+    return float(ranges[(np.square(rounded - centers) @ counts).argmin(), 0])
 
 
 def by_entropy(counts: Counts, edges: Edges) -> float:

@@ -1,4 +1,4 @@
-"""What INT8 costs the reconstruction layer by layer: one convolution quantised, all others in floating point."""
+"""What INT8 costs the reconstruction layer by layer: one convolution quantized, all others in floating point."""
 
 import copy
 from collections import defaultdict

@@ -22,14 +22,14 @@ ZOOM = 0.78
 """The whole head, where the network's camera shows the face."""
 
 BACKING = 0.88
-"""Grey behind heads, as in the report."""
+"""Gray behind heads, as in the report."""
 
 SUPERSAMPLE = 2
 OVERLAY_PX = 1280
 """Longer side of the overlay at most."""
 
 CLAY_OPACITY = 0.75
-LANDMARK_COLOUR = (255, 200, 0)
+LANDMARK_COLOR = (255, 200, 0)
 
 
 @torch.inference_mode()
@@ -48,8 +48,8 @@ def view(face: Reconstruction, yaw_rad: float | None, size: int = VIEW_PX) -> UI
     vertices = (face.vertices - _middle(face.vertices)) @ rotation.T.astype(np.float32)
     samples = size * SUPERSAMPLE
     image = image_from_camera(torch.from_numpy(np.ascontiguousarray(vertices))[None], samples)
-    centre = (samples - 1) / 2
-    image[..., :2] = (image[..., :2] - centre) * ZOOM + centre
+    center = (samples - 1) / 2
+    image[..., :2] = (image[..., :2] - center) * ZOOM + center
     drawn = _lit(face, image, samples) if face.texture is None else _textured(face, face.texture, image, samples)
     pooled = F.avg_pool2d(drawn, SUPERSAMPLE)[0]
     return _to_image(pooled[:3] + BACKING * (1 - pooled[3:]))
@@ -69,14 +69,14 @@ def overlay(photo: UInt8[np.ndarray, "H W 3"], faces: list[Reconstruction]) -> U
         model = face.surface.model
         inner = model.triangles[model.face_mask[model.triangles].all(1)]
         drawn = draw(torch.from_numpy(vertices)[None], clay[None], inner, side, SUPERSAMPLE)[0, :, :height, :width]
-        colour, alpha = drawn[:3].permute(1, 2, 0).numpy(), drawn[3:].permute(1, 2, 0).numpy()
-        canvas = canvas * (1 - CLAY_OPACITY * alpha) + CLAY_OPACITY * colour
+        color, alpha = drawn[:3].permute(1, 2, 0).numpy(), drawn[3:].permute(1, 2, 0).numpy()
+        canvas = canvas * (1 - CLAY_OPACITY * alpha) + CLAY_OPACITY * color
     image = Image.fromarray((canvas * 255).round().clip(0, 255).astype(np.uint8))
     pen = ImageDraw.Draw(image)
     for face in faces:
         radius = max(1.5, 0.02 * float(np.ptp(face.landmarks[:, 1])) * scale)
         for x, y in ((face.landmarks + 0.5) * scale - 0.5).tolist():
-            pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=LANDMARK_COLOUR)
+            pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=LANDMARK_COLOR)
     return np.asarray(image)
 
 
@@ -85,7 +85,7 @@ def _middle(vertices: Float[np.ndarray, "vertices 3"]) -> Float[np.ndarray, "3"]
 
 
 def _clay(face: Reconstruction) -> torch.Tensor:
-    """Grey of a lamp at the camera, a little from above left."""
+    """Gray of a lamp at the camera, a little from above left."""
     towards_lamp = np.array([-0.3, 0.45, 0.84], np.float32)
     shade = (face.normals @ face.pose.rotation.T @ towards_lamp).clip(0)
     return torch.from_numpy(np.repeat((0.25 + 0.7 * shade)[:, None], 3, 1).astype(np.float32))
@@ -94,21 +94,21 @@ def _clay(face: Reconstruction) -> torch.Tensor:
 def _lit(face: Reconstruction, image: torch.Tensor, size: int) -> torch.Tensor:
     parts, model = split(torch.from_numpy(face.coefficients)[None]), face.surface.model
     normals = torch.from_numpy(face.normals @ face.pose.rotation.T)[None]
-    colours = (model.albedo(parts.albedo) * irradiance(normals, parts.lighting)).clamp(0, 1)
-    return draw(image, colours, model.triangles, size)
+    colors = (model.albedo(parts.albedo) * irradiance(normals, parts.lighting)).clamp(0, 1)
+    return draw(image, colors, model.triangles, size)
 
 
 def _textured(face: Reconstruction, texture: np.ndarray, image: torch.Tensor, size: int) -> torch.Tensor:
-    """Colours and coverage (1,4,size,size)."""
+    """Colors and coverage (1,4,size,size)."""
     uv_map = face.surface.uv_map(len(texture))
     fragments = rasterize(image[:, uv_map.vertex], uv_map.triangles, size)
     place = (interpolate(fragments, uv_map.pixel[None].contiguous(), uv_map.triangles) + 0.5) / len(texture) * 2 - 1
     # Only the texels around the places looked up are converted, not the whole texture.
     reduced = Image.fromarray(texture).reduce(max(1, len(texture) // (2 * size)))
     source = torch.from_numpy(np.array(reduced)).permute(2, 0, 1)[None].float() / 255
-    colours = F.grid_sample(source, place, align_corners=False, padding_mode="border")
+    colors = F.grid_sample(source, place, align_corners=False, padding_mode="border")
     seen = (fragments.triangle >= 0)[:, None].float()
-    return torch.cat([colours * seen, seen], 1)
+    return torch.cat([colors * seen, seen], 1)
 
 
 def _to_image(planes: torch.Tensor) -> UInt8[np.ndarray, "size size 3"]:

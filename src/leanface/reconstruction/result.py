@@ -33,7 +33,7 @@ class Pose(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
-    """One face. Lengths in decimetres; photo pixels have x right, y down and centres at integers.
+    """One face. Lengths in decimeters; photo pixels have x right, y down and centers at integers.
 
     Attributes:
         coefficients: float32 (257,), see `leanface.face.coefficients`.

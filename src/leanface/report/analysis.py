@@ -30,7 +30,7 @@ KINDS = {
     "downsample": ("1x1, projects the identity", "#d97706"),
     "": ("stem and heads", "#6e7781"),
 }
-"""The convolutions of a bottleneck, and their colours."""
+"""The convolutions of a bottleneck, and their colors."""
 
 HEADS = ("identity", "expression", "albedo", "angles", "lighting", "shift", "depth")
 """What each of the seven heads reads."""
@@ -41,8 +41,8 @@ DAMAGES = {
 }
 """Title of each damage, and the least that its logarithmic axis shows: what is less has no mark."""
 
-RATIO_COLOURS = LinearSegmentedColormap.from_list("ratios", ["#d5e8f8", "#2f7fd0", "#08204d"])
-CHAIN_COLOUR, STREAM_COLOUR, INT8_COLOUR = "#afb8c1", "#cf222e", "#8250df"
+RATIO_COLORS = LinearSegmentedColormap.from_list("ratios", ["#d5e8f8", "#2f7fd0", "#08204d"])
+CHAIN_COLOR, STREAM_COLOR, INT8_COLOR = "#afb8c1", "#cf222e", "#8250df"
 NAMED = 6
 """So many of the largest damages of a panel have their values written above them."""
 
@@ -68,7 +68,7 @@ def save_layers(layers: Mapping[str, Mapping[str, float]], path: Path) -> None:
         shares = [sum(values[start:stop]) / sum(values) for _, start, stop in _stages(names)]
         _shade_stages(axes, names, [f" {share:.0%}" for share in shares])
     _name_ticks(panels[-1], [_label(name) for name in names])
-    legend = [Patch(color=colour, label=label) for label, colour in KINDS.values()]
+    legend = [Patch(color=color, label=label) for label, color in KINDS.values()]
     figure.legend(handles=legend, loc="upper left", ncols=len(legend), frameon=False, fontsize=9)
     save_figure(figure, path)
 
@@ -109,11 +109,11 @@ def _plot_groups(axes: Axes, groups: Mapping[str, Json], damage: str) -> None:
     """A line for each group, from the damage of its smallest ratio to its largest's; red for residual streams."""
     damages = [[_damage(errors, damage) for errors in group["errors"].values()] for group in groups.values()]
     lowest, highest = [min(each) for each in damages], [max(each) for each in damages]
-    colours = [STREAM_COLOUR if _is_stream(group) else CHAIN_COLOUR for group in groups.values()]
-    axes.vlines(range(len(damages)), lowest, highest, colors=colours, linewidth=2.5)
+    colors = [STREAM_COLOR if _is_stream(group) else CHAIN_COLOR for group in groups.values()]
+    axes.vlines(range(len(damages)), lowest, highest, colors=colors, linewidth=2.5)
     for ratio, values in zip(next(iter(groups.values()))["errors"], zip(*damages, strict=True), strict=True):
-        colour = RATIO_COLOURS(float(ratio))
-        axes.scatter(range(len(values)), values, s=32, color=colour, zorder=3, label=f"{float(ratio):.0%} gone")
+        color = RATIO_COLORS(float(ratio))
+        axes.scatter(range(len(values)), values, s=32, color=color, zorder=3, label=f"{float(ratio):.0%} gone")
     _scale(axes, damage, min(lowest), max(highest))
     _write_largest(axes, highest)
     _shade_stages(axes, list(groups))
@@ -121,7 +121,7 @@ def _plot_groups(axes: Axes, groups: Mapping[str, Json], damage: str) -> None:
 
 def _plot_layers(axes: Axes, layers: Mapping[str, Mapping[str, float]], damage: str) -> None:
     values = [_damage(errors, damage) for errors in layers.values()]
-    axes.bar(range(len(values)), values, color=INT8_COLOUR, width=0.8)
+    axes.bar(range(len(values)), values, color=INT8_COLOR, width=0.8)
     _scale(axes, damage, min(values), max(values))
     _write_largest(axes, values, rotation=90)
     _shade_stages(axes, list(layers))
@@ -200,4 +200,4 @@ def _name_ticks(axes: Axes, labels: Sequence[str]) -> None:
     axes.set_xlim(-1.7, len(labels))
     for tick in axes.get_xticklabels():
         if tick.get_text().endswith("stream"):
-            tick.set(color=STREAM_COLOUR, fontweight="bold")
+            tick.set(color=STREAM_COLOR, fontweight="bold")

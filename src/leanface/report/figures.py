@@ -16,8 +16,8 @@ PANELS = ("latency_ms", "size_mb")
 
 def error_measure(variants: Mapping[str, VariantSummary]) -> str:
     """Choose the error that all have: against ground truth, or of photos without labels against the original."""
-    labelled = any(variant.measures["truth_vertex_mm"] is not None for variant in variants.values())
-    return "truth_vertex_mm" if labelled else "teacher_vertex_mm"
+    labeled = any(variant.measures["truth_vertex_mm"] is not None for variant in variants.values())
+    return "truth_vertex_mm" if labeled else "teacher_vertex_mm"
 
 
 def save_pareto(variants: Mapping[str, VariantSummary], path: Path, *, narrow: bool = False) -> None:

@@ -17,7 +17,7 @@ def model_card(sources: Sources) -> Json:
         "file": paths.onnx_path(catalog.DEPLOYED).name,
         "version": metadata["version"],
         "precision": metadata["precision"],
-        "licence": metadata["licence"],
+        "license": metadata["license"],
         "input": json.loads(metadata["input"]),
         "layout": {name: f"{start} to {stop - 1}" for name, (start, stop) in layout.items()},
         "dynamic_size": isinstance(description["inputs"][0]["shape"][2], str),

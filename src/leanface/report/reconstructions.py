@@ -20,7 +20,7 @@ from leanface.synthesis.dataset import FaceDataset
 
 COLUMNS = ("input", "shape", "with skin", "over the input")
 BACKING = 0.88
-"""Grey behind readings."""
+"""Gray behind readings."""
 
 CLAY = 0.75
 STUDIO_LIGHT = (0.48, -0.18, 0.3, 0.07, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -84,7 +84,7 @@ def save_reconstructions(renderer: Renderer, shown: Sequence[Shown], path: Path)
 
 
 def _clay(renderer: Renderer, readings: Float[Tensor, "batch 257"]) -> Rendering:
-    """The readings' shape and pose in grey clay and studio light."""
+    """The readings' shape and pose in gray clay and studio light."""
     model = copy.deepcopy(renderer.model)
     model.mean_albedo.fill_(CLAY)
     model.albedo_basis.zero_()

@@ -196,7 +196,7 @@ def _session(path: Path, threads: int, providers: list[Any]) -> Any:
     except Exception as error:  # its exceptions have no common public base
         if "float8" in str(error):
             raise BackendError(
-                "onnxruntime 1.31 fails to optimise networks in float8; use openvino, or an engine of TensorRT."
+                "onnxruntime 1.31 fails to optimize networks in float8; use openvino, or an engine of TensorRT."
             ) from error
         raise ArtifactError(f"onnxruntime cannot load {path}: {error}\nExport it again.") from error
     check_names(path, [i.name for i in session.get_inputs()], [o.name for o in session.get_outputs()])

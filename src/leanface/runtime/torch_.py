@@ -28,7 +28,7 @@ class TorchRuntime(Runtime):
     device: ClassVar[str] = "cpu"
 
     def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
-        # A network per stream: fake-quantisers swap weights while they run.
+        # A network per stream: fake-quantizers swap weights while they run.
         self._networks = [load_bundle(path)[0].to(self.device) for _ in range(streams)]
         self._threads_before = torch.get_num_threads()
         if share := threads_per_stream(threads, streams):

@@ -35,7 +35,7 @@ def run(
         piece_seconds=seconds,
     )
     contract = parent.input.model_copy(update={"size": data.image_size})
-    lineage = {"teacher_weights": bundle.weights_digest(paths.TEACHER), "licence": original.licence}
+    lineage = {"teacher_weights": bundle.weights_digest(paths.TEACHER), "license": original.license}
     provenance = parents | {"seed": seed} | lineage
     spec = parent.model_copy(update={"input": contract, "provenance": provenance})
     bundle.save_bundle(student, spec, paths.DISTILLED)

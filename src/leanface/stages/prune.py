@@ -18,8 +18,8 @@ def run(*, prune: Prune, seed: int) -> dict[str, float]:
     images = train.head(prune.calibration_count).images
     pruned = prune_network(teacher, prune, images, task, seed)
     parents = {"parent": bundle.digest(paths.TEACHER), "teacher_weights": bundle.weights_digest(paths.TEACHER)}
-    provenance = parents | {"prune": prune.model_dump(), "seed": seed, "licence": parent.licence}
-    spec = bundle.new_spec(pruned.network, parent.input.size, kept=pruned.kept, provenance=provenance)
+    provenance = parents | {"prune": prune.model_dump(), "seed": seed, "license": parent.license}
+    spec = bundle.new_spec(pruned.network, parent.input.size, kept_channels=pruned.kept, provenance=provenance)
     bundle.save_bundle(pruned.network, spec, paths.PRUNED)
 
     references = {"teacher": predict(teacher, val), **val.truth()}

@@ -41,7 +41,7 @@ def run(
         )
         predictions["trained"] = predict(network, val)
         metrics = {"seconds": result.seconds, "images_per_second": result.images_per_second}
-    lineage = {"teacher_weights": bundle.weights_digest(paths.TEACHER), "licence": parent.licence}
+    lineage = {"teacher_weights": bundle.weights_digest(paths.TEACHER), "license": parent.license}
     provenance = parents | {"quantize": quantize.model_dump(mode="json"), "seed": seed} | lineage
     fields = {"quantizer": quantizer.model_dump(mode="json"), "provenance": provenance}
     bundle.save_bundle(network, parent.model_copy(update=fields), paths.QUANTIZED)

@@ -11,7 +11,7 @@ from leanface.report.breakdown import save_breakdown
 from leanface.report.reconstructions import save_reconstructions, shown_faces, shown_photos
 from leanface.synthesis.dataset import FaceDataset, load_photos
 from leanface.tasks.face import FaceTask
-from leanface.tasks.face.teacher import LICENCES, Request, make_teacher
+from leanface.tasks.face.teacher import LICENSES, Request, make_teacher
 from leanface.training.fit import MetricLog
 
 
@@ -24,8 +24,8 @@ def run(
         teacher = teacher.model_copy(update={"piece_seconds": seconds})
     network = make_teacher(Request(teacher, data, machine, seed, task, log))
     provenance = {"source": teacher.source, "seed": seed}
-    if teacher.source in LICENCES:
-        provenance["licence"] = LICENCES[teacher.source]
+    if teacher.source in LICENSES:
+        provenance["license"] = LICENSES[teacher.source]
     spec = bundle.new_spec(network, data.image_size, provenance=provenance)
     bundle.save_bundle(network, spec, paths.TEACHER)
 

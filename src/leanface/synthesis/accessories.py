@@ -15,7 +15,7 @@ from torch import Tensor
 from leanface.face.camera import camera_from_model
 from leanface.face.coefficients import Coefficients
 from leanface.face.morphable_model import MorphableModel, per_model
-from leanface.synthesis.appearance import fabric_colour
+from leanface.synthesis.appearance import fabric_color
 from leanface.synthesis.draws import Random, Range, constant
 from leanface.synthesis.surface import REGIONS, surface_of
 
@@ -57,9 +57,9 @@ class _Mesh(NamedTuple):
 
 
 class _Glasses(NamedTuple):
-    """Points: centre + (round or square) * (width, height, 1) + thickness * thick, around the middle of the eyes."""
+    """Points: center + (round or square) * (width, height, 1) + thickness * thick, around the middle of the eyes."""
 
-    centre: Tensor
+    center: Tensor
     round: Tensor
     square: Tensor
     thick: Tensor
@@ -100,7 +100,7 @@ def accessorise(
 
     Args:
         bare_vertices: of the heads without hair, in the model's frame: glasses sit on them.
-        albedo: of the heads; necks and hands get its mean colour.
+        albedo: of the heads; necks and hands get its mean color.
         parts: where the heads are and how they are turned.
         amount: scales the probability of glasses, hands and microphones.
     """
@@ -113,14 +113,14 @@ def accessorise(
     eyes, span = landmarks[:, :2].mean(1), (landmarks[:, 1, 0] - landmarks[:, 0, 0]) / 0.6
     brow = bare_vertices[:, wardrobe.brow, 2].amax(1)
     seat = torch.stack([eyes[:, 0], eyes[:, 1] + shape["slip"], brow + 0.03], 1)
-    frame_colour, lens_colour = fabric_colour(random, count) * 0.6, 0.12 * fabric_colour(random, count)
-    for glasses, present, colour in (
-        (wardrobe.frame, torch.maximum(kinds["glasses"], kinds["sunglasses"]), frame_colour),
-        (wardrobe.lenses, kinds["sunglasses"], lens_colour),
+    frame_color, lens_color = fabric_color(random, count) * 0.6, 0.12 * fabric_color(random, count)
+    for glasses, present, color in (
+        (wardrobe.frame, torch.maximum(kinds["glasses"], kinds["sunglasses"]), frame_color),
+        (wardrobe.lenses, kinds["sunglasses"], lens_color),
     ):
         local = _spectacles(glasses, shape) * span[:, None, None] * present[:, None, None]
         placed = camera_from_model(local + seat[:, None], parts.angles_rad, parts.translation)
-        worn.append((placed, colour[:, None].expand_as(placed)))
+        worn.append((placed, color[:, None].expand_as(placed)))
 
     neck = constant(_NECK_DM, random.device).expand(count, 1, 3)
     pivot = camera_from_model(neck, parts.angles_rad, parts.translation)[:, 0]
@@ -128,8 +128,8 @@ def accessorise(
     stretch = torch.stack([shape["shoulders"], torch.ones_like(span), torch.ones_like(span)], 1)[:, None]
     body = camera_from_model(wardrobe.body * stretch, upright, pivot)
     worn.append((body, (0.9 * skin)[:, None].expand_as(body)))
-    garment, colour = _garment(random, wardrobe, shape)
-    worn.append((camera_from_model(garment * stretch, upright, pivot), colour))
+    garment, color = _garment(random, wardrobe, shape)
+    worn.append((camera_from_model(garment * stretch, upright, pivot), color))
 
     around, reach = shape["hand around"], shape["hand reach"]
     middle = camera_from_model(landmarks.mean(1, keepdim=True), parts.angles_rad, parts.translation)[:, 0]
@@ -142,23 +142,23 @@ def accessorise(
     before = torch.stack([shape["microphone side"], -shape["microphone drop"], torch.full_like(reach, 0.55)], 1)
     lean = torch.stack([torch.zeros_like(reach) - 0.5, torch.zeros_like(reach), shape["microphone tilt"]], 1)
     microphone = camera_from_model(wardrobe.microphone * kinds["microphone"][:, None, None], lean, mouth + before)
-    worn.append((microphone, (0.3 * fabric_colour(random, count))[:, None].expand_as(microphone)))
+    worn.append((microphone, (0.3 * fabric_color(random, count))[:, None].expand_as(microphone)))
     return Worn(torch.cat([place for place, _ in worn], 1), torch.cat([paint for _, paint in worn], 1))
 
 
 def _spectacles(glasses: _Glasses, shape: dict[str, Tensor]) -> Tensor:
     scale = torch.stack([shape["lens width"], shape["lens height"], torch.ones_like(shape["rim"])], 1)[:, None]
     outline = torch.lerp(glasses.round, glasses.square, shape["squareness"][:, None, None])
-    return glasses.centre + outline * scale + shape["rim"][:, None, None] * glasses.thick
+    return glasses.center + outline * scale + shape["rim"][:, None, None] * glasses.thick
 
 
 def _garment(random: Random, wardrobe: Wardrobe, shape: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Points around the neck and their colours: a pullover, a shirt, or a jacket over a shirt."""
+    """Points around the neck and their colors: a pullover, a shirt, or a jacket over a shirt."""
     count = len(shape["collar"])
     up = shape["collar"][:, None] * wardrobe.garment_top
     cut = shape["neckline"][:, None] * wardrobe.garment_top * wardrobe.garment_front
     moved = torch.stack([torch.zeros_like(up), up - cut, 0.5 * cut], -1)
-    cloth, shirt = fabric_colour(random, count)[:, None], fabric_colour(random, count).sqrt()[:, None]
+    cloth, shirt = fabric_color(random, count)[:, None], fabric_color(random, count).sqrt()[:, None]
     under = (shape["jacket"][:, None] * wardrobe.garment_front)[:, :, None]
     return wardrobe.garment + moved, torch.lerp(cloth, shirt, under)
 
@@ -270,16 +270,16 @@ def _frame_pieces() -> list[_Mesh]:
         reach = np.linspace(0, 1, 6)[:, None]
         path = hinge + reach * np.array([0.22 * side, -0.02, -0.95])
         tube = _tube(path, np.ones(6), np.array([0.0, 1.0, 0.0]), 4)
-        centre = np.repeat(path, 4, 0)
+        center = np.repeat(path, 4, 0)
         outwards = np.repeat((1 - 0.5 * reach) * np.array([side, 0, 0]), 4, 0)
-        thickness = (tube.points - centre) * (0.4, 1.0, 0.4)
-        pieces.append(_Mesh(np.concatenate([centre, outwards, outwards, thickness], 1), tube.triangles))
+        thickness = (tube.points - center) * (0.4, 1.0, 0.4)
+        pieces.append(_Mesh(np.concatenate([center, outwards, outwards, thickness], 1), tube.triangles))
     path = np.stack([np.linspace(-0.31, 0.31, 5), [0.0, 0.03, 0.05, 0.03, 0.0], [0.0, 0.03, 0.04, 0.03, 0.0]], 1)
     inwards = np.stack([np.linspace(1, -1, 5), np.zeros(5), np.zeros(5)], 1)
     tube = _tube(path, np.ones(5), np.array([0.0, 1.0, 0.0]), 4)
-    centre = np.repeat(path, 4, 0)
+    center = np.repeat(path, 4, 0)
     inwards = np.repeat(inwards, 4, 0)
-    pieces.append(_Mesh(np.concatenate([centre, inwards, inwards, 0.6 * (tube.points - centre)], 1), tube.triangles))
+    pieces.append(_Mesh(np.concatenate([center, inwards, inwards, 0.6 * (tube.points - center)], 1), tube.triangles))
     return pieces
 
 
@@ -289,8 +289,8 @@ def _lens_pieces() -> list[_Mesh]:
     for side in (-1.0, 1.0):
         rows: list[Doubles] = []
         for share in (1.0, 0.6, 0.05):
-            centre = np.array([0.31 * side, -0.03, -0.005]) + np.array([0, 0, -0.04]) * side * circle[:, :1] * share
-            rows.append(np.concatenate([centre, share * circle, share * square, 0 * circle], 1))
+            center = np.array([0.31 * side, -0.03, -0.005]) + np.array([0, 0, -0.04]) * side * circle[:, :1] * share
+            rows.append(np.concatenate([center, share * circle, share * square, 0 * circle], 1))
         pieces.append(_Mesh(np.concatenate(rows), _strip(3, _OUTLINE)[:, ::-1]))
     return pieces
 

@@ -1,6 +1,6 @@
 """What the morphable model's albedo does not explain: skin detail, make-up, beards, hair, hats, shadows, highlights.
 
-Everything is painted on vertices or moves them, before rasterisation: it turns with the head, is lit like it, and
+Everything is painted on vertices or moves them, before rasterization: it turns with the head, is lit like it, and
 costs a few matrix products. The coefficients keep describing the bare head underneath.
 """
 
@@ -29,7 +29,7 @@ TINTS: dict[str, tuple[str, Range, tuple[float, float, float]]] = {
     "shaved jaw": ("jaw", (0.15, 0.1, 0.5), (-0.65, -0.5, -0.4)),
     "shaved lip": ("moustache", (0.2, 0.1, 0.6), (-0.65, -0.5, -0.4)),
 }
-"""Translucent layers: region, strength, and the change of log colour at strength 1."""
+"""Translucent layers: region, strength, and the change of log color at strength 1."""
 
 PAINTS: dict[str, tuple[str, Range, str]] = {
     "lipstick": ("lips", (0.25, 0.2, 0.7), "lipstick"),
@@ -40,7 +40,7 @@ PAINTS: dict[str, tuple[str, Range, str]] = {
     "goatee": ("goatee", (0.14, 0.3, 0.95), "hair"),
     "full beard": ("jaw", (0.09, 0.3, 0.95), "hair"),
 }
-"""Opaque layers: region, strength, and what colours them."""
+"""Opaque layers: region, strength, and what colors them."""
 
 _HAIR_PALETTE = (
     (0.03, 0.025, 0.022), (0.05, 0.04, 0.035), (0.09, 0.06, 0.045), (0.15, 0.10, 0.065), (0.24, 0.17, 0.11),
@@ -106,7 +106,7 @@ class Dressed(NamedTuple):
 
     vertices: Float[Tensor, "batch vertices 3"]
     albedo: Float[Tensor, "batch vertices 3"]
-    hair_colour: Float[Tensor, "batch 3"]
+    hair_color: Float[Tensor, "batch 3"]
 
 
 def dress(
@@ -125,8 +125,8 @@ def dress(
     """
     count = len(vertices)
     tones = random.table(_TONES, count)
-    hair = _hair_colour(random, count)
-    colours = {
+    hair = _hair_color(random, count)
+    colors = {
         "hair": hair,
         "black": torch.full_like(hair, 0.04),
         "lipstick": torch.stack([tones[f"lip {name}"] for name in ("red", "green", "blue")], 1),
@@ -134,26 +134,26 @@ def dress(
     }
     # Planes (batch, 3, vertices) in here: layers are matrix products over fields.
     skin = _skin_gain(random, surface, count, amount) * albedo.transpose(1, 2)
-    skin = _paint(random, surface, skin, colours, amount)
+    skin = _paint(random, surface, skin, colors, amount)
     worn, headwear = _hair(random, surface, hair, amount), _headwear(random, surface, count, amount)
     for cover in (worn, headwear):
-        skin = torch.lerp(skin, cover.colour[:, :, None] * cover.texture[:, None], cover.alpha[:, None])
+        skin = torch.lerp(skin, cover.color[:, :, None] * cover.texture[:, None], cover.alpha[:, None])
     vertices = torch.addcmul(vertices, (worn.lift + headwear.lift)[:, :, None], surface.normals)
     vertices = torch.addcmul(vertices, (worn.spread + headwear.spread)[:, :, None], surface.outward)
     return Dressed(vertices, skin.clamp(0.0, 1.0).transpose(1, 2), hair)
 
 
-def _hair_colour(random: Random, count: int) -> Tensor:
+def _hair_color(random: Random, count: int) -> Tensor:
     """(count,3): mostly one of the palette's, with a little of the others."""
     share = random.uniform(0.0, 1.0, count, len(_HAIR_PALETTE)) ** 6
-    colour = (share / share.sum(1, keepdim=True)) @ constant(_HAIR_PALETTE, random.device)
-    return colour * random.uniform(0.7, 1.3, count, 1)
+    color = (share / share.sum(1, keepdim=True)) @ constant(_HAIR_PALETTE, random.device)
+    return color * random.uniform(0.7, 1.3, count, 1)
 
 
-def fabric_colour(random: Random, count: int) -> Float[Tensor, "count 3"]:
-    """Black to white, greyish more often than bright."""
-    colour = 0.03 + 0.8 * random.uniform(0.0, 1.0, count, 3) ** 1.5
-    return torch.lerp(colour, colour.mean(1, keepdim=True), random.uniform(0.3, 1.0, count, 1))
+def fabric_color(random: Random, count: int) -> Float[Tensor, "count 3"]:
+    """Black to white, grayish more often than bright."""
+    color = 0.03 + 0.8 * random.uniform(0.0, 1.0, count, 3) ** 1.5
+    return torch.lerp(color, color.mean(1, keepdim=True), random.uniform(0.3, 1.0, count, 1))
 
 
 def _field(random: Random, bank: Tensor, count: int) -> Tensor:
@@ -162,7 +162,7 @@ def _field(random: Random, bank: Tensor, count: int) -> Tensor:
 
 
 def _skin_gain(random: Random, surface: Surface, count: int, amount: float) -> Tensor:
-    """(count,3,V): what skin's colour is multiplied by."""
+    """(count,3,V): what skin's color is multiplied by."""
     detail = random.table(_SKIN, count, amount)
     strengths = random.table({name: strength for name, (_, strength, _) in TINTS.items()}, count, amount)
     layers = torch.stack([surface.region(region) for region, _, _ in TINTS.values()])
@@ -185,7 +185,7 @@ def _skin_gain(random: Random, surface: Surface, count: int, amount: float) -> T
     return gain.exp_()
 
 
-def _paint(random: Random, surface: Surface, skin: Tensor, colours: dict[str, Tensor], amount: float) -> Tensor:
+def _paint(random: Random, surface: Surface, skin: Tensor, colors: dict[str, Tensor], amount: float) -> Tensor:
     """Lay all paints over the skin at once: their regions hardly overlap."""
     strengths = random.table({name: strength for name, (_, strength, _) in PAINTS.items()}, len(skin), amount)
     # A full beard leaves no bare chin or lip.
@@ -193,7 +193,7 @@ def _paint(random: Random, surface: Surface, skin: Tensor, colours: dict[str, Te
         strengths[name] = torch.maximum(strengths[name], strengths["full beard"])
     layers = torch.stack([surface.region(region) for region, _, _ in PAINTS.values()])
     opacity = torch.stack(list(strengths.values()), 1)
-    hues = torch.stack([colours[name] for _, _, name in PAINTS.values()], -1)  # (count, 3, layers)
+    hues = torch.stack([colors[name] for _, _, name in PAINTS.values()], -1)  # (count, 3, layers)
     cover = opacity @ layers
     excess = cover.clamp_min(1.0)
     paint = ((hues * opacity[:, None]) @ layers) / excess[:, None]
@@ -201,17 +201,17 @@ def _paint(random: Random, surface: Surface, skin: Tensor, colours: dict[str, Te
 
 
 class _Cover(NamedTuple):
-    """A layer over the head: opacity, colour, its texture's factor, and how far it stands off, in decimetres."""
+    """A layer over the head: opacity, color, its texture's factor, and how far it stands off, in decimeters."""
 
     alpha: Float[Tensor, "batch vertices"]
-    colour: Float[Tensor, "batch 3"]
+    color: Float[Tensor, "batch 3"]
     texture: Float[Tensor, "batch vertices"]
     lift: Float[Tensor, "batch vertices"]
     spread: Float[Tensor, "batch vertices"]
 
 
-def _hair(random: Random, surface: Surface, colour: Tensor, amount: float) -> _Cover:
-    count = len(colour)
+def _hair(random: Random, surface: Surface, color: Tensor, amount: float) -> _Cover:
+    count = len(color)
     style = random.table(_HAIR, count) | random.table(_HAIR_KINDS, count, amount)
     lower = torch.stack(
         [
@@ -233,7 +233,7 @@ def _hair(random: Random, surface: Surface, colour: Tensor, amount: float) -> _C
     fall = style["curtain"] * (style["long"] > 0)
     spread = fall[:, None] * inside * surface.behind * (1 + style["lumps"][:, None] * lumps)
     texture = (1 + style["streaks"][:, None] * streaks + 0.1 * lumps).clamp_min(0.3)
-    return _Cover(inside, colour, texture, lift, spread)
+    return _Cover(inside, color, texture, lift, spread)
 
 
 def _headwear(random: Random, surface: Surface, count: int, amount: float) -> _Cover:
@@ -249,7 +249,7 @@ def _headwear(random: Random, surface: Surface, count: int, amount: float) -> _C
     weave = style["weave"][:, None] * _field(random, surface.streaks, count)
     lift = (style["thickness"][:, None] + folds) * inside
     return _Cover(
-        inside, fabric_colour(random, count), (1 + weave + 2 * folds).clamp_min(0.3), lift, torch.zeros_like(lift)
+        inside, fabric_color(random, count), (1 + weave + 2 * folds).clamp_min(0.3), lift, torch.zeros_like(lift)
     )
 
 
@@ -259,28 +259,28 @@ class Lamp(NamedTuple):
     Attributes:
         direction: towards the lamp, in the camera's frame.
         share: of the light on a surface that faces it.
-        colour: of the light on a surface that faces it.
+        color: of the light on a surface that faces it.
     """
 
     direction: Float[Tensor, "batch 3"]
     share: Float[Tensor, " batch"]
-    colour: Float[Tensor, "batch 3"]
+    color: Float[Tensor, "batch 3"]
 
 
 def strongest_lamp(lighting: Float[Tensor, "batch 27"]) -> Lamp:
     bands = lighting.view(-1, BANDS, 3)
-    linear: Tensor = torch.stack([-bands[:, 3], -bands[:, 1], bands[:, 2]], 1) * LINEAR  # (batch, xyz, colours)
+    linear: Tensor = torch.stack([-bands[:, 3], -bands[:, 1], bands[:, 2]], 1) * LINEAR  # (batch, xyz, colors)
     mean = linear.mean(-1)
     strength = mean.square().sum(1).sqrt()
     ambient = bands[:, 0] * CONSTANT
     direction = mean / strength.clamp_min(1e-4)[:, None]
     share = strength / (strength + ambient.mean(-1)).clamp_min(1e-4)
-    colour = ambient + (linear * direction[:, :, None]).sum(1)
-    return Lamp(direction, share.clamp(0, 1), colour.clamp_min(0))
+    color = ambient + (linear * direction[:, :, None]).sum(1)
+    return Lamp(direction, share.clamp(0, 1), color.clamp_min(0))
 
 
 class Shine(NamedTuple):
-    """How surfaces answer light beyond diffuse shading: colour = albedo x irradiance x shadow + highlight."""
+    """How surfaces answer light beyond diffuse shading: color = albedo x irradiance x shadow + highlight."""
 
     shadow: Float[Tensor, "batch vertices"]
     highlight: Float[Tensor, "batch vertices 3"]
@@ -309,4 +309,4 @@ def shine(
     lobe = torch.exp((facing - 1) * style["sharpness"][:, None] * (1 + (_EYE_SHARPNESS - 1) * eyes))
     gloss = torch.lerp(style["gloss"][:, None], style["eye light"][:, None], eyes)
     strength = lobe * gloss * arrives * lamp.share[:, None]
-    return Shine(shadow, strength[:, :, None] * lamp.colour[:, None])
+    return Shine(shadow, strength[:, :, None] * lamp.color[:, None])

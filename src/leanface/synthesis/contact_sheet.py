@@ -16,7 +16,7 @@ GAP_PX = 2
 MARGIN_PX = 12
 TITLE_HEIGHT_PX = 34
 TITLE_FONT_PX = 17
-TITLE_COLOUR = "#24292f"
+TITLE_COLOR = "#24292f"
 
 
 def contact_sheet(images: UInt8[np.ndarray, "count size size 3"], columns: int, path: Path) -> None:
@@ -41,7 +41,7 @@ def prepared_sheet(splits: Mapping[str, FaceDataset], photos: Mapping[str, Path]
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(TITLE_FONT_PX)
     top = 0
     for title, grid in grids.items():
-        draw.text((MARGIN_PX, top + TITLE_HEIGHT_PX / 2), title, fill=TITLE_COLOUR, font=font, anchor="lm")
+        draw.text((MARGIN_PX, top + TITLE_HEIGHT_PX / 2), title, fill=TITLE_COLOR, font=font, anchor="lm")
         sheet.paste(Image.fromarray(grid), (MARGIN_PX, top + TITLE_HEIGHT_PX))
         top += TITLE_HEIGHT_PX + grid.shape[0]
     with staged_file(path) as staging:

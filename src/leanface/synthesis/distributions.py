@@ -22,14 +22,14 @@ FACES_MAX = 5000
 
 POINTS_MAX = 1000
 BINS = 24
-COLOURS: dict[str, str] = dict(zip(SPLITS, ("#8c959f", "#0969da", "#cf222e"), strict=True))
+COLORS: dict[str, str] = dict(zip(SPLITS, ("#8c959f", "#0969da", "#cf222e"), strict=True))
 
 PANELS: tuple[tuple[str, str] | tuple[str, str, str], ...] = (
     ("yaw_deg", "yaw (degrees)"),
     ("pitch_deg", "pitch (degrees)"),
     ("roll_deg", "roll (degrees)"),
     ("shift_px", "face: pixels of 224 to the right", "pixels down"),
-    ("irradiance", "mean irradiance (1: colours as they are)"),
+    ("irradiance", "mean irradiance (1: colors as they are)"),
     ("lamp", "main light (share of the mean)"),
     ("warmth", "red over blue light"),
     ("lamp_direction_deg", "main light: degrees to the right", "degrees up"),
@@ -93,16 +93,16 @@ def _framing(
 ) -> tuple[Float[np.ndarray, " count"], Float[np.ndarray, "count 2"]]:
     """Size and place of the landmarks, by least squares, compared with where alignment puts them."""
     seen = (landmarks + 0.5) * (REFERENCE_SIZE_PX / size) - 0.5
-    centre, template_centre = seen.mean(1), TEMPLATE_224.mean(0)
-    spread, template = seen - centre[:, None], TEMPLATE_224 - template_centre
-    return (spread**2).sum((1, 2)) / (spread * template).sum((1, 2)), centre - template_centre
+    center, template_center = seen.mean(1), TEMPLATE_224.mean(0)
+    spread, template = seen - center[:, None], TEMPLATE_224 - template_center
+    return (spread**2).sum((1, 2)) / (spread * template).sum((1, 2)), center - template_center
 
 
 def _histogram(axes: Any, values: dict[str, Float[np.ndarray, " count"]], labels: list[str]) -> None:
     low, high = np.quantile(np.concatenate(list(values.values())), (0.001, 0.999)).tolist()
     for name, sample in values.items():
         style = {"histtype": "stepfilled", "alpha": 0.5} if name == SPLITS[0] else {"histtype": "step"}
-        style |= {"color": COLOURS[name], "label": name}
+        style |= {"color": COLORS[name], "label": name}
         axes.hist(sample.clip(low, high), BINS, range=(low, high), density=True, **style)
     axes.set_xlabel(labels[0])
     axes.set_yticks([])
@@ -111,7 +111,7 @@ def _histogram(axes: Any, values: dict[str, Float[np.ndarray, " count"]], labels
 
 def _scatter(axes: Any, values: dict[str, Float[np.ndarray, "count 2"]], labels: list[str]) -> None:
     for name, points in values.items():
-        axes.scatter(*points[:POINTS_MAX].T, s=5, color=COLOURS[name], alpha=0.6, linewidths=0)
+        axes.scatter(*points[:POINTS_MAX].T, s=5, color=COLORS[name], alpha=0.6, linewidths=0)
     axes.set(xlabel=labels[0], ylabel=labels[1])
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -9,7 +9,7 @@ from torch import Tensor
 from leanface.synthesis.draws import Random, Range
 
 CELLS = 8
-"""A background is a grid of CELLS x CELLS colours, stretched unevenly."""
+"""A background is a grid of CELLS x CELLS colors, stretched unevenly."""
 
 _SCENERY: dict[str, Range] = {
     "brightness": (1.0, 0.05, 0.95),
@@ -17,7 +17,7 @@ _SCENERY: dict[str, Range] = {
     "across": (0.5, 0.02, 0.2),
     "down": (0.4, 0.02, 0.2),
     "clutter": (0.4, 0.02, 0.2),
-    "colourful": (0.3, 0.0, 0.1),
+    "colorful": (0.3, 0.0, 0.1),
     "gradient across": (0.7, -0.25, 0.25),
     "gradient down": (0.7, -0.25, 0.25),
 }
@@ -52,7 +52,7 @@ def background(random: Random, count: int, size: int) -> Float[Tensor, "count 3 
     tone = tone + style["across"] * random.normal(count, 1, 1, CELLS)
     tone = tone + style["down"] * random.normal(count, 1, CELLS, 1)
     tone = tone + style["clutter"] * random.normal(count, 1, CELLS, CELLS)
-    tone = tone + style["colourful"] * random.normal(count, 3, CELLS, CELLS)
+    tone = tone + style["colorful"] * random.normal(count, 3, CELLS, CELLS)
     rows, columns = _stretch(random, count, size), _stretch(random, count, size)
     return (rows[:, None] @ tone.clamp(0, 1) @ columns[:, None].transpose(2, 3)).clamp(0, 1)
 
@@ -61,10 +61,10 @@ def _stretch(random: Random, count: int, size: int) -> Tensor:
     """(count,size,CELLS): how much each pixel of a line sees of each cell; cells differ in width and sharpness."""
     widths = random.uniform(0.15, 1.0, count, CELLS) ** 2
     edges = widths.cumsum(1)
-    centre = (edges - widths / 2) / edges[:, -1:]
+    center = (edges - widths / 2) / edges[:, -1:]
     at = torch.linspace(0, 1, size, device=random.device)
     sharpness = torch.exp(random.uniform(math.log(15), math.log(3000), count, 1, 1))
-    return torch.softmax(-sharpness * (at[:, None] - centre[:, None]).square(), 2)
+    return torch.softmax(-sharpness * (at[:, None] - center[:, None]).square(), 2)
 
 
 def photograph(random: Random, image: Float[Tensor, "batch 3 size size"], amount: float) -> Tensor:
@@ -82,8 +82,8 @@ def photograph(random: Random, image: Float[Tensor, "batch 3 size size"], amount
     # One matrix per image for exposure, white balance and saturation.
     cast = torch.stack([style["warmth"], style["green"], -style["warmth"]], 1)
     gain = torch.exp(style["exposure"][:, None] + cast)
-    grey = torch.lerp(style["saturation"], torch.full_like(cast[:, 0], -1.0), style["black and white"])[:, None, None]
-    mix = torch.eye(3, device=image.device) * (1 + grey) - grey / 3
+    gray = torch.lerp(style["saturation"], torch.full_like(cast[:, 0], -1.0), style["black and white"])[:, None, None]
+    mix = torch.eye(3, device=image.device) * (1 + gray) - gray / 3
     image = torch.bmm(mix * gain[:, None], image.flatten(2)).view_as(image)
 
     # A power by way of the logarithm: several times as fast as pow on a CPU.
@@ -114,7 +114,7 @@ def _lens(random: Random, count: int, size: int, amount: float) -> tuple[Tensor,
 
 
 def compress(image: Float[Tensor, "batch 3 size size"], strength: Float[Tensor, " batch"]) -> Tensor:
-    """Quantise 8x8 blocks in the cosine domain, coarser at higher frequencies, as JPEG does.
+    """Quantize 8x8 blocks in the cosine domain, coarser at higher frequencies, as JPEG does.
 
     Args:
         image: `size` is a multiple of 8.

@@ -1,6 +1,6 @@
 """What is where on a morphable model's head, and from where light reaches it: fixed arrays per vertex.
 
-Positions are decimetres in the model's frame, relative to the landmarks, so that any model with the same five
+Positions are decimeters in the model's frame, relative to the landmarks, so that any model with the same five
 landmarks will do.
 """
 
@@ -208,8 +208,8 @@ def _visibility(mean: Tensor, triangles: Tensor, normals: Tensor) -> tuple[Tenso
     up = torch.tensor([0.0, 1.0, 0.0]).expand_as(lights)
     right = torch.nn.functional.normalize(torch.cross(up, lights, dim=-1), dim=-1)
     frame = torch.stack([right, torch.cross(lights, right, dim=-1), lights], -1)  # (lights, model, lamp)
-    centre = mean.mean(0)
-    seen = (mean - centre) @ frame
+    center = mean.mean(0)
+    seen = (mean - center) @ frame
     scale = 0.48 * _SHADOW_MAP_PX / seen[..., :2].abs().max()
     pixel = seen[..., :2] * scale * torch.tensor([1.0, -1.0]) + (_SHADOW_MAP_PX - 1) / 2
     height = seen[..., 2:] - seen[..., 2].min() + 1.0  # positive, larger is nearer, as 1 / depth is

@@ -70,26 +70,26 @@ def _framing(model: MorphableModel, identity: Tensor, expression: Tensor, angles
     vertices, zero = landmark_vertices(model, identity, expression), torch.zeros_like(angles_rad)
     seen = image_from_camera(camera_from_model(vertices, angles_rad, zero), size)[..., :2]
     template = image_from_camera(model.mean_vertices[model.landmarks][None], size)[..., :2]
-    seen_centre, template_centre = seen.mean(1, keepdim=True), template.mean(1, keepdim=True)
-    spread = seen - seen_centre
-    scale = ((spread * (template - template_centre)).sum((1, 2)) / spread.square().sum((1, 2))).clamp(0.75, 1.35)
+    seen_center, template_center = seen.mean(1, keepdim=True), template.mean(1, keepdim=True)
+    spread = seen - seen_center
+    scale = ((spread * (template - template_center)).sum((1, 2)) / spread.square().sum((1, 2))).clamp(0.75, 1.35)
     depth = DISTANCE_DM / scale
-    centre = (size - 1) / 2
-    shift_px = (template_centre[:, 0] - centre) - scale[:, None] * (seen_centre[:, 0] - centre)
+    center = (size - 1) / 2
+    shift_px = (template_center[:, 0] - center) - scale[:, None] * (seen_center[:, 0] - center)
     shift = shift_px * depth[:, None] / FOCAL_PX
     return torch.stack([shift[:, 0], -shift[:, 1], DISTANCE_DM - depth], -1)
 
 
 def _sample_lighting(random: Random, count: int) -> Float[Tensor, "count 27"]:
-    """Ambient light and two lamps, mostly in front of the face, each with a colour; exposed for a face."""
+    """Ambient light and two lamps, mostly in front of the face, each with a color; exposed for a face."""
     gamma = torch.zeros(count, BANDS, 3, device=random.device)
-    gamma[:, 0] = random.uniform(0.25, 0.8, count, 1) * _light_colour(random, count)
+    gamma[:, 0] = random.uniform(0.25, 0.8, count, 1) * _light_color(random, count)
     for strength, spread in ((random.uniform(0.05, 1.2, count), 0.8), (random.uniform(-0.4, 0.5, count), 1.5)):
         direction = random.normal(count, 3) * spread
         direction[:, 1] += 0.3
         direction[:, 2] = direction[:, 2].abs() + 0.6
         lamp = sh_basis(F.normalize(direction, dim=-1)) * strength.clamp_min(0)[:, None] * 0.155 / CONSTANT
-        gamma = gamma + lamp[:, :, None] * _light_colour(random, count)[:, None]
+        gamma = gamma + lamp[:, :, None] * _light_color(random, count)[:, None]
     gamma = gamma + 0.008 * random.normal(count, BANDS, 1) + 0.003 * random.normal(count, BANDS, 3)
     # A photographer exposes for the face: what falls on a surface that faces the camera varies little.
     front = sh_basis(constant(((0.0, 0.0, 1.0),), random.device)) @ gamma
@@ -97,7 +97,7 @@ def _sample_lighting(random: Random, count: int) -> Float[Tensor, "count 27"]:
     return (gamma * exposure).flatten(1)
 
 
-def _light_colour(random: Random, count: int) -> Float[Tensor, "count 3"]:
+def _light_color(random: Random, count: int) -> Float[Tensor, "count 3"]:
     """From candle to blue sky, with little green or magenta."""
     warmth, green = 0.06 * random.normal(count, 1), 0.015 * random.normal(count, 1)
     return torch.exp(torch.cat([warmth, green, -warmth], 1))
@@ -139,6 +139,6 @@ def _photogenic(random: Random, renderer: Renderer, coefficients: Tensor, amount
     normals = renderer.normals(vertices, triangles)
     answer = shine(random, surface, normals[:, : model.vertex_count], parts, amount)
     albedo = torch.cat([dressed.albedo * answer.shadow[..., None], worn.albedo], 1)
-    colours = albedo * renderer.irradiance(normals, parts.lighting)
-    colours[:, : model.vertex_count] += answer.highlight
-    return renderer.draw(vertices, colours, triangles)
+    colors = albedo * renderer.irradiance(normals, parts.lighting)
+    colors[:, : model.vertex_count] += answer.highlight
+    return renderer.draw(vertices, colors, triangles)

@@ -120,7 +120,7 @@ def fit(
         task: for the validation errors; moved to the training device and back.
         report: folder that receives history.csv and curves.png.
         checkpoint: keep the state here, named after what is trained; resumed from if it exists, removed at the end.
-        purpose: what else than the initial weights and the optimiser distinguishes this training (see `Checkpoint`).
+        purpose: what else than the initial weights and the optimizer distinguishes this training (see `Checkpoint`).
         piece_seconds: stop after this many seconds with the state saved; needs `checkpoint`.
         points: how many times to validate, beside the start.
 

@@ -1,4 +1,4 @@
-"""The one LightningModule: teacher, distillation and quantisation differ in their criterion and network only."""
+"""The one LightningModule: teacher, distillation and quantization differ in their criterion and network only."""
 
 import math
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Criterion = Callable[[nn.Module, Batch], dict[str, Tensor]]
 
 
 class TrainingModule(LightningModule):
-    """Minimises a criterion by AdamW and keeps an exponential moving average of the network's weights.
+    """Minimizes a criterion by AdamW and keeps an exponential moving average of the network's weights.
 
     Args:
         network: trained in place.
@@ -72,7 +72,7 @@ class TrainingModule(LightningModule):
         return done % 20 == 1 or done % int(every or 1) == 0 or done == self.settings.steps
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        # Not by Lightning, which refuses to clip for fused optimisers under mixed precision, needed or not.
+        # Not by Lightning, which refuses to clip for fused optimizers under mixed precision, needed or not.
         nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.gradient_clip)
         loss = self.trainer.callback_metrics.get("train/loss") if self._watched() else None
         if loss is not None and not bool(torch.isfinite(loss)):

@@ -94,9 +94,9 @@ def texture_of(glb: bytes) -> Image.Image:
     return mesh.visual.material.baseColorTexture
 
 
-def grey_photo() -> bytes:
+def gray_photo() -> bytes:
     stream = io.BytesIO()
-    Image.new("RGB", (200, 200), "grey").save(stream, "PNG")
+    Image.new("RGB", (200, 200), "gray").save(stream, "PNG")
     return stream.getvalue()
 
 
@@ -113,7 +113,7 @@ def enormous_photo() -> bytes:
         (b"", 400, "not_a_photo", "empty"),
         (b"not a photo", 400, "not_a_photo", "not a photo that can be read"),
         (photo_path("grace_hopper").read_bytes()[:20_000], 400, "not_a_photo", "cannot read"),
-        (grey_photo(), 422, "no_face", "No face found in a photo of 200x200 pixels. Use an upright photo"),
+        (gray_photo(), 422, "no_face", "No face found in a photo of 200x200 pixels. Use an upright photo"),
         (enormous_photo(), 413, "too_large", "8000 x 8000 pixels"),
         (bytes(20 * 2**20 + 1), 413, "too_large", "20,971,520 bytes"),
     ],
@@ -261,7 +261,7 @@ def test_an_uploaded_photo_becomes_two_textured_heads_that_turn_together(
     orbits = "[...document.querySelectorAll('model-viewer')].map(viewer => viewer.getCameraOrbit().theta)"
     browser.wait(f"{orbits}.every(angle => Math.abs(angle - 20 * Math.PI / 180) > 0.5)")
     browser.wait(f"Math.abs({orbits}[0] - {orbits}[1]) < 0.01")
-    assert np.abs(pixels(viewer.screenshot()) - before).mean() > 5  # grey levels
+    assert np.abs(pixels(viewer.screenshot()) - before).mean() > 5  # gray levels
     with page.expect_download() as download:
         page.click("#mesh")
     download.value.save_as(tmp_path / "face.glb")

@@ -110,7 +110,7 @@ def test_it_decodes_as_leanface_does(folder: Path, script: ModuleType, model) ->
     posed = camera_from_model(vertices, parts.angles_rad, parts.translation)
     assert np.abs(face.vertices - vertices[0].numpy()).max() < 2e-4  # dm: 0.02 mm
     assert np.abs(face.posed - posed[0].numpy()).max() < 2e-4
-    assert np.abs(face.colours - model.albedo(parts.albedo)[0].numpy()).max() < 1e-3
+    assert np.abs(face.colors - model.albedo(parts.albedo)[0].numpy()).max() < 1e-3
     assert np.abs(face.pixels - image_from_camera(posed, 112)[0, :, :2].numpy()).max() < 0.02
 
 

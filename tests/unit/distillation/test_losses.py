@@ -65,7 +65,7 @@ def test_few_vertices_stand_for_all(model: MorphableModel, faces: Tensor) -> Non
     assert few == pytest.approx(every, rel=0.05)
 
 
-def test_autocast_does_not_blur_millimetres(model: MorphableModel, faces: Tensor) -> None:
+def test_autocast_does_not_blur_millimeters(model: MorphableModel, faces: Tensor) -> None:
     for loss in (VertexLoss(model), LandmarkLoss(model)):
         with torch.autocast("cpu", torch.bfloat16):
             inside = loss.per_sample(faces + 1e-3, faces)

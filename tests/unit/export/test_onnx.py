@@ -81,7 +81,7 @@ def test_the_file_says_what_it_is(exported, precision: str) -> None:
     assert metadata["leanface.precision"] == precision
     assert json.loads(metadata["leanface.input"])["size"] == 64
     assert json.loads(metadata["leanface.coefficients"])["identity"] == [0, 80]
-    assert {"leanface.version", "leanface.licence"} <= set(metadata)
+    assert {"leanface.version", "leanface.license"} <= set(metadata)
     assert "leanface.teacher" not in metadata, "this network has none"
 
 
@@ -124,7 +124,7 @@ def test_fp16_casts_only_its_input_and_output(exported) -> None:
     assert len(casts) == 2
 
 
-def test_int8_quantises_feature_maps_only_and_dequantises_weights_per_channel(exported) -> None:
+def test_int8_quantizes_feature_maps_only_and_dequantizes_weights_per_channel(exported) -> None:
     _, model = load(exported, "int8")
     counts = operators(model)
     assert not {"Cast", "BatchNormalization", "Constant"} & set(counts)
@@ -140,7 +140,7 @@ def test_int8_quantises_feature_maps_only_and_dequantises_weights_per_channel(ex
         assert [attribute.i for attribute in node.attribute if attribute.name == "axis"] == [0]
 
 
-def test_int8_levels_are_those_of_the_fake_quantised_network(exported) -> None:
+def test_int8_levels_are_those_of_the_fake_quantized_network(exported) -> None:
     network, model = load(exported, "int8")
     initializers = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     for name, conv in network.named_modules():
@@ -162,10 +162,10 @@ def test_int8_feature_maps_are_unsigned_where_they_cannot_be_negative(exported) 
             assert kinds[node.input[2]] == (TensorProto.INT8 if signed else TensorProto.UINT8)
 
 
-def quantised(
+def quantized(
     network: FaceReconstructionNet, images: Tensor, **options: Any
 ) -> tuple[nn.Module, bundle.Spec, onnx.ModelProto]:
-    """A network quantised by `Quantizer(residual=True, **options)`, and its ONNX model."""
+    """A network quantized by `Quantizer(residual=True, **options)`, and its ONNX model."""
     quantizer = Quantizer(residual=True, **options)
     spec = bundle.new_spec(network, SIZE, quantizer=quantizer.model_dump(mode="json"))
     fake = fake_quantize(network, images, quantizer, "max")
@@ -178,7 +178,7 @@ KEPT = ("backbone.conv1", "backbone.layer2.0.downsample.0", "backbone.layer3.1.c
 def test_layers_that_are_kept_from_int8_compute_in_float16(
     small_network: FaceReconstructionNet, images: Tensor, exported, tmp_path: Path
 ) -> None:
-    network, _, model = quantised(small_network, images, kept=KEPT)
+    network, _, model = quantized(small_network, images, excluded_layers=KEPT)
     kernels = {tensor.name: tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) == 4}
     assert {name for name, kind in kernels.items() if kind == TensorProto.FLOAT16} == {
         f"{name}.weight" for name in KEPT
@@ -204,7 +204,7 @@ def test_layers_that_are_kept_from_int8_compute_in_float16(
 @pytest.fixture(scope="module")
 def fp8(exported, smooth_images: Callable[[int, int], Tensor]) -> tuple[nn.Module, bundle.Spec, onnx.ModelProto]:
     network, _ = bundle.load_network(exported.float_bundle)
-    return quantised(network, smooth_images(4, 7), scheme="fp8", kept=KEPT[:1])
+    return quantized(network, smooth_images(4, 7), scheme="fp8", excluded_layers=KEPT[:1])
 
 
 def test_fp8_is_standard_onnx_in_float8(fp8, images: Tensor, tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_fp8_is_standard_onnx_in_float8(fp8, images: Tensor, tmp_path: Path) -> 
     assert kinds == {TensorProto.FLOAT8E4M3FN: 59, TensorProto.FLOAT16: 1}
     assert {entry.key: entry.value for entry in model.metadata_props}["leanface.precision"] == "fp8"
     parity(network, model, images, 0.1)
-    with pytest.raises(ExportError, match="an fp8 fake-quantised network cannot be exported in int8"):
+    with pytest.raises(ExportError, match="an fp8 fake-quantized network cannot be exported in int8"):
         export_network(network, spec, "int8", 19)
 
     save_model(model, tmp_path / "fp8.onnx", {})
@@ -225,7 +225,7 @@ def test_fp8_is_standard_onnx_in_float8(fp8, images: Tensor, tmp_path: Path) -> 
         open_runtime("onnxruntime", tmp_path / "fp8.onnx")
 
 
-def test_fp8_levels_are_those_of_the_fake_quantised_network(fp8) -> None:
+def test_fp8_levels_are_those_of_the_fake_quantized_network(fp8) -> None:
     network, _, model = fp8
     initializers = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     for name, conv in network.named_modules():

@@ -71,7 +71,7 @@ def test_shapes_turn_before_they_move() -> None:
 
 @pytest.mark.parametrize("size", [56, 112, 224, 448])
 def test_projection_of_known_points(size: int) -> None:
-    """Focal length 1015, centre 112 (of the picture's edges, hence 111.5 of pixel centres), 10 dm away, at 224."""
+    """Focal length 1015, center 112 (of the picture's edges, hence 111.5 of pixel centers), 10 dm away, at 224."""
     random = np.random.default_rng(0)
     points = random.uniform(-1.5, 1.5, (100, 3))
     depth = 10 - points[:, 2]

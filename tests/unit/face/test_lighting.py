@@ -103,7 +103,7 @@ def test_darkness_and_glare_are_clipped() -> None:
 
 
 @pytest.mark.parametrize("name", NORMALS)
-def test_normals_of_a_sphere_point_away_from_its_centre(name: str) -> None:
+def test_normals_of_a_sphere_point_away_from_its_center(name: str) -> None:
     vertices, triangles = sphere(3, radius=0.7)
     assert len(triangles) == 20 * 4**3
     normals = NORMALS[name](vertices, triangles)

@@ -34,7 +34,7 @@ def uv_map(request: pytest.FixtureRequest, model: MorphableModel) -> UvMap:
 
 @pytest.fixture(scope="module")
 def texture() -> np.ndarray:
-    """Colour ramps: every place has its own colour, and half-way between two places lies half-way between theirs."""
+    """Color ramps: every place has its own color, and half-way between two places lies half-way between theirs."""
     y, x = np.mgrid[:SIZE, :SIZE]
     return np.stack([x, y, 128 + 0 * x], -1).astype(np.uint8)
 
@@ -74,7 +74,7 @@ def test_textured_files_hold_the_texture_and_each_corners_place_in_it(
     image = np.asarray((material.image if suffix == ".obj" else material.baseColorTexture).convert("RGB"))
     mask = uv_map.mask.numpy()
     np.testing.assert_array_equal(image[mask], texture[mask])
-    # Outside the mask, a colour from inside it.
+    # Outside the mask, a color from inside it.
     assert (image[~mask, 2] == 128).all()
     uv = corners(mesh, mesh.visual.uv)
     pixel = np.stack([uv[..., 0] * SIZE, (1 - uv[..., 1]) * SIZE], -1) - 0.5
@@ -98,7 +98,7 @@ def test_glb_puts_the_first_row_of_the_texture_at_v_0_and_is_not_metal(
     np.testing.assert_allclose(uv * SIZE - 0.5, uv_map.pixel.numpy(), atol=1e-3)
 
 
-def test_ply_has_the_textures_colours_at_the_vertices_and_no_seams(
+def test_ply_has_the_textures_colors_at_the_vertices_and_no_seams(
     uv_map: UvMap, coefficients: Tensor, texture: np.ndarray, tmp_path: Path
 ) -> None:
     save_mesh(tmp_path / "face.ply", uv_map, coefficients, texture)
@@ -106,12 +106,12 @@ def test_ply_has_the_textures_colours_at_the_vertices_and_no_seams(
     assert len(mesh.vertices) == len(uv_map.vertex.unique())
     where = uv_map.pixel.numpy()
     inside = uv_map.mask.numpy()[tuple(where.round().astype(int).T[::-1])]
-    colours = np.zeros((uv_map.model.vertex_count, 3))
-    colours[uv_map.vertex.numpy()] = mesh_colours = np.column_stack([where, np.full(len(where), 128)])
-    assert np.ptp(mesh_colours, axis=0)[0] > 200
-    expected = colours[uv_map.vertex[uv_map.triangles].numpy()]
+    colors = np.zeros((uv_map.model.vertex_count, 3))
+    colors[uv_map.vertex.numpy()] = mesh_colors = np.column_stack([where, np.full(len(where), 128)])
+    assert np.ptp(mesh_colors, axis=0)[0] > 200
+    expected = colors[uv_map.vertex[uv_map.triangles].numpy()]
     found = corners(mesh, mesh.visual.vertex_colors[:, :3])
-    # A vertex that was split has the colour of one of its places.
+    # A vertex that was split has the color of one of its places.
     whole = inside[uv_map.triangles.numpy()] & ~_split(uv_map)[uv_map.triangles.numpy()]
     assert whole.mean() > 0.8
     np.testing.assert_allclose(found[whole], expected[whole], atol=1.5)
@@ -135,7 +135,7 @@ def test_by_default_the_texture_is_the_models_albedo(uv_map: UvMap, coefficients
 def test_the_file_says_its_unit(suffix: str, uv_map: UvMap, coefficients: Tensor, tmp_path: Path) -> None:
     save_mesh(tmp_path / f"face{suffix}", uv_map, coefficients)
     header = (tmp_path / f"face{suffix}").read_bytes()[:200]
-    assert header.startswith(b"glTF") or HEADER.encode() in header  # glTF is in metres by definition
+    assert header.startswith(b"glTF") or HEADER.encode() in header  # glTF is in meters by definition
 
 
 def test_objs_material_leaves_the_texture_as_it_is(uv_map: UvMap, coefficients: Tensor, tmp_path: Path) -> None:

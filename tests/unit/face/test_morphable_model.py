@@ -48,7 +48,7 @@ def test_missing_truncated_and_foreign_files_are_refused(tmp_path: Path) -> None
         load_morphable_model(foreign)
 
 
-def test_faces_fill_the_frame_and_colours_stay_in_range(model: MorphableModel) -> None:
+def test_faces_fill_the_frame_and_colors_stay_in_range(model: MorphableModel) -> None:
     rendering = Renderer(model, 64, supersample=2)(faces(model, 8))
     assert rendering.image.shape == (8, 3, 64, 64)
     assert 0 <= rendering.image.min() <= rendering.image.max() <= 1

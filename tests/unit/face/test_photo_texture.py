@@ -1,4 +1,4 @@
-"""Textures taken back from renders: there the true colours are known."""
+"""Textures taken back from renders: there the true colors are known."""
 
 from typing import NamedTuple
 
@@ -23,14 +23,14 @@ BLUE = np.array([20, 40, 250], np.uint8)
 
 
 class Scene(NamedTuple):
-    """A head whose colours are stripes, its photo, and all that `PhotoTexture.paint` asks for."""
+    """A head whose colors are stripes, its photo, and all that `PhotoTexture.paint` asks for."""
 
     photo: np.ndarray
     vertices_photo: np.ndarray
     vertices_camera: np.ndarray
     normals: np.ndarray
     lighting: Lighting
-    colours: np.ndarray
+    colors: np.ndarray
 
 
 def scene(model: MorphableModel, yaw_rad: float) -> Scene:
@@ -42,14 +42,14 @@ def scene(model: MorphableModel, yaw_rad: float) -> Scene:
     ).contiguous()
     normals = vertex_normals(camera, model.triangles)
     stripes = 0.5 + 0.2 * torch.sin(12 * model.mean_vertices[:, 1:2])
-    colours = torch.cat([stripes + 0.2, stripes, stripes - 0.2], 1)
+    colors = torch.cat([stripes + 0.2, stripes, stripes - 0.2], 1)
     # Smaller, so that the whole head is in the picture.
     image = image_from_camera(camera, PHOTO_PX)
     image[..., :2] = (image[..., :2] - PHOTO_PX / 2) * 0.6 + PHOTO_PX / 2
-    drawn = draw(image, colours[None], model.triangles, PHOTO_PX)[0].permute(1, 2, 0).numpy()
+    drawn = draw(image, colors[None], model.triangles, PHOTO_PX)[0].permute(1, 2, 0).numpy()
     photo = drawn[..., :3] * 255 + BLUE * (1 - drawn[..., 3:])
-    lighting = Lighting(np.full_like(colours.numpy(), 0.5), irradiance(normals, parts.lighting)[0].numpy())
-    arrays = (image[0].numpy(), camera[0].numpy(), normals[0].numpy(), lighting, colours.numpy())
+    lighting = Lighting(np.full_like(colors.numpy(), 0.5), irradiance(normals, parts.lighting)[0].numpy())
+    arrays = (image[0].numpy(), camera[0].numpy(), normals[0].numpy(), lighting, colors.numpy())
     return Scene(photo.round().astype(np.uint8), *arrays)
 
 
@@ -72,14 +72,14 @@ def test_what_the_photo_shows_is_on_the_texture(
     texture = painter.paint(uv_map, *made[:5])
     assert (weights == 1).mean() > 0.1
     shown = uv_map.sample(torch.from_numpy(weights)[None, :, None])[0, ..., 0].numpy() > 0.999
-    truth = uv_map.sample(torch.from_numpy(made.colours)[None])[0].numpy() * 255
+    truth = uv_map.sample(torch.from_numpy(made.colors)[None])[0].numpy() * 255
     assert np.abs(texture[shown] - truth[shown]).mean() < 3
 
 
-def test_the_far_side_is_the_models_colour_as_the_photo_would_have_it(
+def test_the_far_side_is_the_models_color_as_the_photo_would_have_it(
     model: MorphableModel, painter: PhotoTexture, uv_map: UvMap
 ) -> None:
-    """The model is grey, the photo's head reddish: so is what no photo shows, and nowhere blue as its background."""
+    """The model is gray, the photo's head reddish: so is what no photo shows, and nowhere blue as its background."""
     made = scene(model, 0.6)
     texture = painter.paint(uv_map, *made[:5]).astype(int)
     back = uv_map.sample((model.mean_vertices[:, 2:] < -0.8).float()[None])[0, ..., 0].numpy() > 0.5
@@ -120,7 +120,7 @@ def test_taking_the_light_out_divides_by_it(model: MorphableModel, painter: Phot
 
 
 def test_a_photo_finer_than_the_texture_is_averaged(model: MorphableModel, painter: PhotoTexture) -> None:
-    """A checkerboard of single pixels turns grey instead of a moire."""
+    """A checkerboard of single pixels turns gray instead of a moire."""
     made = scene(model, 0.0)
     board = (np.indices(made.photo.shape[:2]).sum(0) % 2 * 255).astype(np.uint8)
     uv_map = UvMap(model, 64, whole_head=True)

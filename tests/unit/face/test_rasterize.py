@@ -1,4 +1,4 @@
-"""Every rasteriser against a naive one."""
+"""Every rasterizer against a naive one."""
 
 import importlib.util
 import math
@@ -59,7 +59,7 @@ def soup(seed: int) -> tuple[Tensor, Tensor]:
 
 
 def whole_pixels(seed: int) -> tuple[Tensor, Tensor]:
-    """Corners on pixel centres: every edge runs through centres, and many triangles have no area."""
+    """Corners on pixel centers: every edge runs through centers, and many triangles have no area."""
     vertices, triangles = soup(seed)
     vertices[..., :2] = vertices[..., :2].div(4).round() * 4
     return vertices, triangles
@@ -127,7 +127,7 @@ def test_a_triangle_that_cannot_be_seen_hides_nothing(backend: str, spoilt: floa
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_a_folded_strip_leaves_no_holes_between_triangles(backend: str) -> None:
-    """Neighbours share edges: whatever rounding does, a pixel of the strip belongs to one of them."""
+    """Neighbors share edges: whatever rounding does, a pixel of the strip belongs to one of them."""
     generator = torch.Generator().manual_seed(0)
     grid = torch.stack(torch.meshgrid(torch.linspace(1, 22, 9), torch.linspace(1, 22, 9), indexing="xy"), -1)
     grid[1:-1, 1:-1] += torch.rand(7, 7, 2, generator=generator) - 0.5
@@ -145,7 +145,7 @@ def test_backends_agree_on_a_face(model: MorphableModel) -> None:
     reference = rasterize(vertices, model.triangles, 96, "torch")
     fast = rasterize(vertices, model.triangles, 96, "numba")
     differ = (reference.triangle != fast.triangle).float().mean()
-    assert differ < 1e-3  # an edge through a pixel's centre may round either way
+    assert differ < 1e-3  # an edge through a pixel's center may round either way
     assert (reference.triangle >= 0).float().mean() > 0.3
 
 
@@ -165,11 +165,11 @@ for vertices, triangles, *expected in torch.load(sys.argv[1]):
     found = rasterize(vertices, triangles, 24, "triton")
     assert torch.equal(found.triangle, expected[0])
     torch.testing.assert_close(found.barycentric, expected[1], atol=1e-4, rtol=0)
-    colours = torch.rand(len(vertices), vertices.shape[1], 3)
-    blended = fast.interpolate(*found, colours, triangles)
-    torch.testing.assert_close(blended, interpolate(Fragments(*expected), colours, triangles), atol=1e-4, rtol=0)
-    drawn = draw(vertices, colours, triangles, 12, 2, "torch")
-    torch.testing.assert_close(fast.draw(vertices, colours, triangles, 12, 2), drawn, atol=1e-4, rtol=0)
+    colors = torch.rand(len(vertices), vertices.shape[1], 3)
+    blended = fast.interpolate(*found, colors, triangles)
+    torch.testing.assert_close(blended, interpolate(Fragments(*expected), colors, triangles), atol=1e-4, rtol=0)
+    drawn = draw(vertices, colors, triangles, 12, 2, "torch")
+    torch.testing.assert_close(fast.draw(vertices, colors, triangles, 12, 2), drawn, atol=1e-4, rtol=0)
 # The last scene is a face; normals of triangles without area would be those of rounding errors.
 normals = fast.vertex_normals(vertices, fast.vertex_ring(triangles, vertices.shape[1]))
 torch.testing.assert_close(normals, vertex_normals(vertices, triangles), atol=1e-4, rtol=0)
@@ -193,12 +193,12 @@ def test_tensors_need_not_be_contiguous(backend: str, model: MorphableModel) -> 
     assert torch.equal(interpolate(found, strided, triangles[::16]), interpolate(expected, vertices, triangles[::16]))
 
 
-def test_drawing_is_rasterising_interpolating_and_pooling(model: MorphableModel) -> None:
+def test_drawing_is_rasterizing_interpolating_and_pooling(model: MorphableModel) -> None:
     for vertices, triangles in (soup(0), (image_from_camera(model.mean_vertices[None], SIZE), model.triangles)):
-        colours = torch.rand(vertices.shape)
-        expected = draw(vertices, colours, triangles, SIZE // 2, 2, "torch")
+        colors = torch.rand(vertices.shape)
+        expected = draw(vertices, colors, triangles, SIZE // 2, 2, "torch")
         torch.testing.assert_close(
-            draw(vertices, colours, triangles, SIZE // 2, 2, "numba"), expected, atol=1e-4, rtol=0
+            draw(vertices, colors, triangles, SIZE // 2, 2, "numba"), expected, atol=1e-4, rtol=0
         )
     assert expected[:, 3].max() == 1.0
 
@@ -226,10 +226,10 @@ def test_interpolating_positions_gives_the_pixels_back(model: MorphableModel) ->
 
 def test_gradients_reach_the_attributes() -> None:
     vertices, triangles = soup(0)
-    colours = torch.rand(2, 36, 3, dtype=torch.float64, requires_grad=True)
+    colors = torch.rand(2, 36, 3, dtype=torch.float64, requires_grad=True)
     fragments = rasterize(vertices, triangles, 8)
     fragments = fragments._replace(barycentric=fragments.barycentric.double())
-    assert torch.autograd.gradcheck(lambda x: interpolate(fragments, x, triangles), (colours,))
+    assert torch.autograd.gradcheck(lambda x: interpolate(fragments, x, triangles), (colors,))
 
 
 def test_unknown_backend_lists_the_valid_ones() -> None:

@@ -41,7 +41,7 @@ def test_the_map_holds_every_triangle_of_its_region_in_the_models_winding(model:
 def test_the_map_holds_a_vertexs_own_values_where_the_vertex_lies(uv_map: UvMap, coefficients: Tensor) -> None:
     parts = split(coefficients)
     whole = (~uv_map.mask).float()[None, ..., None].expand(2, -1, -1, 1)
-    inside = at_vertices(uv_map, whole)[0, :, 0] == 0  # all four neighbours show the surface
+    inside = at_vertices(uv_map, whole)[0, :, 0] == 0  # all four neighbors show the surface
     assert inside.float().mean() > 0.8
     model, vertex = uv_map.model, uv_map.vertex
     for sampled, values, tolerance in (
@@ -69,16 +69,16 @@ def test_the_region_fills_the_map(uv_map: UvMap) -> None:
 
 
 def test_every_pixel_between_a_triangles_corners_is_covered(uv_map: UvMap) -> None:
-    """Where a triangle's centre rounds to a pixel inside it, that pixel shows the surface there, not another place."""
+    """Where a triangle's center rounds to a pixel inside it, that pixel shows the surface there, not another place."""
     corners = uv_map.pixel[uv_map.triangles]
     a, b, c = corners.unbind(1)
     area = (b - a)[:, 0] * (c - a)[:, 1] - (c - a)[:, 0] * (b - a)[:, 1]
-    large = area < -8  # seen from outside, and large enough to hold its centre's pixel
-    centre = corners.mean(1)[large].round().long()
+    large = area < -8  # seen from outside, and large enough to hold its center's pixel
+    center = corners.mean(1)[large].round().long()
     assert large.sum() > 500
-    assert uv_map.mask[centre[:, 1], centre[:, 0]].float().mean() > 0.995
+    assert uv_map.mask[center[:, 1], center[:, 0]].float().mean() > 0.995
     mean = uv_map.model.mean_vertices
-    shown = uv_map.sample(mean[None])[0, centre[:, 1], centre[:, 0]]
+    shown = uv_map.sample(mean[None])[0, center[:, 1], center[:, 0]]
     expected = mean[uv_map.vertex[uv_map.triangles[large]]].mean(1)
     assert ((shown - expected).norm(dim=-1) < 0.05).float().mean() > 0.99
 

@@ -6,7 +6,7 @@ from leanface.metrics.image import WINDOW_PX, mse, ssim, whole_windows
 
 @pytest.fixture
 def picture() -> np.ndarray:
-    """Smooth colours in [0,1] with an edge."""
+    """Smooth colors in [0,1] with an edge."""
     y, x = np.mgrid[0:48, 0:40] / 40
     disc = ((x - 0.5) ** 2 + (y - 0.6) ** 2 < 0.1).astype(float)
     return np.stack([0.2 + 0.4 * disc, x, 0.5 * y], axis=-1).astype(np.float32)

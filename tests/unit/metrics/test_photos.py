@@ -38,7 +38,7 @@ def mean_face(model) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def readings(renderer, photo, mean_face):
-    """Of the photo and of a plain grey picture, by a network that answers the mean face to everything."""
+    """Of the photo and of a plain gray picture, by a network that answers the mean face to everything."""
     return read_photos(Oracle(mean_face), renderer, torch.cat([photo, torch.full_like(photo, 0.5)]), 3)
 
 
@@ -104,10 +104,10 @@ def test_a_network_whose_roll_follows_the_picture_is_consistent(renderer, mean_f
 
 def test_the_report_is_json_and_says_what_is_undefined(model, readings):
     report = json.loads(
-        json.dumps(photo_report(model, ["astronaut", "grey"], readings, same=readings), allow_nan=False)
+        json.dumps(photo_report(model, ["astronaut", "gray"], readings, same=readings), allow_nan=False)
     )
-    assert list(report["photos"]) == ["astronaut", "grey"]
-    assert report["photos"]["grey"]["landmark_nme"] is None
+    assert list(report["photos"]) == ["astronaut", "gray"]
+    assert report["photos"]["gray"]["landmark_nme"] is None
     assert report["measures"]["landmark_nme"]["count"] == 1
     assert report["contrasts"]["same"] == report["measures"]
     assert set(headline(readings)) == {f"photo_{name}" for name in HEADLINES}

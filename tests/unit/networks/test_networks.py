@@ -131,7 +131,7 @@ def test_modelscopes_checkpoint_loads_strictly_and_runs_no_code(tmp_path: Path) 
 
 @torch.no_grad()
 def test_modelscopes_lighting_shades_as_deep3dfacerecon_does(tmp_path: Path) -> None:
-    """There: gamma as (channel, band), plus 0.8 in the first band; colour = (bands @ gamma) * albedo."""
+    """There: gamma as (channel, band), plus 0.8 in the first band; color = (bands @ gamma) * albedo."""
     torch.manual_seed(0)
     network = FaceReconstructionNet().eval()
     network.final_layers.get_submodule("4").get_parameter("bias").normal_(std=0.1)

@@ -24,7 +24,7 @@ SEEDS = range(20)
 
 
 def smooth_picture(height: int, width: int) -> np.ndarray:
-    """Colour ramps: resampling them is exact wherever the crop lies inside."""
+    """Color ramps: resampling them is exact wherever the crop lies inside."""
     y, x = np.mgrid[:height, :width]
     return np.stack([255 * x / width, 255 * y / height, 127 + 0 * x], axis=2).round().astype(np.uint8)
 

@@ -38,7 +38,7 @@ def crop_largest(photo: np.ndarray, detector: FaceDetector, size: int = 224) -> 
 
 
 def on_wall(*photos: np.ndarray) -> np.ndarray:
-    """The photos side by side on a grey wall."""
+    """The photos side by side on a gray wall."""
     height = max(len(photo) for photo in photos)
     return np.hstack([np.pad(p, ((0, height - len(p)), (0, 0), (0, 0)), constant_values=90) for p in photos])
 

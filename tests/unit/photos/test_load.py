@@ -81,7 +81,7 @@ def test_an_orientation_that_exif_does_not_know_is_ignored(tmp_path: Path, orien
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "1", "YCbCr"])
-def test_other_colour_modes_become_rgb(tmp_path: Path, mode: str) -> None:
+def test_other_color_modes_become_rgb(tmp_path: Path, mode: str) -> None:
     """Black and white must come out as such: a mode taken for another one inverts or tints them."""
     path = tmp_path / "photo.tiff"
     picture = Image.fromarray(np.repeat(np.uint8([[[0]], [[255]]]), 6, axis=1).repeat(3, axis=2))
@@ -91,13 +91,13 @@ def test_other_colour_modes_become_rgb(tmp_path: Path, mode: str) -> None:
     assert (photo[1] >= 254).all()
 
 
-@pytest.mark.parametrize("colour", [(200, 40, 40), (40, 40, 200), (250, 250, 250), (10, 10, 10)])
-def test_cmyk_jpegs_are_not_inverted(tmp_path: Path, colour: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("color", [(200, 40, 40), (40, 40, 200), (250, 250, 250), (10, 10, 10)])
+def test_cmyk_jpegs_are_not_inverted(tmp_path: Path, color: tuple[int, int, int]) -> None:
     """Adobe's programs, and Pillow, store the inks inverted."""
     path = tmp_path / "photo.jpg"
-    Image.new("RGB", (32, 32), colour).convert("CMYK").save(path, quality=95)
+    Image.new("RGB", (32, 32), color).convert("CMYK").save(path, quality=95)
     assert b"Adobe" in path.read_bytes()
-    np.testing.assert_allclose(load_photo(path).mean((0, 1)), colour, atol=4)
+    np.testing.assert_allclose(load_photo(path).mean((0, 1)), color, atol=4)
 
 
 P3_LEVELS = ((255, 0, 0), (0, 255, 0), (180, 90, 40), (255, 255, 255), (128, 128, 128), (0, 0, 0))
@@ -294,29 +294,29 @@ def test_photos_beyond_pillow_s_limit_are_read_and_it_stays(tmp_path: Path, monk
     assert stored_pixels(tmp_path / "none.png") == 0
 
 
-def test_16_bit_grey_keeps_its_range(tmp_path: Path) -> None:
+def test_16_bit_gray_keeps_its_range(tmp_path: Path) -> None:
     levels = np.arange(256, dtype=np.uint16).reshape(16, 16)
-    for path, pixels in ((tmp_path / "grey.png", levels * 257), (tmp_path / "grey.tiff", (levels * 257).astype(">u2"))):
+    for path, pixels in ((tmp_path / "gray.png", levels * 257), (tmp_path / "gray.tiff", (levels * 257).astype(">u2"))):
         Image.fromarray(pixels).save(path)
         np.testing.assert_array_equal(load_photo(path), levels[..., None].repeat(3, 2))
 
 
-@pytest.mark.parametrize(("colour_type", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)], ids=["L", "RGB", "LA", "RGBA"])
-def test_every_16_bit_png_becomes_8_bit(tmp_path: Path, colour_type: int, channels: int) -> None:
+@pytest.mark.parametrize(("color_type", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)], ids=["L", "RGB", "LA", "RGBA"])
+def test_every_16_bit_png_becomes_8_bit(tmp_path: Path, color_type: int, channels: int) -> None:
     """Pillow cannot write most of these, so the file is made here."""
     levels = np.random.default_rng(0).integers(0, 256, (5, 7, channels))
     if channels in (2, 4):
         levels[..., -1] = 255
-    (tmp_path / "photo.png").write_bytes(png_16_bit(levels * 257, colour_type))
-    colour = levels[..., :1].repeat(3, 2) if channels < 3 else levels[..., :3]
-    np.testing.assert_array_equal(load_photo(tmp_path / "photo.png"), colour)
+    (tmp_path / "photo.png").write_bytes(png_16_bit(levels * 257, color_type))
+    color = levels[..., :1].repeat(3, 2) if channels < 3 else levels[..., :3]
+    np.testing.assert_array_equal(load_photo(tmp_path / "photo.png"), color)
 
 
-def png_16_bit(pixels: np.ndarray, colour_type: int) -> bytes:
+def png_16_bit(pixels: np.ndarray, color_type: int) -> bytes:
     height, width = pixels.shape[:2]
     rows = pixels.astype(">u2").reshape(height, -1)
     data = b"".join(b"\0" + row.tobytes() for row in rows)
-    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         chunk(*part) for part in ((b"IHDR", header), (b"IDAT", zlib.compress(data)), (b"IEND", b""))
     )

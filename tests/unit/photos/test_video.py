@@ -75,7 +75,7 @@ def write(
     return path
 
 
-def greys(count: int) -> list[np.ndarray]:
+def grays(count: int) -> list[np.ndarray]:
     return [np.full((HEIGHT, WIDTH, 3), 20 + 8 * index, np.uint8) for index in range(count)]
 
 
@@ -90,7 +90,7 @@ def level(frame: Frame) -> int:
 
 @pytest.mark.parametrize("suffix", CODECS)
 def test_every_kind_of_file_gives_its_frames_in_order_from_time_zero(tmp_path: Path, suffix: str) -> None:
-    frames, video = read(write(tmp_path / f"clip.{suffix}", greys(12)))
+    frames, video = read(write(tmp_path / f"clip.{suffix}", grays(12)))
     assert [frame.index for frame in frames] == list(range(12))
     assert [frame.seconds for frame in frames] == pytest.approx([index / RATE for index in range(12)], abs=2e-3)
     assert [level(frame) for frame in frames] == list(range(12))
@@ -98,7 +98,7 @@ def test_every_kind_of_file_gives_its_frames_in_order_from_time_zero(tmp_path: P
 
 
 def test_frames_are_kept_by_number_and_pictures_outlive_the_file(tmp_path: Path) -> None:
-    path = write(tmp_path / "clip.mp4", greys(12))
+    path = write(tmp_path / "clip.mp4", grays(12))
     frames, video = read(path, every=5)
     assert [(frame.index, level(frame)) for frame in frames] == [(0, 0), (5, 5), (10, 10)]
     assert (video.frames_promised, video.seconds_promised) == (12, pytest.approx(0.48))
@@ -109,25 +109,25 @@ def test_frames_are_kept_by_number_and_pictures_outlive_the_file(tmp_path: Path)
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "webm"])
 def test_uneven_times_are_kept_and_are_no_loss(tmp_path: Path, suffix: str) -> None:
-    frames, video = read(write(tmp_path / f"clip.{suffix}", greys(5), times=[0, 1, 5, 6, 200]))
+    frames, video = read(write(tmp_path / f"clip.{suffix}", grays(5), times=[0, 1, 5, 6, 200]))
     assert [frame.seconds for frame in frames] == pytest.approx([0, 0.04, 0.2, 0.24, 8.0], abs=2e-3)
     assert video.loss is None
 
 
 def test_frames_that_avi_repeats_are_no_loss(tmp_path: Path) -> None:
-    frames, video = read(write(tmp_path / "clip.avi", greys(5), times=[0, 1, 5, 6, 20]))
+    frames, video = read(write(tmp_path / "clip.avi", grays(5), times=[0, 1, 5, 6, 20]))
     assert (len(frames), video.frames_promised, video.loss) == (5, 21, None)
 
 
 def test_longer_sound_is_no_loss(tmp_path: Path) -> None:
     for suffix in ("mp4", "mkv"):
-        frames, video = read(write(tmp_path / f"clip.{suffix}", greys(5), seconds_of_sound=1.0))
+        frames, video = read(write(tmp_path / f"clip.{suffix}", grays(5), seconds_of_sound=1.0))
         assert (len(frames), video.loss) == (5, None)
 
 
 def test_a_part_chosen_by_an_edit_list_is_all_there_is(tmp_path: Path) -> None:
     """As phones trim without encoding again."""
-    content = bytearray(write(tmp_path / "clip.mp4", greys(20)).read_bytes())
+    content = bytearray(write(tmp_path / "clip.mp4", grays(20)).read_bytes())
     duration = content.find(b"elst") + 12
     content[duration : duration + 4] = (400).to_bytes(4, "big")  # milliseconds
     (tmp_path / "clip.mp4").write_bytes(content)
@@ -334,9 +334,9 @@ def with_cover(path: Path, first: bool, frames: int) -> Path:
         if cover.type == "video":
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuvj420p")
             container.mux([*cover.encode(frame), *cover.encode(None)])
-        for grey in greys(frames):
+        for gray in grays(frames):
             assert stream is not None
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(gray, format="rgb24")))
         if stream is not None:
             container.mux(stream.encode(None))
     return path
@@ -389,7 +389,7 @@ def test_a_damaged_frame_in_the_middle_is_left_out_and_said(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "webm", "avi", "ts", "mpg", "wmv"])
 def test_random_damage_never_ends_in_another_error(tmp_path: Path, suffix: str) -> None:
-    content = np.frombuffer(write(tmp_path / f"clip.{suffix}", greys(8)).read_bytes(), np.uint8)
+    content = np.frombuffer(write(tmp_path / f"clip.{suffix}", grays(8)).read_bytes(), np.uint8)
     random, path = np.random.default_rng(0), tmp_path / f"damaged.{suffix}"
     for _ in range(40):
         damaged = content.copy()
@@ -435,7 +435,7 @@ def test_what_is_no_video_is_refused(tmp_path: Path, content: bytes, message: st
 @pytest.mark.parametrize("name", ["a:b.mp4", "http:x.mp4", "pipe:1.mp4", "-x.mp4", "a%03d.mp4", "ü ö.mp4", b"\xff.mp4"])
 def test_a_name_is_only_a_name(tmp_path: Path, name: str | bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    write(tmp_path / "clip.mp4", greys(2)).rename(os.fsdecode(name))
+    write(tmp_path / "clip.mp4", grays(2)).rename(os.fsdecode(name))
     assert len(read(Path(os.fsdecode(name)))[0]) == 2
 
 
@@ -451,7 +451,7 @@ def test_a_camera_that_stops_says_so() -> None:
 
 
 def test_enormous_frames_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(tmp_path / "clip.mp4", greys(2))
+    path = write(tmp_path / "clip.mp4", grays(2))
     monkeypatch.setattr(reader, "PIXELS_MAX", WIDTH * HEIGHT - 1)
     with pytest.raises(ArtifactError, match="64x48 pixels"):
         open_video(path)

@@ -124,10 +124,10 @@ def test_ridge_regression_solves_the_normal_equations(kernel: int, stride: int, 
 
     rows = F.unfold(x, kernel, padding=padding, stride=stride).transpose(1, 2).flatten(0, 1).double().numpy()
     wanted = residual.flatten(2).transpose(1, 2).flatten(0, 1).double().numpy()
-    centred = rows - rows.mean(0)
-    strength = 0.1 * (centred**2).mean()
-    normal = centred.T @ centred / len(rows) + strength * np.eye(rows.shape[1])
-    solution = np.linalg.solve(normal, centred.T @ (wanted - wanted.mean(0)) / len(rows))
+    centered = rows - rows.mean(0)
+    strength = 0.1 * (centered**2).mean()
+    normal = centered.T @ centered / len(rows) + strength * np.eye(rows.shape[1])
+    solution = np.linalg.solve(normal, centered.T @ (wanted - wanted.mean(0)) / len(rows))
     offset = wanted.mean(0) - rows.mean(0) @ solution
     np.testing.assert_allclose(change.flatten(1).T.numpy(), solution, atol=1e-5)
     np.testing.assert_allclose(intercept.numpy(), offset, atol=1e-4)

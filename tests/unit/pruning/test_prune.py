@@ -80,11 +80,11 @@ def test_rebuilds_from_its_widths(
     smooth_images: SmoothImages, small_network: FaceReconstructionNet, tmp_path: Path
 ) -> None:
     network, kept = prune(small_network, 0.5)
-    save_bundle(network, new_spec(network, 64, kept=kept), tmp_path / "pruned")
+    save_bundle(network, new_spec(network, 64, kept_channels=kept), tmp_path / "pruned")
     loaded, spec = load_network(tmp_path / "pruned")
     images = smooth_images(2, 9)
     assert torch.equal(loaded(images), network(images))
-    assert spec.kept == kept
+    assert spec.kept_channels == kept
 
 
 def test_result_can_be_trained(smooth_images: SmoothImages, small_network: FaceReconstructionNet) -> None:

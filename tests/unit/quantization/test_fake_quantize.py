@@ -1,4 +1,4 @@
-"""Fake quantisation: ranges, gradients, and the way through a bundle."""
+"""Fake quantization: ranges, gradients, and the way through a bundle."""
 
 import copy
 from pathlib import Path
@@ -80,10 +80,10 @@ def test_an_activations_range_is_within_what_was_seen(
 KEPT = ("backbone.conv1", "backbone.layer2.0.downsample.0", "final_layers.3")
 
 
-def test_kept_layers_have_no_quantisers_also_after_a_bundle(
+def test_kept_layers_have_no_quantizers_also_after_a_bundle(
     small_network: FaceReconstructionNet, images: Tensor, tmp_path: Path
 ) -> None:
-    quantizer = Quantizer(residual=True, kept=KEPT)
+    quantizer = Quantizer(residual=True, excluded_layers=KEPT)
     all_of_them = {name for name, _ in quantizers_of(fake_quantize(copy.deepcopy(small_network), images, QUANTIZER))}
     network = fake_quantize(small_network, images, quantizer)
     spec = bundle.new_spec(network, 64, quantizer=quantizer.model_dump(mode="json"))
@@ -95,12 +95,12 @@ def test_kept_layers_have_no_quantisers_also_after_a_bundle(
     assert torch.equal(loaded(images), network(images))
 
 
-def test_the_fewer_layers_are_quantised_the_closer_it_stays(
+def test_the_fewer_layers_are_quantized_the_closer_it_stays(
     small_network: FaceReconstructionNet, images: Tensor
 ) -> None:
     expected = small_network(images).detach()
     all_but_one = tuple(name for name in widths_of(small_network) if name != "final_layers.3")
-    network = fake_quantize(small_network, images, Quantizer(residual=False, kept=all_but_one))
+    network = fake_quantize(small_network, images, Quantizer(residual=False, excluded_layers=all_but_one))
     found = network(images).detach()
     assert torch.equal(found[:, :224], expected[:, :224])
     assert not torch.equal(found[:, 224:227], expected[:, 224:227])
@@ -110,7 +110,7 @@ def test_a_bundle_that_keeps_an_unknown_layer_is_refused(
     small_network: FaceReconstructionNet, images: Tensor, tmp_path: Path
 ) -> None:
     network = fake_quantize(small_network, images, QUANTIZER)
-    quantizer = Quantizer(residual=True, kept=("backbone.conv9",)).model_dump(mode="json")
+    quantizer = Quantizer(residual=True, excluded_layers=("backbone.conv9",)).model_dump(mode="json")
     bundle.save_bundle(network, bundle.new_spec(network, 64, quantizer=quantizer), tmp_path / "quantized")
     with pytest.raises(ArtifactError, match=r"does not have: backbone\.conv9"):
         bundle.load_bundle(tmp_path / "quantized")
@@ -127,7 +127,7 @@ def test_fp8_values_are_those_of_the_format(small_network: FaceReconstructionNet
 
 
 @pytest.mark.parametrize("residual", [True, False])
-def test_residual_additions_are_quantised_on_request(
+def test_residual_additions_are_quantized_on_request(
     small_network: FaceReconstructionNet, images: Tensor, residual: bool
 ) -> None:
     network = fake_quantize(small_network, images, Quantizer(residual=residual))

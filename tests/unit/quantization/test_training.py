@@ -1,4 +1,4 @@
-"""Quantisation-aware training through the project's one trainer."""
+"""Quantization-aware training through the project's one trainer."""
 
 from pathlib import Path
 

@@ -36,7 +36,7 @@ def photos(tmp_path: Path) -> Path:
     for name in ("astronaut", "grace_hopper"):
         Image.fromarray(load_photo(name)).save(folder / f"{name}.png")
     (folder / "broken.jpg").write_bytes(b"not a photo")
-    Image.new("RGB", (200, 200), "grey").save(folder / "nothing.png")
+    Image.new("RGB", (200, 200), "gray").save(folder / "nothing.png")
     return folder
 
 

@@ -20,7 +20,7 @@ def photo(path: Path, size: tuple[int, int] = (4, 3)) -> Path:
 
 
 def video(path: Path, frames: int) -> Path:
-    """Frame k is k * 20 grey, ten to a second."""
+    """Frame k is k * 20 gray, ten to a second."""
     av: Any = pytest.importorskip("av")
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=Fraction(10))

@@ -9,8 +9,8 @@ from leanface.report.pictures import DIFFERENCE_GAIN, FaceRow, save_face_sheet
 
 
 def face_row(difference: float) -> FaceRow:
-    grey = np.full((16, 16, 3), 0.5)
-    return FaceRow("a face\nUV SSIM 1.000", grey, grey, grey, np.full((16, 16), difference))
+    gray = np.full((16, 16, 3), 0.5)
+    return FaceRow("a face\nUV SSIM 1.000", gray, gray, gray, np.full((16, 16), difference))
 
 
 def pixels_of(path) -> np.ndarray:
@@ -18,7 +18,7 @@ def pixels_of(path) -> np.ndarray:
 
 
 def last_cell(path) -> np.ndarray:
-    """Colour in the middle of the difference's cell, in the sheet's lower right."""
+    """Color in the middle of the difference's cell, in the sheet's lower right."""
     pixels = pixels_of(path)
     return pixels[int(pixels.shape[0] * 0.6), int(pixels.shape[1] * 0.92)]
 
@@ -41,7 +41,7 @@ def test_errors_show_where_they_are(tmp_path):
 
 
 def redness(pixels: np.ndarray) -> int:
-    """How many pixels have the colours of large errors."""
+    """How many pixels have the colors of large errors."""
     return int((pixels[..., 0] - pixels[..., 1] > 80).sum())
 
 

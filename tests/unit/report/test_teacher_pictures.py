@@ -68,7 +68,7 @@ def test_the_faces_shown_go_from_the_most_frontal_to_the_most_turned(test_split,
     assert len(shown_faces(test_split, accuracy, 100)) == len(YAWS_RAD)
 
 
-def test_photos_are_labelled_with_what_was_measured_even_where_it_is_undefined(truth):
+def test_photos_are_labeled_with_what_was_measured_even_where_it_is_undefined(truth):
     samples = {name: np.array([1.25, np.nan]) for name in ("landmark_nme", "jitter_mm", "jitter_deg")}
     photos = {name: torch.zeros(3, SIZE, SIZE) for name in ("grace_hopper", "nobody")}
     first, second = shown_photos(photos, PhotoReadings(truth[:2], samples, {}), 5)
@@ -78,7 +78,7 @@ def test_photos_are_labelled_with_what_was_measured_even_where_it_is_undefined(t
 
 
 def test_a_right_reading_laid_over_its_own_render_leaves_it_as_it_was(renderer, truth, tmp_path):
-    """The last column equals the first; the shape alone is grey."""
+    """The last column equals the first; the shape alone is gray."""
     image, alpha = renderer(truth[:1])
     backed = (image + 0.3 * (1 - alpha))[0]
     save_reconstructions(renderer, [Shown("a face", backed, truth[0])] * 2, tmp_path / "sheet.png")

@@ -65,7 +65,7 @@ def test_a_network_whose_additions_are_not_quantized_is_refused(small_network, s
 
 
 def test_a_convolution_that_was_kept_is_named(small_network, smooth_images, tmp_path: Path) -> None:
-    quantizer = Quantizer(residual=True, kept=("backbone.layer2.0.conv1",))
+    quantizer = Quantizer(residual=True, excluded_layers=("backbone.layer2.0.conv1",))
     network = fake_quantize(small_network, smooth_images(4, 0), quantizer)
     spec = new_spec(network, 64).model_copy(update={"quantizer": quantizer.model_dump()})
     onnx.save(export_network(network, spec, "int8", opset=19), tmp_path / "network.onnx")

@@ -132,8 +132,8 @@ def test_without_labels_batches_hold_images_alone(faces: Path) -> None:
     assert batch.targets is None
 
     answers = torch.rand(2, 257)
-    labelled = val.labeled(answers)
-    (batch,) = FaceDataModule(faces, 4, 0, val=labelled).val_dataloader()
+    labeled = val.labeled(answers)
+    (batch,) = FaceDataModule(faces, 4, 0, val=labeled).val_dataloader()
     assert torch.equal(batch.targets, answers)
     assert val.coefficients is None
-    assert labelled.labeled(torch.zeros(2, 257)) is labelled
+    assert labeled.labeled(torch.zeros(2, 257)) is labeled

@@ -52,8 +52,8 @@ def test_faces_are_framed_as_photos_are_aligned(model: MorphableModel) -> None:
     parts = split(sample_coefficients(model, 400, generator()))
     vertices = model.vertices(parts.identity, parts.expression)[:, model.landmarks]
     seen = image_from_camera(camera_from_model(vertices, parts.angles_rad, parts.translation), 224)[..., :2]
-    centre = torch.from_numpy(TEMPLATE_224.mean(0)).float()
-    offset = seen.mean(1) - centre
+    center = torch.from_numpy(TEMPLATE_224.mean(0)).float()
+    offset = seen.mean(1) - center
     assert offset.mean(0).abs().max() < 1.0  # no bias
     assert offset.std(0).max() < 7.0  # the jitter of a detector
 
@@ -118,12 +118,12 @@ def test_most_faces_show_most_of_their_skin(model: MorphableModel) -> None:
     clean, real = renderer(coefficients).image, render_faces(renderer, coefficients, random, 1.0)
     weight = face / face.sum((2, 3), keepdim=True)
 
-    def standardised(image: Tensor) -> Tensor:
-        grey = image.mean(1, keepdim=True)
-        grey = grey - (grey * weight).sum((2, 3), keepdim=True)
-        return grey / (grey.square() * weight).sum((2, 3), keepdim=True).sqrt()
+    def standardized(image: Tensor) -> Tensor:
+        gray = image.mean(1, keepdim=True)
+        gray = gray - (gray * weight).sum((2, 3), keepdim=True)
+        return gray / (gray.square() * weight).sum((2, 3), keepdim=True).sqrt()
 
-    correlation = (standardised(clean) * standardised(real) * weight).sum((1, 2, 3))
+    correlation = (standardized(clean) * standardized(real) * weight).sum((1, 2, 3))
     assert correlation.median() > 0.6
 
 

@@ -54,15 +54,15 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_regions_lie_where_their_names_say(model: MorphableModel) -> None:
     surface = surface_of(model)
-    centres = {name: (surface.region(name) @ model.mean_vertices) / surface.region(name).sum() for name in REGIONS}
+    centers = {name: (surface.region(name) @ model.mean_vertices) / surface.region(name).sum() for name in REGIONS}
     eyes, nose, mouth = model.mean_vertices[model.landmarks[0]], *model.mean_vertices[model.landmarks[2:4]]
     order = ("forehead_lines", "brows", "lids", "under_eyes", "cheeks", "moustache", "lips", "goatee")
-    heights = [float(centres[name][1]) for name in order]
+    heights = [float(centers[name][1]) for name in order]
     assert heights == sorted(heights, reverse=True)
-    assert abs(centres["eyes"][1] - eyes[1]) < 0.05
-    assert (centres["nose"] - nose).norm() < 0.15
-    assert abs(centres["lips"][1] - mouth[1]) < 0.06
-    assert all(abs(centre[0]) < 0.05 for centre in centres.values())  # left and right alike
+    assert abs(centers["eyes"][1] - eyes[1]) < 0.05
+    assert (centers["nose"] - nose).norm() < 0.15
+    assert abs(centers["lips"][1] - mouth[1]) < 0.06
+    assert all(abs(center[0]) < 0.05 for center in centers.values())  # left and right alike
     assert surface.regions.min() >= 0
     assert surface.regions.max() <= 1.3
 
@@ -130,7 +130,7 @@ def test_the_strongest_lamp_is_found() -> None:
     bands[:, 0], bands[:, 3], bands[:, 1], bands[:, 2] = 0.5, -direction[0, 0], -direction[0, 1], direction[0, 2]
     lamp = strongest_lamp(bands.flatten(1))
     torch.testing.assert_close(lamp.direction, direction)
-    torch.testing.assert_close(lamp.colour[:, None], irradiance(direction[:, None], bands.flatten(1)))
+    torch.testing.assert_close(lamp.color[:, None], irradiance(direction[:, None], bands.flatten(1)))
 
 
 def test_shadows_darken_and_highlights_brighten(model: MorphableModel) -> None:
@@ -164,8 +164,8 @@ def test_a_thing_is_seen_when_present_only(model: MorphableModel, monkeypatch: p
     for wanted in ({}, {kind: (1.0, 1.0, 1.0)}):
         only(monkeypatch, accessories, "_KINDS", **wanted)
         worn = accessorise(random(4), model, vertices, albedo, parts(6), 1.0)
-        colours = torch.cat([torch.zeros_like(albedo), torch.ones_like(worn.albedo)], 1)
-        drawn.append(renderer.draw(torch.cat([vertices, worn.vertices], 1), colours, triangles).image[:, 0])
+        colors = torch.cat([torch.zeros_like(albedo), torch.ones_like(worn.albedo)], 1)
+        drawn.append(renderer.draw(torch.cat([vertices, worn.vertices], 1), colors, triangles).image[:, 0])
     difference = drawn[1] - drawn[0]
     seen = difference.sum((1, 2))
     assert drawn[0][:, :62].sum() == 0  # clothes only, and those below the mouth

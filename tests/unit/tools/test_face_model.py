@@ -152,7 +152,7 @@ class TestShape:
 
     def test_axes(self) -> None:
         forward_up = np.array([[0.1, -0.2, 0.3]], dtype=np.float32)
-        np.testing.assert_allclose(sources.decimetres_from_anny(forward_up), [[1, 3, 2]], rtol=1e-6)
+        np.testing.assert_allclose(sources.decimeters_from_anny(forward_up), [[1, 3, 2]], rtol=1e-6)
 
 
 class TestAppearance:
@@ -162,7 +162,7 @@ class TestAppearance:
     def test_srgb_from_lab(self, lab: tuple[float, ...], srgb: tuple[float, ...]) -> None:
         np.testing.assert_allclose(appearance.srgb_from_lab(np.array(lab)), srgb, atol=5e-3)
 
-    def test_sample_picture_at_pixel_centres(self) -> None:
+    def test_sample_picture_at_pixel_centers(self) -> None:
         picture = np.random.default_rng(5).random((4, 6, 3)).astype(np.float32)
         y, x = np.mgrid[:4, :6]
         uv = np.stack([(x + 0.5) / 6, 1 - (y + 0.5) / 4], axis=-1).reshape(-1, 2)
@@ -232,7 +232,7 @@ class TestPackedModel:
     def test_arrays(self, packed: Mapping[str, NDArray[Any]]) -> None:
         coarse, dense = len(packed["mean_vertices"]), len(packed["albedo_mean"])
         triangles, coarse_triangles = len(packed["triangles"]), len(packed["triangles_coarse"])
-        assert {name: (array.dtype.name, array.shape) for name, array in packed.items() if name != "licence"} == {
+        assert {name: (array.dtype.name, array.shape) for name, array in packed.items() if name != "license"} == {
             "mean_vertices": ("float32", (coarse, 3)),
             "identity_q": ("int8", (80, coarse * 3)),
             "identity_scale": ("float32", (80,)),
@@ -253,7 +253,7 @@ class TestPackedModel:
             "format_version": ("int64", ()),
         }
         assert triangles == 4 * coarse_triangles
-        assert str(packed["licence"]).startswith("CC0-1.0")
+        assert str(packed["license"]).startswith("CC0-1.0")
 
     def test_ranges(self, packed: Mapping[str, NDArray[Any]]) -> None:
         assert packed["triangles"].max() < len(packed["albedo_mean"])
@@ -299,8 +299,8 @@ class TestPackedModel:
         held_out = report["held_out"]
         assert held_out["identity_error_mm"] < 0.15 * held_out["identity_error_of_mean_mm"]
         assert held_out["albedo_error_levels"] < 0.1 * held_out["albedo_error_of_mean_levels"]
-        assert report["quantisation"]["vertices_rms_mm"] < 0.1
-        assert report["quantisation"]["albedo_rms_levels"] < 0.5
+        assert report["quantization"]["vertices_rms_mm"] < 0.1
+        assert report["quantization"]["albedo_rms_levels"] < 0.5
 
 
 def test_texture_layout_magnifies_the_face_monotonically() -> None:

@@ -193,7 +193,7 @@ def test_a_damaged_network_has_an_id_of_its_own(small_network, tmp_path: Path) -
     assert len(set(ids)) == len(ids)
 
 
-def test_ranges_of_quantisers_keep_their_precision_and_huge_weights_are_refused() -> None:
+def test_ranges_of_quantizers_keep_their_precision_and_huge_weights_are_refused() -> None:
     amax = torch.full((8, 1, 1, 1), 0.1)
     weights = safetensors.torch.save({"amax": amax, "weight": torch.full((8, 4, 1, 1), 0.1)})
     back = safetensors.torch.load(expand(shrink(weights)))

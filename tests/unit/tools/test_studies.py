@@ -114,7 +114,7 @@ def prepared(
     paths.MORPHABLE_MODEL.write_bytes(paths.PACKAGED_MORPHABLE_MODEL.read_bytes())
     prepare_faces(model, DATA.model_copy(update={"train_count": 8, "val_count": 4, "test_count": 4}), 0, paths.FACES)
     bundle.save_bundle(small_network, bundle.new_spec(small_network, 64), paths.TEACHER)
-    bundle.save_bundle(pruned.network, bundle.new_spec(pruned.network, 64, kept=pruned.kept), paths.PRUNED)
+    bundle.save_bundle(pruned.network, bundle.new_spec(pruned.network, 64, kept_channels=pruned.kept), paths.PRUNED)
     return config
 
 
@@ -195,7 +195,7 @@ def test_what_is_done_is_not_done_again_and_the_table_grows(prepared: Config) ->
     assert third["labels_scratch"] == second["labels_scratch"]
 
 
-def test_quantised_variants_are_what_the_stage_makes_and_say_what_8_bits_move(prepared: Config) -> None:
+def test_quantized_variants_are_what_the_stage_makes_and_say_what_8_bits_move(prepared: Config) -> None:
     small_network, spec = bundle.load_network(paths.PRUNED)
     bundle.save_bundle(small_network, spec, paths.DISTILLED)
     kept = ["final_layers.0", "backbone.conv1"]

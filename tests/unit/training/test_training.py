@@ -365,7 +365,7 @@ def test_mixed_precision_only_where_the_processor_has_it() -> None:
 def test_reduced_precision_stops_at_the_network(
     small_network: FaceReconstructionNet, model: MorphableModel, faces: Path, tmp_path: Path
 ) -> None:
-    """bf16 resolves 0.4 mm of a head's size: neither colours nor validation errors may be computed in it."""
+    """bf16 resolves 0.4 mm of a head's size: neither colors nor validation errors may be computed in it."""
     loss, truth = PhotometricLoss(model), some(model, 4)
     predicted = truth + 0.05
     with torch.autocast("cpu", torch.bfloat16):

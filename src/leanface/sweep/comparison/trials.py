@@ -68,8 +68,8 @@ def trial_result(name: str, params: Mapping[str, Any], summary: Json) -> TrialRe
 
 def error_measure(trials: Sequence[TrialResult]) -> str:
     """Choose the error that all have: against ground truth; of photos without labels against the original."""
-    labelled = all(trial.value("truth_vertex_mm") is not None for trial in trials if trial.reason is None)
-    return "truth_vertex_mm" if labelled else "teacher_vertex_mm"
+    labeled = all(trial.value("truth_vertex_mm") is not None for trial in trials if trial.reason is None)
+    return "truth_vertex_mm" if labeled else "teacher_vertex_mm"
 
 
 def front(trials: Sequence[TrialResult], error: str, cost: str) -> set[str]:

@@ -68,7 +68,7 @@ class CoefficientLoss(nn.Module):
 
 
 class PhotometricLoss(nn.Module):
-    """Colour error of shaded face vertices, relative to the population's variance.
+    """Color error of shaded face vertices, relative to the population's variance.
 
     Albedo times light is what a photo shows; this term ties the two together, so that an error in one is not paid
     for twice. Both readings are shaded with the mean face's normals under the true pose: cheap, and zero if they agree.
@@ -87,7 +87,7 @@ class PhotometricLoss(nn.Module):
     mean: Tensor
     basis: Tensor
 
-    def _colours(self, coefficients: Tensor, rotation: Tensor) -> Tensor:
+    def _colors(self, coefficients: Tensor, rotation: Tensor) -> Tensor:
         parts = split(coefficients)
         albedo = self.mean + (parts.albedo @ self.basis).view(len(coefficients), -1, 3)
         return shade(albedo, self.normals @ rotation.transpose(1, 2), parts.lighting)
@@ -101,8 +101,8 @@ class PhotometricLoss(nn.Module):
         """The loss of each face."""
         with torch.autocast(predicted.device.type, enabled=False):
             rotation = rotation_from_angles(split(target).angles_rad)
-            truth = self._colours(target.float(), rotation)
-            difference = self._colours(predicted.float(), rotation) - truth
+            truth = self._colors(target.float(), rotation)
+            difference = self._colors(predicted.float(), rotation) - truth
             return difference.square().mean((1, 2)) / truth.var().clamp_min(1e-4)
 
 
@@ -135,7 +135,7 @@ class VertexLoss(nn.Module):
     def per_sample(
         self, predicted: Float[Tensor, "batch 257"], target: Float[Tensor, "batch 257"]
     ) -> Float[Tensor, " batch"]:
-        # In full precision: a millimetre of a decimetre is below bf16's resolution.
+        # In full precision: a millimeter of a decimeter is below bf16's resolution.
         with torch.autocast(predicted.device.type, enabled=False):
             difference = self._posed_mm(predicted.float()) - self._posed_mm(target.float())
             return difference.square().sum(-1).mean(1) / self.variance_mm2
@@ -195,7 +195,7 @@ TERMS: dict[str, Callable[[MorphableModel], nn.Module]] = {
 
 
 class SupervisedCriterion(nn.Module):
-    """Coefficients and shaded colours against ground truth."""
+    """Coefficients and shaded colors against ground truth."""
 
     def __init__(self, model: MorphableModel, photometric_weight: float) -> None:
         super().__init__()

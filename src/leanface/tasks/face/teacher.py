@@ -98,7 +98,7 @@ SOURCES: dict[str, Callable[[Request], FaceReconstructionNet]] = {
 }
 
 
-LICENCES = {
+LICENSES = {
     "pretrained": "Apache-2.0, by LeanFace; trained on renders of CC0-1.0 data alone",
     "trained": "for whoever trained it to say",
     "modelscope": "that of iic/cv_resnet50_face-reconstruction on ModelScope and of the Basel Face Model",

@@ -13,7 +13,9 @@ OUTLIER, MOST = 3.0, 4
 """`auto` keeps layers that cost more than OUTLIER times what the median layer costs, but at most the MOST worst."""
 
 
-def layers_to_keep(choice: Collection[str], layers: Collection[str], sensitivity: Path) -> tuple[str, ...]:
+def layers_excluded_from_quantization(
+    choice: Collection[str], layers: Collection[str], sensitivity: Path
+) -> tuple[str, ...]:
     """The convolutions to keep, in the order of `layers`.
 
     Args:
@@ -33,7 +35,7 @@ def layers_to_keep(choice: Collection[str], layers: Collection[str], sensitivity
             f"Its convolutions are {', '.join(layers)}."
         )
     if kept == set(layers):
-        raise ConfigError("quantize.keep_fp16 names every layer: nothing would be quantised. Name a few.")
+        raise ConfigError("quantize.keep_fp16 names every layer: nothing would be quantized. Name a few.")
     return tuple(name for name in layers if name in kept)
 
 
