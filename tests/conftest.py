@@ -5,9 +5,9 @@ import functools
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pytest
@@ -39,6 +39,24 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The modules that take minutes first: at the end, one worker would wait for the other's."""
     items.sort(key=lambda item: not {"pipeline", "sweep"} & set(item.path.parts))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """Escape file names that are not UTF-8, in logs and messages alike: a worker that sends one dies of it."""
+    return _encodable((yield))
+
+
+def _encodable(data: Any) -> Any:
+    match data:
+        case str():
+            return data.encode("utf-8", "backslashreplace").decode()
+        case dict():
+            return {name: _encodable(value) for name, value in cast(dict[str, Any], data).items()}
+        case list() | tuple():
+            return [_encodable(value) for value in cast(list[Any], data)]
+        case _:
+            return data
 
 
 @pytest.fixture(scope="session")
