@@ -64,7 +64,7 @@ class Commands:
         """Make room for commands in `parser`."""
         self._parser = parser
         self._commands = parser.command_action = parser.add_subparsers(
-            required=True, metavar="COMMAND", dest="command", parser_class=Parser
+            prog="leanface", required=True, metavar="COMMAND", dest="command", parser_class=Parser
         )
 
     def add(
