@@ -177,21 +177,14 @@ class Distill(Section):
 
 
 class Quantize(Section):
-    """Stage quantize: 8 bits by calibration alone (ptq), or trained on from there (qat)."""
+    """Stage quantize: INT8 by calibration alone (ptq), or trained on from there (qat)."""
 
-    scheme: Literal["int8", "fp8"]
     method: Literal["ptq", "qat"]
-    calibration: Literal["max", "percentile", "mse", "entropy"]
+    calibration: Literal["max", "percentile"]
     calibration_count: Count
     quantize_residual: bool
     keep_fp16: tuple[str, ...] | Literal["auto"]
     optimizer: Optimizer
-
-    @model_validator(mode="after")
-    def _searchable(self) -> "Quantize":
-        if self.scheme == "fp8" and self.calibration in ("mse", "entropy"):
-            raise ValueError("calibration mse and entropy search INT8 ranges: use max or percentile with scheme fp8")
-        return self
 
 
 class Export(Section):
@@ -207,7 +200,6 @@ class Export(Section):
     tolerance_fp32: Positive
     tolerance_fp16: Positive
     tolerance_int8: Positive
-    tolerance_fp8: Positive
 
 
 class Build(Section):

@@ -153,7 +153,6 @@ FOLDER = {"path": "photos", "faces": "largest", "val_share": 0.1, "test_share": 
         ({"teacher.source": "trained", "data.folder": FOLDER}, "needs labels"),
         ({"data.folder": FOLDER | {"test_share": 0.9}}, "less than or equal to 0.4"),
         ({"data.folder": FOLDER | {"depth": 2}}, "data.folder.depth"),
-        ({"quantize.scheme": "fp8", "quantize.calibration": "entropy"}, "use max or percentile with scheme fp8"),
     ],
 )
 def test_choices_that_do_not_belong_together_are_refused(

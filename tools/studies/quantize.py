@@ -71,15 +71,14 @@ class QuantizeLab(Lab[QuantizeVariant]):
         return None if variant.start == "float" else quantizer_of(variant.quantize, self._spec.widths)
 
     def _as_file(self, network: nn.Module, quantizer: Quantizer | None) -> dict[str, float]:
-        """The size of its ONNX file, and the errors of one in INT8 on a CPU, which clips otherwise (file/...)."""
+        """The size of its ONNX file, and an INT8 file's errors on a CPU, which clips differently (file/...)."""
         if quantizer not in self._sizes_mb:
             export, description = self.config.export, quantizer and quantizer.model_dump(mode="json")
             spec = self._spec.model_copy(update={"quantizer": description})
-            precision = spec.scheme or "fp32"
-            model = export_network(network, spec, precision, export.opset, dynamic_size=export.dynamic_size)
+            model = export_network(network, spec, spec.scheme or "fp32", export.opset, dynamic_size=export.dynamic_size)
             self._sizes_mb[quantizer] = model.ByteSize() / 1e6
         metrics = {"size_mb": self._sizes_mb[quantizer]}
-        if quantizer is not None and quantizer.scheme == "int8":
+        if quantizer is not None:
             predicted = predict(with_uint8_feature_maps(network), self.val)
             errors = self.errors(predicted, {"teacher": self.answers, "float": self._float})
             metrics |= {f"file/{name}": value for name, value in errors.items()}

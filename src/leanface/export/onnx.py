@@ -15,10 +15,9 @@ from leanface.bundle import Spec
 from leanface.errors import ExportError
 from leanface.export.precision import PRECISIONS
 from leanface.export.tidy import tidy
-from leanface.export.wrapper import traced_as_int8
 from leanface.files import atomic_write, write_json
 from leanface.networks.inference import inference_form
-from leanface.networks.interface import EIGHT_BIT, INPUT_NAME, METADATA_PREFIX, OUTPUT_NAME
+from leanface.networks.interface import INPUT_NAME, METADATA_PREFIX, OUTPUT_NAME
 
 BATCH, SIZE = {0: "batch"}, {2: "height", 3: "width"}
 """Names of the dynamic dimensions, by their index."""
@@ -41,10 +40,10 @@ def export_network(
     """
     if precision not in PRECISIONS:
         raise ExportError(f"unknown precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
-    if spec.scheme != (precision if precision in EIGHT_BIT else None):
-        kind = "a floating-point" if spec.scheme is None else f"an {spec.scheme} fake-quantized"
+    if (spec.scheme == "int8") != (precision == "int8"):
+        kind = "a floating-point" if spec.scheme is None else "a fake-quantized"
         raise ExportError(f"{kind} network cannot be exported in {precision}; see leanface.catalog.VARIANTS.")
-    model = PRECISIONS[precision](_trace(traced_as_int8(inference_form(network)), spec.input.size, opset, dynamic_size))
+    model = PRECISIONS[precision](_trace(inference_form(network), spec.input.size, opset, dynamic_size))
     model.producer_name = "leanface"
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, _metadata(spec, precision))

@@ -2,10 +2,10 @@
 
 Inputs and outputs stay float32 in each. A new precision is one function here and one line in `PRECISIONS`.
 
-A fake-quantized network is traced as INT8, whatever its scheme: the exporter writes a weight as float32 ->
-QuantizeLinear -> DequantizeLinear -> Conv and gives each reader of a feature map quantizers of its own; a scale is
-the range / 127. What is left is 8 bits -> DequantizeLinear -> Conv, with a float32 scale per channel, and one Q/DQ
-pair per feature map and scale. A convolution that was kept from quantization computes in float16.
+The exporter writes a fake-quantized weight as float32 -> QuantizeLinear -> DequantizeLinear -> Conv and gives each
+reader of a feature map quantizers of its own; a scale is the range / 127. `to_int8` leaves int8 -> DequantizeLinear ->
+Conv, with a float32 scale per channel, and one Q/DQ pair per feature map and scale. A convolution that was kept from
+quantization computes in float16.
 """
 
 import logging
@@ -15,13 +15,9 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from ml_dtypes import float8_e4m3fn
 
 from leanface.errors import ExportError
 from leanface.export.tidy import Graph, Node, Tensor, replace_tensor
-
-INT8_MAX, FP8_MAX = 127.0, 448.0
-"""What a quantizer's range becomes."""
 
 
 def to_float32(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -58,29 +54,7 @@ def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
     for quantize in [node for node in graph.nodes if node.op == "QuantizeLinear"]:
         if _non_negative(quantize.inputs[0]):
             quantize.inputs[2] = quantize.outputs[0].outputs[0].inputs[2] = zero
-    _convert_weights(graph, lambda levels: np.rint(levels).clip(-128, 127).astype(np.int8), "int8")
-    return _finished(graph)
-
-
-def to_fp8(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Weights and feature maps in float8 (E4M3), whose largest number, 448, is the calibrated range.
-
-    Raises:
-        ExportError: no convolution's weight is quantized.
-    """
-    graph: Graph = gs.import_onnx(model)
-    _share_quantizers(graph)
-    zero = gs.Constant("zero_float8", np.zeros((), float8_e4m3fn))
-    for quantize in [node for node in graph.nodes if node.op == "QuantizeLinear"]:
-        values = np.asarray(quantize.inputs[1].values * (INT8_MAX / FP8_MAX), np.float32)
-        scale = gs.Constant(f"{quantize.outputs[0].name}.scale", values)
-        for node in (quantize, quantize.outputs[0].outputs[0]):
-            node.inputs = [node.inputs[0], scale, zero]
-    _convert_weights(graph, lambda levels: levels.clip(-FP8_MAX, FP8_MAX).astype(float8_e4m3fn), "float8")
-    return _finished(graph)
-
-
-def _finished(graph: Graph) -> onnx.ModelProto:
+    _convert_weights(graph)
     graph.cleanup().toposort()
     return gs.export_onnx(graph)
 
@@ -105,8 +79,8 @@ def _non_negative(tensor: Tensor) -> bool:
     return producer.op == "Relu"
 
 
-def _convert_weights(graph: Graph, to_number: Callable[[np.ndarray], np.ndarray], suffix: str) -> None:
-    """Fold each QuantizeLinear of a weight; `to_number` rounds what its scale divides to what the file holds."""
+def _convert_weights(graph: Graph) -> None:
+    """Fold each QuantizeLinear of a weight into int8 values."""
     convs = [node for node in graph.nodes if node.op == "Conv"]
     quantized = [conv for conv in convs if conv.inputs[1].inputs]
     if not quantized:
@@ -120,9 +94,9 @@ def _convert_weights(graph: Graph, to_number: Callable[[np.ndarray], np.ndarray]
         name = dequantize.inputs[0].inputs[0].inputs[0].name
         # One range per output channel; a single channel's is a scalar.
         scale = np.broadcast_to(scale.reshape(-1), len(weight)).astype(np.float32)
-        levels = to_number(weight / scale[:, None, None, None])
+        levels = np.rint(weight / scale[:, None, None, None]).clip(-128, 127).astype(np.int8)
         # Without a zero point it is 0: the scheme is symmetric.
-        dequantize.inputs = [gs.Constant(f"{name}.{suffix}", levels), gs.Constant(f"{name}.scale", scale)]
+        dequantize.inputs = [gs.Constant(f"{name}.int8", levels), gs.Constant(f"{name}.scale", scale)]
         dequantize.attrs["axis"] = 0
     for conv in convs:
         if conv not in quantized:
@@ -143,5 +117,4 @@ PRECISIONS: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
     "fp32": to_float32,
     "fp16": to_float16,
     "int8": to_int8,
-    "fp8": to_fp8,
 }

@@ -6,9 +6,6 @@ INPUT_NAME = "images"
 OUTPUT_NAME = "coefficients"
 """float32 (B,257)."""
 
-EIGHT_BIT = ("int8", "fp8")
-"""Precisions of a network that is fake-quantized by the scheme of that name."""
-
 METADATA_PREFIX = "leanface."
 """Of the metadata keys inside an ONNX file: version, precision, input, coefficients, license and, of a
 compressed network, teacher."""

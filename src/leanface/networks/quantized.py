@@ -23,10 +23,6 @@ with warnings.catch_warnings():  # at import ModelOpt warns of optional packages
     from modelopt.torch.quantization.nn import QuantInputBase, QuantModuleRegistry, TensorQuantizer
 
 
-NUMBER_FORMATS: dict[str, int | tuple[int, int]] = {"int8": 8, "fp8": (4, 3)}
-"""By scheme, in ModelOpt's terms: bits of an integer, or bits of a float's exponent and mantissa (E4M3)."""
-
-
 class Quantizer(BaseModel):
     """What is quantized, and to what: the inputs and weights of all convolutions but the `excluded_layers`.
 
@@ -35,7 +31,7 @@ class Quantizer(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    scheme: Literal["int8", "fp8"] = "int8"
+    scheme: Literal["int8"] = "int8"
     residual: bool
     excluded_layers: tuple[str, ...] = ()
     """Convolutions that stay in floating point, by module name."""
@@ -63,9 +59,8 @@ def add_quantizers(network: nn.Module, quantizer: dict[str, Any]) -> nn.Module:
     unknown = sorted(set(description.excluded_layers) - set(widths_of(network)))
     if unknown:
         raise ValueError(f"the quantizer excludes layers that the network does not have: {', '.join(unknown)}")
-    number_format = NUMBER_FORMATS[description.scheme]
-    per_channel = {"num_bits": number_format, "axis": 0}
-    per_tensor = {"num_bits": number_format, "axis": None}
+    per_channel = {"num_bits": 8, "axis": 0}
+    per_tensor = {"num_bits": 8, "axis": None}
     entries: list[dict[str, Any]] = [
         {"quantizer_name": "*", "enable": False},
         {"quantizer_name": "*weight_quantizer", "parent_class": "nn.Conv2d", "cfg": per_channel},

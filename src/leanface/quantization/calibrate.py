@@ -20,7 +20,7 @@ def quantizer_of(settings: Quantize, layers: Collection[str]) -> Quantizer:
         ConfigError, ArtifactError: as `layers_excluded_from_quantization`.
     """
     excluded = layers_excluded_from_quantization(settings.keep_fp16, layers, paths.SENSITIVITY)
-    return Quantizer(scheme=settings.scheme, residual=settings.quantize_residual, excluded_layers=excluded)
+    return Quantizer(residual=settings.quantize_residual, excluded_layers=excluded)
 
 
 def calibrate(network: FaceReconstructionNet, settings: Quantize, quantizer: Quantizer, train: Split) -> nn.Module:

@@ -9,14 +9,16 @@ from torch import Tensor, nn
 
 from leanface.networks.quantized import Quantizer, add_quantizers, quantizers_of
 from leanface.networks.resnet import FaceReconstructionNet
-from leanface.quantization.ranges import FROM_HISTOGRAM
 
 with warnings.catch_warnings():  # at import ModelOpt warns of optional packages that it does not find
     warnings.simplefilter("ignore")
     from modelopt.torch.quantization.calib import HistogramCalibrator
 
-CALIBRATIONS = ("max", *FROM_HISTOGRAM)
-"""How an activation's range follows from its magnitudes: the largest, or what `leanface.quantization.ranges` finds."""
+CALIBRATIONS = ("max", "percentile")
+"""How an activation's range follows from its magnitudes: the largest, or the `PERCENTILE` of them."""
+
+PERCENTILE = 99.999
+"""Clips a few outliers, which would take the levels of all other values."""
 
 
 def fake_quantize(
@@ -66,8 +68,15 @@ def fake_quantize(
 def _activation_range(calibrator: Any, calibration: str) -> Tensor:
     if calibration == "max":
         return calibrator.compute_amax()
-    counts, edges = (part.double().cpu().numpy() for part in (calibrator._calib_hist, calibrator._calib_bin_edges))
-    return torch.tensor(FROM_HISTOGRAM[calibration](counts, edges))
+    return percentile_of(calibrator._calib_hist.double().cpu(), calibrator._calib_bin_edges.double().cpu())
+
+
+def percentile_of(
+    counts: Float[Tensor, " bins"], edges: Float[Tensor, " bins+1"], percentile: float = PERCENTILE
+) -> Tensor:
+    """Return the upper edge of the histogram's bin in which a percentile of the values lies."""
+    cumulative = counts.cumsum(0)
+    return edges[1:][torch.searchsorted(cumulative, percentile / 100 * cumulative[-1])]
 
 
 def _set_range(quantizer: Any, amax: Tensor) -> None:

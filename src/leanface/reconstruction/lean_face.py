@@ -86,7 +86,7 @@ class LeanFace:
 
     @property
     def precision(self) -> str:
-        """Of the network: fp32, fp16, int8 or fp8."""
+        """Of the network: fp32, fp16 or int8."""
         return self._network.precision
 
     @property

@@ -137,7 +137,7 @@ class _Graph:
         """Copy a batch to where the GPU reads it, unless it lies there."""
         if images.ctypes.data == self._pinned.data_ptr():
             return
-        if images.nbytes >= LARGE_BYTES and images.flags.writable:  # PyTorch has several threads copy
+        if images.nbytes >= LARGE_BYTES and images.flags.writeable:  # PyTorch has several threads copy
             self._pinned.copy_(torch.from_numpy(images))
         else:
             np.copyto(self.received, images)

@@ -19,7 +19,7 @@ from leanface.config import Build
 from leanface.device import describe_device
 from leanface.errors import ArtifactError, BackendError, ConfigError, ExportError
 from leanface.files import atomic_write
-from leanface.networks.interface import EIGHT_BIT, INPUT_NAME, METADATA_PREFIX
+from leanface.networks.interface import INPUT_NAME, METADATA_PREFIX
 from leanface.runtime.engine_layers import EngineLayers, Kernel, operators_of, read_kernels, sum_up
 
 logger = logging.getLogger(__name__)
@@ -34,9 +34,6 @@ WEIGHTS_FLAGS = {"fixed": (), "refittable": ("REFIT",), "stripped": ("STRIP_PLAN
 
 IN_PROFILE = {"batch_min", "batch_opt", "batch_max", "image_size_min", "image_size_max"}
 """Options that an engine's description tells in its profile."""
-
-FIRST_WITH_FP8 = 89
-"""Compute capability, Ada's 8.9."""
 
 
 class ExportedNetwork(NamedTuple):
@@ -179,7 +176,7 @@ def build_engine(onnx_path: Path, plan_path: Path, build: Build) -> EngineDescri
 
 
 def _warnings(library: str, exported: ExportedNetwork, layers: EngineLayers | None) -> list[str]:
-    if layers is None or exported.precision not in EIGHT_BIT or not layers.unfused:
+    if layers is None or exported.precision != "int8" or not layers.unfused:
         return []
     moved = "" if layers.bytes_per_image is None else f", and {layers.bytes_per_image / 1e6:.0f} MB move per image"
     return [
@@ -292,8 +289,7 @@ def _build(
     profile = builder.create_optimization_profile()
     profile.set_shape(INPUT_NAME, shapes["min"], shapes["opt"], shapes["max"])
     config.add_optimization_profile(profile)
-    first = FIRST_WITH_FP8 if exported.precision == "fp8" else 0
-    targets = _set_targets(library, trt, config, build.targets, first)
+    targets = _set_targets(library, trt, config, build.targets)
     times_kernels = library == "tensorrt" and build.timing_cache
     if times_kernels:
         known = timing_cache.read_bytes() if timing_cache.exists() else b""
@@ -320,16 +316,16 @@ def _parse(library: str, parser: Any, exported: ExportedNetwork) -> None:
     raise ExportError(f"{library} cannot parse {exported.path}:\n" + "\n".join(lines))
 
 
-def _set_targets(library: str, trt: Any, config: Any, wanted: str | Sequence[str], first: int) -> list[str]:
+def _set_targets(library: str, trt: Any, config: Any, wanted: str | Sequence[str]) -> list[str]:
     """Choose the GPUs of an engine; full TensorRT builds for the one in this machine alone.
 
     Raises:
-        ConfigError: TensorRT-RTX does not know one of them, or it has no numbers of this precision.
+        ConfigError: TensorRT-RTX does not know one of them.
     """
     if library != "tensorrt_rtx":
         return ["current"]
     members = trt.ComputeCapability.__members__
-    known = [name for name in members if name.startswith("SM") and int(name[2:]) >= first]
+    known = [name for name in members if name.startswith("SM")]
     targets = _chosen_targets(wanted, known)
     config.num_compute_capabilities = len(targets)
     for index, name in enumerate(targets):

@@ -28,7 +28,7 @@ CONVOLUTIONS = ("correlation", "convolution", "runtime_fusion")
 ELEMENTWISE = ("Relu", "Add", "QuantizeLinear", "DequantizeLinear", "Mul", "Clip")
 """ONNX operators that a convolution can do on its result before it writes it."""
 
-SIZES_BYTES = {"Float": 4, "Half": 2, "BFloat16": 2, "Int8": 1, "UInt8": 1, "FP8": 1, "Int32": 4, "Int64": 8, "Bool": 1}
+SIZES_BYTES = {"Float": 4, "Half": 2, "BFloat16": 2, "Int8": 1, "UInt8": 1, "Int32": 4, "Int64": 8, "Bool": 1}
 
 
 class TensorInfo(NamedTuple):

@@ -11,7 +11,7 @@ import onnxruntime
 
 from leanface.errors import ArtifactError, BackendError
 from leanface.face.coefficients import COUNT
-from leanface.networks.interface import EIGHT_BIT, INPUT_NAME, OUTPUT_NAME
+from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
 from leanface.runtime.base import Coefficients, Images, InputSpec, Runtime, check_names, threads_per_stream
 from leanface.runtime.engine import read_onnx
 
@@ -66,9 +66,9 @@ class OnnxRuntimeCuda(Runtime):
                 f"onnxruntime has no {CUDA_PROVIDER} here (it has {', '.join(providers)}); on a machine with an NVIDIA "
                 "GPU replace it: `pip uninstall onnxruntime && pip install onnxruntime-gpu`."
             )
-        if (precision := read_onnx(path).precision) in EIGHT_BIT:
+        if read_onnx(path).precision == "int8":
             raise BackendError(
-                f"onnxruntime's {CUDA_PROVIDER} has no {precision.upper()} convolutions, and in the layout that tensor "
+                f"onnxruntime's {CUDA_PROVIDER} has no INT8 convolutions, and in the layout that tensor "
                 f"cores read it ends the process at {path}: take the FP16 file of the same network, or TensorRT."
             )
         ORT.preload_dlls()  # CUDA and cuDNN from NVIDIA's Python packages, where they are installed
@@ -183,7 +183,6 @@ def _session(path: Path, threads: int, providers: list[Any]) -> Any:
 
     Raises:
         ArtifactError: the file cannot be loaded, or was not exported by LeanFace.
-        BackendError: it computes in float8.
     """
     options = ORT.SessionOptions()
     options.intra_op_num_threads = threads
@@ -194,10 +193,6 @@ def _session(path: Path, threads: int, providers: list[Any]) -> Any:
     try:
         session = ORT.InferenceSession(str(path), options, providers=providers, disabled_optimizers=WRONG_OPTIMIZERS)
     except Exception as error:  # its exceptions have no common public base
-        if "float8" in str(error):
-            raise BackendError(
-                "onnxruntime 1.31 fails to optimize networks in float8; use openvino, or an engine of TensorRT."
-            ) from error
         raise ArtifactError(f"onnxruntime cannot load {path}: {error}\nExport it again.") from error
     check_names(path, [i.name for i in session.get_inputs()], [o.name for o in session.get_outputs()])
     return session

@@ -16,8 +16,7 @@ from leanface.synthesis.dataset import FaceDataset
 def run(*, variant: str, export: Export) -> dict[str, float]:
     folder = catalog.VARIANTS[variant].bundle
     network, spec = bundle.load_bundle(folder)
-    # The quantized network may be one of another scheme than the variant's name says.
-    precision = spec.scheme or variant.rpartition("_")[2]
+    precision = variant.rpartition("_")[2]
     model = export_network(network, spec, precision, export.opset, dynamic_size=export.dynamic_size)
     description = {"variant": variant, "bundle_sha256": bundle.digest(folder), **describe(model)}
 
