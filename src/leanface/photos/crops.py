@@ -50,7 +50,18 @@ def crop_faces(
         ArtifactError: none can be aligned.
         ValueError: the photo is not uint8 (H, W, 3).
     """
-    found = detector.require(photo)
+    return crop_found(photo, detector.require(photo), template, size, every=every)
+
+
+def crop_found(
+    photo: UInt8[np.ndarray, "H W 3"],
+    found: Sequence[FaceDetection],
+    template: Float[np.ndarray, "5 2"],
+    size: int,
+    *,
+    every: bool,
+) -> list[FaceCrop]:
+    """As `crop_faces`, of faces that were found before."""
     crops: list[FaceCrop] = []
     refusals: list[ArtifactError] = []
     for detection in found if every else found[:1]:

@@ -27,6 +27,9 @@ HOPELESS_LOGIT = -10.0
 LOOKS_MAX, SETTLED_RAD = 5, math.radians(3)
 """How often the landmark network looks at a face at most, and the change of its turn from which it need not again."""
 
+STILL = 0.05
+"""How far a face moves between two frames, in sides of its region, without being looked at twice."""
+
 SURE_SCORE = 0.7
 """BlazeFace's score below which its box may be too far off for the landmark network."""
 
@@ -47,12 +50,16 @@ class FaceDetection:
         landmarks: image-left eye, image-right eye, nose tip, image-left and image-right mouth corner.
         score: the network's confidence, in [0, 1].
         confirmed: two networks know it for a face. Not so for most profiles, and for some things that are no faces.
+        mesh: what the landmark network saw, from which the face can be followed; None where MTCNN alone sees a face.
+        number: of the person, from 1 on, in a video; None in a photo.
     """
 
     box: Float[np.ndarray, "4"]
     landmarks: Float[np.ndarray, "5 2"]
     score: float
     confirmed: bool = True
+    mesh: Mesh | None = None
+    number: int | None = None
 
 
 class FaceDetector:
@@ -119,6 +126,21 @@ class FaceDetector:
     def largest(self, image: UInt8[np.ndarray, "H W 3"]) -> FaceDetection:
         """Find the largest face in an RGB photo; errors as for `require`."""
         return self.require(image)[0]
+
+    def follow(self, image: UInt8[np.ndarray, "H W 3"], face: FaceDetection) -> FaceDetection | None:
+        """Find a face of the frame before again; None if it is not where it was, or was never `confirmed`.
+
+        Raises:
+            ValueError: the image is not uint8 (H, W, 3).
+        """
+        require_rgb(image)
+        if face.mesh is None:
+            return None
+        region = Region.of_points(face.mesh.points)
+        mesh = self._mesh.locate(image, region)
+        if mesh.logit >= FACE_LOGIT and Region.of_points(mesh.points).distance_from(region) > STILL:
+            mesh = self._mesh.locate(image, Region.of_points(mesh.points))
+        return _detection(mesh) if mesh.logit >= FACE_LOGIT and _side(mesh.box) >= self._min_face_px else None
 
     def _detect(self, image: UInt8[np.ndarray, "H W 3"], min_face_px: float) -> list[FaceDetection]:
         large = self._large(image)
@@ -192,7 +214,7 @@ class FaceDetector:
 
 def _detection(mesh: Mesh) -> FaceDetection:
     """Pixel centers lie at integers from here on, no longer at halves."""
-    return FaceDetection(mesh.box - 0.5, mesh.five - 0.5, 1 / (1 + math.exp(-mesh.logit)))
+    return FaceDetection(mesh.box - 0.5, mesh.five - 0.5, 1 / (1 + math.exp(-mesh.logit)), mesh=mesh)
 
 
 def _boxes(boxes: list[Float[np.ndarray, "4"]]) -> Float[np.ndarray, "N 4"]:

@@ -67,6 +67,10 @@ class Region(NamedTuple):
         """How far this one is turned against another one, without a sign."""
         return abs(math.remainder(self.angle_rad - other.angle_rad, math.tau))
 
+    def distance_from(self, other: "Region") -> float:
+        """How far this one's center lies from another one's, in sides of that one."""
+        return float(np.linalg.norm(self.center - other.center)) / other.side
+
 
 class Mesh(NamedTuple):
     """Landmarks in edge coordinates, and how sure the network is that it sees a face (a logit)."""

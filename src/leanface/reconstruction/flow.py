@@ -7,6 +7,7 @@ that the slowest sets the pace and memory does not grow.
 Whatever goes wrong with one picture, expected or not, becomes that picture's outcome; all others are done.
 """
 
+import itertools
 import logging
 import os
 from collections import deque
@@ -23,6 +24,7 @@ from leanface.device import usable_cores
 from leanface.errors import LeanFaceError, reason
 from leanface.files import require_free
 from leanface.photos.crops import FaceCrop
+from leanface.photos.tracking import FaceTracker
 from leanface.reconstruction.lean_face import LeanFace
 from leanface.reconstruction.outputs import Photo, Settings, begin_video, is_done, kind_of, made_with, write
 from leanface.reconstruction.smoothing import Smoother
@@ -67,6 +69,13 @@ class _Found(NamedTuple):
         return self.picture.pixels if self.photo is None else self.photo.shape[0] * self.photo.shape[1]
 
 
+class _People(NamedTuple):
+    """Who is in a video."""
+
+    tracker: FaceTracker
+    smoother: Smoother
+
+
 class _Read(NamedTuple):
     found: _Found
     crops: Sequence[FaceCrop]
@@ -93,19 +102,18 @@ def reconstruct_all(
     made = made_with(lean_face)
     workers = usable_cores()
     pixels = min(workers * PIXELS_PER_WORKER, PIXELS_MAX)
-    smoothers: dict[Source, Smoother] = {}
-    for live, group in _grouped(sources):
+    for video, group in _grouped(sources):
         shots = (shot for source in group for shot in _pictures(source, folder, every=every, limit=limit))
-        batch = 1 if live else BATCH_PICTURES
-        room = 1 if live else workers + batch
+        batch = 1 if video and video.kind == "webcam" else BATCH_PICTURES
+        people = _People(lean_face.tracker(), Smoother()) if video else None
         found = threaded(
-            lambda shot: _find(lean_face, shot, folder, settings, made, redo=redo),
+            lambda shot, people=people: _find(lean_face, shot, folder, settings, made, people, redo=redo),
             shots,
-            workers,
-            room,
+            1 if people else workers,  # faces are followed from one frame to the next
+            1 if batch == 1 else workers + batch,
             lambda shot: shot.pixels / pixels,
         )
-        answers = (read for shots in _batched(found, batch, pixels) for read in _read(lean_face, shots, smoothers))
+        answers = (read for shots in _batched(found, batch, pixels) for read in _read(lean_face, shots, people))
         yield from threaded(
             lambda read: _write(lean_face, read, folder, settings, made),
             answers,
@@ -149,16 +157,11 @@ def threaded(
                 future.cancel()
 
 
-def _grouped(sources: Iterable[Source]) -> Iterator[tuple[bool, list[Source]]]:
-    """Cameras, which are live, apart from files."""
-    files: list[Source] = []
-    cameras: list[Source] = []
-    for source in sources:
-        (cameras if source.kind == "webcam" else files).append(source)
-    if files:
-        yield False, files
-    for camera in cameras:
-        yield True, [camera]
+def _grouped(sources: Iterable[Source]) -> Iterator[tuple[Source | None, list[Source]]]:
+    """Photos in a row together; each video, and last each camera, alone: as the key and the only source."""
+    in_order = sorted(sources, key=lambda source: source.kind == "webcam")
+    for video, group in itertools.groupby(in_order, lambda source: None if source.kind == "photo" else source):
+        yield video, list(group)
 
 
 def _pictures(source: Source, folder: Path, *, every: int, limit: int | None) -> Iterator[_Found]:
@@ -196,7 +199,14 @@ def _told(name: str, error: Exception) -> str:
 
 
 def _find(
-    lean_face: LeanFace, shot: _Found, folder: Path, settings: Settings, made: dict[str, Any], *, redo: bool
+    lean_face: LeanFace,
+    shot: _Found,
+    folder: Path,
+    settings: Settings,
+    made: dict[str, Any],
+    people: _People | None,
+    *,
+    redo: bool,
 ) -> _Found:
     if shot.error is not None:
         return shot
@@ -209,7 +219,11 @@ def _find(
         if file is not None or picture.seconds is not None:
             require_free(folder / picture.name, kind_of(picture), folder)  # before the work, not after it
         photo = picture.load()
-        return shot._replace(file=file, photo=photo, crops=lean_face.crop(photo, settings.faces))
+        if people is None or picture.seconds is None:
+            crops = lean_face.crop(photo, settings.faces)
+        else:
+            crops = lean_face.crop_tracked(photo, picture.seconds, people.tracker, settings.faces)
+        return shot._replace(file=file, photo=photo, crops=crops)
     except Exception as error:
         return shot._replace(error=_told(picture.name, error))
 
@@ -234,7 +248,7 @@ def _batched(found: Iterable[_Found], batch: int, pixels: int) -> Iterator[list[
         yield group
 
 
-def _read(lean_face: LeanFace, shots: Sequence[_Found], smoothers: dict[Source, Smoother]) -> Iterator[_Read]:
+def _read(lean_face: LeanFace, shots: Sequence[_Found], people: _People | None) -> Iterator[_Read]:
     """The network on all faces of some pictures at once, and where that fails, picture by picture."""
     crops = [crop.crop for shot in shots for crop in shot.crops]
     try:
@@ -242,7 +256,7 @@ def _read(lean_face: LeanFace, shots: Sequence[_Found], smoothers: dict[Source, 
     except Exception as error:
         if len(shots) > 1:
             for shot in shots:
-                yield from _read(lean_face, [shot], smoothers)
+                yield from _read(lean_face, [shot], people)
             return
         yield _failed(shots[0], error)
         return
@@ -251,10 +265,9 @@ def _read(lean_face: LeanFace, shots: Sequence[_Found], smoothers: dict[Source, 
         own = coefficients[start : start + len(shot.crops)]
         start += len(shot.crops)
         framed = shot.crops
-        if shot.picture.seconds is not None:
-            smoother = smoothers.setdefault(shot.picture.source, Smoother())
+        if people is not None and shot.picture.seconds is not None:
             try:
-                framed, own = smoother(framed, own, shot.picture.seconds)
+                framed, own = people.smoother(framed, own, shot.picture.seconds)
             except Exception as error:
                 yield _failed(shot, error)
                 continue

@@ -20,10 +20,11 @@ from leanface.face.coefficients import ANGLES, COUNT, TRANSLATION, split
 from leanface.face.lighting import irradiance
 from leanface.face.photo_texture import Lighting
 from leanface.photos.alignment import Alignment, to_input
-from leanface.photos.crops import FaceCrop, as_in_photo, crop_face, crop_faces
+from leanface.photos.crops import FaceCrop, as_in_photo, crop_face, crop_faces, crop_found
 from leanface.photos.detector import FaceDetection, FaceDetector
 from leanface.photos.load import load_photo
 from leanface.photos.pixels import require_rgb
+from leanface.photos.tracking import FaceTracker
 from leanface.reconstruction.network import Network, default_model, open_network
 from leanface.reconstruction.result import Pose, Reconstruction, project
 from leanface.reconstruction.surface import Surface
@@ -110,6 +111,23 @@ class LeanFace:
     def crop(self, image: UInt8[np.ndarray, "H W 3"], faces: Faces = "all") -> list[FaceCrop]:
         """Find faces and cut them out as the network reads them; see `leanface.photos.crops.crop_faces`."""
         return crop_faces(image, self._detector, self.surface.template, self.image_size, every=faces == "all")
+
+    def tracker(self) -> FaceTracker:
+        """Begin a video, whose frames then go to `crop_tracked` in order."""
+        return FaceTracker(self._detector)
+
+    def crop_tracked(
+        self, frame: UInt8[np.ndarray, "H W 3"], seconds: float, tracker: FaceTracker, faces: Faces = "all"
+    ) -> list[FaceCrop]:
+        """Follow the faces of a video into its next frame, and cut them out; errors as for `crop`.
+
+        Args:
+            frame: RGB.
+            seconds: when it is shown.
+            tracker: the video's own.
+        """
+        found = tracker(frame, seconds)
+        return crop_found(frame, found, self.surface.template, self.image_size, every=faces == "all")
 
     def align(self, image: UInt8[np.ndarray, "H W 3"], face: FaceDetection) -> FaceCrop:
         """Cut out a face as the network reads it.

@@ -95,7 +95,7 @@ def write(
     made: dict[str, Any],
     file: Photo | None = None,
 ) -> None:
-    """Write face_1.glb, face_1.json, face_1.png, ..., overlay.png and the record.
+    """Write face_1.glb, face_1.json, face_1.png, ..., overlay.png and the record; in a video by the person's number.
 
     Args:
         photo: the picture's pixels.
@@ -106,7 +106,8 @@ def write(
         ArtifactError: the folder cannot be written, or holds what LeanFace did not make.
     """
     with staged(folder, kind_of(picture)) as new:
-        for number, face in enumerate(faces, 1):
+        for place, face in enumerate(faces, 1):
+            number = place if face.detection is None else face.detection.number or place
             if settings.mesh is not None:
                 for name, content in face.encode_mesh(f"face_{number}.{settings.mesh}").items():
                     (new / name).write_bytes(content)

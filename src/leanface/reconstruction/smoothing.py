@@ -1,4 +1,4 @@
-"""Faces of a video held steady: who is who from frame to frame, and each one's readings filtered over time.
+"""Holds the faces of a video steady: filters each person's readings over time.
 
 Identity and skin do not change: they are averaged. Expression, pose, light and framing pass a One Euro filter, which
 smooths much while a value rests and follows at once while it moves.
@@ -24,12 +24,6 @@ SPEED_GAIN = 0.7
 SPEED_CUTOFF_HZ = 1.0
 AVERAGE_LENGTH = 60
 """Frames over which identity and albedo are averaged at least, once there are as many."""
-
-OVERLAP_MIN = 0.3
-"""Intersection over union from which two frames' boxes show the same face."""
-
-PATIENCE_SECONDS = 0.5
-"""After so long a face that was not seen is forgotten."""
 
 SCALES: Float[np.ndarray, "260"] = np.ones(COUNT + 3)
 """What counts as one unit of motion: a standard deviation of a coefficient, 0.05 rad, 0.05 dm; of the framing, 5 % of
@@ -59,7 +53,6 @@ class OneEuro:
 
 @dataclass
 class _Track:
-    box: np.ndarray
     seconds: float
     side: float
     """Of the crop in the first frame (px of the photo): the unit of its place."""
@@ -72,7 +65,7 @@ class Smoother:
     """Of one video; call it with every frame in order."""
 
     def __init__(self) -> None:
-        self._tracks: list[_Track] = []
+        self._tracks: dict[int | None, _Track] = {}
 
     def __call__(
         self, crops: Sequence[FaceCrop], coefficients: Float[np.ndarray, "N 257"], seconds: float
@@ -82,20 +75,13 @@ class Smoother:
         Heads that were turned upright to be read are turned back: filters see what is in the video.
         """
         coefficients = as_in_photo(coefficients, crops)
-        self._tracks = [track for track in self._tracks if seconds - track.seconds <= PATIENCE_SECONDS]
-        free = list(self._tracks)
         framed: list[FaceCrop] = []
         smooth = np.empty_like(coefficients)
         for index, crop in enumerate(crops):
-            overlaps = [_overlap(track.box, crop.detection.box) for track in free]
-            if overlaps and max(overlaps) >= OVERLAP_MIN:
-                track = free.pop(int(np.argmax(overlaps)))
-            else:
-                side = crop.alignment.size / crop.alignment.scale
-                track = _Track(crop.detection.box, seconds, side)
-                self._tracks.append(track)
+            side = crop.alignment.size / crop.alignment.scale
+            track = self._tracks.setdefault(crop.detection.number, _Track(seconds, side))
             alignment, smooth[index] = _filtered(track, crop.alignment, coefficients[index], seconds)
-            track.box, track.seconds = crop.detection.box, seconds
+            track.seconds = seconds
             framed.append(crop._replace(alignment=alignment, turn_rad=0.0))
         return framed, smooth
 
@@ -121,10 +107,3 @@ def _share(cutoff_hz: float | np.ndarray, elapsed: float) -> float | np.ndarray:
     """Of the new value in a low-pass filter's answer."""
     rate = 2 * math.pi * cutoff_hz * elapsed
     return rate / (rate + 1)
-
-
-def _overlap(first: np.ndarray, second: np.ndarray) -> float:
-    """Intersection over union of two boxes."""
-    sides = np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])
-    both = float(np.prod(sides.clip(min=0)))
-    return both / (float(np.prod(first[2:] - first[:2]) + np.prod(second[2:] - second[:2])) - both)

@@ -40,6 +40,9 @@ class OneFace:
     def require(self, image: np.ndarray) -> list[FaceDetection]:
         return [FaceDetection(np.array([0.0, 0.0, PIXELS, PIXELS]), self._landmarks, 1.0)]
 
+    def follow(self, image: np.ndarray, face: FaceDetection) -> FaceDetection:
+        return face
+
 
 @pytest.fixture(scope="module")
 def quick_face(tmp_path_factory: pytest.TempPathFactory) -> LeanFace:
