@@ -51,7 +51,7 @@ def prepared_sheet(splits: Mapping[str, FaceDataset], photos: Mapping[str, Path]
 def _tile(
     images: UInt8[np.ndarray, "count size size 3"], columns: int, gap: int
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Row by row on white, `gap` pixels apart; fewer images than columns make a short row."""
+    """Tile images row by row on white, `gap` pixels apart; fewer images than columns make a short row."""
     count, size = images.shape[:2]
     columns = min(columns, count)
     rows, pitch = -(-count // columns), size + gap

@@ -17,7 +17,7 @@ from leanface.synthesis.contact_sheet import contact_sheet, prepared_sheet
 from leanface.synthesis.dataset import COEFFICIENTS, IMAGES, LANDMARKS, FaceDataset
 from leanface.synthesis.distributions import describe, plot_distributions
 from leanface.synthesis.prepare import prepare_faces
-from tests.unit.synthesis.test_prepare import DATA
+from tests.settings import DATA
 
 DIRECTIONS = [(0.0, 0.0, 1.0), (0.6, 0.0, 0.8), (0.0, 0.6, 0.8), (-0.6, -0.48, 0.64)]
 

@@ -24,7 +24,7 @@ INSTALLED = ("teacher", "analyze", "prune", "distill", "quantize")
 """Steps whose results are taken over, if they came. The rest is made from them, or holds for one machine alone."""
 
 COMMITS = 500
-"""So many commits back the run's sources are looked for."""
+"""Number of commits in which the run's sources are looked for."""
 
 FACES = str(paths.FACES)
 

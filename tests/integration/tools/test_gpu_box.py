@@ -16,12 +16,12 @@ import torch
 import yaml
 
 from leanface import bundle, catalog, paths, tracking
-from leanface.errors import ArtifactError, ConfigError, LeanFaceError
+from leanface.errors import ArtifactError, ConfigError, LeanFaceError, Unfinished
 from leanface.runner import run_stage
-from tools.gpu_box.bring import commit_of, import_run
+from tools.gpu_box.import_run import commit_of, import_run
 from tools.gpu_box.pack import pack, restore
 from tools.gpu_box.record import Run, begin, ids_of, load_run, save_run
-from tools.gpu_box.run import Unfinished, log_path, resolve, run_offline
+from tools.gpu_box.run import log_path, resolve, run_offline
 from tools.gpu_box.steps import choose, object_id, read_steps
 from tools.gpu_box.weights import expand, round_bundle, shrink
 
