@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from leanface import paths, tracking
+from leanface import paths
 from leanface.config import load_config, parse_config
 from leanface.device import describe_device
 from leanface.errors import ConfigError, LeanFaceError, Unfinished
 from leanface.files import atomic_write, write_json
+from tools.gpu_box.mlflow_records import take_outbox
 from tools.gpu_box.record import RECORD, Run, StepRecord, begin, ids_of, load_run, same_work, save_run
 from tools.gpu_box.steps import Step, choose, read_steps
 from tools.gpu_box.weights import is_bundle, round_bundle
@@ -117,7 +118,7 @@ def _run_step(step: Step, done: StepRecord, end: float) -> None:
     ended = _run_stage(step, left)
     done.seconds += time.monotonic() - start
     done.pieces += 1
-    tracking.take_outbox(paths.RECORDS, since)
+    take_outbox(paths.RECORDS, since)
     if ended.code == 0:
         for output in filter(is_bundle, step.outputs):
             round_bundle(output)
