@@ -1,9 +1,9 @@
 """A network on disk whose architecture may have been changed: spec.json and weights.safetensors, never a pickle.
 
-spec.json holds the network's name, the channel counts of every convolution, the pruning record (which of the
-teacher's channels each convolution kept), the quantizer's description, the coefficient layout, the input contract, the
-provenance and the versions it was made with. Loading builds the network from the spec and restores the weights
-strictly, so a file from a stranger can hold wrong numbers but cannot run code.
+spec.json holds the task, the channel counts of every layer, the pruning record (which of the teacher's channels each
+layer kept), the quantizer's description, the layout of the outputs, the input contract, the provenance and the versions
+it was made with. Loading lets the task build its network in these widths and restores the weights strictly, so a file
+from a stranger can hold wrong numbers but cannot run code.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ from typing import Annotated, Any, Literal, Self, cast
 
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor, nn
 
-from leanface.errors import ArtifactError
-from leanface.face.coefficients import LAYOUT
+from leanface.errors import ArtifactError, LeanFaceError
 from leanface.files import staged
 from leanface.networks.checkpoint import restore
-from leanface.networks.resnet import FaceReconstructionNet, build_network, widths_of
+from leanface.networks.widths import widths_of
+from leanface.task import TaskNetwork, network_of, task_digest
 
 SPEC = "spec.json"
 WEIGHTS = "weights.safetensors"
@@ -32,15 +32,17 @@ RECORDED = ("leanface", "torch", "torch-pruning", "nvidia-modelopt")
 
 REMEDY = "Rebuild it with `dvc repro`, or copy the whole folder again from where it came."
 
-Layout = dict[str, tuple[int, int]]
-
-RENAMED = {"kept": "kept_channels"}
+RENAMED = {"kept": "kept_channels", "coefficients": "outputs"}
 RENAMED_WITHIN = {"colour": "color", "licence": "license", "kept": "excluded_layers"}
 """Keys of format 1, and what they are called since."""
 
 
 class InputContract(BaseModel):
-    """What the network expects: RGB images in [0,1], float32, NCHW, aligned; `size` is what it was trained at."""
+    """What the network expects: RGB images in [0,1], float32, NCHW; `size` is what it was trained at.
+
+    Attributes:
+        any_size: whether images of other sizes give the same number of outputs.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -48,6 +50,7 @@ class InputContract(BaseModel):
     color: Literal["RGB"] = "RGB"
     range: tuple[float, float] = (0.0, 1.0)
     layout: Literal["NCHW"] = "NCHW"
+    any_size: bool = True
 
 
 class Spec(BaseModel):
@@ -56,13 +59,17 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format_version: Literal[2] = 2
-    network: Literal["resnet50"] = "resnet50"
+    task: str = "face"
+    """What the network is for: a name in `leanface.catalog.TASKS`, or FILE.py:CLASS."""
+    task_sha256: str | None = None
+    """Of the task's file, if it is one."""
     widths: dict[str, tuple[int, int]]
     kept_channels: dict[str, list[int]] | None = None
-    """Output channels of the teacher that each convolution kept; None for a network that was never pruned."""
+    """Output channels of the teacher that each layer kept; None for a network that was never pruned."""
     quantizer: dict[str, Any] | None = None
     """The quantizer's configuration (see leanface.quantization); None for a floating-point network."""
-    coefficients: Layout = {name: (part.start, part.stop) for name, part in LAYOUT.items()}
+    outputs: dict[str, tuple[int, int]]
+    """Where each kind of output begins and ends."""
     input: InputContract
     provenance: dict[str, Any] = {}
     """The parents' digests, the seed, and what else the stage says about itself."""
@@ -76,20 +83,13 @@ class Spec(BaseModel):
         if not isinstance(fields, dict) or cast(dict[str, Any], fields).get("format_version") != 1:
             return cast(Any, fields)
         spec = {RENAMED.get(name, name): value for name, value in cast(dict[str, Any], fields).items()}
+        spec.pop("network", None)  # it was always the face's
         if spec.get("sparsity", "none") is None:  # 0.1 also had networks of 2:4 sparsity, which nothing reads any more
             del spec["sparsity"]
         for part in ("input", "provenance", "quantizer"):
             if isinstance(spec.get(part), dict):
                 spec[part] = {RENAMED_WITHIN.get(name, name): value for name, value in spec[part].items()}
         return spec | {"format_version": 2}
-
-    @field_validator("coefficients")
-    @classmethod
-    def _known_layout(cls, coefficients: Layout) -> Layout:
-        expected: Layout = {name: (part.start, part.stop) for name, part in LAYOUT.items()}
-        if coefficients != expected:
-            raise ValueError(f"the coefficients lie otherwise than this version of LeanFace reads them: {expected}")
-        return coefficients
 
     @model_validator(mode="after")
     def _one_index_per_channel(self) -> Self:
@@ -105,6 +105,11 @@ class Spec(BaseModel):
     def scheme(self) -> str | None:
         """Of the quantizer; None for a floating-point network."""
         return None if self.quantizer is None else str(self.quantizer.get("scheme"))
+
+    @property
+    def output_count(self) -> int:
+        """How many numbers the network answers an image with."""
+        return max(stop for _, stop in self.outputs.values())
 
     @property
     def license(self) -> str:
@@ -170,7 +175,7 @@ def load_bundle(folder: Path) -> tuple[nn.Module, Spec]:
     try:
         # First, so that a spec which promises huge layers makes nothing be allocated.
         _check_widths(spec.widths, tensors)
-        network: nn.Module = build_network(spec.widths)
+        network = _network_of(spec).build(spec.widths)
         if spec.quantizer is not None:
             # Imported here: a floating-point network must load where ModelOpt is not installed.
             from leanface.networks.quantized import add_quantizers
@@ -187,11 +192,28 @@ def load_bundle(folder: Path) -> tuple[nn.Module, Spec]:
     return network.eval(), spec
 
 
+def _network_of(spec: Spec) -> TaskNetwork:
+    """Find what builds a bundle's network.
+
+    Raises:
+        ValueError: the task is not there, has changed since, or reads the outputs otherwise.
+    """
+    try:
+        found = network_of(spec.task, spec.task_sha256)
+    except LeanFaceError as error:
+        raise ValueError(str(error)) from None
+    expected = dict(found.outputs)
+    if spec.outputs != expected:
+        raise ValueError(f"its outputs lie otherwise than task {spec.task} reads them here: {expected}")
+    return found
+
+
 def _check_widths(widths: Mapping[str, tuple[int, int]], tensors: Mapping[str, Tensor]) -> None:
     for name, (inputs, outputs) in widths.items():
         weight = tensors.get(f"{name}.weight")
         shape = None if weight is None else tuple(weight.shape[:2])
-        if shape != (outputs, inputs):
+        # A grouped convolution's outputs read a part of its inputs each.
+        if shape is None or shape[0] != outputs or inputs % max(shape[1], 1):
             raise ValueError(f"{name} has {outputs} x {inputs} channels in {SPEC}, its weight is {shape}")
 
 
@@ -203,21 +225,29 @@ def _check_types(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             raise ValueError(f"{name} is {tensors[name].dtype}, expected {expected.dtype}")
 
 
-def load_network(folder: Path) -> tuple[FaceReconstructionNet, Spec]:
+def load_network(folder: Path) -> tuple[nn.Module, Spec]:
     """`load_bundle` for a floating-point network.
 
     Raises:
         ArtifactError: as load_bundle, or the bundle is quantized.
     """
     network, spec = load_bundle(folder)
-    if not isinstance(network, FaceReconstructionNet) or spec.quantizer is not None:
+    if spec.quantizer is not None:
         raise ArtifactError(f"{folder} holds a quantized network; a floating-point one is needed here.")
     return network, spec
 
 
-def new_spec(network: nn.Module, size: int, **fields: Any) -> Spec:
-    """The spec of a network as it stands now."""
-    return Spec(widths=widths_of(network), input=InputContract(size=size), **fields)
+def new_spec(network: nn.Module, size: int, task: str = "face", **fields: Any) -> Spec:
+    """Describe a network of a task as it stands now."""
+    found = network_of(task)
+    return Spec(
+        task=task,
+        task_sha256=task_digest(task),
+        widths=widths_of(network),
+        outputs=dict(found.outputs),
+        input=InputContract(size=size, any_size=found.any_size),
+        **fields,
+    )
 
 
 def digest(folder: Path) -> str:

@@ -57,6 +57,10 @@ DEPLOYED = "quantized_int8"
 """What the gates are about."""
 
 
+TASKS = {"face": "leanface.tasks.face.network:FaceNetwork"}
+"""What builds each task's network, MODULE:CLASS, imported when it is needed; a task may also be FILE.py:CLASS."""
+
+
 @dataclass(frozen=True)
 class RuntimeEntry:
     """One way to run a network.
@@ -127,12 +131,12 @@ PARTS = {"landmarks": "Finding the face and its landmarks", "mtcnn": "MTCNN"}
 
 
 def variant_title(name: str) -> str:
-    """Return what reports call a variant, or a part that is measured beside them."""
+    """What reports call a variant, or a part that is measured beside them."""
     return VARIANTS[name].title if name in VARIANTS else PARTS.get(name, name)
 
 
 def runtime_title(name: str) -> str:
-    """Return what reports call a runtime."""
+    """What reports call a runtime."""
     return RUNTIMES[name].title if name in RUNTIMES else PARTS.get(name, name)
 
 
@@ -283,7 +287,7 @@ GATES = {"ssim": "uv_ssim_min", "mse": "mse_max", "size_ratio": "size_ratio_min"
 
 
 def measures_against(reference: Literal["teacher", "truth"]) -> dict[str, Measure]:
-    """Return what compares a network with the teacher, or with ground truth."""
+    """What compares a network with the teacher, or with ground truth."""
     return {name: measure for name, measure in MEASURES.items() if measure.against == reference}
 
 

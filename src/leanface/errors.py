@@ -14,16 +14,6 @@ def did_you_mean(word: object, known: Iterable[object]) -> str:
 class LeanFaceError(Exception):
     """Base of every error that LeanFace raises on purpose; the command line prints it without a traceback."""
 
-    exit_status = 1
-    """With which a command ends that raises it."""
-
-
-class Unfinished(LeanFaceError):
-    """The time for one piece of work is over; the same command continues it."""
-
-    exit_status = 75
-    """EX_TEMPFAIL in sysexits.h."""
-
 
 class ConfigError(LeanFaceError):
     """A parameter is unknown, out of range, or contradicts another one."""
@@ -45,6 +35,10 @@ class NoFaceError(ArtifactError):
         """Say both."""
         super().__init__(f"{found} {parameter}".rstrip())
         self.found = found
+
+
+class NetworkError(LeanFaceError):
+    """A network has an operation or a shape that LeanFace cannot compress."""
 
 
 class ExportError(LeanFaceError):

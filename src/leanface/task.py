@@ -5,12 +5,23 @@ output means, how wrong it is, and where samples come from is told by a `Task`. 
 (`leanface.tasks.face`); docs/decisions/0014-task.md says why the line runs here.
 """
 
+import hashlib
+import importlib
+import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple, Protocol, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from leanface.catalog import TASKS
+from leanface.errors import ConfigError, did_you_mean
+
+Layout = Mapping[str, tuple[int, int]]
+"""Where each kind of output begins and ends, by its name."""
 
 
 class Batch(NamedTuple):
@@ -155,3 +166,101 @@ class Task(Protocol):
     def deviation_from(self, outputs: Tensor, image_size: int) -> Callable[[Tensor], Deviation]:
         """Return what measures outputs (B,outputs) against these."""
         ...
+
+
+class TaskNetwork(Protocol):
+    """Which network a task has: all that reading a bundle needs.
+
+    Attributes:
+        outputs: what the network answers with.
+        any_size: whether it reads images of any size; otherwise of `data.image_size` alone.
+    """
+
+    outputs: Layout
+    any_size: bool
+
+    def build(self, widths: Mapping[str, tuple[int, int]] | None = None) -> nn.Module:
+        """Build the network, freshly initialized.
+
+        Args:
+            widths: (inputs, outputs) of each convolution and linear layer, of a pruned network; None: as designed.
+
+        Raises:
+            ValueError: the widths are not this network's.
+        """
+        ...
+
+
+def network_of(task: str, sha256: str | None = None) -> TaskNetwork:
+    """Import what builds the network of a task.
+
+    Args:
+        task: a name in `leanface.catalog.TASKS`, or FILE.py:CLASS.
+        sha256: what the file's digest must be.
+
+    Raises:
+        ConfigError: there is no such task, its file cannot be run, or has another digest.
+    """
+    return class_of(TASKS.get(task, task), sha256)()
+
+
+def class_of(address: str, sha256: str | None = None) -> type:
+    """Import a class by MODULE:CLASS or FILE.py:CLASS; for arguments and errors see `network_of`."""
+    where, _, name = address.partition(":")
+    if not name:
+        known = ", ".join(TASKS)
+        raise ConfigError(
+            f"there is no task {address!r}.{did_you_mean(address, TASKS)} Use {known}, or path/to/my_task.py:MyTask."
+        )
+    module = importlib.import_module(where) if where.startswith("leanface.") else _run_file(Path(where), sha256)
+    found = getattr(module, name, None)
+    if not isinstance(found, type):
+        own = [value for value in vars(module).values() if getattr(value, "__module__", "") == module.__name__]
+        classes = [value.__name__ for value in own if isinstance(value, type)]
+        raise ConfigError(
+            f"{where} has no class {name}.{did_you_mean(name, classes)} It has {', '.join(classes) or 'none'}; name "
+            f"one as task: {where}:CLASS."
+        )
+    return found
+
+
+def task_digest(task: str) -> str | None:
+    """Hash the file of a task that is one; None for LeanFace's own.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    return None if task in TASKS else hashlib.sha256(_read(Path(task.partition(":")[0]))).hexdigest()
+
+
+def _run_file(path: Path, sha256: str | None) -> ModuleType:
+    source = _read(path)
+    if sha256 is not None and sha256 != hashlib.sha256(source).hexdigest():
+        raise ConfigError(f"{path} has changed since: what was made with it fits it no longer. Run `dvc repro` again.")
+    spec = importlib.util.spec_from_loader(f"leanface_task_{path.stem}", loader=None, origin=str(path))
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    module.__file__ = str(path)
+    try:
+        exec(compile(source, str(path), "exec"), vars(module))
+    except Exception as error:
+        line = getattr(error, "lineno", None) or _line_in(error, str(path))
+        raise ConfigError(f"{path}, line {line}: {type(error).__name__}: {error}") from None
+    return module
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"the task's file {path} cannot be read ({error.strerror}).") from None
+
+
+def _line_in(error: BaseException, file: str) -> int | None:
+    """Find the last line of a file that an error passed through."""
+    trace, found = error.__traceback__, None
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == file:
+            found = trace.tb_lineno
+        trace = trace.tb_next
+    return found

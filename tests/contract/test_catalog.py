@@ -30,6 +30,7 @@ class Mean(Runtime):
     """Takes any file, and predicts the mean face."""
 
     name = "mean"
+    outputs = 257
 
     def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
         return InputSpec()

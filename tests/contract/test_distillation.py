@@ -21,8 +21,8 @@ from leanface.pruning.importance import Magnitude
 from leanface.pruning.prune import PruneResult, prune_channels
 from leanface.synthesis.synthesis import sample_coefficients
 from leanface.task import Batch
-from leanface.tasks.face import FaceTask
 from leanface.tasks.face.losses import TERMS
+from leanface.tasks.face.task import FaceTask
 
 SmoothImages = Callable[[int, int], Tensor]
 

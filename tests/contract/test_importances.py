@@ -13,12 +13,13 @@ from leanface import paths
 from leanface.config import Importance
 from leanface.errors import ConfigError
 from leanface.face.morphable_model import MorphableModel
-from leanface.networks.resnet import FaceReconstructionNet, widths_of
+from leanface.networks.resnet import FaceReconstructionNet
+from leanface.networks.widths import widths_of
 from leanface.pruning.gradients import Calibration
 from leanface.pruning.groups import ChannelGraph
 from leanface.pruning.importance import IMPORTANCES, build_importance
 from leanface.pruning.prune import PruneResult, Scorer, prune_channels
-from leanface.tasks.face import FaceTask
+from leanface.tasks.face.task import FaceTask
 
 SmoothImages = Callable[[int, int], Tensor]
 

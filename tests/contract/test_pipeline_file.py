@@ -70,6 +70,9 @@ def reached(imports: grimp.ImportGraph, stage: str) -> dict[str, Path]:
     if "leanface.runtime" in modules:  # which imports what implements a runtime when that is opened
         for module in {entry.implementation.partition(":")[0] for entry in catalog.RUNTIMES.values()}:
             modules |= imports.find_upstream_modules(module) | {module}
+    if "leanface.bundle" in modules:  # which imports what builds a task's network when a bundle is loaded
+        for module in {address.partition(":")[0] for address in catalog.TASKS.values()}:
+            modules |= imports.find_upstream_modules(module) | {module}
     found: dict[str, Path] = {}
     for module in modules:
         name = module.removeprefix("leanface").removeprefix(".")

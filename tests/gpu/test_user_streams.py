@@ -78,6 +78,7 @@ def user_streams(cuda: Callable[[], Any]) -> type[Runtime]:
 
     class UserStreams(Runtime):
         name = "user_streams"
+        outputs = COUNT
 
         def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
             if CUDA_PROVIDER not in ORT.get_available_providers():

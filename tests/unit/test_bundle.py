@@ -13,7 +13,8 @@ from torch import nn
 
 from leanface import bundle
 from leanface.errors import ArtifactError
-from leanface.networks.resnet import FaceReconstructionNet, build_network, widths_of
+from leanface.networks.resnet import FaceReconstructionNet, build_network
+from leanface.networks.widths import widths_of
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_the_spec_comes_back(small_network: FaceReconstructionNet, tmp_path: Pat
     loaded = bundle.load_spec(tmp_path / "network")
     assert loaded.model_copy(update={"versions": {}}) == spec
     assert loaded.versions["torch"] == importlib.metadata.version("torch")
-    assert loaded.coefficients["identity"] == (0, 80)
+    assert loaded.outputs["identity"] == (0, 80)
 
 
 def test_saving_again_replaces_the_folder_and_its_digest(small_network: FaceReconstructionNet, saved: Path) -> None:
@@ -112,7 +113,7 @@ def test_weights_of_another_network_are_refused(saved: Path) -> None:
         ("kept_channels", "backbone.conv1", [0, 1, 2], "must list 16 different channels"),
         ("kept_channels", "backbone.conv1", [0] * 16, "must list 16 different channels"),
         ("kept_channels", "backbone.layer9.0.conv1", [0], "layer9"),
-        ("coefficients", "identity", [0, 79], "lie otherwise"),
+        ("outputs", "identity", [0, 79], "lie otherwise"),
     ],
 )
 def test_a_spec_that_does_not_describe_the_weights_is_refused(

@@ -17,7 +17,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class StepRecord(Section):
+class Done(Section):
     """One step, as far as it came.
 
     Attributes:
@@ -41,7 +41,7 @@ class Run(Section):
 
     format_version: Literal[1] = 1
     device: dict[str, Any] = {}
-    steps: dict[str, StepRecord] = {}
+    steps: dict[str, Done] = {}
 
 
 def load_run(path: Path = RECORD) -> Run:
@@ -66,11 +66,11 @@ def ids_of(paths_: tuple[Path, ...]) -> dict[str, str | None]:
     return {str(path): object_id(path) for path in paths_}
 
 
-def begin(step: Step, config: dict[str, Any]) -> StepRecord:
+def begin(step: Step, config: dict[str, Any]) -> Done:
     """The record of a step that is about to run."""
     sections = {name: config[name] for name in step.sections}
-    return StepRecord(status="unfinished", sections=sections, inputs=ids_of(step.inputs))
+    return Done(status="unfinished", sections=sections, inputs=ids_of(step.inputs))
 
 
-def same_work(one: StepRecord, other: StepRecord) -> bool:
+def same_work(one: Done, other: Done) -> bool:
     return one.sections == other.sections and one.inputs == other.inputs

@@ -17,7 +17,8 @@ from leanface.bundle import load_network
 from leanface.config import load_config
 from leanface.errors import ArtifactError
 from leanface.networks.packed import Statistics, load_packed, save_packed, statistics_of
-from leanface.networks.resnet import scaled_widths, widths_of
+from leanface.networks.resnet import FaceReconstructionNet, scaled_widths
+from leanface.networks.widths import widths_of
 from leanface.synthesis.datamodule import STATISTICS_BATCHES, Stream
 from leanface.training.batch_norm import measure_batch_norm
 
@@ -29,6 +30,7 @@ def pack_at_sizes(source: Path, target: Path, sizes: Iterable[int], stream: Stre
         ArtifactError: `source` is missing, damaged, or not of full width.
     """
     network = load_network(source)[0] if source.is_dir() else load_packed(source)
+    assert isinstance(network, FaceReconstructionNet)
     if widths_of(network) != scaled_widths(1.0):
         raise ArtifactError(f"{source} is not of full width; only such a network can be packed.")
     with tempfile.TemporaryDirectory() as folder:

@@ -19,7 +19,8 @@ from leanface import bundle, catalog
 from leanface.device import describe_device
 from leanface.files import Json, write_json
 from leanface.metrics.latency import measure_latency
-from leanface.networks.resnet import FaceReconstructionNet, build_network, widths_of
+from leanface.networks.resnet import FaceReconstructionNet, build_network
+from leanface.networks.widths import widths_of
 from leanface.runtime import open_runtime
 from tools.studies.pareto import LATENCY
 from tools.studies.table import read_results

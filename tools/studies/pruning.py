@@ -25,7 +25,7 @@ from leanface.pruning.cost import macs_and_parameters
 from leanface.pruning.groups import ChannelGraph
 from leanface.pruning.plan import counts_left, macs_share
 from leanface.pruning.prune import prune
-from leanface.tasks.face import FaceTask
+from leanface.tasks.face.task import FaceTask
 
 logger = logging.getLogger(__name__)
 

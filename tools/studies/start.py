@@ -5,22 +5,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from leanface import bundle, paths
 from leanface.config import Prune
 from leanface.errors import ConfigError
-from leanface.networks.resnet import STAGE_DEPTHS, FaceReconstructionNet, batch_norm_of, build_network, widths_of
+from leanface.networks.resnet import HEAD_SIZES, STAGE_DEPTHS, batch_norm_of, build_network
+from leanface.networks.widths import widths_of
 from leanface.pruning.prune import prune
 from leanface.synthesis.dataset import FaceDataset
-from leanface.tasks.face import FaceTask
+from leanface.tasks.face.task import FaceTask
 from leanface.tasks.face.teacher import initialize_heads
 from tools.studies.variants import Start
 
 Kept = Mapping[str, Sequence[int]]
 
 
-def pipeline_student(folder: Path = paths.PRUNED) -> tuple[FaceReconstructionNet, Kept]:
+def pipeline_student(folder: Path = paths.PRUNED) -> tuple[nn.Module, Kept]:
     """What stage prune left, and its record.
 
     Raises:
@@ -33,8 +34,8 @@ def pipeline_student(folder: Path = paths.PRUNED) -> tuple[FaceReconstructionNet
 
 
 def pruned_student(
-    original: FaceReconstructionNet, settings: Prune, task: FaceTask, seed: int, device: torch.device
-) -> tuple[FaceReconstructionNet, Kept]:
+    original: nn.Module, settings: Prune, task: FaceTask, seed: int, device: torch.device
+) -> tuple[nn.Module, Kept]:
     """The original, pruned and re-fitted as stage prune does, on the CPU; and its record."""
     images = FaceDataset(paths.FACES / "train").head(settings.calibration_count).images.to(device)
     # The re-fit solves for weights: TF32's three digits are too few.
@@ -45,12 +46,12 @@ def pruned_student(
 
 def starting_network(
     start: Start,
-    original: FaceReconstructionNet,
-    pruned: FaceReconstructionNet,
+    original: nn.Module,
+    pruned: nn.Module,
     kept: Kept,
     task: FaceTask,
     seed: int,
-) -> FaceReconstructionNet:
+) -> nn.Module:
     """A student of `pruned`'s widths: a copy of it, the original's weights merely cut to size, or new ones."""
     if start == "pruned":
         return copy.deepcopy(pruned)
@@ -63,7 +64,7 @@ def starting_network(
     return network.eval()
 
 
-def cut(original: FaceReconstructionNet, kept: Kept) -> FaceReconstructionNet:
+def cut(original: nn.Module, kept: Kept) -> nn.Module:
     """The original without the channels that a pruning record leaves out, its weights unchanged otherwise."""
     source, sources, widths = original.state_dict(), _sources(original), widths_of(original)
     inputs = {name: list(kept[sources[name]]) if name in sources else [0, 1, 2] for name in widths}
@@ -79,7 +80,7 @@ def cut(original: FaceReconstructionNet, kept: Kept) -> FaceReconstructionNet:
     return network.eval()
 
 
-def _sources(network: FaceReconstructionNet) -> dict[str, str]:
+def _sources(network: nn.Module) -> dict[str, str]:
     """The convolution whose channels each one reads, but for the first; a block's last one stands for the stream."""
     sources, stream = dict[str, str](), "backbone.conv1"
     for stage, depth in enumerate(STAGE_DEPTHS, start=1):
@@ -92,4 +93,4 @@ def _sources(network: FaceReconstructionNet) -> dict[str, str]:
                 f"{block}.conv3": f"{block}.conv2",
             }
             stream = f"{block}.conv3"
-    return sources | {f"final_layers.{index}": stream for index in range(len(network.final_layers))}
+    return sources | {f"final_layers.{index}": stream for index in range(len(HEAD_SIZES))}

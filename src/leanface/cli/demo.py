@@ -26,8 +26,12 @@ def add_commands(commands: Commands) -> None:
 
 def _demo(arguments: argparse.Namespace) -> None:
     spin()
-    from leanface.demo.app import run
+    from leanface.errors import BackendError
 
+    try:
+        from leanface.demo.app import run
+    except ModuleNotFoundError as error:
+        raise BackendError(f"{error}; `pip install 'leanface[demo]'`.") from None
     run(
         arguments.host,
         arguments.port,

@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from leanface.cli.parser import MAINTAIN, Commands
+from leanface.errors import BackendError
 
 
 def add_commands(commands: Commands) -> None:
@@ -19,8 +20,10 @@ def add_commands(commands: Commands) -> None:
 
 
 def _completion(arguments: argparse.Namespace) -> None:
-    import shtab
-
+    try:
+        import shtab
+    except ModuleNotFoundError as error:
+        raise BackendError(f"{error}; `pip install shtab`.") from None
     from leanface import cli
 
     parser: Any = cli._parser()  # pyright: ignore[reportPrivateUsage]

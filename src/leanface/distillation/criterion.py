@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from leanface.config import Distill
 from leanface.distillation.teacher import FrozenTeacher
-from leanface.networks.resnet import FaceReconstructionNet
 from leanface.task import Batch, SampleError, Task
 
 logger = logging.getLogger(__name__)
@@ -39,7 +38,7 @@ class DistillationCriterion(nn.Module):
         compiled: compute the terms through torch.compile.
     """
 
-    def __init__(self, teacher: FaceReconstructionNet, task: Task, distill: Distill, compiled: bool = False) -> None:
+    def __init__(self, teacher: nn.Module, task: Task, distill: Distill, compiled: bool = False) -> None:
         super().__init__()
         self.alpha = distill.alpha
         self.imitation, self.temperature = distill.imitation, distill.temperature

@@ -1,66 +1,91 @@
 """Trains a student on a teacher's outputs, from disk or streamed."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from pathlib import Path
 
 from torch import nn
 
-from leanface.config import Distill, Optimizer
+from leanface.config import Distill, Machine, Optimizer
 from leanface.distillation.criterion import DistillationCriterion
-from leanface.networks.resnet import FaceReconstructionNet
 from leanface.task import Split, Task
-from leanface.training.fit import FitResult, Session, fit, resolve_device
+from leanface.training.fit import FitResult, MetricLog, fit, resolve_device
 
 TRAIN_ON_POINTS = 4
 """Validations of a training so short that each costs as much as several of its steps."""
 
 
 def distill(
-    student: FaceReconstructionNet,
-    teacher: FaceReconstructionNet,
+    student: nn.Module,
+    teacher: nn.Module,
     task: Task,
     settings: Distill,
-    session: Session,
     *,
+    machine: Machine,
     val: Split,
+    seed: int,
+    report: Path,
+    log: MetricLog | None = None,
+    checkpoint: Path | None = None,
+    purpose: Sequence[object] = (),
+    piece_seconds: float | None = None,
 ) -> FitResult:
     """Train `student` in place.
 
     Args:
-        val: the labeled samples that it is validated on.
+        val: the labeled samples that it is validated on; the rest are arguments of `leanface.training.fit.fit`.
     """
     sizes = settings.image_sizes if settings.streamed else None
-    device = resolve_device(session.machine)
+    data = task.training_data(
+        settings.optimizer.batch_size, seed, stream_sizes=sizes, device=resolve_device(machine), val=val
+    )
     return fit(
         student,
-        DistillationCriterion(teacher, task, settings, session.machine.compile),
-        task.training_data(settings.optimizer.batch_size, session.seed, stream_sizes=sizes, device=device, val=val),
+        DistillationCriterion(teacher, task, settings, machine.compile),
+        data,
         settings.optimizer,
-        replace(session, run_key=[settings, *session.run_key]),
+        machine,
         task=task,
+        seed=seed,
+        report=report,
         freeze_batch_norm=settings.freeze_batch_norm,
+        log=log,
+        checkpoint=checkpoint,
+        purpose=[settings, *purpose],
+        piece_seconds=piece_seconds,
     )
 
 
 def train_on(
     network: nn.Module,
-    teacher: FaceReconstructionNet,
+    teacher: nn.Module,
     task: Task,
     optimizer: Optimizer,
     settings: Distill,
-    session: Session,
     *,
+    machine: Machine,
     val: Split,
+    seed: int,
+    report: Path,
+    log: MetricLog | None = None,
+    checkpoint: Path | None = None,
+    purpose: Sequence[object] = (),
+    piece_seconds: float | None = None,
 ) -> FitResult:
-    """Train a fake-quantized `network` in place on stored samples, with batch norms and ranges frozen."""
-    # It takes a minute or two, which compiling would not pay for.
-    machine = session.machine.model_copy(update={"compile": False})
+    """Train a fake-quantized `network` in place on stored samples, batch norms and ranges frozen; else as `distill`."""
     return fit(
         network,
         DistillationCriterion(teacher, task, settings),
-        task.training_data(optimizer.batch_size, session.seed, val=val),
+        task.training_data(optimizer.batch_size, seed, val=val),
         optimizer,
-        replace(session, machine=machine, run_key=[settings, *session.run_key]),
+        # A training of a minute or two, which compiling would not pay for.
+        machine.model_copy(update={"compile": False}),
         task=task,
+        seed=seed,
+        report=report,
         freeze_batch_norm=True,
+        log=log,
+        checkpoint=checkpoint,
+        purpose=[settings, *purpose],
         points=TRAIN_ON_POINTS,
+        piece_seconds=piece_seconds,
     )

@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leanface.networks.inference import HalfPrecision
-from leanface.networks.resnet import FaceReconstructionNet
 from leanface.task import Batch
 
 
@@ -22,7 +21,7 @@ class FrozenTeacher(nn.Module):
         network: the teacher; the caller's own is left as it is.
     """
 
-    def __init__(self, network: FaceReconstructionNet) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = copy.deepcopy(network)
         # pyright does not know this overload of nn.Module.to

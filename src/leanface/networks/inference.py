@@ -1,37 +1,36 @@
 """The network as inference needs it: batch norms folded into the convolutions; on a GPU in FP16, with fused kernels."""
 
 import copy
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from leanface.networks.resnet import STAGE_DEPTHS, Bottleneck, batch_norm_of, widths_of
+from leanface.networks.graph import NORMS, trace
+from leanface.networks.resnet import Bottleneck
 
 
 @torch.no_grad()
 def inference_form(network: nn.Module) -> nn.Module:
-    """A copy in eval mode that computes the same function without batch norms.
+    """A copy in eval mode that computes the same function without the batch norms behind layers.
 
-    With k the batch norm's weight over its standard deviation, per output channel, a convolution's weights W
-    become W k. A quantized one's range becomes amax |k|, so that the 8-bit numbers, round(127 W / amax) in INT8, stay
+    With k the batch norm's weight over its standard deviation, per output channel, a layer's weights W become W k. A
+    quantized one's range becomes amax |k|, so that the 8-bit numbers, round(127 W / amax) in INT8, stay
     what they were, up to their sign.
     """
     folded = copy.deepcopy(network).cpu().eval()
-    for name in widths_of(folded):
-        conv, norm_name = folded.get_submodule(name), batch_norm_of(name)
-        if norm_name is None:  # a head
-            continue
-        assert isinstance(conv, nn.Conv2d)
-        norm = folded.get_submodule(norm_name)
-        assert isinstance(norm, nn.BatchNorm2d)
+    for name, norm_name in trace(folded).norms.items():
+        layer, norm = folded.get_submodule(name), folded.get_submodule(norm_name)
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        assert isinstance(norm, NORMS)
         gain, shift = _affine(norm)
-        conv.weight.mul_(gain[:, None, None, None])
-        conv.bias = nn.Parameter(shift if conv.bias is None else conv.bias * gain + shift)
-        quantizer: Any = getattr(conv, "weight_quantizer", None)
+        per_output = gain.view(-1, *[1] * (layer.weight.ndim - 1))
+        layer.weight.mul_(per_output)
+        layer.bias = nn.Parameter(shift if layer.bias is None else layer.bias * gain + shift)
+        quantizer: Any = getattr(layer, "weight_quantizer", None)
         if quantizer is not None and quantizer.is_enabled:
-            quantizer.amax = quantizer.amax * gain.abs()[:, None, None, None]
+            quantizer.amax = quantizer.amax * per_output.abs()
         folded.set_submodule(norm_name, nn.Identity())
     return folded
 
@@ -97,15 +96,13 @@ def _geometry(conv: nn.Conv2d) -> tuple[Any, Any, Any, int]:
 
 def _fuse(network: nn.Module) -> None:
     """Replace the bottlenecks. The first convolution stays: cuDNN's fused 7x7 one is many times slower."""
-    for stage, depth in enumerate(STAGE_DEPTHS, start=1):
-        for index in range(depth):
-            name = f"backbone.layer{stage}.{index}"
-            block = network.get_submodule(name)
-            assert isinstance(block, Bottleneck)
+    modules = list(cast(Iterable[tuple[str, nn.Module]], network.named_modules()))
+    for name, block in modules:
+        if isinstance(block, Bottleneck):
             network.set_submodule(name, _FusedBottleneck(block))
 
 
-def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def _affine(norm: nn.BatchNorm2d | nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
     """Gain and shift (C,) of a batch norm in eval mode."""
     assert norm.running_mean is not None
     assert norm.running_var is not None

@@ -4,8 +4,8 @@ INPUT_NAME = "images"
 """float32 (B,3,H,W), RGB in [0,1]."""
 
 OUTPUT_NAME = "coefficients"
-"""float32 (B,257)."""
+"""float32 (B,outputs)."""
 
 METADATA_PREFIX = "leanface."
-"""Of the metadata keys inside an ONNX file: version, precision, input, coefficients, license and, of a
-compressed network, teacher."""
+"""Of the metadata keys inside an ONNX file: version, precision, input, task, outputs (in files of LeanFace 0.1
+coefficients), license and, of a compressed network, teacher."""

@@ -15,7 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from leanface.networks.resnet import ResidualAdd, widths_of
+from leanface.networks.graph import ResidualAdd, layers_of, trace, with_residual_adds
 
 with warnings.catch_warnings():  # at import ModelOpt warns of optional packages that it does not find
     warnings.simplefilter("ignore")
@@ -23,8 +23,12 @@ with warnings.catch_warnings():  # at import ModelOpt warns of optional packages
     from modelopt.torch.quantization.nn import QuantInputBase, QuantModuleRegistry, TensorQuantizer
 
 
+QUANTIZED = ("nn.Conv2d", "nn.Linear")
+"""Layers whose inputs and weights are quantized, as ModelOpt calls them."""
+
+
 class Quantizer(BaseModel):
-    """What is quantized, and to what: the inputs and weights of all convolutions but the `excluded_layers`.
+    """What is quantized, and to what: the inputs and weights of all layers but the `excluded_layers`.
 
     With `residual` also the identity branch of each residual addition: then feature maps stay in 8 bits.
     """
@@ -34,7 +38,7 @@ class Quantizer(BaseModel):
     scheme: Literal["int8"] = "int8"
     residual: bool
     excluded_layers: tuple[str, ...] = ()
-    """Convolutions that stay in floating point, by module name."""
+    """Convolutions and linear layers that stay in floating point, by module name."""
 
 
 @QuantModuleRegistry.register({ResidualAdd: "ResidualAdd"})
@@ -43,12 +47,12 @@ class QuantResidualAdd(QuantInputBase):
 
 
 def add_quantizers(network: nn.Module, quantizer: dict[str, Any]) -> nn.Module:
-    """Turn a floating-point network into its fake-quantized form, in place.
+    """Turn a floating-point network into its fake-quantized form, in place but for additions that are no modules yet.
 
     The ranges are 0, and the network useless, until they are calibrated (`leanface.quantization`) or loaded.
 
     Args:
-        network: as `build_network` makes it.
+        network: as its task builds it.
         quantizer: a `Quantizer` as plain JSON (`Spec.quantizer`).
 
     Raises:
@@ -56,15 +60,17 @@ def add_quantizers(network: nn.Module, quantizer: dict[str, Any]) -> nn.Module:
             does not have.
     """
     description = Quantizer.model_validate(quantizer)
-    unknown = sorted(set(description.excluded_layers) - set(widths_of(network)))
+    unknown = sorted(set(description.excluded_layers) - set(layers_of(network)))
     if unknown:
         raise ValueError(f"the quantizer excludes layers that the network does not have: {', '.join(unknown)}")
+    if description.residual:
+        network = with_residual_adds(network)
     per_channel = {"num_bits": 8, "axis": 0}
     per_tensor = {"num_bits": 8, "axis": None}
     entries: list[dict[str, Any]] = [
         {"quantizer_name": "*", "enable": False},
-        {"quantizer_name": "*weight_quantizer", "parent_class": "nn.Conv2d", "cfg": per_channel},
-        {"quantizer_name": "*input_quantizer", "parent_class": "nn.Conv2d", "cfg": per_tensor},
+        *({"quantizer_name": "*weight_quantizer", "parent_class": kind, "cfg": per_channel} for kind in QUANTIZED),
+        *({"quantizer_name": "*input_quantizer", "parent_class": kind, "cfg": per_tensor} for kind in QUANTIZED),
     ]
     if description.residual:
         entry = {"quantizer_name": "*input_quantizer", "parent_class": "ResidualAdd", "cfg": per_tensor}
@@ -74,8 +80,8 @@ def add_quantizers(network: nn.Module, quantizer: dict[str, Any]) -> nn.Module:
         mtq.quantize(network, {"quant_cfg": entries, "algorithm": None})
     for name, module in quantizers_of(network):
         parent, _, kind = name.rpartition(".")
-        owner = network.get_submodule(parent)
-        shape = (len(cast(nn.Conv2d, owner).weight), 1, 1, 1) if kind == "weight_quantizer" else ()
+        weight = cast(nn.Conv2d, network.get_submodule(parent)).weight if kind == "weight_quantizer" else None
+        shape = () if weight is None else (len(weight), *[1] * (weight.ndim - 1))
         module.register_buffer("_amax", torch.zeros(shape))
     return network
 
@@ -92,14 +98,16 @@ def with_uint8_feature_maps(network: nn.Module) -> nn.Module:
     """A copy of an INT8 network that clips as its file does (docs/decisions/0003-uint8-activations.md).
 
     The steps are the same; a feature map that cannot be negative is clipped at 255 of them instead of 127. These are
-    the inputs of all convolutions, and the identities of the residual additions but those from a projection.
+    images, and what comes from ReLU.
     """
     wide = copy.deepcopy(network)
+    graph = trace(wide)
+    non_negative = {
+        str(node.target) for node in graph.nodes if node.args and graph.non_negative(node.all_input_nodes[0])
+    }
     for name, quantizer in quantizers_of(wide):
         owner, _, kind = name.rpartition(".")
-        block, _, layer = owner.rpartition(".")
-        projected = layer == "add" and cast(Any, wide.get_submodule(block)).downsample is not None
-        if kind == "input_quantizer" and not projected:
+        if kind == "input_quantizer" and owner in non_negative:
             quantizer._unsigned = True  # pyright: ignore[reportPrivateUsage]
             quantizer.amax = cast(Tensor, quantizer.amax) * 255 / 127
     return wide

@@ -4,12 +4,12 @@ Sources: He et al., CVPR 2016 (arXiv:1512.03385); stride in the 3x3 convolution 
 their order as in Deep3DFaceRecon (Deng et al., CVPRW 2019).
 """
 
-from collections.abc import Iterable, Mapping
-from typing import cast
-
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+
+from leanface.networks.graph import ResidualAdd
+from leanface.networks.widths import Widths, widths_of
 
 HEAD_SIZES = (80, 64, 80, 3, 27, 2, 1)
 """Outputs of the seven heads: identity, expression, albedo, angles, lighting, x and y, z."""
@@ -17,16 +17,6 @@ HEAD_SIZES = (80, 64, 80, 3, 27, 2, 1)
 STAGE_DEPTHS = (3, 4, 6, 3)
 STAGE_WIDTHS = (64, 128, 256, 512)
 EXPANSION = 4
-
-Widths = Mapping[str, tuple[int, int]]
-"""(inputs, outputs) of each convolution, by module name."""
-
-
-class ResidualAdd(nn.Module):
-    """identity + residual, as a module of its own so that quantization can give the identity branch a quantizer."""
-
-    def forward(self, identity: Tensor, residual: Tensor) -> Tensor:
-        return identity + residual
 
 
 class Bottleneck(nn.Module):
@@ -102,17 +92,13 @@ class FaceReconstructionNet(nn.Module):
 
     def predict(self, features: Tensor) -> Float[Tensor, "batch 257"]:
         """The heads alone, from pooled features (B,C,1,1); not in reduced precision, even under autocast."""
+        if isinstance(features, fx.Proxy):  # while it is traced, there is neither a device nor a precision
+            return self._answers(features)
         with torch.autocast(features.device.type, enabled=False):
-            features = features.to(self.final_layers.get_parameter("0.weight").dtype)
-            return torch.cat([head(features) for head in self.final_layers], dim=1).flatten(1)
+            return self._answers(features.to(self.final_layers.get_parameter("0.weight").dtype))
 
-
-def widths_of(network: nn.Module) -> dict[str, tuple[int, int]]:
-    """(inputs, outputs) of every convolution, by module name: what distinguishes a pruned network."""
-    modules = cast(Iterable[tuple[str, nn.Module]], network.named_modules())
-    return {
-        name: (module.in_channels, module.out_channels) for name, module in modules if isinstance(module, nn.Conv2d)
-    }
+    def _answers(self, features: Tensor) -> Tensor:
+        return torch.cat([head(features) for head in self.final_layers], dim=1).flatten(1)
 
 
 def scaled_widths(factor: float, round_to: int = 8) -> Widths:
@@ -163,10 +149,8 @@ def build_network(widths: Widths | None = None) -> FaceReconstructionNet:
 
 
 def batch_norm_of(conv: str) -> str | None:
-    """Name of the batch norm behind a convolution; None for the heads, which have none."""
+    """Name the batch norm behind a convolution; None for the heads, which have none."""
     parent, _, leaf = conv.rpartition(".")
     if leaf.startswith("conv"):
         return f"{parent}.bn{leaf.removeprefix('conv')}"
-    if parent.endswith("downsample"):
-        return f"{parent}.1"
-    return None
+    return f"{parent}.1" if parent.endswith("downsample") else None

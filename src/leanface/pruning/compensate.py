@@ -1,10 +1,9 @@
 """Re-fits a pruned network to the original's responses in closed form, without a gradient step.
 
-Front to back, every convolution gets the weights that, on what the pruned network itself now feeds it, come
-closest to the original's responses in the channels that were kept (ridge regression towards the weights that
-it has); so each layer makes up for the channels it lost and for the errors of the layers before it. The
-intercepts go into the batch norms' running means, whose scales and shifts stay the original's. The heads come
-last.
+Front to back, every convolution and linear layer gets the weights that, on what the pruned network itself now feeds it,
+come closest to the original's responses in the channels that were kept (ridge regression towards the weights that it
+has); so each layer makes up for the channels it lost and for the errors of the layers before it. The intercepts go into
+the batch norms' running means, whose scales and shifts stay the original's, or into the layer's bias.
 
 Source: He, Zhang and Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017
 (arXiv:1707.06168); Luo et al., ThiNet, ICCV 2017 (arXiv:1707.06342).
@@ -16,10 +15,10 @@ from typing import NamedTuple, cast
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from leanface.errors import ConfigError
-from leanface.networks.resnet import STAGE_DEPTHS, Bottleneck, FaceReconstructionNet, batch_norm_of
+from leanface.networks.graph import LAYERS, NORMS, Graph, trace
 from leanface.pruning.groups import KeptChannels
 
 CHUNK = 32
@@ -29,24 +28,30 @@ FAINT = 0.05
 """A batch norm's scale, relative to its layer's median, below which a channel is not asked to correct the
 identity branch: its weights would have to be huge, and training would diverge from there."""
 
+Layer = nn.Conv2d | nn.Linear
+
 
 class LayerFit(NamedTuple):
-    """Mean squared distance of a convolution's responses to their target, over the target's variance."""
+    """Mean squared distance of a layer's responses to their target, over the target's variance.
+
+    A layer that could not be re-fitted is left as it was; `left` says why, and both errors are NaN.
+    """
 
     name: str
     error_before: float
     error_after: float
+    left: str = ""
 
 
 @torch.no_grad()
 def compensate(
-    network: FaceReconstructionNet,
-    teacher: FaceReconstructionNet,
+    network: nn.Module,
+    teacher: nn.Module,
     kept: KeptChannels,
     images: Float[Tensor, "batch 3 height width"],
     ridge: float,
-) -> tuple[FaceReconstructionNet, list[LayerFit]]:
-    """A re-fitted copy of `network` in eval mode, and the gain at each convolution, in order of execution.
+) -> tuple[nn.Module, list[LayerFit]]:
+    """A re-fitted copy of `network` in eval mode, and the gain at each layer, in order of execution.
 
     Both networks run once, layer by layer, over all images at a time: memory is a few times the original's
     largest feature map of the whole batch.
@@ -60,140 +65,143 @@ def compensate(
 
     Raises:
         ConfigError: `ridge` is too small.
+        NetworkError: a network has an operation that is not known.
     """
-    refit = _Refit(copy.deepcopy(network).eval(), kept, ridge)
-    original = teacher.backbone
+    graph, student = trace(teacher), copy.deepcopy(network).eval()
+    fits: list[LayerFit] = []
     chunks = [images[start : start + CHUNK] for start in range(0, len(images), CHUNK)]
-    wanted = [original.conv1(chunk) for chunk in chunks]
-    x = [original.maxpool(F.relu(chunk)) for chunk in refit("backbone.conv1", chunks, wanted)]
-    t = [original.maxpool(F.relu(original.bn1(chunk))) for chunk in wanted]
-    del wanted
-    for stage, depth in enumerate(STAGE_DEPTHS, start=1):
-        for place in range(depth):
-            x, t = _refit_block(refit, f"backbone.layer{stage}.{place}", teacher, x, t)
-    x, t = [original.avgpool(chunk) for chunk in x], [original.avgpool(chunk) for chunk in t]
-    for index, head in enumerate(teacher.final_layers):
-        refit(f"final_layers.{index}", x, [head(chunk) for chunk in t])
-    return refit.student, refit.fits
+    ours: dict[fx.Node, Chunks] = {graph.nodes[0]: chunks}
+    theirs: dict[fx.Node, Chunks] = {graph.nodes[0]: chunks}
+    for node in graph.nodes[1:-1]:
+        theirs[node] = _compute(graph, node, theirs, teacher)
+        name = str(node.target)
+        if name in graph.layers:
+            channels = kept[name]
+            wanted = [chunk[:, channels] for chunk in theirs[node]]
+            added = _added(graph, node)
+            if added is not None:
+                per_unit = _per_unit(graph, name, channels)
+                for target, a, b in zip(wanted, ours[added], theirs[added], strict=True):
+                    target += (b[:, channels] - a) * per_unit
+            fits.append(_refit(graph, name, student, ours[node.all_input_nodes[0]], wanted, ridge))
+            del wanted
+        ours[node] = _compute(graph, node, ours, student)
+        for dead in graph.dead_after[node]:
+            del ours[dead], theirs[dead]
+    return student, fits
 
 
 Chunks = list[Tensor]
-"""Feature maps of all images, (B,C,H,W) each."""
+"""Feature maps of all images, (B,C,H,W) or (B,C) each."""
 
 
-class _Refit:
-    """Re-fits the convolutions of one student, by name, and keeps the account."""
-
-    def __init__(self, student: FaceReconstructionNet, kept: KeptChannels, ridge: float) -> None:
-        self.student, self.kept, self.ridge = student, kept, ridge
-        self.fits: list[LayerFit] = []
-
-    def __call__(self, name: str, x: Chunks, wanted: Chunks, extra: Chunks | None = None) -> Chunks:
-        """Re-fit one convolution on inputs `x` to the original's responses of the channels that it kept.
-
-        Args:
-            name: the convolution.
-            x: the student's input to it.
-            wanted: all of the original's responses.
-            extra: added to the responses that are wanted from the kept channels.
-
-        Returns:
-            The student's new responses, after its batch norm if it has one.
-        """
-        conv = cast(nn.Conv2d, self.student.get_submodule(name))
-        moments = _Moments(conv)
-        for place, (inputs, responses) in enumerate(zip(x, wanted, strict=True)):
-            target = responses[:, self.kept[name]]
-            if extra is not None:
-                target += extra[place]
-            moments.add(inputs, target)
-        change, intercept, before, after = moments.solve(self.ridge)
-        self.fits.append(LayerFit(name, before, after))
-        conv.weight += change
-        norm = batch_norm_of(name)
-        if norm is None:
-            assert conv.bias is not None
-            conv.bias += intercept
-            return [conv(chunk) for chunk in x]
-        batch_norm = cast(nn.BatchNorm2d, self.student.get_submodule(norm))
-        assert batch_norm.running_mean is not None
-        batch_norm.running_mean -= intercept
-        return [batch_norm(conv(chunk)) for chunk in x]
+def _compute(graph: Graph, node: fx.Node, values: dict[fx.Node, Chunks], network: nn.Module) -> Chunks:
+    reads = node.all_input_nodes
+    return [
+        graph.compute(node, dict(zip(reads, chunks, strict=True)), network)
+        for chunks in zip(*(values[read] for read in reads), strict=True)
+    ]
 
 
-def _refit_block(
-    refit: _Refit, name: str, teacher: FaceReconstructionNet, x: Chunks, t: Chunks
-) -> tuple[Chunks, Chunks]:
-    """One bottleneck: `x` is the student's input and `t` the teacher's; returns their outputs."""
-    block = cast(Bottleneck, teacher.get_submodule(name))
-    inner, t_inner = x, t
-    for conv, norm in (("conv1", block.bn1), ("conv2", block.bn2)):
-        wanted = [block.get_submodule(conv)(chunk) for chunk in t_inner]
-        inner = [F.relu_(chunk) for chunk in refit(f"{name}.{conv}", inner, wanted)]
-        t_inner = [F.relu_(norm(chunk)) for chunk in wanted]
+def _added(graph: Graph, node: fx.Node) -> fx.Node | None:
+    """What is added to a layer's response, after its batch norm, if that is known when the layer's turn comes.
 
-    identity, t_identity = x, t
-    if block.downsample is not None:
-        wanted = [block.downsample[0](chunk) for chunk in t]
-        identity = refit(f"{name}.downsample.0", x, wanted)
-        t_identity = [block.downsample[1](chunk) for chunk in wanted]
+    Such a layer aims at the sum, not at its own response: so it also mends what is wrong in the student's identity
+    branch, where errors would otherwise pile up from block to block.
+    """
+    name = str(node.target)
+    last = next(iter(node.users)) if name in graph.norms else node
+    readers = list(last.users)
+    operands = graph.operands(readers[0]) if len(readers) == 1 else None
+    if operands is None:
+        return None
+    other = operands[1] if operands[0] is last else operands[0]
+    return other if graph.nodes.index(other) < graph.nodes.index(node) else None
 
-    # The last convolution aims at the block's sum, not at its own response: so it also mends what is wrong in
-    # the student's identity branch, where errors would otherwise pile up from block to block.
-    channels = refit.kept[f"{name}.conv3"]
-    scale = _scale(block.bn3)[channels]
+
+def _per_unit(graph: Graph, name: str, channels: list[int]) -> Tensor:
+    """How much a layer's response must change for the sum to change by 1; 0 for channels that are too faint to mend."""
+    layer = graph.network.get_submodule(name)
+    assert isinstance(layer, LAYERS)
+    if name not in graph.norms:
+        return layer.weight.new_ones(())
+    norm = graph.network.get_submodule(graph.norms[name])
+    assert isinstance(norm, NORMS)
+    scale = _scale(norm)[channels]
     mendable = scale.abs() > FAINT * scale.abs().median()
-    per_unit = torch.where(mendable, 1 / scale, 0.0)[:, None, None]
-    extra = [(b[:, channels] - a) * per_unit for a, b in zip(identity, t_identity, strict=True)]
-    wanted = [block.conv3(chunk) for chunk in t_inner]
-    residual = refit(f"{name}.conv3", inner, wanted, extra)
-    return (
-        [F.relu_(a + b) for a, b in zip(identity, residual, strict=True)],
-        [F.relu_(a + block.bn3(b)) for a, b in zip(t_identity, wanted, strict=True)],
-    )
+    per_unit = torch.where(mendable, 1 / scale, 0.0)
+    return per_unit.view(-1, *[1] * (layer.weight.ndim - 2))
 
 
-def _scale(norm: nn.BatchNorm2d) -> Float[Tensor, " channels"]:
+def _refit(graph: Graph, name: str, student: nn.Module, x: Chunks, wanted: Chunks, ridge: float) -> LayerFit:
+    """Re-fit one layer on inputs `x` to the responses that are wanted of the channels that it kept."""
+    layer = student.get_submodule(name)
+    assert isinstance(layer, LAYERS)
+    norm = student.get_submodule(graph.norms[name]) if name in graph.norms else None
+    if norm is None and layer.bias is None:
+        return LayerFit(name, torch.nan, torch.nan, "it has neither a bias nor a batch norm right behind it")
+    if isinstance(layer, nn.Conv2d) and (layer.padding_mode != "zeros" or isinstance(layer.padding, str)):
+        return LayerFit(name, torch.nan, torch.nan, "its padding is not a number of zeros")
+    moments = _Moments(layer)
+    for inputs, target in zip(x, wanted, strict=True):
+        moments.add(inputs, target)
+    change, intercept, before, after = moments.solve(ridge)
+    layer.weight += change
+    if norm is None:
+        layer.get_parameter("bias").add_(intercept)
+    else:
+        assert isinstance(norm, NORMS)
+        assert norm.running_mean is not None
+        norm.running_mean -= intercept
+    return LayerFit(name, before, after)
+
+
+def _scale(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> Float[Tensor, " channels"]:
     """What a batch norm multiplies its input with."""
     assert norm.running_var is not None
     return norm.weight * torch.rsqrt(norm.running_var + norm.eps)
 
 
 class _Moments:
-    """Sums over calibration images from which one convolution's ridge regression is solved.
+    """Sums over calibration images from which one layer's ridge regression is solved, for each group of channels.
 
     What is fitted is the residual (target less present response), not the target: so a layer that is right as
     it is stays bitwise untouched. Products are FP32, of centered inputs (activations are far from zero mean);
     their sums are FP64.
     """
 
-    def __init__(self, conv: nn.Conv2d) -> None:
-        self.conv = conv
-        inputs, outputs = conv.weight[0].numel(), conv.out_channels
-        zeros = torch.zeros(inputs, inputs, dtype=torch.float64, device=conv.weight.device)
-        self.gram, self.cross = zeros, zeros.new_zeros(inputs, outputs)
-        self.x_sum, self.r_sum, self.r_squares = (zeros.new_zeros(count) for count in (inputs, outputs, outputs))
-        self.y_sum, self.y_squares = zeros.new_zeros(outputs), zeros.new_zeros(outputs)
+    def __init__(self, layer: Layer) -> None:
+        self.layer = layer
+        self.groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+        inputs, outputs = layer.weight[0].numel(), len(layer.weight) // self.groups
+        zeros = torch.zeros(self.groups, inputs, inputs, dtype=torch.float64, device=layer.weight.device)
+        self.gram, self.cross = zeros, zeros.new_zeros(self.groups, inputs, outputs)
+        self.x_sum, self.r_sum, self.r_squares = (
+            zeros.new_zeros(self.groups, count) for count in (inputs, outputs, outputs)
+        )
+        self.y_sum, self.y_squares = zeros.new_zeros(self.groups, outputs), zeros.new_zeros(self.groups, outputs)
         self.rows = 0
         self.x_center: Tensor | None = None
         self.y_center: Tensor | None = None
 
-    def add(self, x: Float[Tensor, "batch inputs h w"], target: Float[Tensor, "batch outputs h2 w2"]) -> None:
-        """Count in some images."""
-        patches = _patches(self.conv, x)
-        wanted = target.permute(0, 2, 3, 1).reshape(-1, self.conv.out_channels)
-        residual = (target - self.conv(x)).permute(0, 2, 3, 1).reshape(-1, self.conv.out_channels)
+    def add(self, x: Tensor, target: Tensor) -> None:
+        """Count in some images: inputs and wanted responses, (B,C,H,W) each, or (B,C) of a linear layer."""
+        patches, wanted = self._by_group(_patches(self.layer, x)), self._by_group(_rows(target))
+        residual = self._by_group(_rows(target - self.layer(x)))
         if self.x_center is None or self.y_center is None:
-            self.x_center, self.y_center = patches.mean(dim=0), wanted.mean(dim=0)
+            self.x_center, self.y_center = patches.mean(dim=1, keepdim=True), wanted.mean(dim=1, keepdim=True)
         patches, wanted = patches - self.x_center, wanted - self.y_center
-        self.gram += patches.T @ patches
-        self.cross += patches.T @ residual
-        self.x_sum += patches.sum(dim=0)
-        self.r_sum += residual.sum(dim=0)
-        self.r_squares += residual.square().sum(dim=0)
-        self.y_sum += wanted.sum(dim=0)
-        self.y_squares += wanted.square().sum(dim=0)
-        self.rows += len(patches)
+        self.gram += _product(patches.mT, patches)
+        self.cross += _product(patches.mT, residual)
+        self.x_sum += patches.sum(dim=1)
+        self.r_sum += residual.sum(dim=1)
+        self.r_squares += residual.square().sum(dim=1)
+        self.y_sum += wanted.sum(dim=1)
+        self.y_squares += wanted.square().sum(dim=1)
+        self.rows += patches.shape[1]
+
+    def _by_group(self, rows: Float[Tensor, "rows values"]) -> Float[Tensor, "groups rows values_of_one"]:
+        return rows.reshape(len(rows), self.groups, -1).transpose(0, 1)
 
     def solve(self, ridge: float) -> tuple[Tensor, Tensor, float, float]:
         """Change of the weights, intercept, and the errors of `LayerFit` before and after.
@@ -203,33 +211,46 @@ class _Moments:
         """
         assert self.x_center is not None
         x_mean, r_mean = self.x_sum / self.rows, self.r_sum / self.rows
-        covariance = self.gram / self.rows - torch.outer(x_mean, x_mean)
-        cross = self.cross / self.rows - torch.outer(x_mean, r_mean)
+        covariance = self.gram / self.rows - x_mean[:, :, None] * x_mean[:, None, :]
+        cross = self.cross / self.rows - x_mean[:, :, None] * r_mean[:, None, :]
         # The smallest normal number keeps the system regular where all of a layer's inputs are constant.
-        strength = ridge * float(covariance.diagonal().mean()) + torch.finfo(torch.float32).tiny
-        regular = covariance + strength * torch.eye(len(covariance), device=covariance.device)
+        strength = (ridge * covariance.diagonal(dim1=1, dim2=2).mean(1) + torch.finfo(torch.float32).tiny).float()
+        regular = covariance + strength[:, None, None] * torch.eye(covariance.shape[1], device=covariance.device)
         factor, failed = cast(tuple[Tensor, Tensor], torch.linalg.cholesky_ex(regular))
-        if int(failed):
+        if bool(failed.any()):
             raise ConfigError(f"prune.ridge {ridge} drowns in the rounding of FP32 sums; use at least 1e-4.")
         change = torch.cholesky_solve(cross, factor)
-        intercept = r_mean - (x_mean + self.x_center) @ change
+        intercept = r_mean - _product(x_mean[:, None] + self.x_center, change)[:, 0]
 
         before = self.r_squares.sum() / self.rows
-        gain = r_mean.square().sum() + (2 * change * cross).sum() - (change * (covariance @ change)).sum()
+        gain = r_mean.square().sum() + (2 * change * cross).sum() - (change * _product(covariance, change)).sum()
         variance = (self.y_squares / self.rows - (self.y_sum / self.rows).square()).sum().clamp_min(1e-30)
-        weight = self.conv.weight
+        weight = self.layer.weight
         return (
-            change.T.reshape(weight.shape).to(weight),
-            intercept.to(weight),
+            change.mT.reshape(weight.shape).to(weight),
+            intercept.flatten().to(weight),
             float(before / variance),
             float((before - gain).clamp_min(0) / variance),
         )
 
 
-def _patches(conv: nn.Conv2d, x: Tensor) -> Float[Tensor, "rows inputs"]:
-    """What the convolution multiplies with its weights, one row per output position."""
-    stride, padding = cast(tuple[int, int], conv.stride), cast(tuple[int, int], conv.padding)
-    if conv.kernel_size == (1, 1):
-        return x[:, :, :: stride[0], :: stride[1]].permute(0, 2, 3, 1).reshape(-1, conv.in_channels)
-    unfolded = F.unfold(x, cast(tuple[int, int], conv.kernel_size), padding=padding, stride=stride)
+def _product(one: Float[Tensor, "groups m k"], other: Float[Tensor, "groups k n"]) -> Float[Tensor, "groups m n"]:
+    """Multiply matrices; a single pair by the kernel for single matrices, which is faster and rounds otherwise."""
+    return (one[0] @ other[0])[None] if len(one) == 1 else one @ other
+
+
+def _rows(maps: Tensor) -> Float[Tensor, "rows channels"]:
+    """One row per output position."""
+    return maps if maps.ndim == 2 else maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
+
+
+def _patches(layer: Layer, x: Tensor) -> Float[Tensor, "rows inputs"]:
+    """What the layer multiplies with its weights, one row per output position."""
+    if isinstance(layer, nn.Linear):
+        return x
+    stride, padding = cast(tuple[int, int], layer.stride), cast(tuple[int, int], layer.padding)
+    if layer.kernel_size == (1, 1) and padding == (0, 0):
+        return x[:, :, :: stride[0], :: stride[1]].permute(0, 2, 3, 1).reshape(-1, layer.in_channels)
+    kernel, dilation = cast(tuple[int, int], layer.kernel_size), cast(tuple[int, int], layer.dilation)
+    unfolded = F.unfold(x, kernel, dilation=dilation, padding=padding, stride=stride)
     return unfolded.transpose(1, 2).reshape(-1, unfolded.shape[1])

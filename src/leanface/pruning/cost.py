@@ -1,4 +1,4 @@
-"""What each convolution of a network costs: parameters, multiply-accumulates, activation memory, time."""
+"""What each layer of a network costs: parameters, multiply-accumulates, activation memory, time."""
 
 import time
 from collections import defaultdict
@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from leanface.networks.resnet import widths_of
+from leanface.networks.graph import layers_of
 
 
 class LayerCost(NamedTuple):
-    """Cost of one convolution for one image; batch norms are left out, since they fold into it."""
+    """Cost of one convolution or linear layer for one image; batch norms are left out, since they fold into it."""
 
     parameters: int
     macs: int
@@ -22,17 +22,17 @@ class LayerCost(NamedTuple):
 
 
 def layer_costs(network: nn.Module, size: int) -> dict[str, LayerCost]:
-    """Cost of every convolution for one image of `size` pixels, by module name in the order of execution."""
+    """Cost of every layer for one image of `size` pixels, by module name in the order of execution."""
     costs: dict[str, LayerCost] = {}
 
-    def record(name: str, conv: nn.Conv2d, _: object, output: Tensor) -> None:
+    def record(name: str, layer: nn.Conv2d | nn.Linear, _: object, output: Tensor) -> None:
         costs[name] = LayerCost(
-            parameters=sum(parameter.numel() for parameter in conv.parameters()),
-            macs=output[0].numel() * conv.weight[0].numel(),
+            parameters=sum(parameter.numel() for parameter in layer.parameters()),
+            macs=output[0].numel() * layer.weight[0].numel(),
             activation_bytes=output[0].numel() * 4,
         )
 
-    handles = [conv.register_forward_hook(partial(record, name)) for name, conv in _convolutions(network).items()]
+    handles = [layer.register_forward_hook(partial(record, name)) for name, layer in layers_of(network).items()]
     try:
         _run(network, size)
     finally:
@@ -42,13 +42,13 @@ def layer_costs(network: nn.Module, size: int) -> dict[str, LayerCost]:
 
 
 def macs_and_parameters(network: nn.Module, size: int) -> tuple[int, int]:
-    """Multiply-accumulates of all convolutions for one image of `size` pixels, and all parameters."""
+    """Multiply-accumulates of all layers for one image of `size` pixels, and all parameters."""
     macs = sum(cost.macs for cost in layer_costs(network, size).values())
     return macs, sum(parameter.numel() for parameter in network.parameters())
 
 
 def layer_latencies_ms(network: nn.Module, size: int, *, warmup: int, runs: int) -> tuple[dict[str, float], float]:
-    """Median time of every convolution on the CPU in FP32 at batch 1, and of the whole network.
+    """Median time of every layer on the CPU in FP32 at batch 1, and of the whole network.
 
     By module name in the order of execution; all from the same runs.
     """
@@ -62,9 +62,9 @@ def layer_latencies_ms(network: nn.Module, size: int, *, warmup: int, runs: int)
         times[name].append(1e3 * (time.perf_counter() - started[name]))
 
     handles: list[Any] = []
-    for name, conv in _convolutions(network).items():
-        handles.append(conv.register_forward_pre_hook(partial(start, name)))
-        handles.append(conv.register_forward_hook(partial(stop, name)))
+    for name, layer in layers_of(network).items():
+        handles.append(layer.register_forward_pre_hook(partial(start, name)))
+        handles.append(layer.register_forward_hook(partial(stop, name)))
     whole: list[float] = []
     try:
         for _ in range(warmup + runs):
@@ -76,10 +76,6 @@ def layer_latencies_ms(network: nn.Module, size: int, *, warmup: int, runs: int)
             handle.remove()
     layers = {name: float(np.median(each[warmup:])) for name, each in times.items()}
     return layers, float(np.median(whole[warmup:]))
-
-
-def _convolutions(network: nn.Module) -> dict[str, nn.Module]:
-    return {name: network.get_submodule(name) for name in widths_of(network)}
 
 
 @torch.inference_mode()

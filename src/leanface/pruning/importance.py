@@ -6,7 +6,7 @@ A new criterion is one class here, one line in `IMPORTANCES` and one YAML in con
 import inspect
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from torch_pruning.pruner.importance import (
 
 from leanface import config
 from leanface.errors import ConfigError
+from leanface.networks.graph import NORMS
 from leanface.pruning.groups import layers_with_outputs
 
 
@@ -83,7 +84,8 @@ class FPGM:
     """
 
     def __call__(self, group: Group) -> Tensor:
-        filters = [conv.weight.detach().flatten(1) for conv in layers_with_outputs(group, nn.Conv2d)]
+        layers = [*layers_with_outputs(group, nn.Conv2d), *layers_with_outputs(group, nn.Linear)]
+        filters = [layer.weight.detach().flatten(1) for layer in layers]
         distances = [torch.cdist(each, each).sum(dim=1) for each in filters]
         return torch.stack([each / each.mean() for each in distances]).mean(dim=0)
 
@@ -104,14 +106,18 @@ class Taylor:
 
     def observe(self, network: nn.Module) -> None:
         for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, NORMS):
                 assert module.weight.grad is not None
                 assert module.bias.grad is not None
                 gate = module.weight * module.weight.grad + module.bias * module.bias.grad
                 self._gates[module].append(gate.detach())
 
-    def __call__(self, group: Group) -> Tensor:
-        norms = layers_with_outputs(group, nn.BatchNorm2d)
+    def __call__(self, group: Group) -> Tensor | None:
+        layers = [*layers_with_outputs(group, nn.BatchNorm2d), *layers_with_outputs(group, nn.BatchNorm1d)]
+        channels = len(cast(Any, group)[0].idxs)
+        norms = [norm for norm in layers if len(norm.weight) == channels]
+        if not norms:
+            return None
         gates = torch.stack([torch.stack(self._gates[norm]) for norm in norms]).sum(dim=0)
         return gates.square().mean(dim=0)
 

@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable, Mapping
 
 import torch
+from torch import nn
 
 from leanface.config import Prune
 from leanface.errors import ConfigError
 from leanface.metrics.latency import measure_latency
-from leanface.networks.resnet import FaceReconstructionNet, Widths, build_network, widths_of
+from leanface.networks.graph import layers_of
+from leanface.networks.widths import Widths, is_depthwise, widths_of, with_widths
 from leanface.pruning.cost import layer_costs
 from leanface.pruning.groups import ChannelGroup
 
@@ -27,7 +29,7 @@ LATENCY_BISECTIONS = 7
 """Timing tells a hundredth of the ratio, not more."""
 
 
-def plan(network: FaceReconstructionNet, groups: Mapping[str, ChannelGroup], config: Prune, size: int) -> Counts:
+def plan(network: nn.Module, groups: Mapping[str, ChannelGroup], config: Prune, size: int) -> Counts:
     """Decide, for a network that reads images of `size` pixels; a target is met by bisection of the ratio.
 
     Args:
@@ -84,33 +86,34 @@ def counts_left(channels: Mapping[str, int], ratios: Mapping[str, float], round_
     return counts
 
 
-def macs_share(network: FaceReconstructionNet, groups: Mapping[str, ChannelGroup], size: int) -> CostShare:
+def macs_share(network: nn.Module, groups: Mapping[str, ChannelGroup], size: int) -> CostShare:
     """Measure by multiply-accumulates for one image of `size` pixels; exact, without building the smaller network."""
-    widths = widths_of(network)
+    widths, layers = widths_of(network), layers_of(network)
     macs = {name: cost.macs for name, cost in layer_costs(network, size).items()}
 
+    def cost(name: str, widths: Widths) -> int:
+        inputs, outputs = widths[name]
+        # A grouped convolution's outputs read no more inputs of a wider one.
+        return outputs if getattr(layers[name], "groups", 1) > 1 else inputs * outputs
+
     def share(counts: Counts) -> float:
-        after = _widths_left(widths, groups, counts)
-        left = [
-            count * after[name][0] * after[name][1] / (widths[name][0] * widths[name][1])
-            for name, count in macs.items()
-        ]
+        after = _widths_left(network, groups, counts)
+        left = [count * cost(name, after) / cost(name, widths) for name, count in macs.items()]
         return sum(left) / sum(macs.values())
 
     return share
 
 
-def latency_share(network: FaceReconstructionNet, groups: Mapping[str, ChannelGroup], size: int) -> CostShare:
+def latency_share(network: nn.Module, groups: Mapping[str, ChannelGroup], size: int) -> CostShare:
     """Measure by latency on this machine: PyTorch on the CPU in FP32, one image of `size` pixels, both in turns.
 
     PyTorch rather than what is exported, so that searching takes seconds; stage benchmark measures the latter.
     """
-    widths = widths_of(network)
     network, image = copy.deepcopy(network).cpu(), torch.zeros(1, 3, size, size)
 
     @torch.inference_mode()
     def share(counts: Counts) -> float:
-        smaller = build_network(_widths_left(widths, groups, counts)).eval()
+        smaller = with_widths(network, _widths_left(network, groups, counts), size)
         calls = {"teacher": lambda: network(image), "pruned": lambda: smaller(image)}
         timings = measure_latency(
             calls, baselines={"pruned": "teacher"}, warmup=3, window=10, windows_max=30, interval=0.05
@@ -124,7 +127,14 @@ def latency_share(network: FaceReconstructionNet, groups: Mapping[str, ChannelGr
     return share
 
 
-def _widths_left(widths: Widths, groups: Mapping[str, ChannelGroup], counts: Counts) -> Widths:
-    outputs = {name: count for group, count in counts.items() for name in groups[group].convolutions}
-    inputs = {name: count for group, count in counts.items() for name in groups[group].consumers}
-    return {name: (inputs.get(name, before[0]), outputs.get(name, before[1])) for name, before in widths.items()}
+def _widths_left(network: nn.Module, groups: Mapping[str, ChannelGroup], counts: Counts) -> Widths:
+    left = {name: list(before) for name, before in widths_of(network).items()}
+    for name, count in counts.items():
+        gone = groups[name].channels - count
+        for reader, times in groups[name].consumers.items():
+            left[reader][0] -= gone * times
+        for maker in groups[name].convolutions:
+            left[maker][1] = count
+            if is_depthwise(network.get_submodule(maker)):
+                left[maker][0] = count
+    return {name: (inputs, outputs) for name, (inputs, outputs) in left.items()}

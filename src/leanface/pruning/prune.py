@@ -6,14 +6,14 @@ from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from leanface.config import Prune
 from leanface.errors import ConfigError
-from leanface.networks.resnet import FaceReconstructionNet, widths_of
+from leanface.networks.widths import widths_of
 from leanface.pruning.compensate import LayerFit, compensate
 from leanface.pruning.gradients import Calibration, observe_gradients
-from leanface.pruning.groups import ChannelGraph, KeptChannels
+from leanface.pruning.groups import TRACING_SIZE, ChannelGraph, KeptChannels
 from leanface.pruning.importance import GradientImportance, Importance, build_importance
 from leanface.pruning.plan import Counts, counts_left, plan
 from leanface.task import Task
@@ -22,7 +22,7 @@ from leanface.task import Task
 class PruneResult(NamedTuple):
     """A smaller network (in eval mode, without gradients) and its pruning record."""
 
-    network: FaceReconstructionNet
+    network: nn.Module
     kept: KeptChannels
 
 
@@ -36,14 +36,14 @@ class Pruned(NamedTuple):
         fits: of the re-fit.
     """
 
-    network: FaceReconstructionNet
+    network: nn.Module
     kept: KeptChannels
-    states: dict[str, FaceReconstructionNet]
+    states: dict[str, nn.Module]
     fits: list[LayerFit]
 
 
 def prune(
-    teacher: FaceReconstructionNet,
+    teacher: nn.Module,
     config: Prune,
     images: Float[Tensor, "batch 3 height width"],
     task: Task,
@@ -62,7 +62,7 @@ def prune(
         ConfigError: the ratio would empty a layer, the target is out of reach, or the criterion is wrong.
     """
     calibration = Calibration(images[: config.gradient_count], task)
-    scorer = Scorer(teacher, build_importance(config.importance), seed, calibration)
+    scorer = Scorer(teacher, build_importance(config.importance), seed, calibration, images.shape[-1])
     groups = {name: scorer.groups[name] for name in scorer.scores}
     network, kept = scorer.keep(plan(teacher, groups, config, images.shape[-1]))
     states, fits = {"pruned": network}, list[LayerFit]()
@@ -73,13 +73,14 @@ def prune(
 
 
 def prune_channels(
-    network: FaceReconstructionNet,
+    network: nn.Module,
     ratios: Mapping[str, float],
     importance: Importance,
     *,
     round_to: int = 1,
     seed: int = 0,
     calibration: Calibration | None = None,
+    image_size: int = TRACING_SIZE,
 ) -> PruneResult:
     """Copy `network` without the least important channels of the groups that `ratios` names, and without a re-fit.
 
@@ -90,11 +91,12 @@ def prune_channels(
         round_to: what is left of a group is rounded down to a multiple of it.
         seed: of criteria that leave it to chance.
         calibration: what gradient-based criteria look at; others need none.
+        image_size: of the images that the network reads (px).
 
     Raises:
         ConfigError: a ratio would empty a convolution, or the criterion needs `calibration`.
     """
-    scorer = Scorer(network, importance, seed, calibration)
+    scorer = Scorer(network, importance, seed, calibration, image_size)
     return scorer.keep(counts_left(scorer.channels, ratios, round_to))
 
 
@@ -108,7 +110,12 @@ class Scorer:
     """
 
     def __init__(
-        self, network: FaceReconstructionNet, importance: Importance, seed: int, calibration: Calibration | None
+        self,
+        network: nn.Module,
+        importance: Importance,
+        seed: int,
+        calibration: Calibration | None,
+        image_size: int = TRACING_SIZE,
     ) -> None:
         """Score the channels.
 
@@ -116,7 +123,7 @@ class Scorer:
             ConfigError: the criterion looks at gradients, and there is no `calibration`.
         """
         self._network = copy.deepcopy(network).eval()
-        self._graph = ChannelGraph(self._network)
+        self._graph = ChannelGraph(self._network, image_size)
         self.groups = self._graph.groups()
         self.channels = {name: group.channels for name, group in self.groups.items()}
         if isinstance(importance, GradientImportance):

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from leanface.files import staged_file
-from leanface.networks.resnet import Widths
+from leanface.networks.widths import Widths
 from leanface.pruning.compensate import LayerFit
 from leanface.pruning.cost import LayerCost, macs_and_parameters
 

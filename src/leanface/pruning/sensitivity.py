@@ -11,10 +11,10 @@ from typing import cast
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from leanface.metrics.sensitivity import Change, deviations
-from leanface.networks.resnet import FaceReconstructionNet, batch_norm_of
+from leanface.networks.graph import trace
 from leanface.pruning.cost import layer_costs
 from leanface.pruning.groups import ChannelGraph
 from leanface.pruning.importance import Importance, Magnitude
@@ -39,7 +39,7 @@ class GroupSensitivity:
 
 
 def pruning_sensitivity(
-    network: FaceReconstructionNet,
+    network: nn.Module,
     images: Float[Tensor, "batch 3 height width"],
     task: Task,
     ratios: Sequence[float],
@@ -52,15 +52,17 @@ def pruning_sensitivity(
         task: what the network's outputs mean.
         ratios: shares of a group's channels, rounded down to whole channels.
     """
-    groups = ChannelGraph(network).groups()
+    groups = ChannelGraph(network, images.shape[-1]).groups()
+    norms = trace(network).norms
     importance = cast(Importance, Magnitude())
     changes: dict[tuple[str, float], Change] = {}
     for name, group in groups.items():
+        switched = [norms.get(layer, layer) for layer in group.convolutions]
         scores = cast(Tensor, importance(group.dependencies))  # there are convolutions in it, so not None
         order = scores.argsort(stable=True)
         for ratio in ratios:
             gone = order[: int(ratio * group.channels)]
-            changes[name, ratio] = Change(name, partial(_without, network, group.convolutions, gone))
+            changes[name, ratio] = Change(name, partial(_without, network, switched, gone))
     found = deviations(network, images, task, changes)
     costs = layer_costs(network, images.shape[-1])
     return {
@@ -76,16 +78,14 @@ def pruning_sensitivity(
 
 @contextmanager
 @torch.no_grad()
-def _without(
-    network: FaceReconstructionNet, convolutions: Sequence[str], channels: Int[Tensor, " channels"]
-) -> Generator[None]:
-    """Batch norms that answer 0 in these channels, which for all that reads them are gone then."""
-    names = [f"{batch_norm_of(conv)}.{kind}" for conv in convolutions for kind in ("weight", "bias")]
-    before = {name: network.get_parameter(name).clone() for name in names}
+def _without(network: nn.Module, modules: Sequence[str], channels: Int[Tensor, " channels"]) -> Generator[None]:
+    """Batch norms, and layers without one, that answer 0 in these channels, as if they were gone."""
+    parameters = [parameter for name in modules for parameter in network.get_submodule(name).parameters()]
+    before = [parameter.clone() for parameter in parameters]
     try:
-        for name in names:
-            network.get_parameter(name)[channels] = 0.0
+        for parameter in parameters:
+            parameter[channels] = 0.0
         yield
     finally:
-        for name, values in before.items():
-            network.get_parameter(name).copy_(values)
+        for parameter, values in zip(parameters, before, strict=True):
+            parameter.copy_(values)

@@ -7,7 +7,6 @@ from torch import nn
 from leanface import paths
 from leanface.config import Quantize
 from leanface.networks.quantized import Quantizer
-from leanface.networks.resnet import FaceReconstructionNet
 from leanface.quantization.exclusion import layers_excluded_from_quantization
 from leanface.quantization.fake_quantize import fake_quantize
 from leanface.task import Split
@@ -23,7 +22,7 @@ def quantizer_of(settings: Quantize, layers: Collection[str]) -> Quantizer:
     return Quantizer(residual=settings.quantize_residual, excluded_layers=excluded)
 
 
-def calibrate(network: FaceReconstructionNet, settings: Quantize, quantizer: Quantizer, train: Split) -> nn.Module:
+def calibrate(network: nn.Module, settings: Quantize, quantizer: Quantizer, train: Split) -> nn.Module:
     """Fake-quantize in place, with ranges found on the first `calibration_count` samples of the train split."""
     images = train.head(settings.calibration_count).images
     return fake_quantize(network, images, quantizer, settings.calibration)

@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leanface.networks.quantized import Quantizer, add_quantizers, quantizers_of
-from leanface.networks.resnet import FaceReconstructionNet
 
 with warnings.catch_warnings():  # at import ModelOpt warns of optional packages that it does not find
     warnings.simplefilter("ignore")
@@ -22,7 +21,7 @@ PERCENTILE = 99.999
 
 
 def fake_quantize(
-    network: FaceReconstructionNet,
+    network: nn.Module,
     images: Float[Tensor, "count 3 height width"],
     quantizer: Quantizer,
     calibration: str = "percentile",

@@ -1,26 +1,25 @@
-"""What INT8 costs the reconstruction layer by layer: one convolution quantized, all others in floating point."""
+"""What INT8 costs the outputs layer by layer: one layer quantized, all others in floating point."""
 
 import copy
 from collections import defaultdict
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from leanface.metrics.sensitivity import Change, deviations
 from leanface.networks.quantized import Quantizer, quantizers_of
-from leanface.networks.resnet import FaceReconstructionNet
 from leanface.quantization.fake_quantize import fake_quantize
 from leanface.task import Deviation, Task
 
 
 def quantization_sensitivity(
-    network: FaceReconstructionNet, images: Float[Tensor, "batch 3 height width"], task: Task
+    network: nn.Module, images: Float[Tensor, "batch 3 height width"], task: Task
 ) -> dict[str, Deviation]:
-    """The deviation with one convolution's weights and inputs in INT8, by its name, without training.
+    """The deviation with one layer's weights and inputs in INT8, by its name, without training.
 
     Args:
         network: left as it is.
@@ -33,7 +32,7 @@ def quantization_sensitivity(
         layers[name.rpartition(".")[0]].append(quantizer)
         quantizer.disable()
     changes = {name: Change(name, partial(_enabled, quantizers)) for name, quantizers in layers.items()}
-    return deviations(cast(FaceReconstructionNet, quantized), images, task, changes)
+    return deviations(quantized, images, task, changes)
 
 
 @contextmanager

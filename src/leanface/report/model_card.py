@@ -12,7 +12,7 @@ def model_card(sources: Sources) -> Json:
     """Return the file's own description and metadata, and how, on what and where it was made."""
     description = sources.exports[catalog.DEPLOYED]
     metadata = {key.removeprefix(METADATA_PREFIX): value for key, value in description["metadata"].items()}
-    layout: dict[str, list[int]] = json.loads(metadata["coefficients"])
+    layout: dict[str, list[int]] = json.loads(metadata["outputs"])
     return {
         "file": paths.onnx_path(catalog.DEPLOYED).name,
         "version": metadata["version"],

@@ -13,7 +13,6 @@ from jaxtyping import Float32, UInt8
 
 from leanface.device import quota_binds, usable_cores
 from leanface.errors import ArtifactError, BackendError
-from leanface.face.coefficients import COUNT
 from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
 
 Pixels = UInt8[np.ndarray, "batch height width 3"]
@@ -21,7 +20,7 @@ Planes = Float32[np.ndarray, "batch 3 height width"]
 Images = Pixels | Planes
 """RGB: bytes as they are cut from a photo, or the same divided by 255 as planes."""
 
-Coefficients = Float32[np.ndarray, "batch 257"]
+Coefficients = Float32[np.ndarray, "batch outputs"]
 
 Range = tuple[int, int | None]
 """Smallest and largest allowed value, both included; None: no upper limit."""
@@ -44,10 +43,9 @@ class InputSpec:
     @classmethod
     def of_shape(cls, shape: Sequence[int | None]) -> Self:
         """What a file accepts whose input has this shape (batch, 3, height, width); None: a dynamic dimension."""
-        batch, _, height, _ = shape  # faces are square where their size is fixed
-        return cls(
-            batch=cls.batch if batch is None else (batch, batch), side=cls.side if height is None else (height, height)
-        )
+        batch, _, height, _ = shape  # images are square where their size is fixed
+        allowed = cls.batch if batch is None else (batch, batch)
+        return cls(allowed) if height is None else cls(allowed, (height, height), multiple_of=1)
 
     def largest_batch(self, limit: int) -> int:
         """The largest batch size up to `limit` that is accepted."""
@@ -106,6 +104,9 @@ class Runtime(ABC):
     is_asynchronous: ClassVar[bool] = False
     """Whether `begin` returns before the result is there."""
 
+    outputs: int
+    """How many numbers the network answers an image with; `_open` says it."""
+
     @final
     def __init__(self, path: Path, threads: int = 0, streams: int = 1) -> None:
         """Load what lies at `path`.
@@ -163,10 +164,10 @@ class Runtime(ABC):
         def result() -> Coefficients:
             with self._failures():
                 coefficients = wait()
-            if coefficients.shape != (len(images), COUNT) or coefficients.dtype != np.float32:
+            if coefficients.shape != (len(images), self.outputs) or coefficients.dtype != np.float32:
                 raise BackendError(
                     f"{self.name} returned {coefficients.dtype} {coefficients.shape}; "
-                    f"expected float32 ({len(images)}, {COUNT}). Export the network again."
+                    f"expected float32 ({len(images)}, {self.outputs}). Export the network again."
                 )
             return coefficients
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from leanface.errors import BackendError
-from leanface.face.coefficients import COUNT
 from leanface.runtime.base import Coefficients, Images, Pixels
 
 Network = Callable[[Tensor, Tensor], None]
@@ -31,8 +30,9 @@ WARMUP = 3
 class GraphLane:
     """A CUDA stream and its graphs, of which one runs at a time: all share the memory of what lies between layers."""
 
-    def __init__(self, network: Network, pixels_at_once: int) -> None:
-        """See `Network`; a group has so many pixels at most, or one image."""
+    def __init__(self, network: Network, outputs: int, pixels_at_once: int) -> None:
+        """See `Network`, which answers with `outputs` numbers; a group has so many pixels at most, or one image."""
+        self.outputs = outputs
         self._network, self._pixels_at_once = network, pixels_at_once
         self._stream, self._copier = torch.cuda.Stream(), torch.cuda.Stream()
         self._pool = torch.cuda.graph_pool_handle()
@@ -117,9 +117,9 @@ class _Graph:
     def __init__(self, lane: GraphLane, dtype: "np.dtype[Any]", shape: tuple[int, ...]) -> None:
         self._lane, self._shape = lane, shape
         self._pinned = torch.empty(shape, dtype=getattr(torch, dtype.name), pin_memory=True)
-        self._returned = torch.empty((shape[0], COUNT), pin_memory=True)
+        self._returned = torch.empty((shape[0], lane.outputs), pin_memory=True)
         self._images = torch.zeros(shape, dtype=self._pinned.dtype, device="cuda")
-        self._coefficients = torch.empty((shape[0], COUNT), device="cuda")
+        self._coefficients = torch.empty((shape[0], lane.outputs), device="cuda")
         self._done = torch.cuda.Event()
         lane.warm_up(self._compute)
         self._whole = lane.capture(self._copy_and_compute)

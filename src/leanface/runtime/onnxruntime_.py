@@ -10,7 +10,6 @@ import numpy as np
 import onnxruntime
 
 from leanface.errors import ArtifactError, BackendError
-from leanface.face.coefficients import COUNT
 from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
 from leanface.runtime.base import Coefficients, Images, InputSpec, Runtime, check_names, threads_per_stream
 from leanface.runtime.engine import read_onnx
@@ -41,6 +40,7 @@ class OnnxRuntime(Runtime):
     def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
         share = threads_per_stream(threads, streams)
         self._sessions = [_session(path, share, ["CPUExecutionProvider"]) for _ in range(streams)]
+        self.outputs = _outputs(self._sessions[0])
         return _input_spec(self._sessions[0])
 
     def _infer(self, images: Images, stream: int) -> Coefficients:
@@ -81,6 +81,7 @@ class OnnxRuntimeCuda(Runtime):
         if CUDA_PROVIDER not in sessions[0].get_providers():  # it falls back to the CPU without an error
             raise BackendError(f"onnxruntime could not start its {CUDA_PROVIDER}: there is no GPU, or no CUDA 13.")
         self._sessions = [BoundSession(session, "cuda") for session in sessions]
+        self.outputs = _outputs(sessions[0])
         return _input_spec(sessions[0])
 
     def _infer(self, images: Images, stream: int) -> Coefficients:
@@ -164,13 +165,17 @@ class BoundSession:
     def _allocate(self, shape: tuple[int, ...]) -> tuple[Any, Any, Any, Any]:
         new = ORT.OrtValue.ortvalue_from_shape_and_type
         received = new(shape, np.float32, self._device, 0)
-        returned = new((shape[0], COUNT), np.float32, self._device, 0)
+        returned = new((shape[0], _outputs(self._session)), np.float32, self._device, 0)
         binding = self._session.io_binding()
         binding.bind_ortvalue_input(INPUT_NAME, received)
         binding.bind_ortvalue_output(OUTPUT_NAME, returned)
         options = ORT.RunOptions()
         options.add_run_config_entry("gpu_graph_id", str(len(self._shapes) + 1))
         return binding, options, received, returned
+
+
+def _outputs(session: Any) -> int:
+    return int(session.get_outputs()[0].shape[1])
 
 
 def _input_spec(session: Any) -> InputSpec:

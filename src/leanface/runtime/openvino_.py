@@ -36,6 +36,7 @@ class OpenVinoRuntime(Runtime):
             self._requests = [compiled.create_infer_request() for _ in range(streams)]
         except RuntimeError as error:
             raise ArtifactError(f"OpenVINO cannot load {path}: {error}\nExport it again.") from error
+        self.outputs = model.outputs[0].partial_shape[1].get_length()
         shape: Any = model.inputs[0].partial_shape
         return InputSpec.of_shape([None if length.is_dynamic else length.get_length() for length in shape])
 

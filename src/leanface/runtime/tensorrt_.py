@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from leanface.errors import ArtifactError, BackendError
-from leanface.face.coefficients import COUNT
 from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
 from leanface.runtime.base import Coefficients, Images, InputSpec, Runtime, check_names
 from leanface.runtime.cuda import Cuda
@@ -34,7 +33,10 @@ class TensorRtRuntime(Runtime):
             require_target(path, description.get("targets", []), devices[0].compute_capability)
             engine = _load_engine(library, trt, path)
             spec = _input_spec(trt, engine, path)
-            self._lanes = [_Lane(device, _new_context(library, trt, engine, path), spec) for device in devices]
+            self.outputs = int(engine.get_tensor_shape(OUTPUT_NAME)[1])
+            self._lanes = [
+                _Lane(device, _new_context(library, trt, engine, path), spec, self.outputs) for device in devices
+            ]
             # TensorRT-RTX captures its own graphs, and swaps kernels that it compiles meanwhile.
             self._captures = library == "tensorrt"
             self._engine = engine  # it must outlive its contexts
@@ -55,11 +57,11 @@ class TensorRtRuntime(Runtime):
 class _Lane:
     """An execution context with its own CUDA stream, and buffers for the largest shape of the engine's profile."""
 
-    def __init__(self, cuda: Cuda, context: Any, spec: InputSpec) -> None:
+    def __init__(self, cuda: Cuda, context: Any, spec: InputSpec, outputs: int) -> None:
         batch, side = int(spec.batch[1] or 1), int(spec.side[1] or 1)
-        self._cuda, self._context = cuda, context
+        self._cuda, self._context, self._outputs = cuda, context, outputs
         self._images = cuda.allocate(batch * 3 * side * side)
-        self._coefficients = cuda.allocate(batch * COUNT)
+        self._coefficients = cuda.allocate(batch * outputs)
         self._last: tuple[tuple[int, ...], bool] | None = None  # shape of the last run, and whether with copies
         if not context.set_optimization_profile_async(0, cuda.stream):
             raise BackendError("the engine has no optimization profile; rebuild it with `leanface stage build`.")
@@ -71,7 +73,7 @@ class _Lane:
         """Copy in, compute, copy out."""
         self._images.host[: images.size] = images.ravel()
         self._replay(images.shape, lambda: self._queue(images), captures, copies=True)
-        return self._coefficients.host[: len(images) * COUNT].reshape(len(images), COUNT).copy()
+        return self._coefficients.host[: len(images) * self._outputs].reshape(len(images), self._outputs).copy()
 
     def resident(self, images: Images, captures: bool) -> Callable[[], None]:
         """Compute again and again what `run` has copied in."""
@@ -106,7 +108,7 @@ class _Lane:
     def _queue(self, images: Images) -> None:
         self._cuda.to_device(self._images, images.size)
         self._execute()
-        self._cuda.to_host(self._coefficients, len(images) * COUNT)
+        self._cuda.to_host(self._coefficients, len(images) * self._outputs)
 
     def _execute(self) -> None:
         context = self._context

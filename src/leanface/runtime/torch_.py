@@ -13,9 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leanface.bundle import load_bundle, load_network
+from leanface.bundle import Spec, load_bundle, load_network
 from leanface.errors import BackendError
 from leanface.networks.inference import HalfPrecision
+from leanface.networks.resnet import FaceReconstructionNet
 from leanface.runtime.base import Coefficients, Images, InputSpec, Pixels, Runtime, threads_per_stream
 from leanface.runtime.cuda_graph import GraphLane
 
@@ -29,11 +30,13 @@ class TorchRuntime(Runtime):
 
     def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
         # A network per stream: fake-quantizers swap weights while they run.
-        self._networks = [load_bundle(path)[0].to(self.device) for _ in range(streams)]
+        loaded = [load_bundle(path) for _ in range(streams)]
+        self._networks = [network.to(self.device) for network, _ in loaded]
+        self.outputs = loaded[0][1].output_count
         self._threads_before = torch.get_num_threads()
         if share := threads_per_stream(threads, streams):
             torch.set_num_threads(share)
-        return InputSpec()
+        return _input_spec(loaded[0][1])
 
     def _infer(self, images: Images, stream: int) -> Coefficients:
         with torch.inference_mode():
@@ -94,13 +97,16 @@ class TorchGraphRuntime(Runtime):
 
     def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
         require_gpu()
-        half = HalfPrecision(load_network(path)[0], fused=True, stem=triton_stem()).to("cuda")
+        network, spec = load_network(path)
+        stem = triton_stem() if isinstance(network, FaceReconstructionNet) else None
+        half = HalfPrecision(network, fused=True, stem=stem).to("cuda")
+        self.outputs = spec.output_count
 
-        def network(images: Tensor, coefficients: Tensor) -> None:
+        def compute(images: Tensor, coefficients: Tensor) -> None:
             coefficients.copy_(half(images))
 
-        self._lanes = [GraphLane(network, self.PIXELS_AT_ONCE) for _ in range(streams)]
-        return InputSpec()
+        self._lanes = [GraphLane(compute, self.outputs, self.PIXELS_AT_ONCE) for _ in range(streams)]
+        return _input_spec(spec)
 
     def _begin(self, images: Images, stream: int) -> Callable[[], Coefficients]:
         return self._lanes[stream].begin(images)
@@ -129,9 +135,10 @@ class TorchCompiledRuntime(Runtime):
         require_gpu()
         if streams > 1:
             raise BackendError("torch.compile's CUDA graphs belong to one thread: torch_compiled has one stream only.")
-        network = HalfPrecision(load_network(path)[0]).to("cuda")
-        self._network = cast(nn.Module, torch.compile(network, mode="reduce-overhead"))
-        return InputSpec()
+        network, spec = load_network(path)
+        self.outputs = spec.output_count
+        self._network = cast(nn.Module, torch.compile(HalfPrecision(network).to("cuda"), mode="reduce-overhead"))
+        return _input_spec(spec)
 
     def _infer(self, images: Images, stream: int) -> Coefficients:
         with torch.inference_mode():
@@ -151,6 +158,10 @@ class TorchCompiledRuntime(Runtime):
     def _close(self) -> None:
         del self._network
         torch.compiler.reset()
+
+
+def _input_spec(spec: Spec) -> InputSpec:
+    return InputSpec() if spec.input.any_size else InputSpec.of_shape((None, 3, spec.input.size, spec.input.size))
 
 
 def triton_stem() -> Callable[[nn.Conv2d], nn.Module] | None:

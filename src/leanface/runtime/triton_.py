@@ -49,6 +49,7 @@ class TritonInt8Runtime(Runtime):
         plan = read_plan(path)
         from leanface.runtime.int8.executor import Weights  # it imports Triton
 
+        self.outputs = plan.outputs
         weights, tiles = Weights(plan, torch.device("cuda", 0)), TileFile.open(gpu, version)
         self._lanes = [_Lane(weights, gpu, tiles, self.PIXELS_AT_ONCE) for _ in range(streams)]
         pixels = checked_image(read_onnx(path).image_size)
@@ -74,7 +75,7 @@ class _Lane:
 
     def __init__(self, weights: "Weights", gpu: Gpu, tiles: TileFile, pixels_at_once: int) -> None:
         self._weights, self._gpu, self._tiles = weights, gpu, tiles
-        self._graphs = GraphLane(self._queue, pixels_at_once)
+        self._graphs = GraphLane(self._queue, weights.plan.outputs, pixels_at_once)
         self._executors: dict[tuple[int, int], Executor] = {}
         self._compiled: set[tuple[torch.dtype, torch.Size]] = set()
 

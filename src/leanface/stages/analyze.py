@@ -9,7 +9,7 @@ from leanface.pruning.cost import layer_costs, layer_latencies_ms, macs_and_para
 from leanface.pruning.sensitivity import pruning_sensitivity
 from leanface.quantization.sensitivity import quantization_sensitivity
 from leanface.report.analysis import headline, save_layers, save_sensitivity
-from leanface.tasks.face import FaceTask
+from leanface.tasks.face.task import FaceTask
 
 WARMUP, RUNS = 3, 15
 

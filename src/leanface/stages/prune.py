@@ -4,11 +4,11 @@ from leanface import bundle, paths
 from leanface.config import Prune
 from leanface.files import write_json
 from leanface.metrics.outputs import predict, reference_errors
-from leanface.networks.resnet import widths_of
+from leanface.networks.widths import widths_of
 from leanface.pruning.cost import layer_costs
 from leanface.pruning.prune import prune as prune_network
 from leanface.pruning.report import plot_widths, recovered, size_metrics, write_layers
-from leanface.tasks.face import FaceTask
+from leanface.tasks.face.task import FaceTask
 
 
 def run(*, prune: Prune, seed: int) -> dict[str, float]:

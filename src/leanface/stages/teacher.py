@@ -10,7 +10,7 @@ from leanface.metrics import accuracy, photos
 from leanface.report.breakdown import save_breakdown
 from leanface.report.reconstructions import save_reconstructions, shown_faces, shown_photos
 from leanface.synthesis.dataset import FaceDataset, load_photos
-from leanface.tasks.face import FaceTask
+from leanface.tasks.face.task import FaceTask
 from leanface.tasks.face.teacher import LICENSES, Request, make_teacher
 from leanface.training.fit import MetricLog
 

@@ -79,7 +79,7 @@ def test_the_file_says_what_it_is(exported, precision: str) -> None:
     metadata = description["metadata"]
     assert metadata["leanface.precision"] == precision
     assert json.loads(metadata["leanface.input"])["size"] == 64
-    assert json.loads(metadata["leanface.coefficients"])["identity"] == [0, 80]
+    assert json.loads(metadata["leanface.outputs"])["identity"] == [0, 80]
     assert {"leanface.version", "leanface.license"} <= set(metadata)
     assert "leanface.teacher" not in metadata, "this network has none"
 

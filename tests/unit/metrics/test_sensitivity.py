@@ -13,8 +13,9 @@ from leanface.face.render import Renderer
 from leanface.metrics.fidelity import render_similarity
 from leanface.metrics.geometry import geometry_errors
 from leanface.metrics.sensitivity import Change, deviations
-from leanface.networks.resnet import FaceReconstructionNet, widths_of
-from leanface.tasks.face import FaceTask
+from leanface.networks.resnet import FaceReconstructionNet
+from leanface.networks.widths import widths_of
+from leanface.tasks.face.task import FaceTask
 
 DEPTHS = ["backbone.conv1", "backbone.layer1.0.downsample.0", "backbone.layer3.5.conv2", "final_layers.0"]
 

@@ -13,7 +13,8 @@ from leanface.face.lighting import sh_basis, shade
 from leanface.modelscope_hub import CHECKPOINT
 from leanface.networks.modelscope import load_checkpoint, load_modelscope
 from leanface.networks.packed import load_packed, load_pretrained, save_packed, statistics_of
-from leanface.networks.resnet import FaceReconstructionNet, batch_norm_of, build_network, widths_of
+from leanface.networks.resnet import FaceReconstructionNet, batch_norm_of, build_network
+from leanface.networks.widths import widths_of
 
 
 def test_it_has_modelscopes_keys_and_size() -> None:

@@ -14,7 +14,7 @@ from leanface.pruning.groups import ChannelGraph, layers_with_outputs
 from leanface.pruning.importance import HessianDiagonal, Taylor
 from leanface.pruning.prune import Scorer, prune_channels
 from leanface.synthesis.synthesis import sample_coefficients
-from leanface.tasks.face import FaceTask
+from leanface.tasks.face.task import FaceTask
 
 SmoothImages = Callable[[int, int], Tensor]
 

@@ -1,6 +1,7 @@
 import torch
 
-from leanface.networks.resnet import FaceReconstructionNet, widths_of
+from leanface.networks.resnet import FaceReconstructionNet
+from leanface.networks.widths import widths_of
 from leanface.pruning.groups import ChannelGraph
 from leanface.pruning.importance import Magnitude
 from leanface.pruning.prune import prune_channels

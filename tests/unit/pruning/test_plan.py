@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from leanface.config import Prune
 from leanface.errors import ConfigError
 from leanface.face.morphable_model import MorphableModel
-from leanface.networks.resnet import FaceReconstructionNet, batch_norm_of, widths_of
+from leanface.networks.resnet import FaceReconstructionNet, batch_norm_of
+from leanface.networks.widths import widths_of
 from leanface.pruning.cost import macs_and_parameters
 from leanface.pruning.groups import ChannelGraph
 from leanface.pruning.plan import latency_share, macs_share
 from leanface.pruning.prune import Pruned, prune
-from leanface.tasks.face import FaceTask
+from leanface.tasks.face.task import FaceTask
 
 SmoothImages = Callable[[int, int], Tensor]
 Pruner = Callable[..., Pruned]

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from leanface.bundle import load_network, new_spec, save_bundle
 from leanface.errors import ConfigError
-from leanface.networks.resnet import FaceReconstructionNet, batch_norm_of, widths_of
+from leanface.networks.resnet import FaceReconstructionNet, batch_norm_of
+from leanface.networks.widths import widths_of
 from leanface.pruning.cost import macs_and_parameters
 from leanface.pruning.groups import ChannelGraph
 from leanface.pruning.importance import Importance, Magnitude, Random

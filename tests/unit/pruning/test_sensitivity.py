@@ -6,13 +6,14 @@ from torch import Tensor
 
 from leanface.face.morphable_model import MorphableModel
 from leanface.metrics.geometry import geometry_errors
-from leanface.networks.resnet import FaceReconstructionNet, widths_of
+from leanface.networks.resnet import FaceReconstructionNet
+from leanface.networks.widths import widths_of
 from leanface.pruning.cost import layer_costs
 from leanface.pruning.groups import ChannelGraph
 from leanface.pruning.importance import Magnitude
 from leanface.pruning.prune import prune_channels
 from leanface.pruning.sensitivity import pruning_sensitivity
-from leanface.tasks.face import FaceTask
+from leanface.tasks.face.task import FaceTask
 
 STEM, CHAIN, STREAM = "backbone.conv1", "backbone.layer2.1.conv2", "backbone.layer3.0.downsample.0"
 

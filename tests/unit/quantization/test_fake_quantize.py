@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from leanface import bundle
 from leanface.errors import ArtifactError
 from leanface.networks.quantized import Quantizer, QuantResidualAdd, quantizers_of
-from leanface.networks.resnet import FaceReconstructionNet, widths_of
+from leanface.networks.resnet import FaceReconstructionNet
+from leanface.networks.widths import widths_of
 from leanface.quantization.fake_quantize import CALIBRATIONS, fake_quantize, percentile_of
 
 QUANTIZER = Quantizer(residual=True)

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from leanface.face.morphable_model import MorphableModel
 from leanface.metrics.geometry import geometry_errors
 from leanface.networks.quantized import Quantizer, quantizers_of
-from leanface.networks.resnet import FaceReconstructionNet, widths_of
+from leanface.networks.resnet import FaceReconstructionNet
+from leanface.networks.widths import widths_of
 from leanface.quantization.fake_quantize import fake_quantize
 from leanface.quantization.sensitivity import quantization_sensitivity
-from leanface.tasks.face import FaceTask
+from leanface.tasks.face.task import FaceTask
 
 SHAPE_HEADS = {"final_layers.0", "final_layers.1"}
 """Identity and expression."""

@@ -20,6 +20,7 @@ class NoNetwork(Runtime):
     """Reads the mean face out of every crop: the real networks would take minutes."""
 
     name = "none"
+    outputs = 257
 
     def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
         return InputSpec()

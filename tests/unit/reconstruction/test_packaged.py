@@ -18,7 +18,7 @@ from leanface.photos.load import load_photo
 from leanface.reconstruction import LeanFace
 from leanface.synthesis.dataset import FaceDataset
 from leanface.synthesis.prepare import prepare_faces
-from leanface.tasks.face import FaceTask
+from leanface.tasks.face.task import FaceTask
 
 KNOWN = json.loads(paths.PACKAGED_SCORES.read_text())
 SCORES, FIRST = KNOWN["scores"][catalog.DEPLOYED], KNOWN["first"]

@@ -123,7 +123,7 @@ def exported(variant: str) -> dict[str, Any]:
         "version": "0.1.0",
         "precision": variant.rpartition("_")[2],
         "input": json.dumps({"size": 112, "color": "RGB", "range": [0.0, 1.0], "layout": "NCHW"}),
-        "coefficients": json.dumps({"identity": [0, 80], "rest": [80, 257]}),
+        "outputs": json.dumps({"identity": [0, 80], "rest": [80, 257]}),
         "license": "imaginary",
     }
     return {

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leanface.networks.resnet import FaceReconstructionNet, widths_of
+from leanface.networks.resnet import FaceReconstructionNet
+from leanface.networks.widths import widths_of
 from leanface.pruning.cost import layer_costs
 from leanface.pruning.groups import ChannelGraph
 from leanface.report.analysis import COSTS, headline, save_layers, save_sensitivity

@@ -17,7 +17,8 @@ from leanface.face.morphable_model import load_morphable_model
 from leanface.files import write_json
 from leanface.metrics.measurements import read_benchmark
 from leanface.metrics.ratio import MedianEstimate
-from leanface.networks.resnet import build_network, widths_of
+from leanface.networks.resnet import build_network
+from leanface.networks.widths import widths_of
 from leanface.photos.load import load_photo
 from leanface.runtime import Runtime, files_of
 from leanface.runtime.base import InputSpec
@@ -35,7 +36,7 @@ from leanface.runtime.benchmark import (
     plan,
 )
 from leanface.stages.benchmark import run
-from tests.settings import DATA
+from tests.unit.synthesis.test_prepare import DATA
 
 SIZE = 64
 SETTINGS = Benchmark(
@@ -269,6 +270,7 @@ class Full(Runtime):
     """Answers once; then the GPU's memory is full."""
 
     name = "full"
+    outputs = 257
 
     def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
         return InputSpec()

@@ -27,6 +27,7 @@ class Gated(Runtime):
     """Answers a batch with its own first value, once the gate is open."""
 
     name = "gated"
+    outputs = 257
 
     def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
         self.gate = threading.Event()

@@ -203,7 +203,7 @@ class Executor:
 
         Args:
             pixels: uint8 (N,H,W,3), or float32 (N,3,H,W) in [0,1], on the device, contiguous.
-            coefficients: float32 (N,257), on the device, contiguous; written.
+            coefficients: float32 (N,outputs), on the device, contiguous; written.
         """
         for call in self.calls(pixels, coefficients).values():
             call.queue()

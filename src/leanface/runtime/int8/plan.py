@@ -113,6 +113,11 @@ class Plan:
         """Channels of the mean that the heads read."""
         return self.heads.weights.shape[1]
 
+    @property
+    def outputs(self) -> int:
+        """How many numbers the heads answer with."""
+        return len(self.heads.weights)
+
 
 def read_plan(path: Path) -> Plan:
     """Read an exported INT8 network.

@@ -77,7 +77,7 @@ def tune(
 def _fill(executor: Executor, images: int, height: int, width: int) -> None:
     """Run once, so that the layers are measured on maps as they are; power, and with it the clock, depends on them."""
     pixels = torch.randint(0, 256, (images, height, width, 3), dtype=torch.uint8, device="cuda")
-    executor.run(pixels, torch.empty((images, 257), device="cuda"))
+    executor.run(pixels, torch.empty((images, executor.plan.outputs), device="cuda"))
     torch.cuda.synchronize()
 
 

@@ -19,7 +19,7 @@ from leanface.paths import TEACHER_REPORT, TEACHER_STATE
 from leanface.synthesis.synthesis import population
 from leanface.tasks.face.losses import SupervisedCriterion
 from leanface.tasks.face.task import FaceTask
-from leanface.training.fit import MetricLog, Session, fit, resolve_device
+from leanface.training.fit import MetricLog, fit, resolve_device
 
 
 class Request(NamedTuple):
@@ -49,7 +49,10 @@ def _checkpoint(request: Request) -> FaceReconstructionNet:
 
 def _open(path: Path, image_size: int) -> FaceReconstructionNet:
     if path.is_dir():
-        return load_network(path)[0]
+        network, spec = load_network(path)
+        if not isinstance(network, FaceReconstructionNet):
+            raise ArtifactError(f"{path} holds a network of task {spec.task}; name one that reads faces.")
+        return network
     if not path.is_file():
         raise ArtifactError(
             f"{path} is missing; name a PyTorch or safetensors checkpoint in ModelScope's layout, a LeanFace bundle's "
@@ -72,15 +75,20 @@ def _trained(request: Request) -> FaceReconstructionNet:
         stream_sizes=teacher.image_sizes if teacher.streamed else None,
         device=resolve_device(machine),
     )
-    key = [teacher.model_copy(update={"piece_seconds": None, "measure": None}), data]
     fit(
         network,
         SupervisedCriterion(task.model, teacher.photometric_weight),
         batches,
         teacher.optimizer,
-        Session(machine, seed, TEACHER_REPORT, log, TEACHER_STATE, key, teacher.piece_seconds),
+        machine,
         task=task,
+        seed=seed,
+        report=TEACHER_REPORT,
         freeze_batch_norm=teacher.freeze_batch_norm,
+        log=log,
+        checkpoint=TEACHER_STATE,
+        purpose=[teacher.model_copy(update={"piece_seconds": None, "measure": None}), data],
+        piece_seconds=teacher.piece_seconds,
     )
     return network
 

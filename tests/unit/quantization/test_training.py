@@ -15,10 +15,10 @@ from leanface.quantization.fake_quantize import fake_quantize
 from leanface.synthesis.datamodule import FaceDataModule
 from leanface.synthesis.dataset import FaceDataset
 from leanface.synthesis.prepare import prepare_faces
-from leanface.tasks.face import FaceTask
 from leanface.tasks.face.losses import SupervisedCriterion
-from leanface.training.fit import Session, fit
-from tests.settings import DATA
+from leanface.tasks.face.task import FaceTask
+from leanface.training.fit import fit
+from tests.unit.synthesis.test_prepare import DATA
 
 OPTIMIZER = Optimizer(
     steps=3,
@@ -45,8 +45,10 @@ def train(network: nn.Module, faces: Path, model: MorphableModel, report: Path, 
         SupervisedCriterion(model, 1.0),
         FaceDataModule(faces, optimizer.batch_size, 0),
         optimizer,
-        Session(MACHINE, seed=0, report=report),
+        MACHINE,
         task=FaceTask(model),
+        seed=0,
+        report=report,
         freeze_batch_norm=True,
     )
 

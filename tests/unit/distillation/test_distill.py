@@ -17,9 +17,10 @@ from leanface.networks.resnet import FaceReconstructionNet
 from leanface.stages import distill as stage
 from leanface.synthesis.dataset import COEFFICIENTS, LANDMARKS, FaceDataset
 from leanface.synthesis.prepare import prepare_faces
-from leanface.tasks.face import FaceTask
-from leanface.training.fit import FitResult, Session
-from tests.settings import DATA, MACHINE, OPTIMIZER
+from leanface.tasks.face.task import FaceTask
+from leanface.training.fit import FitResult
+from tests.unit.synthesis.test_prepare import DATA
+from tests.unit.training.test_training import MACHINE, OPTIMIZER
 
 
 @pytest.fixture
@@ -44,8 +45,16 @@ def train(
         student.backbone.bn1.weight.mul_(1.1)  # type: ignore[union-attr]
     terms = yaml.safe_load((paths.CONF / "distill/terms.yaml").read_text())
     settings = Distill.model_validate(terms | {"optimizer": OPTIMIZER} | changes)
-    session = Session(machine, seed=0, report=Path("reports/distill"))
-    return distill(student, network, FaceTask(model, DATA), settings, session, val=val.labeled(predict(network, val)))
+    return distill(
+        student,
+        network,
+        FaceTask(model, DATA),
+        settings,
+        machine=machine,
+        val=val.labeled(predict(network, val)),
+        seed=0,
+        report=Path("reports/distill"),
+    )
 
 
 def test_a_compiled_original_teaches_the_same(

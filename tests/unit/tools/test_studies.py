@@ -16,14 +16,15 @@ from leanface.config import Config, Quantize, load_config
 from leanface.errors import ConfigError
 from leanface.face.morphable_model import MorphableModel
 from leanface.files import read_json, write_json
-from leanface.networks.resnet import FaceReconstructionNet, widths_of
+from leanface.networks.resnet import FaceReconstructionNet
+from leanface.networks.widths import widths_of
 from leanface.pruning.groups import ChannelGraph
 from leanface.pruning.importance import Magnitude
 from leanface.pruning.prune import PruneResult, prune_channels
 from leanface.stages import configure, quantize
 from leanface.synthesis.prepare import prepare_faces
-from leanface.tasks.face import FaceTask
-from tests.settings import DATA
+from leanface.tasks.face.task import FaceTask
+from tests.unit.synthesis.test_prepare import DATA
 from tools.studies import latency, table
 from tools.studies.__main__ import main
 from tools.studies.pareto import LATENCY
