@@ -131,12 +131,12 @@ PARTS = {"landmarks": "Finding the face and its landmarks", "mtcnn": "MTCNN"}
 
 
 def variant_title(name: str) -> str:
-    """What reports call a variant, or a part that is measured beside them."""
+    """Return what reports call a variant, or a part that is measured beside them."""
     return VARIANTS[name].title if name in VARIANTS else PARTS.get(name, name)
 
 
 def runtime_title(name: str) -> str:
-    """What reports call a runtime."""
+    """Return what reports call a runtime."""
     return RUNTIMES[name].title if name in RUNTIMES else PARTS.get(name, name)
 
 
@@ -287,7 +287,7 @@ GATES = {"ssim": "uv_ssim_min", "mse": "mse_max", "size_ratio": "size_ratio_min"
 
 
 def measures_against(reference: Literal["teacher", "truth"]) -> dict[str, Measure]:
-    """What compares a network with the teacher, or with ground truth."""
+    """Return what compares a network with the teacher, or with ground truth."""
     return {name: measure for name, measure in MEASURES.items() if measure.against == reference}
 
 

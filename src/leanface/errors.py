@@ -14,6 +14,16 @@ def did_you_mean(word: object, known: Iterable[object]) -> str:
 class LeanFaceError(Exception):
     """Base of every error that LeanFace raises on purpose; the command line prints it without a traceback."""
 
+    exit_status = 1
+    """With which a command ends that raises it."""
+
+
+class Unfinished(LeanFaceError):
+    """The time for one piece of work is over; the same command continues it."""
+
+    exit_status = 75
+    """EX_TEMPFAIL in sysexits.h."""
+
 
 class ConfigError(LeanFaceError):
     """A parameter is unknown, out of range, or contradicts another one."""

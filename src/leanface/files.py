@@ -485,7 +485,7 @@ def _write_mark(path: Path, kind: str, files: Mapping[str, int], *, finished: bo
 
 
 def _read_mark(folder: Path) -> Json | None:
-    """A folder's mark; None if there is none, or none that could be LeanFace's."""
+    """Read a folder's mark; None if there is none, or none that could be LeanFace's."""
     try:
         contents: Any = json.loads((folder / MARK).read_bytes())
         return contents if isinstance(contents["files"], dict) and isinstance(contents["kind"], str) else None
@@ -494,7 +494,7 @@ def _read_mark(folder: Path) -> Json | None:
 
 
 def _files_of(mark: Json | None) -> dict[str, int]:
-    """The files that a mark lists within its own folder: it may have come from anywhere."""
+    """List the files that a mark names within its own folder: it may have come from anywhere."""
     return dict(_checked({} if mark is None else mark["files"]))
 
 

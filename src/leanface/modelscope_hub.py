@@ -11,7 +11,7 @@ BASEL_MODEL = Path("assets/BFM_model_front.mat")
 
 
 def find_snapshot() -> Path:
-    """Its folder in ModelScope's cache (MODELSCOPE_CACHE); the two files are downloaded if they are not there.
+    """Find the folder in ModelScope's cache (MODELSCOPE_CACHE); download the two files if they are not there.
 
     Raises:
         ArtifactError: it is neither in the cache nor to be downloaded.

@@ -79,12 +79,12 @@ FIGURES = REPORTS / "figures"
 
 
 def onnx_path(variant: str) -> Path:
-    """The exported network; its description (names, shapes, dtypes, parity) lies beside it as .json."""
+    """Return the exported network's path; its description (names, shapes, dtypes, parity) lies beside it as .json."""
     return Path("models/onnx") / f"{variant}.onnx"
 
 
 def engine_path(variant: str) -> Path:
-    """The TensorRT engine; its description (library, targets, profiles) lies beside it as .json."""
+    """Return the TensorRT engine's path; its description (library, targets, profiles) lies beside it as .json."""
     return Path("models/engines") / f"{variant}.plan"
 
 

@@ -26,7 +26,7 @@ EXTRAS = ("variant", "log", "seconds")
 
 
 def stage_sections(name: str) -> list[str]:
-    """The sections of reports/config.yaml that a stage reads: the parameters of its `run`."""
+    """List the sections of reports/config.yaml that a stage reads: the parameters of its `run`."""
     return sorted(set(inspect.signature(_load(name)).parameters) - set(EXTRAS))
 
 

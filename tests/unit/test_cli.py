@@ -2,9 +2,6 @@
 
 import importlib.metadata
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +9,6 @@ import pytest
 from leanface import cli, paths
 from leanface.cli import main
 from leanface.cli.parser import GROUPS
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_a_stage_runs(project, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,37 +54,6 @@ def test_a_wrong_command_is_refused(arguments: list[str], capsys: pytest.Capture
 def test_a_file_that_is_not_there_cannot_be_measured(project, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "network.onnx"]) == 1
     assert capsys.readouterr().err.startswith("ArtifactError: network.onnx is missing")
-
-
-def test_ctrl_c_ends_a_command_in_one_line(tmp_path: Path) -> None:
-    photo = tmp_path / "photo.jpg"
-    os.mkfifo(photo)
-    command = [sys.executable, "-m", "tools.studies", "load", "--photo", str(photo)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        with photo.open("wb"):  # returns once the command has opened it, too
-            process.send_signal(signal.SIGINT)
-            assert process.communicate(timeout=60) == ("", "\nstopped.\n")
-        assert process.returncode == 130
-
-
-def test_help_imports_nothing_heavy() -> None:
-    script = (
-        "import sys\n"
-        "from leanface.cli import main\n"
-        "try:\n    main(['--help'])\n"
-        "except SystemExit as stop:\n    assert stop.code == 0\n"
-        "print(*sorted({'torch', 'hydra', 'mlflow', 'dvc', 'numpy', 'pydantic'} & set(sys.modules)))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert "stage" in done.stdout
-    assert done.stdout.splitlines()[-1] == ""
-
-
-def test_python_m_leanface_is_the_same_command() -> None:
-    command = [sys.executable, "-m", "leanface", "stage", "nothing"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "invalid choice: 'nothing'" in done.stderr
 
 
 def test_the_network_is_exported_for_other_software(exported, tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,16 +117,3 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])
     assert capsys.readouterr().out == f"leanface {importlib.metadata.version('leanface')}\n"
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["reconstruct", "--help"], ["--version"]])
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_closed_pipe_is_no_traceback(arguments: list[str], unbuffered: str) -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    command = [sys.executable, "-m", "leanface", *arguments]
-    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
-    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, env=environment, check=False)
-    os.close(writing)
-    assert done.returncode in (0, 141)
-    assert done.stderr == ""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from leanface import paths
 from leanface.cli import guarded
-from tools.gpu_box.bring import import_run
+from tools.gpu_box.import_run import import_run
 from tools.gpu_box.pack import pack, restore
 from tools.gpu_box.run import run_offline
 

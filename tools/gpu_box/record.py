@@ -17,7 +17,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Done(Section):
+class StepRecord(Section):
     """One step, as far as it came.
 
     Attributes:
@@ -41,7 +41,7 @@ class Run(Section):
 
     format_version: Literal[1] = 1
     device: dict[str, Any] = {}
-    steps: dict[str, Done] = {}
+    steps: dict[str, StepRecord] = {}
 
 
 def load_run(path: Path = RECORD) -> Run:
@@ -66,11 +66,11 @@ def ids_of(paths_: tuple[Path, ...]) -> dict[str, str | None]:
     return {str(path): object_id(path) for path in paths_}
 
 
-def begin(step: Step, config: dict[str, Any]) -> Done:
+def begin(step: Step, config: dict[str, Any]) -> StepRecord:
     """The record of a step that is about to run."""
     sections = {name: config[name] for name in step.sections}
-    return Done(status="unfinished", sections=sections, inputs=ids_of(step.inputs))
+    return StepRecord(status="unfinished", sections=sections, inputs=ids_of(step.inputs))
 
 
-def same_work(one: Done, other: Done) -> bool:
+def same_work(one: StepRecord, other: StepRecord) -> bool:
     return one.sections == other.sections and one.inputs == other.inputs

@@ -25,10 +25,10 @@ from leanface.files import Json, atomic_write, copy_file, read_json, write_json
 from leanface.metrics.measurements import BenchmarkRecord, Measurement, fastest_first, read_benchmark
 from leanface.metrics.ratio import MedianEstimate
 from leanface.report import tables
-from leanface.report.goals import ERRORS, check_goals, ratio, ratios, read_evaluations
 from leanface.report.sheet import save_figure
 from leanface.report.sources import STAGE_REPORTS
 from leanface.report.templates import render
+from tools.gpu_box.goals import ERRORS, check_goals, ratio, ratios, read_evaluations
 
 BASELINE_RUNTIME = "torch_cuda"
 

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from leanface import paths, tracking
+from leanface import paths
 from leanface.config import load_config, parse_config
 from leanface.device import describe_device
-from leanface.errors import ConfigError, LeanFaceError
+from leanface.errors import ConfigError, LeanFaceError, Unfinished
 from leanface.files import atomic_write, write_json
-from tools.gpu_box.record import RECORD, Done, Run, begin, ids_of, load_run, same_work, save_run
+from tools.gpu_box.mlflow_records import take_outbox
+from tools.gpu_box.record import RECORD, Run, StepRecord, begin, ids_of, load_run, same_work, save_run
 from tools.gpu_box.steps import Step, choose, read_steps
 from tools.gpu_box.weights import is_bundle, round_bundle
 
@@ -34,11 +35,7 @@ KILL_SECONDS = 10.0
 """Between asking a process to end and ending it."""
 
 
-class Unfinished(LeanFaceError):
-    """The time was over before the last step; the same command goes on."""
-
-
-class Ended(NamedTuple):
+class ProcessResult(NamedTuple):
     code: int
     last_line: str
     killed: bool
@@ -113,7 +110,7 @@ def log_path(title: str) -> Path:
     return paths.OFFLINE / "logs" / f"{title}.log"
 
 
-def _run_step(step: Step, done: Done, end: float) -> None:
+def _run_step(step: Step, done: StepRecord, end: float) -> None:
     left = end - time.monotonic()
     if left < LEAST_SECONDS:
         return
@@ -121,16 +118,16 @@ def _run_step(step: Step, done: Done, end: float) -> None:
     ended = _run_stage(step, left)
     done.seconds += time.monotonic() - start
     done.pieces += 1
-    tracking.take_outbox(paths.RECORDS, since)
+    take_outbox(paths.RECORDS, since)
     if ended.code == 0:
         for output in filter(is_bundle, step.outputs):
             round_bundle(output)
         done.status, done.outputs = "finished", ids_of(step.outputs)
-    elif not ended.killed and not ended.last_line.startswith(f"{Unfinished.__name__}:"):
+    elif not ended.killed and ended.code != Unfinished.exit_status:
         done.status, done.error = "failed", ended.last_line
 
 
-def _run_stage(step: Step, seconds: float) -> Ended:
+def _run_stage(step: Step, seconds: float) -> ProcessResult:
     """Run `leanface stage` for at most so many seconds; what it prints goes to the terminal and its log."""
     command = [sys.executable, "-m", "leanface", "stage", step.stage]
     command += [] if step.variant is None else ["--variant", step.variant]
@@ -161,7 +158,7 @@ def _run_stage(step: Step, seconds: float) -> Ended:
             raise
         finally:
             timer.cancel()
-    return Ended(process.returncode, last_line, killed.is_set())
+    return ProcessResult(process.returncode, last_line, killed.is_set())
 
 
 def _end(group: int, killed: threading.Event) -> None:

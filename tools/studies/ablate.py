@@ -7,18 +7,18 @@ from typing import Any
 
 from leanface import paths
 from leanface.config import load_config
+from leanface.errors import Unfinished
 from leanface.files import read_json, write_json
 from leanface.params import merge
-from leanface.training.checkpoint import Unfinished
-from tools.studies.distill import DistillLab
-from tools.studies.lab import Lab
-from tools.studies.quantize import QuantizeLab
+from tools.studies.distill import DistillStudy
+from tools.studies.quantize import QuantizeStudy
+from tools.studies.study import Study
 from tools.studies.table import RESULT, save_table
 from tools.studies.variants import read_variants
 
 logger = logging.getLogger(__name__)
 
-LABS: dict[str, type[Lab[Any]]] = {"distill": DistillLab, "quantize": QuantizeLab}
+STUDIES: dict[str, type[Study[Any]]] = {"distill": DistillStudy, "quantize": QuantizeStudy}
 
 SPARE_SECONDS = 30.0
 """Of a piece's time, not for training: what comes before it, the last validation and the measuring after it."""
@@ -35,10 +35,10 @@ def ablate(
     """Make and measure every variant that was not done yet; the table and its pictures grow as they are done.
 
     Nothing else is needed than reports/config.yaml, the original's bundle, the prepared faces (of those, streamed
-    distillation needs the val split alone), and what the variants start from: see the lab.
+    distillation needs the val split alone), and what the variants start from: see the study.
 
     Args:
-        stage: a name in `LABS`.
+        stage: a name in `STUDIES`.
         table: YAML, see tools/studies/tables/.
         folder: where results go; a finished variant whose conditions are the same is not run again.
         steps: of training, in place of the configuration's.
@@ -50,27 +50,27 @@ def ablate(
         Unfinished: the time was over.
     """
     end = None if seconds is None else time.monotonic() + seconds
-    config, kind = load_config(paths.CONFIG), LABS[stage]
+    config, kind = load_config(paths.CONFIG), STUDIES[stage]
     if steps is not None:
         changed = merge(config.model_dump(), {stage: {"optimizer": {"steps": steps}}})
         config = type(config).model_validate(changed)
     variants = read_variants(table, config, kind.variant)
-    lab, (number, count) = kind(config), share
+    study, (number, count) = kind(config), share
     for place, (name, variant) in enumerate(variants.items()):
         if place % count != number - 1:
             continue
         report = folder / name
-        mark = lab.mark(variant)
-        if not _is_done(report / RESULT, mark):
+        fingerprint = study.fingerprint(variant)
+        if not _is_done(report / RESULT, fingerprint):
             left = None if end is None else end - time.monotonic() - SPARE_SECONDS
             if left is not None and left <= 0:
                 raise Unfinished(f"the time was over before {name}; run the same command again to go on.")
             logger.info("%s: %d steps", name, variant.steps)
-            result = lab.run(name, variant, report, left)
-            write_json(report / RESULT, {"mark": mark, "place": place, "name": name, **result})
+            result = study.run(name, variant, report, left)
+            write_json(report / RESULT, {"fingerprint": fingerprint, "place": place, "name": name, **result})
         finished = {other: folder / other / RESULT for other in variants}
         save_table({other: read_json(file) for other, file in finished.items() if file.is_file()}, folder)
 
 
-def _is_done(file: Path, mark: str) -> bool:
-    return file.is_file() and read_json(file)["mark"] == mark
+def _is_done(file: Path, fingerprint: str) -> bool:
+    return file.is_file() and read_json(file).get("fingerprint") == fingerprint

@@ -9,13 +9,13 @@ from leanface import bundle, paths
 from leanface.config import Config, Prune
 from leanface.distillation.distill import distill
 from leanface.training.checkpoint import fingerprint
-from leanface.training.fit import MetricLog
-from tools.studies.lab import Lab, Made
+from leanface.training.fit import MetricLog, Session
 from tools.studies.start import Kept, pipeline_student, pruned_student, starting_network
+from tools.studies.study import Study, TrainedVariant
 from tools.studies.variants import DistillVariant
 
 
-class DistillLab(Lab[DistillVariant]):
+class DistillStudy(Study[DistillVariant]):
     """Variants that do not prune anew start from the pruned bundle."""
 
     variant = DistillVariant
@@ -32,28 +32,18 @@ class DistillLab(Lab[DistillVariant]):
     def _pipelines_digests(self) -> dict[str, str]:
         return {"parent": bundle.digest(paths.PRUNED)} | self._digests
 
-    def mark(self, variant: DistillVariant) -> str:
-        return fingerprint(self.original, [variant, self.config.data, self._parents(variant.prune)])
+    def fingerprint(self, variant: DistillVariant) -> str:
+        return fingerprint(self.teacher, [variant, self.config.data, self._parents(variant.prune)])
 
-    def make(self, variant: DistillVariant, report: Path, log: MetricLog, seconds: float | None) -> Made:
+    def train(self, variant: DistillVariant, report: Path, log: MetricLog, seconds: float | None) -> TrainedVariant:
         pruned, kept = self._student(variant.prune, variant.seed)
-        student = starting_network(variant.start, self.original, pruned, kept, self.task, variant.seed)
-        trained = distill(
-            student,
-            self.original,
-            self.task,
-            variant.distill,
-            machine=self.config.machine,
-            val=self.val.labeled(self.answers),
-            seed=variant.seed,
-            report=report,
-            log=log,
-            checkpoint=report / "state.ckpt",
-            purpose=[self.config.data, variant.start, self._parents(variant.prune)],
-            piece_seconds=seconds,
-        )
+        student = starting_network(variant.start, self.teacher, pruned, kept, self.task, variant.seed)
+        key = [self.config.data, variant.start, self._parents(variant.prune)]
+        session = Session(self.config.machine, variant.seed, report, log, report / "state.ckpt", key, seconds)
+        val = self.val.labeled(self.teacher_outputs)
+        trained = distill(student, self.teacher, self.task, variant.distill, session, val=val)
         metrics = {"best_step": trained.best_step, "seconds": trained.seconds}
-        return Made(student, self.cost(student) | metrics, trained.history)
+        return TrainedVariant(student, self.cost(student) | metrics, trained.history)
 
     def _student(self, settings: Prune | None, seed: int) -> tuple[nn.Module, Kept]:
         key = "" if settings is None else f"{settings.model_dump_json()} {seed}"
@@ -61,7 +51,7 @@ class DistillLab(Lab[DistillVariant]):
             self._students[key] = (
                 pipeline_student()
                 if settings is None
-                else pruned_student(self.original, settings, self.task, seed, self.device)
+                else pruned_student(self.teacher, settings, self.task, seed, self.device)
             )
         return self._students[key]
 

@@ -1,4 +1,4 @@
-"""Variants of the quantization: calibrations, number formats, and trainings from there."""
+"""Variants of the quantization: calibrations, and trainings from there."""
 
 import copy
 import time
@@ -14,12 +14,12 @@ from leanface.metrics.outputs import predict
 from leanface.networks.quantized import Quantizer, with_uint8_feature_maps
 from leanface.quantization.calibrate import calibrate, quantizer_of
 from leanface.training.checkpoint import fingerprint
-from leanface.training.fit import MetricLog
-from tools.studies.lab import Lab, Made
+from leanface.training.fit import MetricLog, Session
+from tools.studies.study import Study, TrainedVariant
 from tools.studies.variants import QuantizeVariant
 
 
-class QuantizeLab(Lab[QuantizeVariant]):
+class QuantizeStudy(Study[QuantizeVariant]):
     """All start from the distilled bundle; `keep_fp16: auto` also needs reports/analyze/sensitivity.json."""
 
     variant = QuantizeVariant
@@ -29,38 +29,27 @@ class QuantizeLab(Lab[QuantizeVariant]):
         self._student, self._spec = bundle.load_network(paths.DISTILLED)
         self._parents = {"parent": bundle.digest(paths.DISTILLED), "teacher": bundle.digest(paths.TEACHER)}
         self._float = predict(self._student, self.val)
-        self._float_error_mm = self.errors(self._float, {"teacher": self.answers})["teacher_vertex_mm"]
+        self._float_error_mm = self.errors(self._float, {"teacher": self.teacher_outputs})["teacher_vertex_mm"]
         self._sizes_mb: dict[Quantizer | None, float] = {}
 
-    def mark(self, variant: QuantizeVariant) -> str:
+    def fingerprint(self, variant: QuantizeVariant) -> str:
         conditions = [variant, self._quantizer(variant), self.config.data, self.config.distill, self._parents]
-        return fingerprint(self.original, conditions)
+        return fingerprint(self.teacher, conditions)
 
-    def make(self, variant: QuantizeVariant, report: Path, log: MetricLog, seconds: float | None) -> Made:
+    def train(self, variant: QuantizeVariant, report: Path, log: MetricLog, seconds: float | None) -> TrainedVariant:
         settings, quantizer, start = variant.quantize, self._quantizer(variant), time.monotonic()
         network: nn.Module = copy.deepcopy(self._student)
         if quantizer is not None:
             network = calibrate(network, settings, quantizer, self.task.split("train"))
         metrics, history = {"seconds": time.monotonic() - start}, list[dict[str, float]]()
         if settings.method == "qat":
-            trained = train_on(
-                network,
-                self.original,
-                self.task,
-                settings.optimizer,
-                self.config.distill,
-                machine=self.config.machine,
-                val=self.val.labeled(self.answers),
-                seed=variant.seed,
-                report=report,
-                log=log,
-                checkpoint=report / "state.ckpt",
-                purpose=[self._parents],
-                piece_seconds=seconds,
-            )
+            key, criterion = [self._parents], self.config.distill
+            session = Session(self.config.machine, variant.seed, report, log, report / "state.ckpt", key, seconds)
+            val = self.val.labeled(self.teacher_outputs)
+            trained = train_on(network, self.teacher, self.task, settings.optimizer, criterion, session, val=val)
             metrics |= {"seconds": metrics["seconds"] + trained.seconds, "best_step": trained.best_step}
             history = trained.history
-        return Made(network, metrics | self._as_file(network, quantizer), history)
+        return TrainedVariant(network, metrics | self._as_file(network, quantizer), history)
 
     def measure(self, predicted: Tensor) -> dict[str, float]:
         """Also how far it moved from the floating-point student (float/...), whose error to the original is 1."""
@@ -80,6 +69,6 @@ class QuantizeLab(Lab[QuantizeVariant]):
         metrics = {"size_mb": self._sizes_mb[quantizer]}
         if quantizer is not None:
             predicted = predict(with_uint8_feature_maps(network), self.val)
-            errors = self.errors(predicted, {"teacher": self.answers, "float": self._float})
+            errors = self.errors(predicted, {"teacher": self.teacher_outputs, "float": self._float})
             metrics |= {f"file/{name}": value for name, value in errors.items()}
         return metrics

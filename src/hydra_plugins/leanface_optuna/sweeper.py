@@ -109,7 +109,7 @@ class OptunaSweeper(Sweeper):
             logger.info("not dominated: %s -> %s", best.params, best.values)
 
     def _study(self, folder: Path) -> Any:
-        """The study in this folder; what a killed run left unfinished is asked for again."""
+        """Open the study in this folder; what a killed run left unfinished is asked for again."""
         import optuna
         from optuna.storages.journal import JournalFileBackend
 
@@ -147,7 +147,7 @@ def _done(study: Any) -> int:
 
 
 def _distribution(override: Override) -> Any:
-    """Optuna's form of Hydra's choice, range or interval."""
+    """Return Optuna's form of Hydra's choice, range or interval."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     value: Any = override.value()

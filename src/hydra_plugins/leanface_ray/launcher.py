@@ -60,7 +60,7 @@ class RayLauncher(Launcher):
         return ray.get(tasks)
 
     def _cluster(self) -> Any:
-        """Ray, with a cluster joined or started.
+        """Join or start a Ray cluster.
 
         Raises:
             HydraException: Ray is not installed, or the cluster has no machine that is large enough.
@@ -96,7 +96,7 @@ def _run(
     project: str, number: int, overrides: list[str], hydra_context: HydraContext, config: DictConfig,
     task_function: TaskFunction, singletons: dict[Any, Any],
 ) -> JobReturn:  # fmt: skip
-    """One trial, in a process of Ray's."""
+    """Run one trial, in a process of Ray's."""
     try:
         os.chdir(project)
     except OSError as error:

@@ -32,7 +32,7 @@ def guarded(command: Callable[[list[str]], None], argv: list[str]) -> int:
         return 141  # as a shell counts SIGPIPE
     except LeanFaceError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+        return error.exit_status
     except ModuleNotFoundError as error:
         if (message := missing_message(error.name)) is None:
             raise

@@ -26,12 +26,8 @@ def add_commands(commands: Commands) -> None:
 
 def _demo(arguments: argparse.Namespace) -> None:
     spin()
-    from leanface.errors import BackendError
+    from leanface.demo.app import run
 
-    try:
-        from leanface.demo.app import run
-    except ModuleNotFoundError as error:
-        raise BackendError(f"{error}; `pip install 'leanface[demo]'`.") from None
     run(
         arguments.host,
         arguments.port,

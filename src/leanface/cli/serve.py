@@ -80,13 +80,9 @@ def _serve(arguments: argparse.Namespace) -> None:
     # The face detector's threads, if they spin while they wait, take the processors from all else that runs here, and
     # the service is soon the slowest of all. OpenMP asks when it is first loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from leanface.errors import BackendError
+    from leanface.serving.run import serve
+    from leanface.serving.settings import Settings
 
-    try:
-        from leanface.serving.run import serve
-        from leanface.serving.settings import Settings
-    except ModuleNotFoundError as error:
-        raise BackendError(f"{error}; `pip install 'leanface[serve]'`.") from None
     given = {name: value for name, value in vars(arguments).items() if name in Settings.model_fields}
     serve(Settings.given({name: v for name, v in given.items() if v is not None and not isinstance(v, Setting)}))
 

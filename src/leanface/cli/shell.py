@@ -4,7 +4,6 @@ import argparse
 from typing import Any
 
 from leanface.cli.parser import MAINTAIN, Commands
-from leanface.errors import BackendError
 
 
 def add_commands(commands: Commands) -> None:
@@ -20,10 +19,8 @@ def add_commands(commands: Commands) -> None:
 
 
 def _completion(arguments: argparse.Namespace) -> None:
-    try:
-        import shtab
-    except ModuleNotFoundError as error:
-        raise BackendError(f"{error}; `pip install shtab`.") from None
+    import shtab
+
     from leanface import cli
 
     parser: Any = cli._parser()  # pyright: ignore[reportPrivateUsage]

@@ -91,7 +91,7 @@ def _template(model: MorphableModel) -> np.ndarray:
 
 
 def _write_check(exported: ExportedNetwork, model: MorphableModel, path: Path) -> str:
-    """A real crop and the best runtime's coefficients of it; returns that runtime's name."""
+    """Write a real crop and the best runtime's coefficients of it; return that runtime's name."""
     face = crop_faces(load_photo(CHECKED_PHOTO), FaceDetector(), _template(model), exported.image_size)[0]
     files: dict[str, Path] = {"openvino": exported.path, "onnxruntime": exported.path}
     with open_best(files).runtime as runtime:

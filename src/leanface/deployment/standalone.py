@@ -52,7 +52,7 @@ class Network:
         raise SystemExit(f"No runtime: {'; '.join(missing)}. `pip install openvino` or `pip install onnxruntime`.")
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
-        """Coefficients (N,257) of uint8 crops (N,size,size,3)."""
+        """Return the coefficients (N,257) of uint8 crops (N,size,size,3)."""
         return self.run(np.ascontiguousarray(crops.transpose(0, 3, 1, 2), np.float32) / np.float32(255))
 
 
@@ -100,7 +100,7 @@ class MorphableModel:
             self.template = arrays["template"]  # (5,2) landmarks in a crop of 224 px
 
     def decode(self, coefficients: np.ndarray, size: int) -> Face:
-        """The face of one reading (257,) of a crop of `size` pixels."""
+        """Return the face of one reading (257,) of a crop of `size` pixels."""
         vertices = self.mean_vertices + (coefficients[:144] @ self.shape_basis).reshape(-1, 3)
         colors = self.mean_albedo + (coefficients[144:224] @ self.albedo_basis).reshape(-1, 3)
         posed = vertices @ _rotation(coefficients[224:227]).T + coefficients[254:257]
@@ -109,7 +109,7 @@ class MorphableModel:
 
 
 def _rotation(angles_rad: np.ndarray) -> np.ndarray:
-    """Roll @ yaw @ pitch."""
+    """Return roll @ yaw @ pitch."""
     (cx, cy, cz), (sx, sy, sz) = np.cos(angles_rad), np.sin(angles_rad)
     pitch = np.array([(1, 0, 0), (0, cx, -sx), (0, sx, cx)])
     yaw = np.array([(cy, 0, sy), (0, 1, 0), (-sy, 0, cy)])
@@ -118,7 +118,7 @@ def _rotation(angles_rad: np.ndarray) -> np.ndarray:
 
 
 def align(photo: np.ndarray, landmarks: np.ndarray, template: np.ndarray, size: int) -> np.ndarray:
-    """The crop (size,size,3) in which the landmarks lie, by least squares, on the template's; no rotation."""
+    """Crop (size,size,3) so that the landmarks lie, by least squares, on the template's; without rotation."""
     target = (template + 0.5) * (size / REFERENCE_PX) - 0.5
     source = landmarks - landmarks.mean(0)
     scale = float((source * (target - target.mean(0))).sum() / np.square(source).sum())
@@ -145,7 +145,7 @@ def _resampling(length: int, size: int, scale: float, shift: float) -> np.ndarra
 
 
 def read_image(path: Path) -> np.ndarray:
-    """A binary PPM of 8 bits, or a .npy file of uint8 (height, width, 3)."""
+    """Read a binary PPM of 8 bits, or a .npy file of uint8 (height, width, 3)."""
     if path.suffix == ".npy":
         image = np.load(path, allow_pickle=False)
     else:
@@ -164,7 +164,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def save_obj(path: Path, face: Face, triangles: np.ndarray) -> None:
-    """A mesh in meters, with a color for each vertex."""
+    """Save a mesh in meters, with a color for each vertex."""
     rows = np.hstack([face.vertices / 10, face.colors])
     vertices = "".join("v {:.6f} {:.6f} {:.6f} {:.4f} {:.4f} {:.4f}\n".format(*row) for row in rows)
     faces = "".join("f {} {} {}\n".format(*row) for row in triangles + 1)

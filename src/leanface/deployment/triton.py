@@ -89,7 +89,7 @@ def export_triton(onnx_path: Path, plan_path: Path, folder: Path, batch_max: int
 
 
 def _usable(plan_path: Path, exported: ExportedNetwork) -> tuple[int | None, str | None]:
-    """Of a plan that Triton can load, the largest batch; else why there is none."""
+    """Return the largest batch of a plan that Triton can load; else why there is none."""
     if not plan_path.is_file():
         return None, f"{plan_path} is missing; `leanface stage build` makes it on the GPU's machine."
     try:
@@ -156,7 +156,7 @@ model_warmup [ {{
 
 
 def _accelerated(exported: ExportedNetwork, batch_max: int) -> str:
-    """TensorRT inside ONNX Runtime, which keeps its engine: the next start is quick."""
+    """Configure TensorRT inside ONNX Runtime, which keeps its engine: the next start is quick."""
 
     def shape(batch: int) -> str:
         return f"{INPUT_NAME}:{batch}x3x{exported.image_size}x{exported.image_size}"
@@ -192,7 +192,7 @@ instance_group [ {{ count: 1 kind: KIND_AUTO }} ]
 
 
 def preprocessing(size: int) -> onnx.ModelProto:
-    """uint8 crops as the network takes them, bit for bit as `leanface.photos.alignment.to_input` does it."""
+    """Build the graph that turns uint8 crops into what `leanface.photos.alignment.to_input` returns, bit for bit."""
     nodes = [
         helper.make_node("Transpose", [CROPS_NAME], ["planes"], perm=[0, 3, 1, 2]),
         helper.make_node("Cast", ["planes"], ["levels"], to=TensorProto.FLOAT),
@@ -212,7 +212,7 @@ def preprocessing(size: int) -> onnx.ModelProto:
 
 
 def _ensemble(size: int, batch_max: int) -> str:
-    """Both steps in one request; change `leanface_onnx` to `leanface_tensorrt` in it on a GPU."""
+    """Configure both steps as one request; change `leanface_onnx` to `leanface_tensorrt` in it on a GPU."""
 
     def step(model: str, source: str, target: str, value: str, result: str) -> str:
         return f"""  step {{

@@ -1,14 +1,13 @@
 """Trains a student on a teacher's outputs, from disk or streamed."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 
 from torch import nn
 
-from leanface.config import Distill, Machine, Optimizer
+from leanface.config import Distill, Optimizer
 from leanface.distillation.criterion import DistillationCriterion
 from leanface.task import Split, Task
-from leanface.training.fit import FitResult, MetricLog, fit, resolve_device
+from leanface.training.fit import FitResult, Session, fit, resolve_device
 
 TRAIN_ON_POINTS = 4
 """Validations of a training so short that each costs as much as several of its steps."""
@@ -19,39 +18,25 @@ def distill(
     teacher: nn.Module,
     task: Task,
     settings: Distill,
+    session: Session,
     *,
-    machine: Machine,
     val: Split,
-    seed: int,
-    report: Path,
-    log: MetricLog | None = None,
-    checkpoint: Path | None = None,
-    purpose: Sequence[object] = (),
-    piece_seconds: float | None = None,
 ) -> FitResult:
     """Train `student` in place.
 
     Args:
-        val: the labeled samples that it is validated on; the rest are arguments of `leanface.training.fit.fit`.
+        val: the labeled samples that it is validated on.
     """
     sizes = settings.image_sizes if settings.streamed else None
-    data = task.training_data(
-        settings.optimizer.batch_size, seed, stream_sizes=sizes, device=resolve_device(machine), val=val
-    )
+    device = resolve_device(session.machine)
     return fit(
         student,
-        DistillationCriterion(teacher, task, settings, machine.compile),
-        data,
+        DistillationCriterion(teacher, task, settings, session.machine.compile),
+        task.training_data(settings.optimizer.batch_size, session.seed, stream_sizes=sizes, device=device, val=val),
         settings.optimizer,
-        machine,
+        replace(session, run_key=[settings, *session.run_key]),
         task=task,
-        seed=seed,
-        report=report,
         freeze_batch_norm=settings.freeze_batch_norm,
-        log=log,
-        checkpoint=checkpoint,
-        purpose=[settings, *purpose],
-        piece_seconds=piece_seconds,
     )
 
 
@@ -61,31 +46,20 @@ def train_on(
     task: Task,
     optimizer: Optimizer,
     settings: Distill,
+    session: Session,
     *,
-    machine: Machine,
     val: Split,
-    seed: int,
-    report: Path,
-    log: MetricLog | None = None,
-    checkpoint: Path | None = None,
-    purpose: Sequence[object] = (),
-    piece_seconds: float | None = None,
 ) -> FitResult:
-    """Train a fake-quantized `network` in place on stored samples, batch norms and ranges frozen; else as `distill`."""
+    """Train a fake-quantized `network` in place on stored samples, with batch norms and ranges frozen."""
+    # It takes a minute or two, which compiling would not pay for.
+    machine = session.machine.model_copy(update={"compile": False})
     return fit(
         network,
         DistillationCriterion(teacher, task, settings),
-        task.training_data(optimizer.batch_size, seed, val=val),
+        task.training_data(optimizer.batch_size, session.seed, val=val),
         optimizer,
-        # A training of a minute or two, which compiling would not pay for.
-        machine.model_copy(update={"compile": False}),
+        replace(session, machine=machine, run_key=[settings, *session.run_key]),
         task=task,
-        seed=seed,
-        report=report,
         freeze_batch_norm=True,
-        log=log,
-        checkpoint=checkpoint,
-        purpose=[settings, *purpose],
         points=TRAIN_ON_POINTS,
-        piece_seconds=piece_seconds,
     )

@@ -14,7 +14,7 @@ from torch import nn
 from leanface.bundle import Spec
 from leanface.errors import ExportError
 from leanface.export.precision import PRECISIONS
-from leanface.export.tidy import tidy
+from leanface.export.simplify import simplify_graph
 from leanface.files import atomic_write, write_json
 from leanface.networks.inference import inference_form
 from leanface.networks.interface import INPUT_NAME, METADATA_PREFIX, OUTPUT_NAME
@@ -70,7 +70,7 @@ def _trace(network: nn.Module, size: int, opset: int, dynamic_size: bool) -> onn
             opset_version=opset,
             dynamo=False,
         )
-    return tidy(onnx.load_model_from_string(buffer.getvalue()))
+    return simplify_graph(onnx.load_model_from_string(buffer.getvalue()))
 
 
 def _metadata(spec: Spec, precision: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from leanface.errors import ExportError
-from leanface.export.tidy import Graph, Node, Tensor, replace_tensor
+from leanface.export.simplify import Graph, Node, Tensor, replace_tensor
 
 
 def to_float32(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -7,7 +7,7 @@ from leanface.files import write_json
 from leanface.inputs import locate
 from leanface.metrics.outputs import predict, reference_errors
 from leanface.tasks.face.task import FaceTask
-from leanface.training.fit import MetricLog
+from leanface.training.fit import MetricLog, Session
 
 
 def run(
@@ -20,20 +20,8 @@ def run(
     student, parent = bundle.load_network(start)
     parents = {"parent": bundle.digest(start), "teacher": bundle.digest(paths.TEACHER)}
     outputs = predict(teacher, val)
-    result = distill_network(
-        student,
-        teacher,
-        task,
-        distill,
-        machine=machine,
-        val=val.labeled(outputs),
-        seed=seed,
-        report=paths.DISTILL_REPORT,
-        log=log,
-        checkpoint=paths.DISTILL_STATE,
-        purpose=[data, parents],
-        piece_seconds=seconds,
-    )
+    session = Session(machine, seed, paths.DISTILL_REPORT, log, paths.DISTILL_STATE, [data, parents], seconds)
+    result = distill_network(student, teacher, task, distill, session, val=val.labeled(outputs))
     contract = parent.input.model_copy(update={"size": data.image_size})
     lineage = {"teacher_weights": bundle.weights_digest(paths.TEACHER), "license": original.license}
     provenance = parents | {"seed": seed} | lineage

@@ -7,7 +7,7 @@ from leanface.files import write_json
 from leanface.metrics.outputs import predict, reference_errors
 from leanface.quantization.calibrate import calibrate, quantizer_of
 from leanface.tasks.face.task import FaceTask
-from leanface.training.fit import MetricLog
+from leanface.training.fit import MetricLog, Session
 
 
 def run(
@@ -24,21 +24,10 @@ def run(
     parents = {"parent": bundle.digest(paths.DISTILLED), "teacher": bundle.digest(paths.TEACHER)}
     metrics: dict[str, float] = {}
     if quantize.method == "qat":
-        result = train_on(
-            network,
-            teacher,
-            task,
-            quantize.optimizer,
-            distill,
-            machine=machine,
-            val=val.labeled(outputs),
-            seed=seed,
-            report=paths.QUANTIZE_REPORT,
-            log=log,
-            checkpoint=paths.QUANTIZE_STATE,
-            purpose=[quantize, parents],
-            piece_seconds=seconds,
-        )
+        key = [quantize, parents]
+        session = Session(machine, seed, paths.QUANTIZE_REPORT, log, paths.QUANTIZE_STATE, key, seconds)
+        labeled = val.labeled(outputs)
+        result = train_on(network, teacher, task, quantize.optimizer, distill, session, val=labeled)
         predictions["trained"] = predict(network, val)
         metrics = {"seconds": result.seconds, "images_per_second": result.images_per_second}
     lineage = {"teacher_weights": bundle.weights_digest(paths.TEACHER), "license": parent.license}

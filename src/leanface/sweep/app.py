@@ -134,7 +134,7 @@ def _sweep(arguments: Sequence[str], conf: str, chosen: Plan, folder: Path) -> N
 
 
 def _running(folder: Path) -> list[Trial]:
-    """The trials that run, or were killed and could not say so."""
+    """List the trials that run, or were killed and could not say so."""
     trials = [Trial(**read_json(path)) for path in folder.glob(f"*/{RESULT}")]
     return [trial for trial in trials if trial.status == "running"]
 
@@ -253,7 +253,7 @@ def _run_trial(trial: Trial, run: tracking.Run, folder: Path, sweep: Json, setti
 
 
 def _brief(name: str) -> Any:
-    """Of a trial among others only what it does, after its name."""
+    """Return the formatter of a trial among others: only what it does, after its name."""
 
     def show(line: str) -> None:
         if re.match(r"Running stage|ERROR", line):
@@ -263,7 +263,7 @@ def _brief(name: str) -> Any:
 
 
 def _share(launcher: Mapping[str, Any]) -> dict[str, str]:
-    """What keeps parallel trials from taking all cores each, and from disturbing what others measure."""
+    """Return settings that keep parallel trials from taking all cores each, and from disturbing measurements."""
     threads = threads_of(launcher)
     if threads is None:
         return {}
@@ -289,7 +289,7 @@ def _varied(tree: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
 
 
 def changes(base: Mapping[str, Any], tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """What `dvc exp run -S` needs to turn `base` into `tree`, which has no fewer keys."""
+    """Return what `dvc exp run -S` needs to turn `base` into `tree`, which has no fewer keys."""
     for key, value in tree.items():
         old = base.get(key, {})
         if _is_mapping(value) and _is_mapping(old):

@@ -40,7 +40,7 @@ class Checkout(TempDirExecutor):
     """The stages that dvc.lock does not have yet."""
 
     def init_git(self, repo: Any, scm: Any, stash_rev: str, entry: Any, *_: Any, **__: Any) -> None:
-        """As DVC's, but with the objects of the repository that it is taken from, as `git clone --shared` has them."""
+        """Set up the checkout with its source's objects, as `git clone --shared` does."""
         with GitRepo(scm.root_dir) as source, GitRepo.init(os.fspath(self.root_dir)) as checkout:
             checkout.object_store.add_alternate_path(source.object_store.path)
             # In a shallow clone Git must know where the history ends, or it looks for commits that are not there.
@@ -101,7 +101,7 @@ class OwnQueue(TempDirQueue):
         super().__init__(repo, f"refs/leanface/{name}")  # outside of refs/exps/, where DVC takes all for experiments
 
     def put(self, *args: Any, **kwargs: Any) -> Any:
-        """As DVC's, without what a process left that was killed before it could start."""
+        """Do as DVC does, without what a process left that was killed before it could start."""
         self.clear()
         return super().put(*args, **kwargs)
 

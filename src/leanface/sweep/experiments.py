@@ -56,7 +56,7 @@ def run_experiment(
     shared: Collection[str] = (),
     show: Callable[[str], None] = print,
 ) -> None:
-    """`dvc exp run --temp`, its output in `log` as well; see `dvc_executor`.
+    """Run `dvc exp run --temp`, its output in `log` as well; see `dvc_executor`.
 
     Args:
         seconds: gets what each executed stage took.
@@ -119,7 +119,7 @@ def _identity() -> dict[str, str]:
 
 
 def _reason(stage: str, lines: Collection[str]) -> str:
-    """The error's own words if a line looks like it, else DVC's last ones."""
+    """Return the error's own words if a line looks like it, else DVC's last ones."""
     said = [line for line in lines if line.strip()]
     errors = [line for line in said if _REASON.match(line)]
     killed = [line for line in said if re.search(r"exited with -9\b|exited with 137\b|\bKilled\b", line)]
@@ -132,7 +132,7 @@ def _reason(stage: str, lines: Collection[str]) -> str:
 
 @contextlib.contextmanager
 def _supervised(command: Sequence[str], stop: Path, environment: Mapping[str, str]) -> Generator[subprocess.Popen[str]]:
-    """A command that outlives neither the block nor this process; `stop` stops it too."""
+    """Run a command that outlives neither the block nor this process; `stop` stops it too."""
     process = subprocess.Popen(
         [sys.executable, "-m", supervise.__name__, str(os.getpid()), str(stop.absolute()), *command],
         env=dict(environment),
@@ -184,13 +184,13 @@ def _locked(path: Path) -> Generator[None]:
 
 @contextlib.contextmanager
 def untouched_workspace() -> Generator[None]:
-    """While inside, no trial has params.yaml, or what else is in the workspace, changed for its start."""
+    """Keep other trials from changing params.yaml, or what else is in the workspace, for their start."""
     with _locked(START_LOCK):
         yield
 
 
 def project_state() -> str:
-    """The commit, and what differs from it: an experiment starts from both.
+    """Return the commit, and what differs from it: an experiment starts from both.
 
     Raises:
         LeanFaceError: this is no Git repository with a commit, which experiments need.
@@ -199,7 +199,7 @@ def project_state() -> str:
 
 
 def experiment_names() -> list[str]:
-    """Of all experiments, the newest last; one that a sweep took over, and that has two names, by one of them."""
+    """List all experiments, the newest last; one that a sweep took over has two names and is listed by one."""
     lines = _git("for-each-ref", "--sort=committerdate", "--format=%(objectname) %(refname)", "refs/exps/").splitlines()
     names: dict[str, str] = {}
     for commit, ref in (line.split() for line in lines):
@@ -237,7 +237,7 @@ def take_over(ref: str, name: str) -> None:
 
 
 def read_text(path: Path, experiment: str) -> str:
-    """A file that Git keeps, as an experiment left it.
+    """Read a file that Git keeps, as an experiment left it.
 
     Raises:
         ArtifactError: there is no such experiment, or the file is not in it.
@@ -254,7 +254,7 @@ def read_text(path: Path, experiment: str) -> str:
 
 
 def read_tree(path: Path, experiment: str) -> dict[str, Any]:
-    """A JSON or YAML file that Git keeps, as an experiment left it."""
+    """Read a JSON or YAML file that Git keeps, as an experiment left it."""
     text = read_text(path, experiment)
     if path.suffix == ".json":
         return json.loads(text)  # much faster than as YAML
@@ -262,7 +262,7 @@ def read_tree(path: Path, experiment: str) -> dict[str, Any]:
 
 
 def read_output(path: Path, experiment: str, cache: Path) -> bytes | None:
-    """A file from DVC's cache, as an experiment left it.
+    """Read a file from DVC's cache, as an experiment left it.
 
     Looked up by hand: opening the experiment through DVC takes a second or two, most of it for its other stages.
 
@@ -309,7 +309,7 @@ def apply_experiment(name: str) -> None:
 
 
 def cache_folder() -> Path:
-    """Where DVC keeps results on this machine."""
+    """Return where DVC keeps results on this machine."""
     with _repository() as repo:
         return Path(str(cast(Any, repo.cache).local_cache_dir))
 

@@ -17,7 +17,7 @@ def share_record(folder: Path, record: Json) -> None:
 
 
 def shared_record(folder: Path) -> Json:
-    """A sweep's record, as a trial sees it on its machine.
+    """Return a sweep's record, as a trial sees it on its machine.
 
     Raises:
         ConfigError: this machine does not share what it must with the one that started the sweep.

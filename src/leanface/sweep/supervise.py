@@ -62,7 +62,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _alive(process: subprocess.Popen[bytes]) -> bool:
-    """Whether anything of its group still runs."""
+    """Tell whether anything of its group still runs."""
     process.poll()
     try:
         os.killpg(process.pid, 0)

@@ -61,7 +61,7 @@ class Trial:
 
 
 def sweep_folder(name: str) -> Path:
-    """Where a sweep keeps its records.
+    """Return where a sweep keeps its records.
 
     Raises:
         ConfigError: the name would not do for a folder and for Git references.
@@ -72,7 +72,7 @@ def sweep_folder(name: str) -> Path:
 
 
 def trial_name(sweep: str, tree: Mapping[str, Any], state: str) -> str:
-    """SWEEP-1a2b3c4, the same for the same parameters and state of the project."""
+    """Return SWEEP-1a2b3c4, the same for the same parameters and state of the project."""
     text = json.dumps([tree, state], sort_keys=True)
     return f"{sweep}-{hashlib.sha256(text.encode()).hexdigest()[:7]}"
 
@@ -82,13 +82,13 @@ def save_trial(trial: Trial, folder: Path) -> None:
 
 
 def find_trial(folder: Path, name: str) -> Trial | None:
-    """The record of one trial, if there is one."""
+    """Find the record of one trial; None if there is none."""
     path = folder / name / RESULT
     return Trial(**read_json(path)) if path.is_file() else None
 
 
 def read_trials(sweep: str) -> list[Trial]:
-    """A sweep's trials, in the order in which they were started.
+    """Read a sweep's trials, in the order in which they were started.
 
     Raises:
         ArtifactError: there is no such sweep, or it has none.

@@ -209,7 +209,7 @@ def _join(*pieces: _Mesh) -> _Mesh:
 
 
 def _strip(rows: int, columns: int, closed: bool = False) -> NDArray[np.int64]:
-    """Triangles of a grid of points that is closed across its columns and, on demand, across its rows."""
+    """Return the triangles of a grid of points that is closed across its columns and, on demand, across its rows."""
     row, column = np.meshgrid(np.arange(rows if closed else rows - 1), np.arange(columns), indexing="ij")
     a = row * columns + column
     b = row * columns + (column + 1) % columns
@@ -218,7 +218,7 @@ def _strip(rows: int, columns: int, closed: bool = False) -> NDArray[np.int64]:
 
 
 def _tube(points: Doubles, radii: Doubles, across: Doubles, segments: int = 6) -> _Mesh:
-    """Around a path: (n,3) points, (n,) radii; `across` is a unit vector not along the path."""
+    """Return a tube around a path: (n,3) points, (n,) radii; `across` is a unit vector not along the path."""
     along = np.gradient(points, axis=0)
     along /= np.linalg.norm(along, axis=1, keepdims=True)
     first = np.cross(along, across)
@@ -247,7 +247,7 @@ _OUTLINE = 24
 
 
 def _outlines() -> tuple[Doubles, Doubles]:
-    """A round and a rounded square lens (OUTLINE,3) of half width 1, counter-clockwise."""
+    """Return a round and a rounded square lens (OUTLINE,3) of half width 1, counter-clockwise."""
     angle = np.arange(_OUTLINE) * 2 * np.pi / _OUTLINE
     circle = np.stack([np.cos(angle), np.sin(angle), 0 * angle], -1)
     square = circle / np.linalg.norm(circle, ord=5, axis=1, keepdims=True)
@@ -255,7 +255,7 @@ def _outlines() -> tuple[Doubles, Doubles]:
 
 
 def _frame_pieces() -> list[_Mesh]:
-    """Two rims, a bridge and two temples; points have the twelve columns of `_Glasses`."""
+    """Return two rims, a bridge and two temples; points have the twelve columns of `_Glasses`."""
     circle, square = _outlines()
     pieces: list[_Mesh] = []
     for side in (-1.0, 1.0):
@@ -296,7 +296,7 @@ def _lens_pieces() -> list[_Mesh]:
 
 
 def _hand_pieces() -> list[_Mesh]:
-    """A right hand's back, fingers up, tips near the origin."""
+    """Return a right hand's back, fingers up, tips near the origin."""
     across = np.array([0.0, 0.0, 1.0])
     pieces: list[_Mesh] = []
     for root, tip in (

@@ -144,25 +144,25 @@ def dress(
 
 
 def _hair_color(random: Random, count: int) -> Tensor:
-    """(count,3): mostly one of the palette's, with a little of the others."""
+    """Draw colors (count,3): mostly one of the palette's, with a little of the others."""
     share = random.uniform(0.0, 1.0, count, len(_HAIR_PALETTE)) ** 6
     color = (share / share.sum(1, keepdim=True)) @ constant(_HAIR_PALETTE, random.device)
     return color * random.uniform(0.7, 1.3, count, 1)
 
 
 def fabric_color(random: Random, count: int) -> Float[Tensor, "count 3"]:
-    """Black to white, grayish more often than bright."""
+    """Draw colors from black to white, grayish more often than bright."""
     color = 0.03 + 0.8 * random.uniform(0.0, 1.0, count, 3) ** 1.5
     return torch.lerp(color, color.mean(1, keepdim=True), random.uniform(0.3, 1.0, count, 1))
 
 
 def _field(random: Random, bank: Tensor, count: int) -> Tensor:
-    """(count,V): unit-variance mixtures of a bank's fields."""
+    """Draw unit-variance mixtures (count,V) of a bank's fields."""
     return (random.normal(count, len(bank)) / len(bank) ** 0.5) @ bank
 
 
 def _skin_gain(random: Random, surface: Surface, count: int, amount: float) -> Tensor:
-    """(count,3,V): what skin's color is multiplied by."""
+    """Draw what skin's color is multiplied by, (count,3,V)."""
     detail = random.table(_SKIN, count, amount)
     strengths = random.table({name: strength for name, (_, strength, _) in TINTS.items()}, count, amount)
     layers = torch.stack([surface.region(region) for region, _, _ in TINTS.values()])
@@ -237,7 +237,7 @@ def _hair(random: Random, surface: Surface, color: Tensor, amount: float) -> _Co
 
 
 def _headwear(random: Random, surface: Surface, count: int, amount: float) -> _Cover:
-    """A hat without a brim, pulled over the hairline, or a scarf that leaves an oval of face."""
+    """Draw a hat without a brim, pulled over the hairline, or a scarf that leaves an oval of face."""
     style = random.table(_HEADWEAR, count) | random.table(_HEADWEAR_KINDS, count, amount)
     lower = torch.stack([style["height"], style["sides"], style["back"], style["slant"]], 1)
     hat = torch.addmm(surface.hairline.expand(count, -1), lower, surface.hair_shifts)

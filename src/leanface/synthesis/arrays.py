@@ -25,7 +25,7 @@ class ArrayWriter:
         self._hasher.update(self._file.read())
 
     def append(self, rows: np.ndarray) -> None:
-        """The next rows.
+        """Append rows.
 
         Raises:
             ValueError: there are too many, or they are of another dtype or shape.
@@ -42,7 +42,7 @@ class ArrayWriter:
         self._file.write(rows.data)
 
     def sha256(self) -> str:
-        """Of the whole file.
+        """Return the SHA-256 of the whole file.
 
         Raises:
             ValueError: rows are missing.

@@ -23,7 +23,7 @@ class RenderedBatch(NamedTuple):
 
 
 def render_batch(renderer: Renderer, data: Data, seed: int, split: str, number: int, count: int) -> RenderedBatch:
-    """Batch `number` of a split, on the renderer's device; it depends on the arguments alone.
+    """Render batch `number` of a split, on the renderer's device; it depends on the arguments alone.
 
     Each batch has a generator of its own, so no two splits share an identity, and batches can be rendered in any
     order, by anyone.
@@ -63,7 +63,7 @@ class BatchRenderer:
         self._drawn: RenderedBatch | None = None
 
     def __call__(self, number: int) -> RenderedBatch:
-        """The same as `render_batch`; the caller may keep and change what it gets."""
+        """Render as `render_batch` does; the caller may keep and change what it gets."""
         if self._generator.device.type != "cuda":
             return render_batch(self.renderer, self.data, self.seed, self.split, number, self.count)
         if self._drawn is None:
@@ -91,7 +91,7 @@ class BatchRenderer:
 def render_in_order(
     renderer: Renderer, data: Data, seed: int, split: str, *, count: int, batch_size: int, workers: int
 ) -> Generator[RenderedBatch]:
-    """The first `count` faces of a split, rendered by `workers` threads that keep a few batches ahead.
+    """Yield a split's first `count` faces, rendered by `workers` threads that keep a few batches ahead.
 
     Rendering leaves Python's interpreter lock almost all of the time; threads share the morphable model, need no
     start-up and cannot outlive the process. The last batch is cut to what is asked for.

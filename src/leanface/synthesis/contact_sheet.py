@@ -19,12 +19,6 @@ TITLE_FONT_PX = 17
 TITLE_COLOR = "#24292f"
 
 
-def contact_sheet(images: UInt8[np.ndarray, "count size size 3"], columns: int, path: Path) -> None:
-    """Tile images into one PNG."""
-    with staged_file(path) as staging:
-        Image.fromarray(_tile(images, columns, gap=0)).save(staging)
-
-
 def prepared_sheet(splits: Mapping[str, FaceDataset], photos: Mapping[str, Path], path: Path) -> None:
     """Draw each split's first faces, and the aligned photos, each under a title, into one PNG."""
     sections = {
@@ -51,7 +45,7 @@ def prepared_sheet(splits: Mapping[str, FaceDataset], photos: Mapping[str, Path]
 def _tile(
     images: UInt8[np.ndarray, "count size size 3"], columns: int, gap: int
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Row by row on white, `gap` pixels apart; fewer images than columns make a short row."""
+    """Tile images row by row on white, `gap` pixels apart; fewer images than columns make a short row."""
     count, size = images.shape[:2]
     columns = min(columns, count)
     rows, pitch = -(-count // columns), size + gap

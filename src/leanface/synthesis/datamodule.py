@@ -36,7 +36,7 @@ class Stream:
     morphable_model: Path = PACKAGED_MORPHABLE_MODEL
 
     def renderers(self, sizes: Iterable[int], seed: int, batch_size: int) -> dict[int, BatchRenderer]:
-        """What draws batches of each size."""
+        """Return what draws batches of each size."""
         model = load_morphable_model(self.morphable_model).to(self.device)
         supersample = self.data.supersample
         return {
@@ -45,7 +45,7 @@ class Stream:
         }
 
     def statistics_images(self, size: int, seed: int, batch_size: int) -> Iterator[UInt8[Tensor, "batch 3 size size"]]:
-        """Rendered faces that no step takes, on which batch norms are measured."""
+        """Yield rendered faces that no step takes, on which batch norms are measured."""
         draw = self.renderers([size], seed_of(seed, 1), batch_size)[size]
         return (draw(number).images for number in range(STATISTICS_BATCHES))
 
@@ -142,7 +142,7 @@ class FaceDataModule(LightningDataModule):
         )
 
     def statistics_images(self) -> Iterator[UInt8[Tensor, "batch 3 size size"]]:
-        """Rendered faces of the prepared faces' size that no step takes, the same on every device."""
+        """Yield rendered faces of the prepared faces' size that no step takes, the same on every device."""
         assert self.stream is not None
         return self.stream.statistics_images(self.stream.data.image_size, self.seed, self.batch_size)
 

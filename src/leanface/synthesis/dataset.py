@@ -69,11 +69,11 @@ class FaceDataset(Dataset[Batch]):
         return Batch(torch.from_numpy(to_input(image)), labels, torch.tensor(key))
 
     def truth(self) -> dict[str, Float[Tensor, "count 257"]]:
-        """The labels as {"truth": labels}; without labels {}."""
+        """Return the labels as {"truth": labels}; without labels {}."""
         return {} if self.coefficients is None else {"truth": torch.from_numpy(self.coefficients)}
 
     def labeled(self, outputs: Float[Tensor, "count 257"]) -> Self:
-        """This split if it has labels, else one whose labels are a network's outputs."""
+        """Return this split if it has labels, else one whose labels are a network's outputs."""
         if self.coefficients is not None:
             return self
         other = copy.copy(self)
@@ -87,17 +87,17 @@ class FaceDataset(Dataset[Batch]):
         return Batch(images.contiguous().float() / 255.0, labels)
 
     def head(self, count: int) -> Batch:
-        """The first `count` samples (or all there are) as one batch."""
+        """Return the first `count` samples (or all there are) as one batch."""
         return self.slice(0, min(count, len(self)))
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """All samples in order, `size` at a time."""
+        """Yield all samples in order, `size` at a time."""
         for start in range(0, len(self), size):
             yield self.slice(start, min(start + size, len(self)))
 
 
 def collate(samples: list[Batch]) -> Batch:
-    """One batch of single samples, each part of which all of them have or none."""
+    """Join single samples to a batch; each part is there for all of them or for none."""
     images, labels, keys = zip(*samples, strict=True)
     return Batch(torch.stack(images), _stacked(labels), _stacked(keys))
 
@@ -108,7 +108,7 @@ def _stacked(parts: Iterable[Tensor | None]) -> Tensor | None:
 
 
 def load_photos(folder: Path = PHOTOS) -> dict[str, Float[Tensor, "3 size size"]]:
-    """The aligned photos that stage prepare left, by name.
+    """Return the aligned photos that stage prepare left, by name.
 
     Raises:
         ArtifactError: there are none.

@@ -57,7 +57,7 @@ def plot_distributions(splits: Mapping[str, FaceDataset], path: Path) -> None:
 
 
 def describe(faces: FaceDataset) -> dict[str, Float[np.ndarray, " count *axes"]]:
-    """The quantities that are plotted, of the first `FACES_MAX` faces."""
+    """Return the quantities that are plotted, of the first `FACES_MAX` faces."""
     assert faces.coefficients is not None  # photos have none
     assert faces.landmarks is not None
     coefficients = np.asarray(faces.coefficients[:FACES_MAX], np.float64)

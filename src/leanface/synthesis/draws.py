@@ -25,7 +25,7 @@ class Random:
         return torch.rand(*shape, generator=self.generator, device=self.device).mul_(high - low).add_(low)
 
     def chance(self, probability: float, *shape: int) -> Tensor:
-        """1.0 with that probability, else 0.0."""
+        """Draw 1.0 with that probability, else 0.0."""
         return (self.uniform(0.0, 1.0, *shape) < probability).float()
 
     def table(self, ranges: Mapping[str, Range], count: int, amount: float = 1.0) -> dict[str, Tensor]:
@@ -38,12 +38,12 @@ class Random:
 
 @functools.lru_cache(maxsize=256)
 def constant(values: tuple[float, ...] | tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
-    """A float32 tensor, copied to its device once: a copy per batch would make the GPU wait."""
+    """Return a float32 tensor that was copied to its device once: a copy per batch would make the GPU wait."""
     return torch.tensor(values, device=device)
 
 
 def seed_of(*parts: int) -> int:
-    """One seed from several numbers.
+    """Make one seed from several numbers.
 
     PyTorch's CPU generator looks at a seed's lowest 32 bits only, so numbers must be mixed, not shifted.
     """

@@ -81,7 +81,7 @@ def _find(root: Path) -> list[Path]:
 def _cut_out(
     source: PhotoFolder, size: int, template: Float[np.ndarray, "5 2"], crops: Path
 ) -> tuple[list[Face], dict[str, str]]:
-    """Every face, and why photos were left out. Pixels go to the file `crops`: memory stays flat."""
+    """Cut out every face, and say why photos were left out. Pixels go to the file `crops`: memory stays flat."""
     detector, root = FaceDetector(), locate(source.path)
     faces: list[Face] = []
     skipped: dict[str, str] = {}
@@ -103,7 +103,7 @@ def _cut_out(
 
 
 def _split(faces: list[Face], source: PhotoFolder, skipped_count: int) -> dict[str, list[Face]]:
-    """Faces by split: photos in the order of their hashes, the first for test, the next for val."""
+    """Split faces: photos in the order of their hashes, the first for test, the next for val."""
     photos = sorted({face.sha256 for face in faces})
     if len(photos) < PHOTOS_MIN:
         raise ArtifactError(

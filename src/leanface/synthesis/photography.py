@@ -44,7 +44,7 @@ _OPTICS: dict[str, Range] = {
 
 
 def background(random: Random, count: int, size: int) -> Float[Tensor, "count 3 size size"]:
-    """Plain, graded, striped, shelved or cluttered, from sharp to out of focus; in [0,1]."""
+    """Draw backgrounds: plain, graded, striped, shelved or cluttered, sharp to out of focus; in [0,1]."""
     style = {name: value.view(-1, 1, 1, 1) for name, value in random.table(_SCENERY, count).items()}
     line = torch.linspace(-1, 1, CELLS, device=random.device)
     tone = style["brightness"] + style["hue"] * random.normal(count, 3, 1, 1)
@@ -98,7 +98,7 @@ def photograph(random: Random, image: Float[Tensor, "batch 3 size size"], amount
 
 
 def _lens(random: Random, count: int, size: int, amount: float) -> tuple[Tensor, Tensor]:
-    """(count,size,size) each: Gaussian blur down and across, whose rows sum to one."""
+    """Return Gaussian blur down and across, (count,size,size) each, whose rows sum to one."""
     blur = random.table(_OPTICS, count, amount)
     at = torch.arange(size, device=random.device)
     distance = (at[:, None] - at).square()

@@ -127,7 +127,7 @@ def _single_threaded_operations() -> Generator[None]:
 
 
 def _require_space(folder: Path, count: int, size: int) -> None:
-    """Before the work, not in the middle of it."""
+    """Refuse a full disk before the work, not in the middle of it."""
     needed, free = count * (3 * size * size + 4 * (COUNT + 10)), shutil.disk_usage(folder).free
     if needed > free:
         raise ArtifactError(
@@ -137,7 +137,7 @@ def _require_space(folder: Path, count: int, size: int) -> None:
 
 
 def _model_sha256(model: MorphableModel) -> str:
-    """Of the tensors: also of a model that does not come from the packaged file."""
+    """Hash the tensors: also of a model that does not come from the packaged file."""
     hasher = hashlib.sha256()
     for name, tensor in model.named_buffers():
         hasher.update(name.encode())
@@ -146,7 +146,7 @@ def _model_sha256(model: MorphableModel) -> str:
 
 
 def _version(distribution: str) -> str | None:
-    """None where the sources are used without being installed."""
+    """Return the installed version; None where the sources are used without being installed."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

@@ -70,7 +70,7 @@ class Surface(NamedTuple):
 
 @per_model
 def surface_of(model: MorphableModel) -> Surface:
-    """The model's surface on the model's device, measured on the CPU: the same wherever it is used."""
+    """Return the model's surface on the model's device, measured on the CPU: the same wherever it is used."""
     device = model.mean_vertices.device
     vertices: Doubles = model.mean_vertices.cpu().double().numpy()
     landmarks = vertices[model.landmarks.cpu().numpy()]
@@ -119,7 +119,7 @@ def surface_of(model: MorphableModel) -> Surface:
 
 
 def _parts(model: MorphableModel) -> NDArray[np.int64]:
-    """(vertices,) number of the connected piece that each vertex belongs to."""
+    """Number the connected piece that each vertex belongs to, (vertices,)."""
     triangles = model.triangles.cpu().numpy()
     ends = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]]])
     links = coo_matrix((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(model.vertex_count,) * 2)
@@ -127,7 +127,7 @@ def _parts(model: MorphableModel) -> NDArray[np.int64]:
 
 
 def _step(x: Doubles, low: float, high: float) -> Doubles:
-    """0 at `low` and before, 1 at `high` and beyond, smooth between; `low` may be the larger one."""
+    """Return 0 at `low` and before, 1 at `high` and beyond, smooth between; `low` may be the larger one."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
@@ -176,7 +176,7 @@ def _regions(vertices: Doubles, eyes: Doubles, nose: Doubles, mouth: Doubles, al
 
 
 def _waves(vertices: Doubles) -> Doubles:
-    """Plane waves of random direction and phase, three scales from coarse to fine."""
+    """Return plane waves of random direction and phase, three scales from coarse to fine."""
     rng = np.random.default_rng(0)
     direction = rng.normal(size=(len(_WAVELENGTHS_DM), WAVES, 3))
     direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
@@ -187,7 +187,7 @@ def _waves(vertices: Doubles) -> Doubles:
 
 
 def _streaks(x: Doubles, up: Doubles, back: Doubles) -> Doubles:
-    """Down from the crown, then along the head."""
+    """Draw streaks down from the crown, then along the head."""
     rng = np.random.default_rng(1)
     around = np.arctan2(x, back - 0.95) + 0.04 * np.sin(7 * up)
     along = 1.3 * x + 0.05 * np.sin(5 * back)

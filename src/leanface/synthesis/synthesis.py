@@ -39,7 +39,7 @@ def sample_coefficients(
     clip: float = CLIP_SIGMA,
     images_per_identity: int = 1,
 ) -> Float[Tensor, "count 257"]:
-    """Random faces, framed as `leanface.photos.alignment` frames a photo, give or take a detector's errors.
+    """Draw random faces, framed as photos are by `leanface.photos.alignment`, give or take a detector's errors.
 
     Identity and albedo are shared by `images_per_identity` consecutive faces.
     """
@@ -62,7 +62,7 @@ def sample_coefficients(
 
 
 def _framing(model: MorphableModel, identity: Tensor, expression: Tensor, angles_rad: Tensor) -> Tensor:
-    """The translation (B,3) at which the five landmarks lie, by least squares, on the mean frontal face's.
+    """Return the translation (B,3) at which the five landmarks lie, by least squares, on the mean frontal face's.
 
     Scale and shift in the image, the alignment's two freedoms, become depth and sideways motion.
     """
@@ -81,7 +81,7 @@ def _framing(model: MorphableModel, identity: Tensor, expression: Tensor, angles
 
 
 def _sample_lighting(random: Random, count: int) -> Float[Tensor, "count 27"]:
-    """Ambient light and two lamps, mostly in front of the face, each with a color; exposed for a face."""
+    """Draw ambient light and two lamps, mostly in front of the face, each with a color; exposed for a face."""
     gamma = torch.zeros(count, BANDS, 3, device=random.device)
     gamma[:, 0] = random.uniform(0.25, 0.8, count, 1) * _light_color(random, count)
     for strength, spread in ((random.uniform(0.05, 1.2, count), 0.8), (random.uniform(-0.4, 0.5, count), 1.5)):
@@ -98,7 +98,7 @@ def _sample_lighting(random: Random, count: int) -> Float[Tensor, "count 27"]:
 
 
 def _light_color(random: Random, count: int) -> Float[Tensor, "count 3"]:
-    """From candle to blue sky, with little green or magenta."""
+    """Draw light from candle to blue sky, with little green or magenta."""
     warmth, green = 0.06 * random.normal(count, 1), 0.015 * random.normal(count, 1)
     return torch.exp(torch.cat([warmth, green, -warmth], 1))
 
@@ -114,7 +114,7 @@ def population(model: MorphableModel) -> tuple[Float[Tensor, "257"], Float[Tenso
 def render_faces(
     renderer: Renderer, coefficients: Float[Tensor, "batch 257"], generator: Generator, augment: float
 ) -> Float[Tensor, "batch 3 size size"]:
-    """Faces over random backgrounds, as a camera would deliver them: float32 in [0,1].
+    """Render faces over random backgrounds, as a camera would deliver them: float32 in [0,1].
 
     Args:
         augment: 0 gives clean renders over backgrounds, 1 the full range of what people wear and what can go wrong.
@@ -128,7 +128,7 @@ def render_faces(
 
 @torch.no_grad()
 def _photogenic(random: Random, renderer: Renderer, coefficients: Tensor, amount: float) -> Rendering:
-    """The heads that the coefficients describe, dressed, with glasses and clothes, under real light."""
+    """Return the heads that the coefficients describe, dressed, with glasses and clothes, under real light."""
     parts = split(coefficients.float())
     model, surface = renderer.model, surface_of(renderer.model)
     bare = model.vertices(parts.identity, parts.expression)

@@ -6,7 +6,7 @@ leave their record in the outbox, and the next process that opens MLflow (at the
 delivers it. Nor does a missing or locked store stop a stage: its record stays in the outbox.
 """
 
-from leanface.tracking.late import adopt, deliver, take_outbox
+from leanface.tracking.late import deliver
 from leanface.tracking.names import (
     CHAMPION,
     EXPERIMENT,
@@ -35,7 +35,6 @@ __all__ = [
     "SUMMARY_TAG",
     "SWEEP_TAG",
     "Run",
-    "adopt",
     "begin_run",
     "deliver",
     "in_trial",
@@ -44,6 +43,5 @@ __all__ = [
     "open_pages",
     "stage_run",
     "store_root",
-    "take_outbox",
     "tracking_uri",
 ]

@@ -71,7 +71,7 @@ def _current(client: "MlflowClient") -> "ModelVersion | None":
 
 
 def _is_same(client: "MlflowClient", version: "ModelVersion", network: File) -> bool:
-    """Whether the version is of this network, and its files were not deleted."""
+    """Tell whether the version is of this network, and its files were not deleted."""
     from mlflow.exceptions import MlflowException
 
     if version.tags.get(NETWORK_TAG) != network.sha256:

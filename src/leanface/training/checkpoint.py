@@ -13,17 +13,12 @@ import pytorch_lightning as L
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
-from leanface.errors import LeanFaceError
 from leanface.training.average import WeightAverage
 
 
-class Unfinished(LeanFaceError):
-    """The time for one piece of a training is over; running the stage again goes on from its checkpoint."""
-
-
-def fingerprint(network: nn.Module, purpose: Sequence[object]) -> str:
-    """What distinguishes one training from another: the weights it starts from, and `purpose` as text."""
-    hasher = hashlib.sha256(repr(purpose).encode())
+def fingerprint(network: nn.Module, run_key: Sequence[object]) -> str:
+    """Return a digest that tells one training from another: of the weights it starts from, and `run_key` as text."""
+    hasher = hashlib.sha256(repr(run_key).encode())
     for tensor in network.state_dict().values():
         hasher.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return hasher.hexdigest()[:12]

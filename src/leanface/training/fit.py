@@ -15,10 +15,11 @@ from pytorch_lightning.callbacks import Callback, Timer, TQDMProgressBar
 from torch import nn
 
 from leanface.config import Machine, Optimizer
+from leanface.errors import Unfinished
 from leanface.files import staged_file
 from leanface.task import Task, TrainingData
 from leanface.training.batch_norm import measure_batch_norm
-from leanface.training.checkpoint import Best, Checkpoint, Unfinished, fingerprint
+from leanface.training.checkpoint import Best, Checkpoint, fingerprint
 from leanface.training.curves import plot_curves
 from leanface.training.module import Criterion, TrainingModule
 
@@ -29,6 +30,28 @@ MetricLog = Callable[[Mapping[str, float], int], None]
 
 POINTS = 8
 """How many times a training is validated and written to its curves, beside its start."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """How and where one training runs.
+
+    Attributes:
+        report: folder that receives history.csv and curves.png.
+        log: receives each validation's metrics.
+        checkpoint: file that holds the state, its name extended by what is trained; a training resumes from it if it
+            exists, and removes it at the end.
+        run_key: what identifies this training besides its initial weights, optimizer and seed (see `Checkpoint`).
+        piece_seconds: stop after this many seconds with the state saved; needs `checkpoint`.
+    """
+
+    machine: Machine
+    seed: int
+    report: Path
+    log: MetricLog | None = None
+    checkpoint: Path | None = None
+    run_key: Sequence[object] = ()
+    piece_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -98,16 +121,10 @@ def fit(
     criterion: Criterion,
     data: TrainingData,
     optimizer: Optimizer,
-    machine: Machine,
+    session: Session,
     *,
     task: Task,
-    seed: int,
-    report: Path,
     freeze_batch_norm: bool = False,
-    log: MetricLog | None = None,
-    checkpoint: Path | None = None,
-    purpose: Sequence[object] = (),
-    piece_seconds: float | None = None,
     points: int = POINTS,
 ) -> FitResult:
     """Train `network` in place; it ends on the CPU, in eval mode, with the averaged weights that validated best.
@@ -118,21 +135,18 @@ def fit(
     Args:
         criterion: an nn.Module is moved to the training device.
         task: for the validation errors; moved to the training device and back.
-        report: folder that receives history.csv and curves.png.
-        checkpoint: keep the state here, named after what is trained; resumed from if it exists, removed at the end.
-        purpose: what else than the initial weights and the optimizer distinguishes this training (see `Checkpoint`).
-        piece_seconds: stop after this many seconds with the state saved; needs `checkpoint`.
         points: how many times to validate, beside the start.
 
     Raises:
-        Unfinished: `piece_seconds` were over before the last step.
+        Unfinished: the session's `piece_seconds` were over before the last step.
         KeyboardInterrupt: Ctrl-C; the state is the last validation's.
         LeanFaceError: the loss is not finite.
         SystemExit: this process is the copy that Lightning started for another device than the first (quietly).
     """
     # Its advice on hardware and add-ons is not about this training.
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
-    L.seed_everything(seed, workers=True, verbose=False)
+    machine, report = session.machine, session.report
+    L.seed_everything(session.seed, workers=True, verbose=False)
     if machine.threads:
         torch.set_num_threads(machine.threads)
     accelerator = resolve_accelerator(machine)
@@ -141,17 +155,18 @@ def fit(
     if isinstance(criterion, nn.Module):
         criterion.to(device)
     network.to(device=device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
-    settle = None if freeze_batch_norm or not data.streamed else _statistics(data)
-    module = TrainingModule(network, criterion, optimizer, task, freeze_batch_norm, machine.compile, settle)
+    refresh_batch_norm = None if freeze_batch_norm or not data.streamed else _statistics(data)
+    module = TrainingModule(network, criterion, optimizer, task, freeze_batch_norm, machine.compile, refresh_batch_norm)
 
     state = None
-    if checkpoint is not None:
-        state = Checkpoint(checkpoint, fingerprint(network, [optimizer, seed, *purpose]), piece_seconds)
+    if session.checkpoint is not None:
+        mark = fingerprint(network, [optimizer, session.seed, *session.run_key])
+        state = Checkpoint(session.checkpoint, mark, session.piece_seconds)
     states = [] if state is None else [state]
     every = max(1, optimizer.steps // points)
     bars = [TQDMProgressBar(refresh_rate=max(1, every // 5))] if sys.stderr.isatty() else []
     timer = Timer()
-    history = _History(log, timer)
+    history = _History(session.log, timer)
     best = Best(module.average, task.selection)
     trainer = L.Trainer(
         accelerator=accelerator,
@@ -201,14 +216,14 @@ def fit(
 
 
 def _statistics(data: TrainingData) -> Callable[[nn.Module], None]:
-    """Measures a network's batch norms on faces of the size that it is for, rendered once and kept."""
+    """Measure a network's batch norms on faces of the size that it is for, rendered once and kept."""
     kept = [images.cpu() for images in data.statistics_images()]
 
-    def settle(network: nn.Module) -> None:
+    def refresh(network: nn.Module) -> None:
         device = next(network.parameters()).device
         measure_batch_norm(network, (images.to(device).float() / 255.0 for images in kept))
 
-    return settle
+    return refresh
 
 
 def _write_history(rows: list[dict[str, float]], path: Path) -> None:

@@ -28,7 +28,7 @@ class TrainingModule(LightningModule):
         criterion: kept out of this module's parameters and checkpoints; move it to the right device yourself.
         task: what the outputs mean: their errors and their scales.
         compiled: train through torch.compile, with a graph per image size; pays off from some minutes on a GPU.
-        settle: called with the averaged network before each validation, whose weights no batch norm has seen.
+        refresh_batch_norm: refreshes the batch-norm statistics for the averaged weights, before each validation.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class TrainingModule(LightningModule):
         task: Task,
         freeze_batch_norm: bool,
         compiled: bool = False,
-        settle: Callable[[nn.Module], None] | None = None,
+        refresh_batch_norm: Callable[[nn.Module], None] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -47,7 +47,7 @@ class TrainingModule(LightningModule):
         self.head_scales = task.output_scales()
         self.freeze_batch_norm = freeze_batch_norm
         self.average = WeightAverage(network, optimizer.ema_decay)
-        self._settle = settle
+        self._refresh_batch_norm = refresh_batch_norm
         # In a tuple, so that Lightning neither moves nor saves them with the module.
         self._frozen = (criterion, task)
         self._trained = (cast(nn.Module, torch.compile(network, dynamic=False)) if compiled else network,)
@@ -87,8 +87,8 @@ class TrainingModule(LightningModule):
     def on_validation_epoch_start(self) -> None:
         self.average.swap(self.network)
         self.network.eval()
-        if self._settle is not None:
-            self._settle(self.network)
+        if self._refresh_batch_norm is not None:
+            self._refresh_batch_norm(self.network)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         predicted = self.network(batch.images.contiguous(memory_format=torch.channels_last)).float()

@@ -1,12 +1,7 @@
 """Every rasterizer against a naive one."""
 
-import importlib.util
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -147,40 +142,6 @@ def test_backends_agree_on_a_face(model: MorphableModel) -> None:
     differ = (reference.triangle != fast.triangle).float().mean()
     assert differ < 1e-3  # an edge through a pixel's center may round either way
     assert (reference.triangle >= 0).float().mean() > 0.3
-
-
-def test_triton_equals_torch_under_its_interpreter(tmp_path: Path, model: MorphableModel) -> None:
-    """In a process of its own, because Triton decides at import whether to interpret."""
-    if importlib.util.find_spec("triton") is None:
-        pytest.skip("Triton comes with PyTorch for CUDA; `pip install triton` (1 GB) brings its interpreter alone")
-    scenes = [scene(0) for scene in SCENES]
-    scenes.append((image_from_camera(model.mean_vertices[None], SIZE), model.triangles[::16]))
-    torch.save([(*scene, *rasterize(*scene, SIZE, "torch")) for scene in scenes], tmp_path / "scenes.pt")
-    code = """
-import sys, torch
-from leanface.face import rasterize_triton as fast
-from leanface.face.lighting import irradiance, vertex_normals
-from leanface.face.rasterize import Fragments, draw, interpolate, rasterize
-for vertices, triangles, *expected in torch.load(sys.argv[1]):
-    found = rasterize(vertices, triangles, 24, "triton")
-    assert torch.equal(found.triangle, expected[0])
-    torch.testing.assert_close(found.barycentric, expected[1], atol=1e-4, rtol=0)
-    colors = torch.rand(len(vertices), vertices.shape[1], 3)
-    blended = fast.interpolate(*found, colors, triangles)
-    torch.testing.assert_close(blended, interpolate(Fragments(*expected), colors, triangles), atol=1e-4, rtol=0)
-    drawn = draw(vertices, colors, triangles, 12, 2, "torch")
-    torch.testing.assert_close(fast.draw(vertices, colors, triangles, 12, 2), drawn, atol=1e-4, rtol=0)
-# The last scene is a face; normals of triangles without area would be those of rounding errors.
-normals = fast.vertex_normals(vertices, fast.vertex_ring(triangles, vertices.shape[1]))
-torch.testing.assert_close(normals, vertex_normals(vertices, triangles), atol=1e-4, rtol=0)
-normals, lighting = normals.repeat(2, 1, 1), torch.randn(2, 27)
-torch.testing.assert_close(fast.irradiance(normals, lighting), irradiance(normals, lighting), atol=1e-4, rtol=0)
-print("agrees")
-"""
-    command = [sys.executable, "-c", code, str(tmp_path / "scenes.pt")]
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert "agrees" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)

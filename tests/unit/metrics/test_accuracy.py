@@ -22,8 +22,8 @@ from leanface.metrics.accuracy import (
 from leanface.metrics.estimate import means
 from leanface.synthesis.dataset import FaceDataset
 from leanface.synthesis.prepare import prepare_faces
+from tests.settings import DATA
 from tests.unit.metrics.conftest import Oracle
-from tests.unit.synthesis.test_prepare import DATA
 
 MEASURE = Measure(sizes=(64, 80), faces_per_size=3, jitter_count=2, contrast_count=1, picture_count=1)
 

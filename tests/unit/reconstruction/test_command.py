@@ -1,10 +1,7 @@
 """The command as users call it: folders, failures, reruns, pipes, videos, comparisons."""
 
-import io
 import json
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from fractions import Fraction
@@ -81,16 +78,6 @@ def test_a_folder_with_bad_files_and_its_rerun(
     assert {Path(name).parts[0] for name in changed} == {"astronaut"}
     assert main([*command, "--no-pictures", "--mesh", "none"]) == 0
     assert set(files(out / "grace_hopper")) == {MARK, "face_1.json", "reconstruction.json"}
-
-
-def test_from_standard_input_to_standard_output(exported: Any) -> None:
-    content = io.BytesIO()
-    Image.fromarray(load_photo("astronaut")).save(content, "PNG")
-    command = [sys.executable, "-m", "leanface", "reconstruct", "-", "--out", "-", "--texture", "64"]
-    command += ["--model", str(exported.fp32)]
-    done = subprocess.run(command, input=content.getvalue(), capture_output=True, check=True)
-    assert done.stdout[:4] == b"glTF"
-    assert int.from_bytes(done.stdout[8:12], "little") == len(done.stdout)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
 """The API: any form of the network in, faces out; what does not fit is refused."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -149,13 +147,3 @@ def test_a_closed_one_reads_no_more(exported: Any) -> None:
     opened.close()
     with pytest.raises(BackendError, match="closed"):
         opened.read(np.zeros((1, 64, 64, 3), np.uint8))
-
-
-def test_it_imports_no_part_of_training_and_of_the_pipeline() -> None:
-    script = (
-        "import sys, leanface.reconstruction\n"
-        "heavy = {'pytorch_lightning', 'torch_pruning', 'modelopt', 'mlflow', 'dvc', 'hydra', 'av', 'matplotlib'}\n"
-        "print(*sorted(heavy & set(sys.modules) | {m for m in sys.modules if m.startswith('leanface.training')}))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ""

@@ -17,7 +17,7 @@ from leanface.report.sheet import LABEL_INCHES
 from leanface.synthesis.dataset import FaceDataset
 from leanface.synthesis.prepare import prepare_faces
 from leanface.synthesis.synthesis import sample_coefficients
-from tests.unit.synthesis.test_prepare import DATA
+from tests.settings import DATA
 
 SIZE = 64
 YAWS_RAD = (0.7, -0.1, 0.3, -0.5, 0.0)

@@ -36,7 +36,7 @@ from leanface.runtime.benchmark import (
     plan,
 )
 from leanface.stages.benchmark import run
-from tests.unit.synthesis.test_prepare import DATA
+from tests.settings import DATA
 
 SIZE = 64
 SETTINGS = Benchmark(

@@ -11,7 +11,7 @@ from leanface.synthesis.datamodule import FaceDataModule, Stream, StreamedFaces
 from leanface.synthesis.dataset import FaceDataset
 from leanface.synthesis.prepare import BATCH, prepare_faces
 from leanface.task import Batch
-from tests.unit.synthesis.test_prepare import DATA
+from tests.settings import DATA
 
 CPU = torch.device("cpu")
 STEPS = 3

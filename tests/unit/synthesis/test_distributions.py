@@ -13,11 +13,11 @@ from leanface.face.landmarks import landmarks_image
 from leanface.face.lighting import CONSTANT, sh_basis
 from leanface.face.morphable_model import MorphableModel
 from leanface.paths import SPLITS
-from leanface.synthesis.contact_sheet import contact_sheet, prepared_sheet
+from leanface.synthesis.contact_sheet import prepared_sheet
 from leanface.synthesis.dataset import COEFFICIENTS, IMAGES, LANDMARKS, FaceDataset
 from leanface.synthesis.distributions import describe, plot_distributions
 from leanface.synthesis.prepare import prepare_faces
-from tests.unit.synthesis.test_prepare import DATA
+from tests.settings import DATA
 
 DIRECTIONS = [(0.0, 0.0, 1.0), (0.6, 0.0, 0.8), (0.0, 0.6, 0.8), (-0.6, -0.48, 0.64)]
 
@@ -94,12 +94,3 @@ def test_the_sheet_shows_every_split_and_every_photo(splits: dict[str, FaceDatas
     for image in (splits["train"].images[0], splits["train"].images[23], splits["test"].images[0], photo):
         corners = np.argwhere((sheet[: len(shown), : shown.shape[1]] == image[0, 0]).all(-1))
         assert any(np.array_equal(shown[row, column], image) for row, column in corners)
-
-
-@pytest.mark.parametrize(("count", "size"), [(1, (8, 8)), (3, (24, 8)), (7, (24, 24))])
-def test_any_count_of_images_can_be_tiled(tmp_path: Path, count: int, size: tuple[int, int]) -> None:
-    images = np.random.default_rng(0).integers(0, 255, (count, 8, 8, 3), np.uint8)
-    contact_sheet(images, 3, tmp_path / "sheet.png")
-    sheet = Image.open(tmp_path / "sheet.png")
-    assert sheet.size == size
-    assert np.array_equal(np.asarray(sheet)[:8, :8], images[0])

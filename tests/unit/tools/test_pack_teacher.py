@@ -14,7 +14,7 @@ from leanface.networks.resnet import FaceReconstructionNet
 from leanface.stages import configure
 from leanface.synthesis.datamodule import Stream
 from leanface.training.batch_norm import measure_batch_norm
-from tests.unit.synthesis.test_prepare import DATA
+from tests.settings import DATA
 from tools.release import pack_teacher as pack
 
 

@@ -15,8 +15,7 @@ from leanface.networks.resnet import FaceReconstructionNet
 from leanface.networks.widths import widths_of
 from leanface.tasks.face.task import FaceTask
 from leanface.tasks.face.teacher import Request, make_teacher
-from tests.unit.synthesis.test_prepare import DATA
-from tests.unit.training.test_training import MACHINE
+from tests.settings import DATA, MACHINE
 
 
 @pytest.fixture
@@ -56,7 +55,7 @@ def test_a_packed_teacher_reads_with_the_statistics_of_the_datas_size(request_fo
 
 
 def test_other_files_are_refused(request_for, tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="name a PyTorch or safetensors checkpoint"):
+    with pytest.raises(ArtifactError, match=r"none\.pt is missing; name a PyTorch or safetensors checkpoint"):
         make_teacher(request_for(tmp_path / "none.pt"))
     (tmp_path / "empty").mkdir()
     for name in ("text.pt", "text.npz"):

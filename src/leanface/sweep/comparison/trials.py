@@ -48,7 +48,7 @@ class TrialResult:
         return None if self.summary is None else self.summary.deployed
 
     def value(self, measure: str) -> float | None:
-        """One number of its deployed network; None where it is unknown."""
+        """Return one number of its deployed network; None where it is unknown."""
         return None if self.deployed is None else self.deployed.measures.get(measure)
 
     @property

@@ -19,7 +19,7 @@ from leanface.paths import TEACHER_REPORT, TEACHER_STATE
 from leanface.synthesis.synthesis import population
 from leanface.tasks.face.losses import SupervisedCriterion
 from leanface.tasks.face.task import FaceTask
-from leanface.training.fit import MetricLog, fit, resolve_device
+from leanface.training.fit import MetricLog, Session, fit, resolve_device
 
 
 class Request(NamedTuple):
@@ -75,20 +75,15 @@ def _trained(request: Request) -> FaceReconstructionNet:
         stream_sizes=teacher.image_sizes if teacher.streamed else None,
         device=resolve_device(machine),
     )
+    key = [teacher.model_copy(update={"piece_seconds": None, "measure": None}), data]
     fit(
         network,
         SupervisedCriterion(task.model, teacher.photometric_weight),
         batches,
         teacher.optimizer,
-        machine,
+        Session(machine, seed, TEACHER_REPORT, log, TEACHER_STATE, key, teacher.piece_seconds),
         task=task,
-        seed=seed,
-        report=TEACHER_REPORT,
         freeze_batch_norm=teacher.freeze_batch_norm,
-        log=log,
-        checkpoint=TEACHER_STATE,
-        purpose=[teacher.model_copy(update={"piece_seconds": None, "measure": None}), data],
-        piece_seconds=teacher.piece_seconds,
     )
     return network
 

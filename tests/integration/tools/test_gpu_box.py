@@ -16,12 +16,13 @@ import torch
 import yaml
 
 from leanface import bundle, catalog, paths, tracking
-from leanface.errors import ArtifactError, ConfigError, LeanFaceError
+from leanface.errors import ArtifactError, ConfigError, LeanFaceError, Unfinished
 from leanface.runner import run_stage
-from tools.gpu_box.bring import commit_of, import_run
+from tools.gpu_box.import_run import commit_of, import_run
+from tools.gpu_box.mlflow_records import take_outbox
 from tools.gpu_box.pack import pack, restore
 from tools.gpu_box.record import Run, begin, ids_of, load_run, save_run
-from tools.gpu_box.run import Unfinished, log_path, resolve, run_offline
+from tools.gpu_box.run import log_path, resolve, run_offline
 from tools.gpu_box.steps import choose, object_id, read_steps
 from tools.gpu_box.weights import expand, round_bundle, shrink
 
@@ -260,7 +261,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_network) -> Pat
         _interrupt(piece)
     with tracking.stage_run("prune", {}, {}) as piece:
         piece.log({"loss": 0.25}, 2)
-    tracking.take_outbox(paths.RECORDS, 0.0)
+    take_outbox(paths.RECORDS, 0.0)
     packed = pack(tmp_path / "parts", ["prune", "benchmark"], 2**20, reports=["teacher"])
     assert len(packed.parts) >= 3
     assert packed.size_bytes == sum(part.stat().st_size for part in packed.parts)

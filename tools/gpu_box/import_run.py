@@ -14,6 +14,7 @@ import yaml
 from leanface import paths, tracking
 from leanface.errors import ArtifactError, ConfigError, TrackingError
 from leanface.files import write_json
+from tools.gpu_box.mlflow_records import adopt
 from tools.gpu_box.pack import put, unpack
 from tools.gpu_box.record import Run
 from tools.gpu_box.steps import MANIFEST, object_id, read_steps
@@ -24,7 +25,7 @@ INSTALLED = ("teacher", "analyze", "prune", "distill", "quantize")
 """Steps whose results are taken over, if they came. The rest is made from them, or holds for one machine alone."""
 
 COMMITS = 500
-"""So many commits back the run's sources are looked for."""
+"""Number of commits in which the run's sources are looked for."""
 
 FACES = str(paths.FACES)
 
@@ -79,7 +80,7 @@ def import_run(folder: Path, name: str, *, keep_only: bool = False) -> Path:
     versioning.commit(taken)
     names = [gpu["name"] for gpu in run.device.get("gpus", [])] or [run.device.get("cpu", "")]
     tags = {"device": ", ".join(names), "git_commit": commit or "", "run": name}
-    recorded = tracking.adopt(target / paths.RECORDS, {key: value for key, value in tags.items() if value})
+    recorded = adopt(target / paths.RECORDS, {key: value for key, value in tags.items() if value})
     logger.info("recorded in MLflow: %s", ", ".join(recorded) or "nothing")
     try:
         tracking.deliver()

@@ -17,8 +17,8 @@ from leanface.synthesis.dataset import FaceDataset
 from leanface.synthesis.prepare import prepare_faces
 from leanface.tasks.face.losses import SupervisedCriterion
 from leanface.tasks.face.task import FaceTask
-from leanface.training.fit import fit
-from tests.unit.synthesis.test_prepare import DATA
+from leanface.training.fit import Session, fit
+from tests.settings import DATA
 
 OPTIMIZER = Optimizer(
     steps=3,
@@ -45,10 +45,8 @@ def train(network: nn.Module, faces: Path, model: MorphableModel, report: Path, 
         SupervisedCriterion(model, 1.0),
         FaceDataModule(faces, optimizer.batch_size, 0),
         optimizer,
-        MACHINE,
+        Session(MACHINE, seed=0, report=report),
         task=FaceTask(model),
-        seed=0,
-        report=report,
         freeze_batch_norm=True,
     )
 

@@ -29,7 +29,7 @@ V = TypeVar("V", bound=Variant)
 
 
 @dataclass(frozen=True)
-class Made:
+class TrainedVariant:
     """One variant's student.
 
     Attributes:
@@ -42,7 +42,7 @@ class Made:
     history: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
 
 
-class Lab(ABC, Generic[V]):
+class Study(ABC, Generic[V]):
     """Makes and measures variants of one stage.
 
     Attributes:
@@ -56,38 +56,38 @@ class Lab(ABC, Generic[V]):
         self.task = FaceTask.load(config.data)
         self.model = self.task.model
         self.val = self.task.split("val")
-        self.original, _ = bundle.load_network(paths.TEACHER)
+        self.teacher, _ = bundle.load_network(paths.TEACHER)
         self.device = resolve_device(config.machine)
-        self.answers = predict(self.original.to(self.device), self.val)
-        self.original.to("cpu")
+        self.teacher_outputs = predict(self.teacher.to(self.device), self.val)
+        self.teacher.to("cpu")
         self._renderer = Renderer(self.model, self.val.image_size, config.data.supersample)
         self._uv_map = UvMap(self.model, config.evaluate.uv_size)
-        errors = reference_errors(self.task, {"": self.answers}, self.val.truth())
-        self._originals = _named(errors) | self.cost(self.original)
+        errors = reference_errors(self.task, {"": self.teacher_outputs}, self.val.truth())
+        self._teacher_metrics = _named(errors) | self.cost(self.teacher)
 
     @abstractmethod
-    def mark(self, variant: V) -> str:
+    def fingerprint(self, variant: V) -> str:
         """Tells the conditions of one variant from those of any other."""
 
     @abstractmethod
-    def make(self, variant: V, report: Path, log: MetricLog, seconds: float | None) -> Made:
+    def train(self, variant: V, report: Path, log: MetricLog, seconds: float | None) -> TrainedVariant:
         """Its student; the curve and, while it is not finished, the state of its training lie in `report`."""
 
     def run(self, name: str, variant: V, report: Path, seconds: float | None) -> Json:
         """Make and measure one; see `tools.studies.table.RESULT`."""
         stage = variant.stage
         with tracking.stage_run(f"ablate {stage}: {name}", variant.model_dump(), {"ablation": stage}) as record:
-            made = self.make(variant, report, record.log_live, seconds)
-            metrics = self.measure(predict(made.network, self.val)) | made.metrics
+            trained = self.train(variant, report, record.log_live, seconds)
+            metrics = self.measure(predict(trained.network, self.val)) | trained.metrics
             record.log(metrics, 0)
         return {
             "variant": variant.model_dump(mode="json"),
             "steps": variant.steps,
             "metrics": metrics,
-            "original": self._originals,
+            "original": self._teacher_metrics,
             "image_size": self.val.image_size,
-            "widths": widths_of(made.network),
-            "history": made.history,
+            "widths": widths_of(trained.network),
+            "history": trained.history,
         }
 
     def cost(self, network: nn.Module) -> dict[str, float]:
@@ -97,8 +97,8 @@ class Lab(ABC, Generic[V]):
     @torch.no_grad()
     def measure(self, predicted: Tensor) -> dict[str, Any]:
         """Geometry against the original (teacher_...) and truth (truth_...), similarity to the original (ssim, ...)."""
-        errors = self.errors(predicted, {"teacher": self.answers, **self.val.truth()})
-        pair = predicted[:RENDERED], self.answers[:RENDERED]
+        errors = self.errors(predicted, {"teacher": self.teacher_outputs, **self.val.truth()})
+        pair = predicted[:RENDERED], self.teacher_outputs[:RENDERED]
         likeness = uv_similarity(self.model, self._uv_map, *pair) | render_similarity(self._renderer, *pair)
         return errors | means(likeness)
 

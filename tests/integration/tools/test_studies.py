@@ -24,7 +24,7 @@ from leanface.pruning.prune import PruneResult, prune_channels
 from leanface.stages import configure, quantize
 from leanface.synthesis.prepare import prepare_faces
 from leanface.tasks.face.task import FaceTask
-from tests.unit.synthesis.test_prepare import DATA
+from tests.settings import DATA
 from tools.studies import latency, table
 from tools.studies.__main__ import main
 from tools.studies.pareto import LATENCY

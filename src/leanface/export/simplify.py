@@ -12,8 +12,8 @@ Graph = Any
 """onnx-graphsurgeon's; it has no annotations."""
 
 
-def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same function with no casts, every constant an initializer held once, and short tensor names.
+def simplify_graph(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the same function with no casts, every constant an initializer held once, and short tensor names.
 
     The model must compute in float32 throughout, as a traced network does: then each cast is from float32 to
     float32.

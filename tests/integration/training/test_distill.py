@@ -18,9 +18,8 @@ from leanface.stages import distill as stage
 from leanface.synthesis.dataset import COEFFICIENTS, LANDMARKS, FaceDataset
 from leanface.synthesis.prepare import prepare_faces
 from leanface.tasks.face.task import FaceTask
-from leanface.training.fit import FitResult
-from tests.unit.synthesis.test_prepare import DATA
-from tests.unit.training.test_training import MACHINE, OPTIMIZER
+from leanface.training.fit import FitResult, Session
+from tests.settings import DATA, MACHINE, OPTIMIZER
 
 
 @pytest.fixture
@@ -45,16 +44,8 @@ def train(
         student.backbone.bn1.weight.mul_(1.1)  # type: ignore[union-attr]
     terms = yaml.safe_load((paths.CONF / "distill/terms.yaml").read_text())
     settings = Distill.model_validate(terms | {"optimizer": OPTIMIZER} | changes)
-    return distill(
-        student,
-        network,
-        FaceTask(model, DATA),
-        settings,
-        machine=machine,
-        val=val.labeled(predict(network, val)),
-        seed=0,
-        report=Path("reports/distill"),
-    )
+    session = Session(machine, seed=0, report=Path("reports/distill"))
+    return distill(student, network, FaceTask(model, DATA), settings, session, val=val.labeled(predict(network, val)))
 
 
 def test_a_compiled_original_teaches_the_same(

@@ -1,0 +1,42 @@
+"""The command line as a process: signals and pipes."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_ctrl_c_ends_a_command_in_one_line(tmp_path: Path) -> None:
+    photo = tmp_path / "photo.jpg"
+    os.mkfifo(photo)
+    command = [sys.executable, "-m", "tools.studies", "load", "--photo", str(photo)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        with photo.open("wb"):  # returns once the command has opened it, too
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=60) == ("", "\nstopped.\n")
+        assert process.returncode == 130
+
+
+def test_python_m_leanface_is_the_same_command() -> None:
+    command = [sys.executable, "-m", "leanface", "stage", "nothing"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "invalid choice: 'nothing'" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["reconstruct", "--help"], ["--version"]])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_closed_pipe_is_no_traceback(arguments: list[str], unbuffered: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "leanface", *arguments]
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, env=environment, check=False)
+    os.close(writing)
+    assert done.returncode in (0, 141)
+    assert done.stderr == ""

@@ -1,0 +1,28 @@
+"""Settings that make little work: a few small faces, a few steps on two cores."""
+
+from leanface.config import Data, Machine, Optimizer
+
+DATA = Data(
+    image_size=64,
+    train_count=40,
+    val_count=6,
+    test_count=5,
+    images_per_identity=2,
+    supersample=1,
+    yaw_max_rad=0.6,
+    coefficient_clip=2.0,
+    augment=1.0,
+    photos=("astronaut",),
+)
+
+OPTIMIZER = Optimizer(
+    steps=4,
+    batch_size=4,
+    learning_rate=1e-3,
+    warmup_fraction=0.25,
+    weight_decay=0.01,
+    ema_decay=0.9,
+    gradient_clip=1.0,
+)
+
+MACHINE = Machine(accelerator="cpu", devices=1, precision="32-true", threads=2, compile=False)
