@@ -27,6 +27,7 @@ PLUMBING = {
     "catalog",
     "config",
     "errors",
+    "extras",
     "files",
     "paths",
     "composition",

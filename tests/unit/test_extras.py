@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from leanface.cli import guarded
-from leanface.cli.extras import EXTRAS, missing_message
+from leanface.extras import EXTRAS, missing_message
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
 

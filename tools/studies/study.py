@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from leanface import bundle, paths, tracking
 from leanface.config import Config
 from leanface.face.render import Renderer
-from leanface.face.texture import UvMap
+from leanface.face.uv_map import UvMap
 from leanface.files import Json
 from leanface.metrics.estimate import means
 from leanface.metrics.fidelity import render_similarity, uv_similarity

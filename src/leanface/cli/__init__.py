@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable, Sequence
 
 from leanface.cli import bench, demo, export, pipeline, reconstruct, serve, shell, sweep
-from leanface.cli.extras import missing_message
 from leanface.cli.parser import Parser, command_parser
 from leanface.environment import enter_project, prepare_process
 from leanface.errors import LeanFaceError
+from leanface.extras import missing_message
 
 
 def main(argv: Sequence[str] | None = None) -> int:

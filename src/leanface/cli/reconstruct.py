@@ -26,6 +26,7 @@ def add_commands(commands: Commands) -> None:
         metavar="PX",
         help="side of the texture, 0 for the model's own colors (default: 1024)",
     )
+    add("--texture-format", choices=["jpeg", "png"], default="jpeg", help="of the texture's file (default: jpeg)")
     add("--delight", action="store_true", help="remove the photo's light from the texture")
     add("--faces", choices=["all", "largest"], default="all", help="faces to take of each picture (default: all)")
     add("--min-face", type=count, default=40, metavar="PX", help="height of the smallest face (default: 40)")
@@ -47,6 +48,7 @@ def _reconstruct(arguments: argparse.Namespace) -> None:
     settings = Settings(
         mesh=None if arguments.mesh == "none" else arguments.mesh,
         texture_px=arguments.texture,
+        texture_format=arguments.texture_format,
         delight=arguments.delight,
         faces=arguments.faces,
         pictures=not arguments.no_pictures,

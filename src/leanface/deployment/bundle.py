@@ -15,7 +15,7 @@ from leanface.photos.crops import crop_faces
 from leanface.photos.detector import FaceDetector
 from leanface.photos.load import load_photo
 from leanface.runtime import open_best
-from leanface.runtime.engine import ExportedNetwork, read_onnx
+from leanface.runtime.onnx_file import ExportedNetwork, read_onnx
 
 SCRIPT = "reconstruct.py"
 CHECKED_PHOTO = "astronaut"

@@ -23,7 +23,8 @@ from leanface.errors import ArtifactError
 from leanface.face.coefficients import COUNT
 from leanface.files import staged
 from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
-from leanface.runtime.engine import ExportedNetwork, load_description, read_onnx
+from leanface.runtime.engine import load_description
+from leanface.runtime.onnx_file import ExportedNetwork, read_onnx
 
 KIND = "Triton repository"
 """Of result, see `leanface.files.staged`."""

@@ -9,19 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from leanface.face.geometry import DISTANCE_DM, FOCAL_PX, REFERENCE_SIZE_PX
+from leanface.face.geometry import DISTANCE_DM, FOCAL_PX, REFERENCE_SIZE_PX, rotation_rows
 
 
 def rotation_from_angles(angles_rad: Float[Tensor, "batch 3"]) -> Float[Tensor, "batch 3 3"]:
     """Roll @ yaw @ pitch, from (pitch about x, yaw about y, roll about z); acts on column vectors."""
-    cos, sin = angles_rad.cos(), angles_rad.sin()
-    cx, cy, cz = cos.unbind(-1)
-    sx, sy, sz = sin.unbind(-1)
-    rows = (
-        (cz * cy, cz * sy * sx - sz * cx, cz * sy * cx + sz * sx),
-        (sz * cy, sz * sy * sx + cz * cx, sz * sy * cx - cz * sx),
-        (-sy, cy * sx, cy * cx),
-    )
+    rows = rotation_rows(angles_rad.cos().unbind(-1), angles_rad.sin().unbind(-1))
     return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
 
 

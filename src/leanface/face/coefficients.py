@@ -3,11 +3,7 @@
 Source: the head order of Deep3DFaceRecon (Deng et al., CVPRW 2019) and of ModelScope's ReconNetWrapper.
 """
 
-from typing import NamedTuple
-
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from typing import Any, Generic, NamedTuple, TypeVar
 
 IDENTITY = slice(0, 80)
 EXPRESSION = slice(80, 144)
@@ -32,24 +28,28 @@ HEAD_SIZES = (80, 64, 80, 3, 27, 2, 1)
 """Outputs of the network's seven heads; the translation is split into x, y and z."""
 
 
-class Coefficients(NamedTuple):
-    """The groups of a batch of coefficient vectors.
+Array = TypeVar("Array", bound=Any)
+"""NumPy's or PyTorch's arrays of floats."""
 
-    identity, expression and albedo count standard deviations of the morphable model's components; angles_rad are
-    pitch, yaw and roll; lighting holds nine spherical-harmonic bands for each of red, green and blue
-    (color-minor: index 3 * band + channel); translation is in decimeters, in the camera's frame.
+
+class Coefficients(NamedTuple, Generic[Array]):
+    """The groups of a batch of coefficient vectors, arrays (batch, size of the group); of one vector, without batch.
+
+    identity (80), expression (64) and albedo (80) count standard deviations of the morphable model's components;
+    angles_rad (3) are pitch, yaw and roll; lighting (27) holds nine spherical-harmonic bands for each of red, green and
+    blue (color-minor: index 3 * band + channel); translation (3) is in decimeters, in the camera's frame.
     """
 
-    identity: Float[Tensor, "batch 80"]
-    expression: Float[Tensor, "batch 64"]
-    albedo: Float[Tensor, "batch 80"]
-    angles_rad: Float[Tensor, "batch 3"]
-    lighting: Float[Tensor, "batch 27"]
-    translation: Float[Tensor, "batch 3"]
+    identity: Array
+    expression: Array
+    albedo: Array
+    angles_rad: Array
+    lighting: Array
+    translation: Array
 
 
-def split(coefficients: Float[Tensor, "batch 257"]) -> Coefficients:
-    """Name the groups (views, no copy).
+def split(coefficients: Array) -> Coefficients[Array]:
+    """Name the groups of a batch (B,257) or of one vector (257,): views, no copy.
 
     Raises:
         ValueError: the last dimension is not 257.
@@ -57,8 +57,3 @@ def split(coefficients: Float[Tensor, "batch 257"]) -> Coefficients:
     if coefficients.shape[-1] != COUNT:
         raise ValueError(f"expected (batch, {COUNT}) coefficients, got {tuple(coefficients.shape)}")
     return Coefficients(*(coefficients[..., part] for part in LAYOUT.values()))
-
-
-def join(parts: Coefficients) -> Float[Tensor, "batch 257"]:
-    """Inverse of `split`."""
-    return torch.cat(parts, dim=-1)

@@ -8,21 +8,20 @@ subdivision is linear.
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from leanface.face.camera import rotation_from_angles
 from leanface.face.coefficients import ANGLES, COUNT, EXPRESSION, IDENTITY, TRANSLATION
 from leanface.face.compiled import compiled
-from leanface.face.morphable_model import ShapeBasis
-from leanface.face.rasterize_numba import fill_normals
+from leanface.face.geometry import METERS_PER_DM, rotation_from_angles
+from leanface.face.head_model import HeadModel
+from leanface.face.kernels import fill_normals
 
 SHAPE = slice(IDENTITY.start, EXPRESSION.stop)
 _COLUMNS = 1024
 
 
 class DecodedMesh(NamedTuple):
-    """One face; decimeters. Vertices and normals are in the model's frame, `vertices_camera` in the camera's."""
+    """One face, in meters. Vertices and normals are in the model's frame, `vertices_camera` in the camera's."""
 
     vertices: Float[np.ndarray, "vertices 3"]
     vertices_camera: Float[np.ndarray, "vertices 3"]
@@ -33,19 +32,16 @@ class DecodedMesh(NamedTuple):
 class Decoder:
     """Decodes with one morphable model's shape. Keeps no state between faces: any threads may share it."""
 
-    def __init__(self, basis: ShapeBasis, triangles: Int[np.ndarray, "triangles 3"]) -> None:
-        count, values = basis.components.shape
+    def __init__(self, head: HeadModel) -> None:
+        """Prepare the model's shape, in meters from here on."""
+        count, values = head.components.shape
         padding = -values % _COLUMNS
-        self._mean = np.pad(basis.mean.ravel(), (0, padding))
-        padded = np.pad(basis.components, ((0, 0), (0, padding)))
+        meters = np.float32(METERS_PER_DM)
+        self._mean = np.pad(meters * head.coarse_mean.ravel(), (0, padding))
+        padded = np.pad(meters * head.components, ((0, 0), (0, padding)))
         self._components = np.ascontiguousarray(padded.reshape(count, -1, _COLUMNS).transpose(1, 0, 2))
-        subdivision = basis.subdivision
-        self._subdivision = (
-            np.ascontiguousarray(subdivision.indptr, np.int32),
-            np.ascontiguousarray(subdivision.indices, np.int32),
-            np.ascontiguousarray(subdivision.data, np.float32),
-        )
-        self._triangles = np.ascontiguousarray(triangles, np.int32)
+        self._subdivision = head.subdivision
+        self._triangles = head.triangles
 
     def decode(self, coefficients: Float[np.ndarray, "257"]) -> DecodedMesh:
         """One face's mesh; the arrays are the caller's own.
@@ -64,9 +60,8 @@ class Decoder:
         """Shape in the model's frame."""
         coarse = self._mean.copy()
         _accumulate(np.ascontiguousarray(coefficients[SHAPE]), self._components, coarse)
-        indptr, indices, weights = self._subdivision
-        vertices = np.empty((len(indptr) - 1, 3), np.float32)
-        _subdivide(coarse, indptr, indices, weights, vertices)
+        vertices = np.empty((len(self._subdivision.starts) - 1, 3), np.float32)
+        _subdivide(coarse, *self._subdivision, vertices)
         return vertices
 
     def camera(
@@ -77,7 +72,7 @@ class Decoder:
     ) -> Float[np.ndarray, "vertices 3"]:
         """Rotated and moved into the camera's frame."""
         posed = np.empty_like(vertices)
-        _pose(vertices, rotation, coefficients[TRANSLATION], posed)
+        _pose(vertices, rotation, translation_of(coefficients), posed)
         return posed
 
     def normals(self, vertices: Float[np.ndarray, "vertices 3"]) -> Float[np.ndarray, "vertices 3"]:
@@ -89,7 +84,12 @@ class Decoder:
 
 def rotation_of(coefficients: Float[np.ndarray, "257"]) -> Float[np.ndarray, "3 3"]:
     """Of one face, from the model's to the camera's frame; acts on column vectors."""
-    return rotation_from_angles(torch.from_numpy(coefficients[None, ANGLES])).numpy()[0]
+    return rotation_from_angles(coefficients[ANGLES])
+
+
+def translation_of(coefficients: Float[np.ndarray, "257"]) -> Float[np.ndarray, "3"]:
+    """Of one face, in the camera's frame (meters)."""
+    return np.float32(METERS_PER_DM) * coefficients[TRANSLATION]
 
 
 @compiled(fastmath={"contract"})
@@ -115,11 +115,11 @@ def _accumulate(factors: Any, components: Any, out: Any) -> None:
 
 
 @compiled(fastmath={"contract"})
-def _subdivide(coarse: Any, indptr: Any, indices: Any, weights: Any, out: Any) -> None:
+def _subdivide(coarse: Any, starts: Any, indices: Any, weights: Any, out: Any) -> None:
     """Fills out (V,3) from the coordinates coarse (3 coarse vertices and more,)."""
     for row in range(out.shape[0]):
         x = y = z = np.float32(0.0)
-        for at in range(indptr[row], indptr[row + 1]):
+        for at in range(starts[row], starts[row + 1]):
             weight, place = weights[at], np.uint32(3 * indices[at])
             x += weight * coarse[place]
             y += weight * coarse[place + np.uint32(1)]

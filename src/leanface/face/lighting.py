@@ -1,8 +1,4 @@
-"""Diffuse lighting by nine spherical-harmonic bands, and vertex normals.
-
-Source: Ramamoorthi and Hanrahan, SIGGRAPH 2001: irradiance is the lighting's first nine coefficients, each scaled by
-pi, 2 pi / sqrt(3) or 2 pi / sqrt(8) by band; signs and order as in Deep3DFaceRecon.
-"""
+"""Diffuse lighting by nine spherical-harmonic bands, whose factors are in `leanface.face.geometry`; vertex normals."""
 
 import math
 
@@ -10,26 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-_A = (math.pi, 2 * math.pi / math.sqrt(3), 2 * math.pi / math.sqrt(8))
-_C = (1 / math.sqrt(4 * math.pi), math.sqrt(3 / (4 * math.pi)), 3 * math.sqrt(5) / math.sqrt(12 * math.pi))
-CONSTANT = _A[0] * _C[0]
-LINEAR = _A[1] * _C[1]
-QUADRATIC = _A[2] * _C[2]
-BANDS = 9
-BAND_FACTORS = torch.tensor(
-    [
-        CONSTANT,
-        -LINEAR,
-        LINEAR,
-        -LINEAR,
-        QUADRATIC,
-        -QUADRATIC,
-        1.5 / math.sqrt(3) * QUADRATIC,
-        -QUADRATIC,
-        0.5 * QUADRATIC,
-    ]
-)
-"""Of 1, y, z, x, xy, yz, zz - 1/3, xz, xx - yy: the bands as polynomials of the normal."""
+from leanface.face.geometry import BANDS, CONSTANT, LINEAR, QUADRATIC
 
 
 def sh_basis(normals: Float[Tensor, "*shape 3"]) -> Float[Tensor, "*shape 9"]:

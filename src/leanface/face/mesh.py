@@ -2,161 +2,195 @@
 
 All are in meters (glTF demands it; the others say so in their headers), without pose: x to the image's right, y up
 and z towards the camera. Texture coordinates have v up in OBJ and down in GLB, as each format wants it.
+
+Source: glTF 2.0 (Khronos), 4.4 and 5; Wavefront OBJ and MTL; PLY (Turk, Stanford).
 """
 
+import io
+import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import scipy.ndimage as ndi
-import torch
-import trimesh
-from jaxtyping import Float, UInt8
+from jaxtyping import Float32, UInt8
 from PIL import Image
-from torch import Tensor
-from trimesh.exchange import gltf, obj, ply
-from trimesh.visual import TextureVisuals
-from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
 from leanface.errors import ArtifactError
-from leanface.face.coefficients import split
-from leanface.face.lighting import vertex_normals
-from leanface.face.texture import UvMap, spread
-from leanface.files import atomic_write
+from leanface.face.uv_layout import UvLayout, bilinear
 
-METRES_PER_DM = 0.1
 HEADER = "LeanFace; meters, x right, y up, z towards the camera"
 ROUGHNESS = 0.8
 TEXTURE = "_texture"
-"""Ends the name of an OBJ's texture, before .png: NAME.png may be the photo that the face was read from."""
+"""Ends the name of an OBJ's texture, before its suffix: NAME.jpg may be the photo that the face was read from."""
+
+JPEG_QUALITY = 90
+
+TextureFormat = Literal["jpeg", "png"]
+TEXTURE_SUFFIXES: dict[TextureFormat, str] = {"jpeg": ".jpg", "png": ".png"}
+
+ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
+COMPONENT_TYPES = {"f": 5126, "H": 5123, "I": 5125}
+REPEAT, LINEAR, LINEAR_MIPMAP_LINEAR = 10497, 9729, 9987
+"""Numbers that glTF gives to kinds of buffers, NumPy's types and filters."""
 
 
-def save_mesh(
-    path: Path,
-    uv_map: UvMap,
-    coefficients: Float[Tensor, "257"],
-    texture: UInt8[np.ndarray, "size size 3"] | None = None,
-) -> None:
-    """Write one face as `path`'s suffix says: .obj (with NAME.mtl and NAME_texture.png beside it), .glb or .ply.
+class Mesh(NamedTuple):
+    """A textured mesh: what a file holds, apart from its name."""
 
-    Every file is written whole or not at all. An .obj comes after the two that it refers to.
-
-    Args:
-        path: replaced if it exists.
-
-    Raises:
-        ArtifactError: the suffix is none of FORMATS, or a file cannot be written.
-        ValueError: see `encode_mesh`.
-    """
-    for name, content in encode_mesh(path.name, uv_map, coefficients, texture).items():
-        atomic_write(path.parent / name, content)
+    vertices: Float32[np.ndarray, "corners 3"]
+    normals: Float32[np.ndarray, "corners 3"]
+    layout: UvLayout
+    texture: UInt8[np.ndarray, "size size 3"]
+    texture_format: TextureFormat
 
 
 def encode_mesh(
     name: str,
-    uv_map: UvMap,
-    coefficients: Float[Tensor, "257"],
-    texture: UInt8[np.ndarray, "size size 3"] | None = None,
+    layout: UvLayout,
+    vertices: Float32[np.ndarray, "vertices 3"],
+    normals: Float32[np.ndarray, "vertices 3"],
+    texture: UInt8[np.ndarray, "size size 3"],
+    texture_format: TextureFormat = "jpeg",
 ) -> dict[str, bytes]:
     """Return the contents of a mesh's files by name, in the order to write them: the one called `name` comes last.
 
+    Vertices are split at seams of the texture, yet their normals are those of the closed surface.
+
     Args:
         name: its suffix is one of FORMATS.
-        uv_map: the surface to write, and the layout of its texture.
-        coefficients: identity, expression and albedo are used.
-        texture: sRGB, with colors beyond the surface's rim too (see `leanface.face.texture.spread`). By default the
-            model's albedo.
+        layout: the surface to write, and the layout of its texture.
+        vertices: of the whole model, in meters; `normals` likewise, of length 1.
+        texture: sRGB, with colors beyond the surface's rim too (see `leanface.face.uv_layout.spread`).
+        texture_format: JPEG is smaller and written faster; PNG keeps every level.
 
     Raises:
         ArtifactError: the suffix is none of FORMATS.
-        ValueError: `texture` is not uint8 of the map's size.
+        ValueError: `texture` is not uint8 of the layout's size, or its format is unknown.
     """
     stem, suffix = Path(name).stem, Path(name).suffix
     if suffix not in FORMATS:
         raise ArtifactError(f"cannot write a mesh as {name!r}; its name must end in {', '.join(FORMATS)}.")
-    return FORMATS[suffix](face_mesh(uv_map, coefficients, texture), stem)
-
-
-@torch.no_grad()
-def face_mesh(
-    uv_map: UvMap,
-    coefficients: Float[Tensor, "257"],
-    texture: UInt8[np.ndarray, "size size 3"] | None = None,
-) -> trimesh.Trimesh:
-    """Return the textured mesh itself; arguments and errors as for `encode_mesh`.
-
-    Vertices are split at seams of the texture, yet their normals are those of the closed surface.
-    """
-    parts, model = split(coefficients[None].float()), uv_map.model
-    if texture is None:
-        albedo = (uv_map.albedo(coefficients[None])[0] * 255).round().byte().cpu().numpy()
-        texture = spread(albedo, uv_map.mask.cpu().numpy())
-    if texture.dtype != np.uint8 or texture.shape != (uv_map.size, uv_map.size, 3):
+    if texture_format not in TEXTURE_SUFFIXES:
+        raise ValueError(f"expected a texture as {' or '.join(TEXTURE_SUFFIXES)}, got {texture_format!r}")
+    if texture.dtype != np.uint8 or texture.shape != (layout.size, layout.size, 3):
         raise ValueError(
-            f"expected a texture as a uint8 array of shape ({uv_map.size}, {uv_map.size}, 3), the UV map's, got "
+            f"expected a texture as a uint8 array of shape ({layout.size}, {layout.size}, 3), the UV layout's, got "
             f"{texture.dtype} {texture.shape}; scale floats in [0, 1] by 255 and round them."
         )
-    vertices = model.vertices(parts.identity, parts.expression)
-    normals = vertex_normals(vertices, model.triangles)
-    # Pixel centers lie at integers, texture coordinates 0 and 1 at the picture's edges; v points up.
-    uv = (uv_map.pixel + 0.5) / uv_map.size
-    uv[:, 1] = 1 - uv[:, 1]
-    material = PBRMaterial(
-        baseColorTexture=Image.fromarray(texture),
-        metallicFactor=0.0,
-        roughnessFactor=ROUGHNESS,
-    )
-    return trimesh.Trimesh(
-        vertices=_array(vertices[0, uv_map.vertex]) * METRES_PER_DM,
-        faces=_array(uv_map.triangles),
-        vertex_normals=_array(normals[0, uv_map.vertex]),
-        visual=TextureVisuals(uv=_array(uv), material=material),
-        process=False,
-    )
+    mesh = Mesh(vertices[layout.vertex], normals[layout.vertex], layout, texture, texture_format)
+    return FORMATS[suffix](mesh, stem)
 
 
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.cpu().numpy()
+def _texture_coordinates(layout: UvLayout) -> Float32[np.ndarray, "corners 2"]:
+    """Pixel centers lie at integers, texture coordinates 0 and 1 at the picture's edges; v points down."""
+    return ((layout.pixel + 0.5) / layout.size).astype(np.float32)
 
 
-def _obj(mesh: trimesh.Trimesh, stem: str) -> dict[str, bytes]:
-    visual: Any = mesh.visual
+def _encoded_texture(mesh: Mesh) -> bytes:
+    content = io.BytesIO()
+    options = {"quality": JPEG_QUALITY} if mesh.texture_format == "jpeg" else {"compress_level": 1}
+    Image.fromarray(mesh.texture).save(content, mesh.texture_format, **options)
+    return content.getvalue()
+
+
+def _glb(mesh: Mesh, stem: str) -> dict[str, bytes]:
+    triangles = mesh.layout.triangles.astype(np.uint16 if len(mesh.vertices) <= 2**16 - 1 else np.uint32)
+    binary = bytearray()
+    views: list[dict[str, int]] = []
+
+    def view(content: bytes, **about: int) -> int:
+        """Append to the binary part, aligned to 4 bytes."""
+        views.append({"buffer": 0, "byteOffset": len(binary), "byteLength": len(content), **about})
+        binary.extend(content + bytes(-len(content) % 4))
+        return len(views) - 1
+
+    accessors: list[dict[str, Any]] = []
+
+    def accessor(values: np.ndarray, kind: str, target: int, **about: Any) -> int:
+        component = COMPONENT_TYPES[values.dtype.char]
+        place = view(values.tobytes(), target=target)
+        count = values.size if kind == "SCALAR" else len(values)
+        accessors.append({"bufferView": place, "componentType": component, "count": count, "type": kind, **about})
+        return len(accessors) - 1
+
+    bounds = {"min": mesh.vertices.min(0).tolist(), "max": mesh.vertices.max(0).tolist()}
+    attributes = {
+        "POSITION": accessor(mesh.vertices, "VEC3", ARRAY_BUFFER, **bounds),
+        "NORMAL": accessor(mesh.normals, "VEC3", ARRAY_BUFFER),
+        "TEXCOORD_0": accessor(_texture_coordinates(mesh.layout), "VEC2", ARRAY_BUFFER),
+    }
+    indices = accessor(triangles, "SCALAR", ELEMENT_ARRAY_BUFFER)
+    image = view(_encoded_texture(mesh))
+    color = {
+        "baseColorTexture": {"index": 0},
+        "metallicFactor": 0,
+        "roughnessFactor": ROUGHNESS,
+    }
+    scene = {
+        "asset": {"version": "2.0", "generator": "LeanFace"},
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0, "name": stem}],
+        "meshes": [{"name": stem, "primitives": [{"attributes": attributes, "indices": indices, "material": 0}]}],
+        "materials": [{"name": stem, "pbrMetallicRoughness": color}],
+        "textures": [{"source": 0, "sampler": 0}],
+        "samplers": [{"magFilter": LINEAR, "minFilter": LINEAR_MIPMAP_LINEAR, "wrapS": REPEAT, "wrapT": REPEAT}],
+        "images": [{"bufferView": image, "mimeType": f"image/{mesh.texture_format}"}],
+        "accessors": accessors,
+        "bufferViews": views,
+        "buffers": [{"byteLength": len(binary)}],
+    }
+    text = json.dumps(scene, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 4)
+    chunks = [struct.pack("<I4s", len(text), b"JSON"), text, struct.pack("<I4s", len(binary), b"BIN\0"), bytes(binary)]
+    length = 12 + sum(map(len, chunks))
+    return {f"{stem}.glb": b"".join([struct.pack("<4sII", b"glTF", 2, length), *chunks])}
+
+
+def _obj(mesh: Mesh, stem: str) -> dict[str, bytes]:
+    image = f"{stem}{TEXTURE}{TEXTURE_SUFFIXES[mesh.texture_format]}"
     # The texture alone makes the color: it is multiplied by the diffuse one, and highlights come on top.
-    white, black = np.full(3, 255, np.uint8), np.zeros(3, np.uint8)
-    material = SimpleMaterial(
-        visual.material.baseColorTexture, diffuse=white, ambient=white, specular=black, name=f"{stem}{TEXTURE}"
-    )
-    textured = mesh.copy(include_cache=True)  # that is where trimesh keeps the normals
-    textured.visual = TextureVisuals(uv=visual.uv, material=material)
-    text, parts = cast(Any, obj).export_obj(
-        textured, include_normals=True, return_texture=True, mtl_name=f"{stem}.mtl", header=HEADER
-    )
-    return {**parts, f"{stem}.obj": text.encode()}
+    material = f"# {HEADER}\nnewmtl {stem}{TEXTURE}\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nmap_Kd {image}\n"
+    coordinates = _texture_coordinates(mesh.layout)
+    coordinates[:, 1] = 1 - coordinates[:, 1]
+    corners = mesh.layout.triangles + 1  # of vertices, texture coordinates and normals alike
+    lines = [
+        f"# {HEADER}\nmtllib {stem}.mtl\nusemtl {stem}{TEXTURE}\n",
+        *(f"v {x:.8f} {y:.8f} {z:.8f}\n" for x, y, z in mesh.vertices.tolist()),
+        *(f"vt {u:.8f} {v:.8f}\n" for u, v in coordinates.tolist()),
+        *(f"vn {x:.6f} {y:.6f} {z:.6f}\n" for x, y, z in mesh.normals.tolist()),
+        *(f"f {a}/{a}/{a} {b}/{b}/{b} {c}/{c}/{c}\n" for a, b, c in corners.tolist()),
+    ]
+    files = {image: _encoded_texture(mesh), f"{stem}.mtl": material.encode()}
+    return {**files, f"{stem}.obj": "".join(lines).encode()}
 
 
-def _glb(mesh: trimesh.Trimesh, stem: str) -> dict[str, bytes]:
-    return {f"{stem}.glb": gltf.export_glb(trimesh.Scene({stem: mesh}), include_normals=True)}
-
-
-def _ply(mesh: trimesh.Trimesh, stem: str) -> dict[str, bytes]:
+def _ply(mesh: Mesh, stem: str) -> dict[str, bytes]:
     """Vertices that were split at seams are one again: colors of vertices need no seams."""
-    visual: Any = mesh.visual
-    texture = np.asarray(visual.material.baseColorTexture)
-    height, width = texture.shape[:2]
-    at = (1 - visual.uv[:, 1]) * height - 0.5, visual.uv[:, 0] * width - 0.5
-    channels = [cast(Any, ndi).map_coordinates(texture[..., k], at, order=1, mode="nearest") for k in range(3)]
-    _, first, merged = np.unique(mesh.vertices, axis=0, return_index=True, return_inverse=True)
-    whole = trimesh.Trimesh(
-        vertices=mesh.vertices[first],
-        faces=merged[mesh.faces],
-        vertex_normals=mesh.vertex_normals[first],
-        vertex_colors=np.stack(channels, -1)[first],
-        process=False,
-    )
-    content = ply.export_ply(whole, vertex_normal=True)
-    return {f"{stem}.ply": content.replace(b"https://github.com/mikedh/trimesh", HEADER.encode(), 1)}
+    _, first, merged = np.unique(mesh.layout.vertex, return_index=True, return_inverse=True)
+    parts = [mesh.vertices, mesh.normals, bilinear(mesh.texture, mesh.layout.pixel).round()]
+    names = ("x", "y", "z", "nx", "ny", "nz", "red", "green", "blue")
+    fields = [(name, "<f4" if index < 6 else "u1") for index, name in enumerate(names)]
+    vertices = np.empty(len(first), fields)
+    for name, column in zip(names, np.concatenate(parts, axis=1)[first].T, strict=True):
+        vertices[name] = column
+    triangles = np.empty(len(mesh.layout.triangles), [("count", "u1"), ("corners", "<i4", 3)])
+    triangles["count"], triangles["corners"] = 3, merged[mesh.layout.triangles]
+    types = {"<f4": "float", "u1": "uchar"}
+    header = [
+        "ply",
+        "format binary_little_endian 1.0",
+        f"comment {HEADER}",
+        f"element vertex {len(vertices)}",
+        *(f"property {types[kind]} {name}" for name, kind in fields),
+        f"element face {len(triangles)}",
+        "property list uchar int vertex_indices",
+        "end_header\n",
+    ]
+    return {f"{stem}.ply": "\n".join(header).encode() + vertices.tobytes() + triangles.tobytes()}
 
 
-FORMATS: dict[str, Callable[[trimesh.Trimesh, str], dict[str, bytes]]] = {".obj": _obj, ".glb": _glb, ".ply": _ply}
+FORMATS: dict[str, Callable[[Mesh, str], dict[str, bytes]]] = {".obj": _obj, ".glb": _glb, ".ply": _ply}
 """By suffix: what turns a mesh and its name into the contents of files by name, in the order to write them."""

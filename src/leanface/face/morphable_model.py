@@ -7,20 +7,19 @@ Source: Blanz and Vetter, SIGGRAPH 1999. The packaged model's components come fr
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from leanface.errors import ArtifactError
+from leanface.face.coefficients import EXPRESSION, IDENTITY
+from leanface.face.head_model import FORMAT_VERSION, load_head_model
 from leanface.files import staged_file
 from leanface.paths import PACKAGED_MORPHABLE_MODEL
 
-FORMAT_VERSION = 1
 T = TypeVar("T")
 
 
@@ -105,78 +104,31 @@ def per_model(measure: Callable[[MorphableModel], T]) -> Callable[[MorphableMode
     return remembered
 
 
-class ShapeBasis(NamedTuple):
-    """Identity and expression as packed: components of a coarse mesh, and the sparse matrix that subdivides it."""
-
-    mean: Float[np.ndarray, "coarse 3"]
-    components: Float[np.ndarray, "144 coarse*3"]
-    subdivision: Any
-    """SciPy's CSR matrix, float32 (vertices, coarse); its rows sum to 1."""
-
-
 def load_morphable_model(path: Path = PACKAGED_MORPHABLE_MODEL) -> MorphableModel:
     """Read a packed model and subdivide its shape components once (subdivision is linear, so it commutes).
 
     Raises:
         ArtifactError: the file is missing, truncated or of another format.
     """
-    arrays = _read(path)
-    subdivide = _subdivision(arrays)
-    coarse_count = subdivide.shape[1]
+    head = load_head_model(path)
+    coarse_count = len(head.coarse_mean)
 
     def subdivided(basis: np.ndarray) -> Tensor:
         per_vertex = basis.reshape(len(basis), coarse_count, 3).transpose(1, 0, 2).reshape(coarse_count, -1)
-        dense = np.asarray(subdivide @ per_vertex, np.float32).reshape(-1, len(basis), 3)
+        dense = head.subdivision.apply(per_vertex).reshape(-1, len(basis), 3)
         return torch.from_numpy(np.ascontiguousarray(dense.transpose(1, 0, 2)).reshape(len(basis), -1))
 
     return MorphableModel(
-        mean_vertices=torch.from_numpy(subdivide @ arrays["mean_vertices"].astype(np.float32)),
-        identity_basis=subdivided(_components(arrays, "identity")),
-        expression_basis=subdivided(_components(arrays, "expression")),
-        mean_albedo=torch.from_numpy(arrays["albedo_mean"].astype(np.float32)),
-        albedo_basis=torch.from_numpy(_components(arrays, "albedo")),
-        triangles=torch.from_numpy(arrays["triangles"].astype(np.int64)),
-        uv=torch.from_numpy(arrays["uv"].astype(np.float32)),
-        face_mask=torch.from_numpy(arrays["face_mask"].astype(bool)),
-        landmarks=torch.from_numpy(arrays["landmarks"].astype(np.int64)),
+        mean_vertices=torch.from_numpy(head.mean_vertices),
+        identity_basis=subdivided(head.components[IDENTITY]),
+        expression_basis=subdivided(head.components[EXPRESSION]),
+        mean_albedo=torch.from_numpy(head.mean_albedo),
+        albedo_basis=torch.from_numpy(head.albedo_components),
+        triangles=torch.from_numpy(head.triangles),
+        uv=torch.from_numpy(head.uv),
+        face_mask=torch.from_numpy(head.face_mask),
+        landmarks=torch.from_numpy(head.landmarks),
     )
-
-
-def load_shape_basis(path: Path = PACKAGED_MORPHABLE_MODEL) -> ShapeBasis:
-    """The shape components of a packed model as they are: a quarter of what `load_morphable_model` makes of them.
-
-    Raises:
-        ArtifactError: as for `load_morphable_model`.
-    """
-    arrays = _read(path)
-    components = np.concatenate([_components(arrays, "identity"), _components(arrays, "expression")])
-    return ShapeBasis(arrays["mean_vertices"].astype(np.float32), components, _subdivision(arrays))
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as packed:
-            arrays = {name: packed[name] for name in packed.files}
-    except FileNotFoundError:
-        raise ArtifactError(f"{path} is missing; {_remedy(path)}.") from None
-    except Exception as error:  # numpy raises zipfile, zlib, OSError or ValueError, depending on where it is cut
-        raise ArtifactError(f"{path} is not a packed morphable model ({error}); {_remedy(path)}.") from None
-    version = int(arrays.get("format_version", -1))
-    if version != FORMAT_VERSION:
-        raise ArtifactError(f"{path} has format {version}, expected {FORMAT_VERSION}; {_remedy(path)}.")
-    return arrays
-
-
-def _subdivision(arrays: dict[str, np.ndarray]) -> Any:
-    return sp.csr_matrix(
-        (arrays["subdivision_data"], arrays["subdivision_indices"], arrays["subdivision_indptr"]),
-        shape=(len(arrays["uv"]), len(arrays["mean_vertices"])),
-        dtype=np.float32,
-    )
-
-
-def _components(arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
-    return arrays[f"{name}_q"].astype(np.float32) * arrays[f"{name}_scale"].astype(np.float32)[:, None]
 
 
 def save_morphable_model(model: MorphableModel, path: Path) -> None:
@@ -199,7 +151,3 @@ def save_morphable_model(model: MorphableModel, path: Path) -> None:
         arrays |= {f"{name}_q": basis, f"{name}_scale": np.ones(len(basis), np.float32)}
     with staged_file(path) as staging, staging.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
-
-
-def _remedy(path: Path) -> str:
-    return "reinstall LeanFace" if path == PACKAGED_MORPHABLE_MODEL else "rebuild it with `dvc repro -f prepare`"

@@ -9,28 +9,24 @@ photo to model, which is carried on over the surface from where it is known (a s
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, Self
 
 import numpy as np
-import scipy.sparse as sp
-import scipy.sparse.linalg as sla
-import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, Int, UInt8
 from PIL import Image
 
 from leanface.device import usable_cores
 from leanface.errors import ConfigError
-from leanface.face.camera import DISTANCE_DM
+from leanface.face import kernels
 from leanface.face.compiled import compiled
-from leanface.face.morphable_model import MorphableModel
-from leanface.face.rasterize import interpolate, rasterize
-from leanface.face.texture import UvMap, spread
+from leanface.face.geometry import DISTANCE_M
+from leanface.face.uv_layout import UvLayout, bilinear, spread
 
 SIZE_MAX_PX = 4096
 DEPTH_MAP_PX = 512
 """Side of the depth map over the whole head by which hidden vertices are found."""
 
-DEPTH_TOLERANCE_DM = 0.04
+DEPTH_TOLERANCE_M = 0.004
 """How much deeper than the depth map a vertex may lie and still count as seen."""
 
 TURNED_AWAY, FACING = 0.2, 0.55
@@ -44,6 +40,13 @@ RIM = 0.03
 
 SMOOTHNESS, DECAY = 2.0, 0.004
 """Of the ratio of photo to model: how far it is averaged, and how fast it goes to its mean where nothing is known."""
+
+RESIDUAL, STEPS_MAX = 3e-3, 300
+"""When that ratio is solved for: the remaining error is of a gray level or two, where no photo shows any better."""
+
+CLUSTER_STIFFNESS = 0.3
+"""How much weaker the bonds between clusters are than the sum of their vertices': within clusters nothing gives way.
+Measured: with it the solution on clusters is the nearest to the vertices' own."""
 
 RATIO_LOG_MAX = 0.7
 """The photo may be twice as bright as the model, or half: beyond that it shows something that is not the head."""
@@ -66,24 +69,40 @@ class Lighting:
     irradiance: Float[np.ndarray, "vertices 3"]
 
 
+class _Graph(NamedTuple):
+    """Neighbors by rows: those of vertex i are neighbors[starts[i] : starts[i + 1]], each with a strength."""
+
+    starts: Int[np.ndarray, " vertices+1"]
+    neighbors: Int[np.ndarray, " entries"]
+    strengths: Float32[np.ndarray, " entries"]
+
+    @classmethod
+    def of(cls, edges: Int[np.ndarray, "entries 2"], strengths: Float[np.ndarray, " entries"], count: int) -> Self:
+        """Build it from edges in both directions, sorted."""
+        starts = np.searchsorted(edges[:, 0], np.arange(count + 1))
+        neighbors = np.ascontiguousarray(edges[:, 1], np.int32)
+        return cls(starts.astype(np.int32), neighbors, strengths.astype(np.float32))
+
+
 class PhotoTexture:
     """Takes textures from photos of one model's heads. Any threads may share it."""
 
-    def __init__(self, model: MorphableModel) -> None:
-        self._triangles = model.triangles
-        count = model.vertex_count
-        pairs = model.triangles.numpy()
-        rows = np.concatenate([pairs, pairs.take([1, 2, 0], 1)], 1).ravel()
-        columns = np.concatenate([pairs.take([1, 2, 0], 1), pairs], 1).ravel()
-        adjacency: Any = sp.csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), (count, count))
-        adjacency.data[:] = 1
-        degree = np.asarray(adjacency.sum(1)).ravel()
-        self._mean_of_neighbors: Any = sp.diags(1 / np.maximum(degree, 1)).astype(np.float32) @ adjacency
-        self._laplacian: Any = sp.diags(degree).astype(np.float32) - adjacency
+    def __init__(self, triangles: Int[np.ndarray, "triangles 3"], count: int) -> None:
+        """Find each of `count` vertices' neighbors, and clusters of about ten that solve for the whole head at once."""
+        self._triangles = triangles
+        following = triangles[:, [1, 2, 0]]
+        pairs = np.stack([np.concatenate([triangles, following]), np.concatenate([following, triangles])], -1)
+        edges = np.unique(pairs.reshape(-1, 2), axis=0)
+        self._graph = _Graph.of(edges, np.full(len(edges), SMOOTHNESS), count)
+        self._cluster = np.full(count, -1, np.int32)
+        clusters = _gather(self._graph.starts, self._graph.neighbors, self._cluster)
+        between = self._cluster[edges]
+        bonds, bond_counts = np.unique(between[between[:, 0] != between[:, 1]], axis=0, return_counts=True)
+        self._clusters = _Graph.of(bonds, CLUSTER_STIFFNESS * SMOOTHNESS * bond_counts, clusters)
 
     def paint(
         self,
-        uv_map: UvMap,
+        layout: UvLayout,
         photo: UInt8[np.ndarray, "H W 3"],
         vertices_photo: Float[np.ndarray, "vertices 3"],
         vertices_camera: Float[np.ndarray, "vertices 3"],
@@ -95,40 +114,37 @@ class PhotoTexture:
         """The texture, filled everywhere.
 
         Args:
-            uv_map: its layout and size.
-            vertices_photo: x and y (px) in the photo, and 1 / depth.
+            layout: the texture's.
+            vertices_photo: x and y (px) in the photo, and 1 / depth (1/m).
+            vertices_camera: in the camera's frame (m).
+            normals_camera: unit normals in the camera's frame.
             lighting: the model's colors, for what the photo does not show.
             delight: divide the light out.
 
         Raises:
             ConfigError: the size is above SIZE_MAX_PX.
         """
-        if uv_map.size > SIZE_MAX_PX:
-            raise ConfigError(f"a texture has at most {SIZE_MAX_PX} x {SIZE_MAX_PX} pixels, got {uv_map.size}.")
+        if layout.size > SIZE_MAX_PX:
+            raise ConfigError(f"a texture has at most {SIZE_MAX_PX} x {SIZE_MAX_PX} pixels, got {layout.size}.")
         weights = self.weights(photo.shape[:2], vertices_photo, vertices_camera, normals_camera)
-        factor = self._reduction(uv_map, vertices_photo, weights)
+        factor = _reduction(layout, vertices_photo, weights)
         if factor > 1:
             photo = np.asarray(Image.fromarray(photo).reduce(factor))
         at = (vertices_photo[:, :2] + 0.5) / factor - 0.5
-        fill = self._fill(_bilinear(photo, at), weights, lighting)
-        gain = 1 / np.maximum(self._smooth(lighting.irradiance), LIGHT_MIN) if delight else np.ones_like(fill)
-        attributes = np.concatenate([at, weights[:, None], 255 * fill, gain], 1, dtype=np.float32)
-        vertex = uv_map.vertex.numpy()
-        # Only the teeth overlap on the map, front and back: the front comes last, and so stays.
-        triangles = uv_map.triangles.numpy()
-        order = np.argsort(vertices_camera[vertex[triangles], 2].sum(1), kind="stable")
-        triangles = np.ascontiguousarray(triangles[order], np.int32)
-        texture = np.zeros((uv_map.size, uv_map.size, 3), np.uint8)
-        covered = np.zeros((uv_map.size, uv_map.size), np.bool_)
-        pixel = np.ascontiguousarray(uv_map.pixel.numpy(), np.float32)
-        corner_attributes = np.ascontiguousarray(attributes[vertex])
+        fill = self._fill(bilinear(photo, at) / 255, weights, lighting)
+        parts = [at, weights[:, None], 255 * fill]
+        if delight:
+            parts.append(1 / np.maximum(self._smooth(lighting.irradiance), LIGHT_MIN))
+        attributes = np.concatenate(parts, 1, dtype=np.float32)[layout.vertex]
+        texture = np.zeros((layout.size, layout.size, 3), np.uint8)
+        covered = np.zeros((layout.size, layout.size), np.bool_)
         photo = np.ascontiguousarray(photo)
 
         def band(rows: tuple[int, int]) -> None:
-            _paint(pixel, triangles, corner_attributes, photo, rows[0], rows[1], texture, covered)
+            _paint(layout.pixel, layout.back_to_front, attributes, photo, rows[0], rows[1], texture, covered)
 
         workers = usable_cores()
-        edges = np.linspace(0, uv_map.size, 4 * workers + 1).astype(int).tolist()
+        edges = np.linspace(0, layout.size, 4 * workers + 1).astype(int).tolist()
         with ThreadPoolExecutor(workers) as threads:
             list(threads.map(band, itertools.pairwise(edges)))
         return spread(texture, covered)
@@ -141,47 +157,38 @@ class PhotoTexture:
         normals_camera: Float[np.ndarray, "vertices 3"],
     ) -> Float[np.ndarray, " vertices"]:
         """How well the photo shows each vertex, in [0,1]."""
-        sight = np.array([0, 0, DISTANCE_DM], np.float32) - vertices_camera
+        sight = np.array([0, 0, DISTANCE_M], np.float32) - vertices_camera
         cosine = (sight * normals_camera).sum(1) / np.linalg.norm(sight, axis=1)
         weights = _smoothstep((cosine - TURNED_AWAY) / (FACING - TURNED_AWAY))
         height, width = photo_shape[:2]
         xy = vertices_photo[:, :2]
         inside = np.minimum(xy + 0.5, (width, height) - xy - 0.5).min(1)
         weights *= _smoothstep(inside / (RIM * np.ptp(xy, axis=0).max()))
-        weights *= self._seen(vertices_photo)
+        weights = (weights * self._seen(vertices_photo)).astype(np.float32)
         for _ in range(FEATHER_STEPS):
-            weights = np.minimum(weights, self._mean_of_neighbors @ weights)
-        return weights.astype(np.float32)
+            weights = np.minimum(weights, self._mean_of_neighbors(weights[:, None])[:, 0])
+        return weights
 
     def _smooth(self, values: Float[np.ndarray, "vertices 3"]) -> Float[np.ndarray, "vertices 3"]:
         """Without what folds of the mesh add: they never lie just where the photo's do."""
         for _ in range(LIGHT_STEPS):
-            values = self._mean_of_neighbors @ values
+            values = self._mean_of_neighbors(values)
         return values
+
+    def _mean_of_neighbors(self, values: Float32[np.ndarray, "vertices channels"]) -> np.ndarray:
+        means = np.empty_like(values)
+        _average(values, self._graph.starts, self._graph.neighbors, means)
+        return means
 
     def _seen(self, vertices_photo: Float[np.ndarray, "vertices 3"]) -> np.ndarray:
         """Which vertices nothing lies in front of."""
         low = vertices_photo[:, :2].min(0)
         scale = (DEPTH_MAP_PX - 1) / np.ptp(vertices_photo[:, :2], axis=0).max()
         fitted = np.concatenate([(vertices_photo[:, :2] - low) * scale, vertices_photo[:, 2:]], 1, dtype=np.float32)
-        vertices = torch.from_numpy(fitted)[None]
-        fragments = rasterize(vertices, self._triangles, DEPTH_MAP_PX)
-        nearness = interpolate(fragments, vertices[..., 2:].contiguous(), self._triangles)[0, ..., 0].numpy()
+        nearness = kernels.inverse_depth(fitted, self._triangles, DEPTH_MAP_PX)
         column, row = np.rint(fitted[:, :2]).astype(int).clip(0, DEPTH_MAP_PX - 1).T
         nearest = np.maximum(nearness[row, column], 1e-6)
-        return 1 / fitted[:, 2] <= 1 / nearest + DEPTH_TOLERANCE_DM
-
-    def _reduction(
-        self, uv_map: UvMap, vertices_photo: Float[np.ndarray, "vertices 3"], weights: Float[np.ndarray, " vertices"]
-    ) -> int:
-        """Photo pixels per texel, in each direction, where the photo is finer than the texture."""
-        triangles, vertex = uv_map.triangles.numpy(), uv_map.vertex.numpy()
-        shown = weights[vertex[triangles]].min(1) > 0
-        if not shown.any():
-            return 1
-        photo_area = _areas(vertices_photo[vertex[triangles[shown]], :2])
-        texture_area = np.maximum(_areas(uv_map.pixel.numpy()[triangles[shown]]), 1e-6)
-        return max(1, round(float(np.sqrt(np.median(photo_area / texture_area)))))
+        return 1 / fitted[:, 2] <= 1 / nearest + DEPTH_TOLERANCE_M
 
     def _fill(
         self, seen: Float[np.ndarray, "vertices 3"], weights: Float[np.ndarray, " vertices"], lighting: Lighting
@@ -192,15 +199,28 @@ class PhotoTexture:
             return lit
         ratio = np.log((seen + DARK) / (lit + DARK)).clip(-RATIO_LOG_MAX, RATIO_LOG_MAX)
         mean = np.average(ratio, axis=0, weights=weights)
-        matrix = (sp.diags(weights + np.float32(DECAY)) + SMOOTHNESS * self._laplacian).tocsr()
-        inverse_diagonal: Any = sp.diags(1 / matrix.diagonal())
-        carried = np.empty_like(lit)
-        for channel in range(3):
-            right = weights * (ratio[:, channel] - mean[channel])
-            # A thousandth is a quarter of a gray level; the equation is well conditioned.
-            solution, _ = cast(Any, sla).cg(matrix, right, rtol=1e-3, maxiter=300, M=inverse_diagonal)
-            carried[:, channel] = solution + mean[channel]
-        return np.clip(lit * np.exp(carried), 0, 1)
+        mass = weights + np.float32(DECAY)
+        coarse_mass = np.bincount(self._cluster, mass).astype(np.float32)
+        carried = np.empty((3, len(lit)), np.float32)
+        for solution, right in zip(carried, (weights[:, None] * (ratio - mean)).T, strict=True):
+            # First for clusters, where few steps lead far, then for each vertex.
+            coarse = np.zeros(len(coarse_mass), np.float32)
+            _solve(coarse_mass, *self._clusters, np.bincount(self._cluster, right).astype(np.float32), coarse)
+            solution[:] = coarse[self._cluster]
+            _solve(mass, *self._graph, np.ascontiguousarray(right), solution)
+        return np.clip(lit * np.exp(carried.T + mean), 0, 1)
+
+
+def _reduction(
+    layout: UvLayout, vertices_photo: Float[np.ndarray, "vertices 3"], weights: Float[np.ndarray, " vertices"]
+) -> int:
+    """Photo pixels per texel, in each direction, where the photo is finer than the texture."""
+    shown = layout.triangles[weights[layout.vertex[layout.triangles]].min(1) > 0]
+    if not len(shown):
+        return 1
+    photo_area = _areas(vertices_photo[layout.vertex[shown], :2])
+    texture_area = np.maximum(_areas(layout.pixel[shown]), 1e-6)
+    return max(1, round(float(np.sqrt(np.median(photo_area / texture_area)))))
 
 
 def _smoothstep(x: np.ndarray) -> np.ndarray:
@@ -213,19 +233,86 @@ def _areas(corners: Float[np.ndarray, "triangles 3 2"]) -> Float[np.ndarray, " t
     return np.abs(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]) / 2
 
 
-def _bilinear(image: UInt8[np.ndarray, "H W 3"], at: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "N 3"]:
-    """Colors in [0,1] at places (x, y); beyond the image its edge."""
-    height, width = image.shape[:2]
-    x, y = at[:, 0].clip(0, width - 1), at[:, 1].clip(0, height - 1)
-    left, top = (
-        np.floor(x).astype(int).clip(max=max(width - 2, 0)),
-        np.floor(y).astype(int).clip(max=max(height - 2, 0)),
-    )
-    right, bottom = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
-    u, v = (x - left)[:, None], (y - top)[:, None]
-    upper = image[top, left] * (1 - u) + image[top, right] * u
-    lower = image[bottom, left] * (1 - u) + image[bottom, right] * u
-    return ((upper * (1 - v) + lower * v) / 255).astype(np.float32)
+@compiled()
+def _average(values: Any, starts: Any, neighbors: Any, out: Any) -> None:
+    """Fills out (V,C) with the means of the values (V,C) of each vertex's neighbors, 0 without any."""
+    for vertex in range(out.shape[0]):
+        start, end = starts[vertex], starts[vertex + 1]
+        share = np.float32(1) / np.float32(max(end - start, 1))
+        for channel in range(out.shape[1]):
+            total = np.float32(0)
+            for at in range(start, end):
+                total += values[neighbors[at], channel]
+            out[vertex, channel] = share * total
+
+
+@compiled()
+def _gather(starts: Any, neighbors: Any, cluster: Any) -> int:
+    """Fills cluster (V,), -1 at first, with the number of each vertex's cluster; returns how many there are."""
+    count = 0
+    for vertex in range(cluster.shape[0]):
+        free = cluster[vertex] < 0
+        for at in range(starts[vertex], starts[vertex + 1]):
+            free = free and cluster[neighbors[at]] < 0
+        if free:
+            cluster[vertex] = count
+            for at in range(starts[vertex], starts[vertex + 1]):
+                cluster[neighbors[at]] = count
+            count += 1
+    for vertex in range(cluster.shape[0]):  # what lies between clusters joins one
+        for at in range(starts[vertex], starts[vertex + 1]):
+            if cluster[vertex] < 0:
+                cluster[vertex] = cluster[neighbors[at]]
+    return count
+
+
+@compiled(fastmath={"contract"})
+def _solve(mass: Any, starts: Any, neighbors: Any, strengths: Any, right: Any, solution: Any) -> None:
+    """Solves (mass + Laplacian of the graph) solution = right, all (V,), from what is in `solution`.
+
+    By conjugate gradients, with the matrix's diagonal as preconditioner.
+    """
+    count = mass.shape[0]
+    diagonal = np.empty(count, np.float32)
+    residual = np.empty(count, np.float32)
+    direction = np.empty(count, np.float32)
+    product = np.empty(count, np.float32)
+    energy = goal = 0.0
+    for row in range(count):
+        total, around = mass[row], np.float32(0)
+        for at in range(starts[row], starts[row + 1]):
+            total += strengths[at]
+            around += strengths[at] * solution[np.uint32(neighbors[at])]
+        diagonal[row] = total
+        rest = right[row] - total * solution[row] + around
+        residual[row] = rest
+        direction[row] = rest / total
+        energy += rest * rest / total
+        goal += RESIDUAL * RESIDUAL * right[row] * right[row]
+    for _ in range(STEPS_MAX):
+        if energy <= 0:
+            return
+        curvature = 0.0
+        for row in range(count):
+            around = np.float32(0)
+            for at in range(starts[row], starts[row + 1]):
+                around += strengths[at] * direction[np.uint32(neighbors[at])]
+            product[row] = diagonal[row] * direction[row] - around
+            curvature += direction[row] * product[row]
+        step = np.float32(energy / curvature)
+        left = new_energy = 0.0
+        for row in range(count):
+            solution[row] += step * direction[row]
+            rest = residual[row] - step * product[row]
+            residual[row] = rest
+            left += rest * rest
+            new_energy += rest * rest / diagonal[row]
+        if left <= goal:
+            return
+        growth = np.float32(new_energy / energy)
+        energy = new_energy
+        for row in range(count):
+            direction[row] = residual[row] / diagonal[row] + growth * direction[row]
 
 
 @compiled(fastmath={"contract"})
@@ -234,24 +321,25 @@ def _paint(
 ) -> None:
     """Rows first_row to end_row of texture (S,S,3) uint8, and which of them the surface covers.
 
-    pixel (C,2) says where the map's vertices lie; attributes (C,9) are the photo's x and y, the photo's weight, the
-    color to fill with (0 to 255), and the gain that the result is multiplied by. All are linear within a triangle:
-    triangles are too small for perspective to show.
+    pixel (C,2) says where the map's vertices lie; attributes (C,6 or 9) are the photo's x and y, the photo's weight,
+    the color to fill with (0 to 255), and perhaps a gain that the result is multiplied by. All are linear within a
+    triangle: triangles are too small for perspective to show.
     """
-    size = texture.shape[1]
+    size, count = texture.shape[1], attributes.shape[1]
     last_x, last_y = np.float32(photo.shape[1] - 1), np.float32(photo.shape[0] - 1)
+    right_most, bottom_most = photo.shape[1] - 1, photo.shape[0] - 1
     zero, one = np.float32(0), np.float32(1)
     gradient_x = np.empty(9, np.float32)
     gradient_y = np.empty(9, np.float32)
     start = np.empty(9, np.float32)
-    value = np.empty(9, np.float32)
     for index in range(triangles.shape[0]):
         a, b, c = triangles[index, 0], triangles[index, 1], triangles[index, 2]
-        x0, y0, x1, y1, x2, y2 = pixel[a, 0], pixel[a, 1], pixel[b, 0], pixel[b, 1], pixel[c, 0], pixel[c, 1]
+        y0, y1, y2 = pixel[a, 1], pixel[b, 1], pixel[c, 1]
         top = max(int(np.ceil(min(y0, y1, y2))), first_row)
         bottom = min(int(np.floor(max(y0, y1, y2))), end_row - 1)
         if top > bottom:
             continue
+        x0, x1, x2 = pixel[a, 0], pixel[b, 0], pixel[c, 0]
         left = max(int(np.ceil(min(x0, x1, x2))), 0)
         right = min(int(np.floor(max(x0, x1, x2))), size - 1)
         area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
@@ -260,11 +348,12 @@ def _paint(
         inverse = one / area
         second_x, second_y = (y2 - y0) * inverse, -(x2 - x0) * inverse
         third_x, third_y = -(y1 - y0) * inverse, (x1 - x0) * inverse
-        for k in range(9):
+        for k in range(count):
             to_b, to_c = attributes[b, k] - attributes[a, k], attributes[c, k] - attributes[a, k]
             gradient_x[k] = to_b * second_x + to_c * third_x
             gradient_y[k] = to_b * second_y + to_c * third_y
             start[k] = attributes[a, k]
+        shown = max(attributes[a, 2], attributes[b, 2], attributes[c, 2]) > zero
         for row in range(top, bottom + 1):
             y = np.float32(row) - y0
             for column in range(left, right + 1):
@@ -273,19 +362,34 @@ def _paint(
                 third = x * third_x + y * third_y
                 if second < zero or third < zero or second + third > one:
                     continue
-                for k in range(9):
-                    value[k] = start[k] + x * gradient_x[k] + y * gradient_y[k]
-                weight = min(max(value[2], zero), one)
-                px, py = min(max(value[0], zero), last_x), min(max(value[1], zero), last_y)
-                i, j = int(py), int(px)
-                i2, j2 = min(i + 1, photo.shape[0] - 1), min(j + 1, photo.shape[1] - 1)
-                v, u = py - np.float32(i), px - np.float32(j)
-                for channel in range(3):
-                    color = value[3 + channel]
-                    if weight > zero:
-                        upper = (one - u) * photo[i, j, channel] + u * photo[i, j2, channel]
-                        lower = (one - u) * photo[i2, j, channel] + u * photo[i2, j2, channel]
-                        color += weight * ((one - v) * upper + v * lower - color)
-                    color = color * value[6 + channel] + np.float32(0.5)
-                    texture[row, column, channel] = np.uint8(min(max(color, zero), np.float32(255)))
-                covered[row, column] = True
+                red = start[3] + x * gradient_x[3] + y * gradient_y[3]
+                green = start[4] + x * gradient_x[4] + y * gradient_y[4]
+                blue = start[5] + x * gradient_x[5] + y * gradient_y[5]
+                if shown:
+                    weight = min(max(start[2] + x * gradient_x[2] + y * gradient_y[2], zero), one)
+                    px = min(max(start[0] + x * gradient_x[0] + y * gradient_y[0], zero), last_x)
+                    py = min(max(start[1] + x * gradient_x[1] + y * gradient_y[1], zero), last_y)
+                    i, j = np.uint32(py), np.uint32(px)
+                    i2, j2 = np.uint32(min(i + 1, bottom_most)), np.uint32(min(j + 1, right_most))
+                    v, u = py - np.float32(i), px - np.float32(j)
+                    w00, w01 = (one - v) * (one - u) * weight, (one - v) * u * weight
+                    w10, w11 = v * (one - u) * weight, v * u * weight
+                    rest = one - weight
+                    red = rest * red + (
+                        w00 * photo[i, j, 0] + w01 * photo[i, j2, 0] + w10 * photo[i2, j, 0] + w11 * photo[i2, j2, 0]
+                    )
+                    green = rest * green + (
+                        w00 * photo[i, j, 1] + w01 * photo[i, j2, 1] + w10 * photo[i2, j, 1] + w11 * photo[i2, j2, 1]
+                    )
+                    blue = rest * blue + (
+                        w00 * photo[i, j, 2] + w01 * photo[i, j2, 2] + w10 * photo[i2, j, 2] + w11 * photo[i2, j2, 2]
+                    )
+                if count == 9:
+                    red *= start[6] + x * gradient_x[6] + y * gradient_y[6]
+                    green *= start[7] + x * gradient_x[7] + y * gradient_y[7]
+                    blue *= start[8] + x * gradient_x[8] + y * gradient_y[8]
+                r, at = np.uint32(row), np.uint32(column)
+                texture[r, at, 0] = np.uint8(min(max(red, zero), np.float32(255)) + np.float32(0.5))
+                texture[r, at, 1] = np.uint8(min(max(green, zero), np.float32(255)) + np.float32(0.5))
+                texture[r, at, 2] = np.uint8(min(max(blue, zero), np.float32(255)) + np.float32(0.5))
+                covered[r, at] = True

@@ -16,9 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from leanface.errors import BackendError
-
-MIN_AREA_PX2 = 1e-9
-"""Twice the area under which a projected triangle counts as seen edge-on."""
+from leanface.face.geometry import MIN_AREA_PX2
 
 
 class Fragments(NamedTuple):

@@ -15,8 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from leanface.face.lighting import BAND_FACTORS, BANDS
-from leanface.face.rasterize import MIN_AREA_PX2
+from leanface.face.geometry import BAND_FACTORS, BANDS, MIN_AREA_PX2
 
 TRIANGLES_PER_BLOCK = 64
 PIXELS_PER_BLOCK = 256
@@ -310,4 +309,4 @@ def irradiance(normals: Tensor, lighting: Tensor) -> Tensor:
 
 @functools.cache  # a CUDA graph that is being captured could not copy them to the device
 def _band_factors(device: torch.device) -> Tensor:
-    return BAND_FACTORS.to(device)[:, None]
+    return torch.tensor(BAND_FACTORS, device=device)[:, None]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from leanface.face.morphable_model import MorphableModel
 from leanface.face.render import Renderer
-from leanface.face.texture import UvMap
+from leanface.face.uv_map import UvMap
 from leanface.files import staged_file
 from leanface.metrics.estimate import Samples, means
 from leanface.metrics.fidelity import render_similarity, uv_similarity

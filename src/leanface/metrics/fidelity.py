@@ -26,7 +26,7 @@ from torch import Tensor
 
 from leanface.face.morphable_model import MorphableModel
 from leanface.face.render import Renderer
-from leanface.face.texture import UvMap
+from leanface.face.uv_map import UvMap
 from leanface.metrics.estimate import Samples
 from leanface.metrics.image import mse, ssim, whole_windows
 

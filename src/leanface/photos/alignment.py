@@ -18,7 +18,7 @@ from jaxtyping import Float, Float32, Int, UInt8
 from PIL import Image
 
 from leanface.errors import ArtifactError
-from leanface.face.geometry import REFERENCE_SIZE_PX, project
+from leanface.face.geometry import DISTANCE_DM, REFERENCE_SIZE_PX, project
 from leanface.photos.pixels import require_rgb
 
 BICUBIC_SUPPORT_PX = 2
@@ -72,7 +72,7 @@ def template_from_landmarks3d(
     points: Float[np.ndarray, "N 3"], size: int = REFERENCE_SIZE_PX
 ) -> Float[np.ndarray, "N 2"]:
     """Project points of an unposed face (dm) into a crop of `size` pixels, as the renderer does."""
-    return project(np.asarray(points, np.float64), size)[:, :2]
+    return project(np.asarray(points, np.float64), size, DISTANCE_DM)[:, :2]
 
 
 TEMPLATE_224: Float[np.ndarray, "5 2"] = template_from_landmarks3d(MEAN_FACE_LANDMARKS_DM)

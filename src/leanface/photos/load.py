@@ -1,4 +1,4 @@
-"""Reads photos: two with a clear license that are installed with the project's libraries, or any file."""
+"""Reads photos: two that are packaged, or any file."""
 
 import io
 import logging
@@ -6,7 +6,6 @@ import threading
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -14,6 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
+from leanface import paths
 from leanface.errors import ArtifactError
 from leanface.photos.kinds import (
     HEAD_BYTES,
@@ -28,10 +28,10 @@ from leanface.photos.kinds import (
 from leanface.photos.pixels import BY_ORIENTATION, Turn
 
 PACKAGED_PHOTOS = {
-    "astronaut": ("skimage", "data/astronaut.png"),
-    "grace_hopper": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
+    "astronaut": paths.ASSETS / "photos" / "astronaut.png",
+    "grace_hopper": paths.ASSETS / "photos" / "grace_hopper.jpg",
 }
-"""Name, and the installed package and file that hold it.
+"""Name and file.
 
 astronaut: Eileen Collins, NASA, public domain.
 grace_hopper: Grace Hopper, official US Navy portrait, public domain.
@@ -193,14 +193,6 @@ def _named(path: Path | BinaryIO) -> str:
 
 
 def photo_path(name_or_path: str | Path) -> Path:
-    """Find the file of a packaged photo, or return the path itself; errors as for `load_photo`."""
-    if not isinstance(name_or_path, str) or name_or_path not in PACKAGED_PHOTOS:
-        return Path(name_or_path)
-    package, file = PACKAGED_PHOTOS[name_or_path]
-    try:
-        return Path(str(files(package) / file))
-    except ModuleNotFoundError as error:
-        raise ArtifactError(
-            f"the photo '{name_or_path}' comes with the package {package}, which is not installed. "
-            f"`pip install {package.replace('skimage', 'scikit-image')}`, or give a file's path."
-        ) from error
+    """Return the file of a packaged photo, or the path itself."""
+    found = PACKAGED_PHOTOS.get(name_or_path) if isinstance(name_or_path, str) else None
+    return Path(name_or_path) if found is None else found

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -86,7 +85,7 @@ def reconstruct_to_stdout(lean_face: LeanFace, sources: Sequence[Source], settin
         sys.stdout.write(json.dumps(face.to_json()) + "\n")
         return
     name = f"face.{settings.mesh}"
-    sys.stdout.buffer.write(face.encode_mesh(name)[name])
+    sys.stdout.buffer.write(face.encode_mesh(name, settings.texture_format)[name])
     sys.stdout.flush()
 
 
@@ -113,9 +112,6 @@ def run(
         raise ConfigError("a photo from standard input comes alone; give it no other inputs.")
     if out == STDOUT and compare is not None:
         raise ConfigError("--compare writes pictures and comparison.json: name a folder for them, not --out -.")
-    if len(sources) > 1 or sources[0].kind != "photo":
-        # Pictures are searched side by side: threads within each search would only get in each other's way.
-        torch.set_num_threads(1)
     with ExitStack() as stack:
         lean_face = stack.enter_context(LeanFace.load(model, runtime, threads, min_face_px=settings.min_face_px))
         if out == STDOUT:

@@ -9,15 +9,15 @@ from types import TracebackType
 from typing import Literal, Self
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 
 from leanface import paths
 from leanface.device import usable_cores
 from leanface.errors import NoFaceError
-from leanface.face.coefficients import ANGLES, COUNT, TRANSLATION, split
-from leanface.face.lighting import irradiance
+from leanface.face import kernels
+from leanface.face.coefficients import ANGLES, COUNT, split
+from leanface.face.decoder import translation_of
 from leanface.face.photo_texture import Lighting
 from leanface.photos.alignment import Alignment, to_input
 from leanface.photos.crops import FaceCrop, as_in_photo, crop_face, crop_faces, crop_found
@@ -228,16 +228,16 @@ class LeanFace:
         self, face: Reconstruction, image: UInt8[np.ndarray, "H W 3"], size: int, *, delight: bool = False
     ) -> Reconstruction:
         """The face with a texture from the photo that it was read from; see `reconstruct`."""
-        parts = split(torch.from_numpy(face.coefficients)[None])
+        parts = split(face.coefficients)
         normals_camera = np.ascontiguousarray(face.normals @ face.pose.rotation.T)
-        light = irradiance(torch.from_numpy(normals_camera)[None], parts.lighting)[0].numpy()
+        light = kernels.irradiance(normals_camera[None], parts.lighting[None])[0]
         texture = self.surface.painter.paint(
-            self.surface.uv_map(size),
+            self.surface.layout(size),
             image,
             face.vertices_photo,
             face.vertices_camera,
             normals_camera,
-            Lighting(self.surface.model.albedo(parts.albedo)[0].numpy(), light),
+            Lighting(self.surface.head.albedo(parts.albedo), light),
             delight=delight,
         )
         return replace(face, texture=texture)
@@ -258,13 +258,13 @@ class LeanFace:
         self, coefficients: Float32[np.ndarray, "257"], alignment: Alignment, detection: FaceDetection | None
     ) -> Reconstruction:
         mesh = self.surface.decoder.decode(coefficients)
-        landmarks = project(mesh.vertices_camera[self.surface.landmarks], alignment)[:, :2]
+        landmarks = project(mesh.vertices_camera[self.surface.head.landmarks], alignment)[:, :2]
         return Reconstruction(
             coefficients=coefficients,
             vertices=mesh.vertices,
             vertices_camera=mesh.vertices_camera,
             normals=mesh.normals,
-            pose=Pose(coefficients[ANGLES], mesh.rotation, coefficients[TRANSLATION]),
+            pose=Pose(coefficients[ANGLES], mesh.rotation, translation_of(coefficients)),
             landmarks=landmarks,
             alignment=alignment,
             surface=self.surface,

@@ -15,7 +15,7 @@ from leanface import paths
 from leanface.bundle import SPEC, load_spec, new_spec, save_bundle, weights_digest
 from leanface.errors import ArtifactError
 from leanface.networks.packed import load_pretrained
-from leanface.runtime.engine import read_onnx
+from leanface.runtime.onnx_file import read_onnx
 
 
 def recorded_teacher(model: Path) -> str | None:

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from leanface import catalog, paths
-from leanface.bundle import SPEC, load_spec
 from leanface.catalog import RUNTIMES, readers_of
 from leanface.errors import ArtifactError, BackendError
 from leanface.runtime import Runtime, open_best, open_runtime
-from leanface.runtime.engine import read_onnx
+from leanface.runtime.onnx_file import read_onnx
 
 
 class Network(NamedTuple):
@@ -68,6 +67,8 @@ def open_network(path: Path, runtime: str, threads: int) -> Network:
 
 def _contract(path: Path) -> _Contract:
     if path.is_dir():
+        from leanface.bundle import SPEC, load_spec  # which imports PyTorch
+
         if not (path / SPEC).is_file():
             raise ArtifactError(f"{path} is not a bundle: it has no {SPEC}. Name an .onnx file, a bundle or a .plan.")
         spec = load_spec(path)

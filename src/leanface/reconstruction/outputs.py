@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from leanface.face.mesh import TextureFormat
 from leanface.files import claim, digest, is_intact, kind_of_result, remove_result, require_free, staged
 from leanface.reconstruction.lean_face import LeanFace
 from leanface.reconstruction.pictures import overlay, preview
@@ -36,12 +37,14 @@ class Settings:
     Attributes:
         mesh: suffix without its dot, or None for no mesh.
         texture_px: side of the texture; 0 for the model's albedo.
+        texture_format: of the texture in or beside the mesh.
         pictures: whether previews and overlays are drawn.
         min_face_px: the smallest face that is looked for.
     """
 
     mesh: str | None = "glb"
     texture_px: int = 1024
+    texture_format: TextureFormat = "jpeg"
     delight: bool = False
     faces: Faces = "all"
     pictures: bool = True
@@ -109,7 +112,8 @@ def write(
         for place, face in enumerate(faces, 1):
             number = place if face.detection is None else face.detection.number or place
             if settings.mesh is not None:
-                for name, content in face.encode_mesh(f"face_{number}.{settings.mesh}").items():
+                mesh = face.encode_mesh(f"face_{number}.{settings.mesh}", settings.texture_format)
+                for name, content in mesh.items():
                     (new / name).write_bytes(content)
             (new / f"face_{number}.json").write_text(json.dumps(face.to_json()) + "\n")
             if settings.pictures:

@@ -1,17 +1,16 @@
 """Pictures of reconstructions: the head from three sides, and the mesh over its photo."""
 
 import math
+from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 from PIL import Image, ImageDraw
 
-from leanface.face.camera import image_from_camera, rotation_from_angles
+from leanface.face import kernels
 from leanface.face.coefficients import split
-from leanface.face.lighting import irradiance
-from leanface.face.rasterize import draw, interpolate, rasterize
+from leanface.face.compiled import compiled
+from leanface.face.geometry import project, rotation_from_angles
 from leanface.reconstruction.result import Reconstruction
 
 VIEW_PX = 384
@@ -32,30 +31,22 @@ CLAY_OPACITY = 0.75
 LANDMARK_COLOR = (255, 200, 0)
 
 
-@torch.inference_mode()
 def preview(face: Reconstruction) -> UInt8[np.ndarray, "size 3*size 3"]:
     """The head as in the photo and from both sides, with its texture, or else the model's lit albedo."""
     return np.concatenate([view(face, yaw) for yaw in VIEWS_RAD], 1)
 
 
-@torch.inference_mode()
 def view(face: Reconstruction, yaw_rad: float | None, size: int = VIEW_PX) -> UInt8[np.ndarray, "size size 3"]:
     """The head upright and turned by so much, or as in the photo."""
-    if yaw_rad is None:
-        rotation = face.pose.rotation
-    else:
-        rotation = rotation_from_angles(torch.tensor([[0.0, yaw_rad, 0.0]]))[0].numpy()
-    vertices = (face.vertices - _middle(face.vertices)) @ rotation.T.astype(np.float32)
-    samples = size * SUPERSAMPLE
-    image = image_from_camera(torch.from_numpy(np.ascontiguousarray(vertices))[None], samples)
-    center = (samples - 1) / 2
-    image[..., :2] = (image[..., :2] - center) * ZOOM + center
-    drawn = _lit(face, image, samples) if face.texture is None else _textured(face, face.texture, image, samples)
-    pooled = F.avg_pool2d(drawn, SUPERSAMPLE)[0]
-    return _to_image(pooled[:3] + BACKING * (1 - pooled[3:]))
+    rotation = face.pose.rotation if yaw_rad is None else rotation_from_angles(np.array([0, yaw_rad, 0], np.float32))
+    vertices = (face.vertices - _middle(face.vertices)) @ rotation.T
+    image = project(vertices, size * SUPERSAMPLE)
+    center = (size * SUPERSAMPLE - 1) / 2
+    image[:, :2] = (image[:, :2] - center) * np.float32(ZOOM) + np.float32(center)
+    drawn = _lit(face, image, size) if face.texture is None else _textured(face, face.texture, image, size)
+    return _to_image(drawn[:3] + BACKING * (1 - drawn[3]))
 
 
-@torch.inference_mode()
 def overlay(photo: UInt8[np.ndarray, "H W 3"], faces: list[Reconstruction]) -> UInt8[np.ndarray, "h w 3"]:
     """The photo, made smaller if it is large, with each mesh as clay over it, and its landmarks."""
     scale = min(1.0, OVERLAY_PX / max(photo.shape[:2]))
@@ -66,10 +57,9 @@ def overlay(photo: UInt8[np.ndarray, "H W 3"], faces: list[Reconstruction]) -> U
         clay = _clay(face)
         vertices = face.vertices_photo.astype(np.float32)
         vertices[:, :2] = ((vertices[:, :2] + 0.5) * scale) * SUPERSAMPLE - 0.5
-        model = face.surface.model
-        inner = model.triangles[model.face_mask[model.triangles].all(1)]
-        drawn = draw(torch.from_numpy(vertices)[None], clay[None], inner, side, SUPERSAMPLE)[0, :, :height, :width]
-        color, alpha = drawn[:3].permute(1, 2, 0).numpy(), drawn[3:].permute(1, 2, 0).numpy()
+        triangles = face.surface.head.face_triangles
+        drawn = kernels.draw(vertices[None], clay[None], triangles, side, SUPERSAMPLE)[0, :, :height, :width]
+        color, alpha = np.split(drawn.transpose(1, 2, 0), [3], axis=-1)
         canvas = canvas * (1 - CLAY_OPACITY * alpha) + CLAY_OPACITY * color
     image = Image.fromarray((canvas * 255).round().clip(0, 255).astype(np.uint8))
     pen = ImageDraw.Draw(image)
@@ -84,32 +74,72 @@ def _middle(vertices: Float[np.ndarray, "vertices 3"]) -> Float[np.ndarray, "3"]
     return (vertices.min(0) + vertices.max(0)) / 2
 
 
-def _clay(face: Reconstruction) -> torch.Tensor:
+def _clay(face: Reconstruction) -> Float32[np.ndarray, "vertices 3"]:
     """Gray of a lamp at the camera, a little from above left."""
     towards_lamp = np.array([-0.3, 0.45, 0.84], np.float32)
     shade = (face.normals @ face.pose.rotation.T @ towards_lamp).clip(0)
-    return torch.from_numpy(np.repeat((0.25 + 0.7 * shade)[:, None], 3, 1).astype(np.float32))
+    return np.repeat((0.25 + 0.7 * shade)[:, None], 3, 1).astype(np.float32)
 
 
-def _lit(face: Reconstruction, image: torch.Tensor, size: int) -> torch.Tensor:
-    parts, model = split(torch.from_numpy(face.coefficients)[None]), face.surface.model
-    normals = torch.from_numpy(face.normals @ face.pose.rotation.T)[None]
-    colors = (model.albedo(parts.albedo) * irradiance(normals, parts.lighting)).clamp(0, 1)
-    return draw(image, colors, model.triangles, size)
+def _lit(
+    face: Reconstruction, image: Float32[np.ndarray, "vertices 3"], size: int
+) -> Float32[np.ndarray, "4 size size"]:
+    """The model's lit albedo, and coverage."""
+    parts, head = split(face.coefficients), face.surface.head
+    normals = np.ascontiguousarray(face.normals @ face.pose.rotation.T)
+    colors = (head.albedo(parts.albedo) * kernels.irradiance(normals[None], parts.lighting[None])[0]).clip(0, 1)
+    return kernels.draw(image[None], colors[None], head.triangles, size, SUPERSAMPLE)[0]
 
 
-def _textured(face: Reconstruction, texture: np.ndarray, image: torch.Tensor, size: int) -> torch.Tensor:
-    """Colors and coverage (1,4,size,size)."""
-    uv_map = face.surface.uv_map(len(texture))
-    fragments = rasterize(image[:, uv_map.vertex], uv_map.triangles, size)
-    place = (interpolate(fragments, uv_map.pixel[None].contiguous(), uv_map.triangles) + 0.5) / len(texture) * 2 - 1
-    # Only the texels around the places looked up are converted, not the whole texture.
-    reduced = Image.fromarray(texture).reduce(max(1, len(texture) // (2 * size)))
-    source = torch.from_numpy(np.array(reduced)).permute(2, 0, 1)[None].float() / 255
-    colors = F.grid_sample(source, place, align_corners=False, padding_mode="border")
-    seen = (fragments.triangle >= 0)[:, None].float()
-    return torch.cat([colors * seen, seen], 1)
+def _textured(
+    face: Reconstruction,
+    texture: UInt8[np.ndarray, "texels texels 3"],
+    image: Float32[np.ndarray, "vertices 3"],
+    size: int,
+) -> Float32[np.ndarray, "4 size size"]:
+    """The texture's colors, and coverage."""
+    layout = face.surface.layout(len(texture))
+    # A texture much finer than the picture would be looked up too sparsely.
+    factor = max(1, len(texture) // (2 * size * SUPERSAMPLE))
+    reduced = np.asarray(Image.fromarray(texture).reduce(factor)) if factor > 1 else texture
+    out = np.zeros((4, size, size), np.float32)
+    samples = size * SUPERSAMPLE
+    nearest = np.full((samples, samples), -1, np.int32)
+    depth, weights = np.zeros((samples, samples), np.float32), np.empty((samples, samples, 2), np.float32)
+    kernels.fill_visible(image[layout.vertex], layout.triangles, nearest, depth, weights)
+    places = (layout.pixel + np.float32(0.5)) / np.float32(factor) - np.float32(0.5)
+    _look_up(nearest, weights, layout.triangles, places, reduced, SUPERSAMPLE, out)
+    return out
 
 
-def _to_image(planes: torch.Tensor) -> UInt8[np.ndarray, "size size 3"]:
-    return (planes * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+@compiled()
+def _look_up(nearest: Any, weights: Any, triangles: Any, places: Any, texture: Any, supersample: int, out: Any) -> None:
+    """Adds to out (4,H,W) float32 the colors of texture (S,S,3) uint8 that its samples (H*s,W*s) see, and coverage."""
+    size, last = nearest.shape[0], np.float32(texture.shape[0] - 1)
+    share = np.float32(1.0 / supersample**2)
+    one, zero = np.float32(1), np.float32(0)
+    for row in range(size):
+        i = row // supersample
+        for column in range(size):
+            index = nearest[row, column]
+            if index < 0:
+                continue
+            j = column // supersample
+            second, third = weights[row, column, 0], weights[row, column, 1]
+            first = one - second - third
+            a, b, c = triangles[index, 0], triangles[index, 1], triangles[index, 2]
+            x = first * places[a, 0] + second * places[b, 0] + third * places[c, 0]
+            y = first * places[a, 1] + second * places[b, 1] + third * places[c, 1]
+            x, y = min(max(x, zero), last), min(max(y, zero), last)
+            left, top = int(x), int(y)
+            right, bottom = min(left + 1, texture.shape[1] - 1), min(top + 1, texture.shape[0] - 1)
+            u, v = x - np.float32(left), y - np.float32(top)
+            for channel in range(3):
+                upper = (one - u) * texture[top, left, channel] + u * texture[top, right, channel]
+                lower = (one - u) * texture[bottom, left, channel] + u * texture[bottom, right, channel]
+                out[channel, i, j] += share / np.float32(255) * ((one - v) * upper + v * lower)
+            out[3, i, j] += share
+
+
+def _to_image(planes: Float32[np.ndarray, "3 size size"]) -> UInt8[np.ndarray, "size size 3"]:
+    return np.ascontiguousarray((planes * 255).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0))

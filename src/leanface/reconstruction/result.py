@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 
-from leanface.face.camera import image_from_camera
-from leanface.face.coefficients import ANGLES, LAYOUT
-from leanface.face.mesh import encode_mesh
+from leanface.face import geometry
+from leanface.face.coefficients import ALBEDO, ANGLES, LAYOUT
+from leanface.face.mesh import TextureFormat, encode_mesh
+from leanface.face.uv_layout import spread
 from leanface.files import atomic_write
 from leanface.photos.alignment import Alignment
 from leanface.photos.detector import FaceDetection
@@ -28,12 +28,12 @@ class Pose(NamedTuple):
     angles_rad: Float[np.ndarray, "3"]
     """Pitch about x, yaw about y, roll about z: the rotation is roll @ yaw @ pitch."""
     rotation: Float[np.ndarray, "3 3"]
-    translation_dm: Float[np.ndarray, "3"]
+    translation_m: Float[np.ndarray, "3"]
 
 
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
-    """One face. Lengths in decimeters; photo pixels have x right, y down and centers at integers.
+    """One face. Lengths in meters; photo pixels have x right, y down and centers at integers.
 
     Attributes:
         coefficients: float32 (257,), see `leanface.face.coefficients`.
@@ -62,7 +62,7 @@ class Reconstruction:
 
     @property
     def vertices_photo(self) -> Float[np.ndarray, "vertices 3"]:
-        """x and y in the photo (px), and 1 / depth (1/dm; larger is nearer)."""
+        """x and y in the photo (px), and 1 / depth (1/m; larger is nearer)."""
         return project(self.vertices_camera, self.alignment)
 
     @property
@@ -77,26 +77,33 @@ class Reconstruction:
         radius = np.linalg.norm(found - found.mean(0), axis=1).mean()
         return float(np.linalg.norm(self.landmarks - found, axis=1).mean() / radius)
 
-    def save_mesh(self, path: str | PathLike[str]) -> None:
+    def save_mesh(self, path: str | PathLike[str], texture_format: TextureFormat = "jpeg") -> None:
         """Write the whole head as `path`'s suffix says (.glb, .obj or .ply), with the texture, else the model's albedo.
 
-        An .obj comes with NAME.mtl and NAME_texture.png beside it. Each file is replaced whole, or not at all.
+        An .obj comes with NAME.mtl and NAME_texture.jpg beside it. Each file is replaced whole, or not at all.
+
+        Args:
+            texture_format: "jpeg", or "png": larger, slower and without loss.
 
         Raises:
             ArtifactError: the suffix is another one, or the file cannot be written.
         """
         path = Path(path)
-        for name, content in self.encode_mesh(path.name).items():
+        for name, content in self.encode_mesh(path.name, texture_format).items():
             atomic_write(path.parent / name, content)
 
-    def encode_mesh(self, name: str = "face.glb") -> dict[str, bytes]:
+    def encode_mesh(self, name: str = "face.glb", texture_format: TextureFormat = "jpeg") -> dict[str, bytes]:
         """Return what `save_mesh` writes, by file name; the mesh called `name` comes last.
 
         Raises:
             ArtifactError: the suffix is none of .glb, .obj and .ply.
         """
-        size = MESH_TEXTURE_PX if self.texture is None else len(self.texture)
-        return encode_mesh(name, self.surface.uv_map(size), torch.from_numpy(self.coefficients), self.texture)
+        layout = self.surface.layout(MESH_TEXTURE_PX if self.texture is None else len(self.texture))
+        texture = self.texture
+        if texture is None:
+            albedo = layout.sample(self.surface.head.albedo(self.coefficients[ALBEDO]))
+            texture = spread((albedo * 255).round().astype(np.uint8), layout.mask)
+        return encode_mesh(name, layout, self.vertices, self.normals, texture, texture_format)
 
     def to_json(self) -> dict[str, Any]:
         """All but mesh and texture, for `json.dumps`: coefficients by group, pose, places in the photo."""
@@ -116,7 +123,7 @@ class Reconstruction:
                     for name, angle in zip(("pitch", "yaw", "roll"), self.coefficients[ANGLES].tolist(), strict=True)
                 },
                 "rotation": self.pose.rotation.tolist(),
-                "translation_dm": self.pose.translation_dm.tolist(),
+                "translation_m": self.pose.translation_m.tolist(),
             },
             "landmarks": _rounded(self.landmarks),
             "crop": {"scale": alignment.scale, "tx": alignment.tx, "ty": alignment.ty, "size": alignment.size},
@@ -126,7 +133,7 @@ class Reconstruction:
 
 def project(vertices_camera: Float[np.ndarray, "vertices 3"], alignment: Alignment) -> Float[np.ndarray, "vertices 3"]:
     """To photo pixels and 1 / depth."""
-    projected = image_from_camera(torch.from_numpy(vertices_camera[None]), alignment.size)[0].numpy()
+    projected = geometry.project(vertices_camera, alignment.size)
     projected[:, :2] = alignment.photo_from_crop(projected[:, :2])
     return projected
 

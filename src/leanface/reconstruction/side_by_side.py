@@ -15,7 +15,6 @@ from jaxtyping import Float, UInt8
 from leanface.errors import ArtifactError, reason
 from leanface.face.render import Renderer
 from leanface.files import forget_others, staged_beside, write_json
-from leanface.metrics.geometry import MM_PER_DM
 from leanface.metrics.latency import Timing, measure_latency
 from leanface.photos.alignment import resample
 from leanface.reconstruction.lean_face import Faces, LeanFace
@@ -27,6 +26,7 @@ from leanface.runtime.batches import run_in_batches
 
 ORIGINAL = "original"
 RECORD = "comparison.json"
+MM_PER_M = 1000
 COMPARISON = "comparison"
 """The kind of result, see `leanface.files.staged`."""
 
@@ -206,9 +206,9 @@ def _on_gray(face: Reconstruction) -> Float[np.ndarray, "size size 3"]:
 
 def distance_mm(pair: Pair) -> float:
     """Mean distance of the two shapes over the face region, without pose."""
-    region = pair.teacher.surface.model.face_mask.numpy()
+    region = pair.teacher.surface.head.face_mask
     apart = np.linalg.norm(pair.teacher.vertices - pair.student.vertices, axis=1)
-    return round(float(apart[region].mean()) * MM_PER_DM, 3)
+    return round(float(apart[region].mean()) * MM_PER_M, 3)
 
 
 def turn_deg(pair: Pair) -> float:

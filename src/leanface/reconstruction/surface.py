@@ -2,14 +2,18 @@
 
 import functools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from leanface import paths
 from leanface.face.decoder import Decoder
-from leanface.face.morphable_model import load_morphable_model, load_shape_basis
+from leanface.face.head_model import load_head_model
 from leanface.face.photo_texture import PhotoTexture
-from leanface.face.texture import UvMap
+from leanface.face.uv_layout import UvLayout
 from leanface.files import digest
 from leanface.photos.alignment import template_from_landmarks3d
+
+if TYPE_CHECKING:
+    from leanface.face.morphable_model import MorphableModel
 
 
 class Surface:
@@ -21,19 +25,29 @@ class Surface:
         Raises:
             ArtifactError: it is missing or damaged.
         """
-        self._path = path
-        self.model = load_morphable_model(path)
-        self.decoder = Decoder(load_shape_basis(path), self.model.triangles.numpy())
-        self.painter = PhotoTexture(self.model)
-        self.landmarks = self.model.landmarks.numpy()
-        self.template = template_from_landmarks3d(self.model.mean_vertices[self.model.landmarks].numpy())
-        self.uv_map = functools.lru_cache(maxsize=2)(self._uv_map)
+        self.path = path
+        self.head = load_head_model(path)
+        self.decoder = Decoder(self.head)
+        self.template = template_from_landmarks3d(self.head.mean_vertices[self.head.landmarks])
+        self.layout = functools.lru_cache(maxsize=2)(self._layout)
+
+    @functools.cached_property
+    def model(self) -> "MorphableModel":
+        """The same model in PyTorch, for what renders batches of heads."""
+        from leanface.face.morphable_model import load_morphable_model
+
+        return load_morphable_model(self.path)
+
+    @functools.cached_property
+    def painter(self) -> PhotoTexture:
+        """What takes textures from photos."""
+        return PhotoTexture(self.head.triangles, len(self.head.uv))
 
     @functools.cached_property
     def sha256(self) -> str:
         """Of the model's file."""
-        return digest(self._path)
+        return digest(self.path)
 
-    def _uv_map(self, size: int) -> UvMap:
+    def _layout(self, size: int) -> UvLayout:
         """The whole head's layout on a texture of `size` pixels."""
-        return UvMap(self.model, size, whole_head=True)
+        return UvLayout(self.head.uv, self.head.triangles, self.head.mean_vertices, size)

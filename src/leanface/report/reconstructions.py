@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leanface.face.coefficients import LIGHTING, split
-from leanface.face.lighting import BANDS
+from leanface.face.geometry import BANDS
 from leanface.face.render import Renderer, Rendering
 from leanface.metrics.accuracy import Accuracy
 from leanface.metrics.photos import PhotoReadings

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from leanface import paths
 from leanface.catalog import RUNTIMES, VARIANTS
 from leanface.errors import ArtifactError, BackendError
+from leanface.extras import missing_message
 from leanface.runtime.base import Coefficients, Images, InputSpec, Runtime
 from leanface.runtime.pool import Pool
 
@@ -39,12 +40,17 @@ def runtime_class(name: str) -> type[Runtime]:
     """Import what implements a runtime of `leanface.catalog.RUNTIMES`.
 
     Raises:
-        BackendError: there is no such runtime.
+        BackendError: there is no such runtime, or a package that it needs is not installed.
     """
     if name not in RUNTIMES:
         raise BackendError(f"unknown runtime {name!r}; expected one of {', '.join(RUNTIMES)}")
     module, _, attribute = RUNTIMES[name].implementation.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if (message := missing_message(error.name)) is None:
+            raise
+        raise BackendError(message) from None
 
 
 def open_runtime(name: str, path: Path, threads: int = 0, streams: int = 1) -> Runtime:

@@ -14,7 +14,7 @@ from leanface.catalog import MEASURES, readers_of
 from leanface.config import Benchmark
 from leanface.metrics.measurements import Measurement
 from leanface.runtime.benchmark import Entry, benchmark_networks
-from leanface.runtime.engine import read_onnx
+from leanface.runtime.onnx_file import read_onnx
 
 ORIGINAL = "original"
 """Stands for the variant in the rows of the original."""

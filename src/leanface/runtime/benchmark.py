@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -13,22 +14,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
-import torch
 from jaxtyping import Float32, UInt8
 
 from leanface.catalog import BASELINE, BASELINE_RUNTIMES, RUNTIMES, VARIANTS
 from leanface.config import Benchmark
 from leanface.errors import ArtifactError, BackendError
-from leanface.face.camera import camera_from_model
-from leanface.face.coefficients import split
-from leanface.face.morphable_model import MorphableModel
+from leanface.face.decoder import DecodedMesh, Decoder
+from leanface.face.head_model import HeadModel
 from leanface.metrics.counters import energy_counters, energy_per_call_j, gpu_memory_bytes
 from leanface.metrics.latency import Timing, measure_latency
 from leanface.metrics.measurements import Measurement
 from leanface.photos.alignment import align, to_input
 from leanface.photos.detector import FaceDetector
 from leanface.runtime import Pool, Runtime, files_of, open_runtime
-from leanface.runtime.engine import load_tensorrt
 
 END_TO_END = {
     "all": ((BASELINE, "torch"), ("quantized_int8", "openvino")),
@@ -117,6 +115,8 @@ def benchmark_networks(
                 if time.monotonic() > until["open"]:
                     raise BackendError(late)
                 if entry.runtime == "tensorrt" and not entry.path.exists():
+                    from leanface.runtime.engine import load_tensorrt
+
                     load_tensorrt()  # says what is missing to build an engine here
                 opened = stack.enter_context(open_runtime(entry.runtime, entry.path, settings.threads, streams))
             except BackendError as error:
@@ -142,8 +142,8 @@ def benchmark_networks(
         for key in failures.keys() & _keys(entry, streams, settings):
             rows[key] = _not_run(key, entry, failures[key])
             del timings[key]
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()  # the fresh processes need the room
+    if "torch" in sys.modules and (cuda := sys.modules["torch"].cuda).is_initialized():
+        cuda.empty_cache()  # the fresh processes need the room
     for entry, streams in _each(entries):
         keys = [key for key in _keys(entry, streams, settings) if key in timings]
         footprints: dict[int, dict[str, Any]] = {}
@@ -162,7 +162,7 @@ def benchmark_networks(
 
 
 def benchmark_end_to_end(
-    settings: Benchmark, image_size: int, model: MorphableModel, photo: UInt8[np.ndarray, "H W 3"]
+    settings: Benchmark, image_size: int, head: HeadModel, photo: UInt8[np.ndarray, "H W 3"]
 ) -> list[Measurement]:
     """Measure from a photo with known landmarks to posed vertices; and, in its own row, finding the landmarks.
 
@@ -175,11 +175,11 @@ def benchmark_end_to_end(
         raise ArtifactError("no face was found in the first of data.photos, which is benchmarked; list another first.")
     landmarks = faces[0].landmarks
 
-    def reconstruct(network: Runtime) -> torch.Tensor:
+    decoder = Decoder(head)
+
+    def reconstruct(network: Runtime) -> DecodedMesh:
         crop, _ = align(photo, landmarks, size=image_size)
-        parts = split(torch.from_numpy(network.run(to_input(crop)[None])))
-        vertices = model.vertices(parts.identity, parts.expression)
-        return camera_from_model(vertices, parts.angles_rad, parts.translation)
+        return decoder.decode(network.run(to_input(crop)[None])[0])
 
     rows: dict[Key, Measurement] = {}
     with contextlib.ExitStack() as stack:
@@ -221,6 +221,8 @@ def _footprints(
     grown: dict[int, Footprint] = {}
     inputs = {batch: _images(batch, image_size) for batch in sorted(batches)}
     if on_gpu := RUNTIMES[entry.runtime].on_gpu:
+        import torch
+
         torch.zeros(1, device="cuda")  # what every process on a GPU needs of it is not the network's
     before, device_before = _private_bytes(), gpu_memory_bytes() if on_gpu else None
     start = time.perf_counter()

@@ -10,17 +10,17 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import onnx
-from google.protobuf.message import DecodeError
 
 from leanface.config import Build
 from leanface.device import describe_device
 from leanface.errors import ArtifactError, BackendError, ConfigError, ExportError
 from leanface.files import atomic_write
-from leanface.networks.interface import INPUT_NAME, METADATA_PREFIX
+from leanface.networks.interface import INPUT_NAME
 from leanface.runtime.engine_layers import EngineLayers, Kernel, operators_of, read_kernels, sum_up
+from leanface.runtime.onnx_file import ExportedNetwork, read_onnx
 
 logger = logging.getLogger(__name__)
 
@@ -34,21 +34,6 @@ WEIGHTS_FLAGS = {"fixed": (), "refittable": ("REFIT",), "stripped": ("STRIP_PLAN
 
 IN_PROFILE = {"batch_min", "batch_opt", "batch_max", "image_size_min", "image_size_max"}
 """Options that an engine's description tells in its profile."""
-
-
-class ExportedNetwork(NamedTuple):
-    """An ONNX file's bytes, and of its metadata the height and width (px) of its images and its precision.
-
-    `dynamic_size` tells whether it takes images of other sizes too; `teacher` is the digest of its teacher's weights
-    (see `leanface.bundle.weights_digest`), None if the file records none.
-    """
-
-    path: Path
-    content: bytes
-    image_size: int
-    precision: str
-    dynamic_size: bool
-    teacher: str | None
 
 
 @dataclass(frozen=True)
@@ -229,34 +214,6 @@ def load_description(plan_path: Path) -> dict[str, Any]:
         return json.loads(path.read_text())
     except (FileNotFoundError, json.JSONDecodeError) as error:
         raise ArtifactError(f"{path} does not describe an engine ({error}); run `leanface stage build`.") from None
-
-
-def read_onnx(path: Path) -> ExportedNetwork:
-    """Read a file that stage export wrote.
-
-    Raises:
-        ArtifactError: it is missing, damaged, or was not exported by LeanFace.
-    """
-    try:
-        content = path.read_bytes()
-        model = onnx.load_model_from_string(content)
-    except FileNotFoundError:
-        raise ArtifactError(f"{path} is missing; name another file, or make it with `leanface stage export`.") from None
-    except DecodeError as error:
-        raise ArtifactError(
-            f"{path} is not an ONNX file ({error}); name another, or make it with `leanface stage export`."
-        ) from None
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    try:
-        size = int(json.loads(metadata[METADATA_PREFIX + "input"])["size"])
-        height = model.graph.input[0].type.tensor_type.shape.dim[2]
-        precision, teacher = metadata[METADATA_PREFIX + "precision"], metadata.get(METADATA_PREFIX + "teacher")
-        return ExportedNetwork(path, content, size, precision, bool(height.dim_param), teacher)
-    except (KeyError, ValueError, TypeError, IndexError):
-        raise ArtifactError(
-            f"{path} does not say its image size and precision; export it with `leanface stage export`, which writes "
-            f"them to the metadata keys {METADATA_PREFIX}input and {METADATA_PREFIX}precision."
-        ) from None
 
 
 def _build(

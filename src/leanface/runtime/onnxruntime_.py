@@ -12,7 +12,7 @@ import onnxruntime
 from leanface.errors import ArtifactError, BackendError
 from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
 from leanface.runtime.base import Coefficients, Images, InputSpec, Runtime, check_names, threads_per_stream
-from leanface.runtime.engine import read_onnx
+from leanface.runtime.onnx_file import read_onnx
 
 ORT: Any = onnxruntime
 """Its functions and classes have no types."""

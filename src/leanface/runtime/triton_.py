@@ -14,9 +14,9 @@ from leanface.device import usable_cores
 from leanface.errors import BackendError
 from leanface.runtime.base import Coefficients, Images, InputSpec, Pixels, Runtime
 from leanface.runtime.cuda_graph import GraphLane
-from leanface.runtime.engine import read_onnx
 from leanface.runtime.int8.plan import SERVES_INSTEAD, read_plan
 from leanface.runtime.int8.tuning import Gpu, Problem, Tile, TileFile, default_tile
+from leanface.runtime.onnx_file import read_onnx
 from leanface.runtime.onnxruntime_ import OnnxRuntime
 from leanface.runtime.torch_ import require_gpu
 

@@ -2,7 +2,7 @@
 
 from leanface import catalog, paths
 from leanface.config import Benchmark, Data
-from leanface.face.morphable_model import load_morphable_model
+from leanface.face.head_model import load_head_model
 from leanface.files import atomic_write, read_json
 from leanface.metrics.counters import clocks_mhz
 from leanface.metrics.measurements import BenchmarkRecord
@@ -17,7 +17,7 @@ def run(*, benchmark: Benchmark, data: Data, seconds: float | None = None) -> di
     rows = benchmark_networks(plan(benchmark), benchmark, data.image_size)
     after = clocks_mhz()
     photo = load_photo(data.photos[0])
-    end_to_end = benchmark_end_to_end(benchmark, data.image_size, load_morphable_model(paths.MORPHABLE_MODEL), photo)
+    end_to_end = benchmark_end_to_end(benchmark, data.image_size, load_head_model(paths.MORPHABLE_MODEL), photo)
     record = BenchmarkRecord(
         device=read_json(paths.DEVICE),
         image_size=data.image_size,

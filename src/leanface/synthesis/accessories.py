@@ -93,7 +93,7 @@ def accessorise(
     model: MorphableModel,
     bare_vertices: Float[Tensor, "batch vertices 3"],
     albedo: Float[Tensor, "batch vertices 3"],
-    parts: Coefficients,
+    parts: Coefficients[Tensor],
     amount: float,
 ) -> Worn:
     """Put accessories on heads.

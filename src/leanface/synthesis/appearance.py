@@ -13,7 +13,7 @@ from torch import Tensor
 
 from leanface.face.camera import rotation_from_angles
 from leanface.face.coefficients import Coefficients
-from leanface.face.lighting import BANDS, CONSTANT, LINEAR
+from leanface.face.geometry import BANDS, CONSTANT, LINEAR
 from leanface.synthesis.draws import Random, Range, constant
 from leanface.synthesis.surface import WAVES, Surface
 
@@ -290,7 +290,7 @@ def shine(
     random: Random,
     surface: Surface,
     normals_camera: Float[Tensor, "batch vertices 3"],
-    parts: Coefficients,
+    parts: Coefficients[Tensor],
     amount: float,
 ) -> Shine:
     """Cast shadows, ambient occlusion, and Blinn-Phong highlights of the strongest lamp."""

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from leanface.face.camera import REFERENCE_SIZE_PX
 from leanface.face.coefficients import ALBEDO, ANGLES, EXPRESSION, IDENTITY, LIGHTING
-from leanface.face.lighting import BANDS, CONSTANT, LINEAR
+from leanface.face.geometry import BANDS, CONSTANT, LINEAR
 from leanface.files import staged_file
 from leanface.paths import SPLITS
 from leanface.photos.alignment import TEMPLATE_224

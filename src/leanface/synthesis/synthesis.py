@@ -11,9 +11,10 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from leanface.face.camera import DISTANCE_DM, FOCAL_PX, REFERENCE_SIZE_PX, camera_from_model, image_from_camera
-from leanface.face.coefficients import Coefficients, join, split
+from leanface.face.coefficients import Coefficients, split
+from leanface.face.geometry import BANDS, CONSTANT
 from leanface.face.landmarks import landmark_vertices
-from leanface.face.lighting import BANDS, CONSTANT, sh_basis
+from leanface.face.lighting import sh_basis
 from leanface.face.morphable_model import MorphableModel, per_model
 from leanface.face.render import Renderer, Rendering
 from leanface.synthesis.accessories import accessorise, wardrobe_of
@@ -58,7 +59,8 @@ def sample_coefficients(
     angles_rad = torch.stack([0.15 * random.normal(count), yaw, 0.12 * random.normal(count)], -1)
     translation = _framing(model, identity, expression, angles_rad)
     translation = translation + torch.cat([0.045 * random.normal(count, 2), 0.3 * random.normal(count, 1)], -1)
-    return join(Coefficients(identity, expression, albedo, angles_rad, _sample_lighting(random, count), translation))
+    lighting = _sample_lighting(random, count)
+    return torch.cat(Coefficients(identity, expression, albedo, angles_rad, lighting, translation), dim=-1)
 
 
 def _framing(model: MorphableModel, identity: Tensor, expression: Tensor, angles_rad: Tensor) -> Tensor:

@@ -24,7 +24,8 @@ from leanface.networks.quantized import Quantizer, quantizers_of, with_uint8_fea
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.quantization.fake_quantize import fake_quantize
 from leanface.runtime import open_all, open_runtime
-from leanface.runtime.engine import make_profile, read_onnx
+from leanface.runtime.engine import make_profile
+from leanface.runtime.onnx_file import read_onnx
 
 SIZE = 64
 TOLERANCES = {"fp32": 1e-5, "fp16": 1e-2, "int8": 3e-2}

@@ -13,7 +13,7 @@ from leanface.face.basel import cylindrical_uv, load_basel
 from leanface.face.choice import choose_morphable_model
 from leanface.face.morphable_model import MorphableModel, load_morphable_model, save_morphable_model
 from leanface.face.render import Renderer
-from leanface.face.texture import UvMap
+from leanface.face.uv_map import UvMap
 from leanface.modelscope_hub import BASEL_MODEL
 from leanface.paths import PACKAGED_MORPHABLE_MODEL
 from leanface.synthesis.synthesis import sample_coefficients

@@ -22,7 +22,9 @@ def faces(model: MorphableModel) -> np.ndarray:
 def test_projection_is_the_cameras() -> None:
     points = np.random.default_rng(0).normal(size=(50, 3))
     expected = image_from_camera(torch.from_numpy(points)[None], 112)[0].numpy()
-    np.testing.assert_allclose(geometry.project(points, 112), expected, atol=1e-12)
+    np.testing.assert_allclose(geometry.project(points, 112, geometry.DISTANCE_DM), expected, atol=1e-12)
+    in_meters = geometry.project(geometry.METERS_PER_DM * points, 112)
+    np.testing.assert_allclose(in_meters, expected * (1, 1, 1 / geometry.METERS_PER_DM), atol=1e-9)
 
 
 @pytest.mark.parametrize("roll_rad", [0.0, 0.4, -1.2, math.pi])

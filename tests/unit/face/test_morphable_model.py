@@ -9,7 +9,7 @@ import torch
 from leanface.errors import ArtifactError
 from leanface.face.morphable_model import MorphableModel, load_morphable_model
 from leanface.face.render import Renderer
-from leanface.face.texture import UvMap
+from leanface.face.uv_map import UvMap
 from leanface.paths import PACKAGED_MORPHABLE_MODEL
 from leanface.synthesis.synthesis import sample_coefficients
 

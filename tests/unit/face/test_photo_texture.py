@@ -9,11 +9,13 @@ import torch
 from leanface.errors import ConfigError
 from leanface.face.camera import camera_from_model, image_from_camera
 from leanface.face.coefficients import ANGLES, split
+from leanface.face.geometry import METERS_PER_DM
 from leanface.face.lighting import irradiance, vertex_normals
 from leanface.face.morphable_model import MorphableModel
 from leanface.face.photo_texture import Lighting, PhotoTexture
 from leanface.face.rasterize import draw
-from leanface.face.texture import UvMap, spread
+from leanface.face.uv_layout import spread
+from leanface.face.uv_map import UvMap
 from leanface.synthesis.synthesis import population
 
 PHOTO_PX = 512
@@ -49,13 +51,14 @@ def scene(model: MorphableModel, yaw_rad: float) -> Scene:
     drawn = draw(image, colors[None], model.triangles, PHOTO_PX)[0].permute(1, 2, 0).numpy()
     photo = drawn[..., :3] * 255 + BLUE * (1 - drawn[..., 3:])
     lighting = Lighting(np.full_like(colors.numpy(), 0.5), irradiance(normals, parts.lighting)[0].numpy())
-    arrays = (image[0].numpy(), camera[0].numpy(), normals[0].numpy(), lighting, colors.numpy())
+    image[..., 2] *= 10  # in 1/m from here on
+    arrays = (image[0].numpy(), camera[0].numpy() * METERS_PER_DM, normals[0].numpy(), lighting, colors.numpy())
     return Scene(photo.round().astype(np.uint8), *arrays)
 
 
 @pytest.fixture(scope="module")
 def painter(model: MorphableModel) -> PhotoTexture:
-    return PhotoTexture(model)
+    return PhotoTexture(model.triangles.int().numpy(), model.vertex_count)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +72,7 @@ def test_what_the_photo_shows_is_on_the_texture(
 ) -> None:
     made = scene(model, yaw_rad)
     weights = painter.weights(made.photo.shape[:2], *made[1:4])
-    texture = painter.paint(uv_map, *made[:5])
+    texture = painter.paint(uv_map.layout, *made[:5])
     assert (weights == 1).mean() > 0.1
     shown = uv_map.sample(torch.from_numpy(weights)[None, :, None])[0, ..., 0].numpy() > 0.999
     truth = uv_map.sample(torch.from_numpy(made.colors)[None])[0].numpy() * 255
@@ -81,7 +84,7 @@ def test_the_far_side_is_the_models_color_as_the_photo_would_have_it(
 ) -> None:
     """The model is gray, the photo's head reddish: so is what no photo shows, and nowhere blue as its background."""
     made = scene(model, 0.6)
-    texture = painter.paint(uv_map, *made[:5]).astype(int)
+    texture = painter.paint(uv_map.layout, *made[:5]).astype(int)
     back = uv_map.sample((model.mean_vertices[:, 2:] < -0.8).float()[None])[0, ..., 0].numpy() > 0.5
     red, green, blue = texture[back].T
     assert (red > green).mean() > 0.95
@@ -113,8 +116,8 @@ def test_a_face_at_the_photos_edge_keeps_clear_of_it(model: MorphableModel, pain
 def test_taking_the_light_out_divides_by_it(model: MorphableModel, painter: PhotoTexture, uv_map: UvMap) -> None:
     made = scene(model, 0.0)
     half = Lighting(made.lighting.albedo, np.full_like(made.lighting.irradiance, 0.5))
-    plain = painter.paint(uv_map, *made[:4], half).astype(int)
-    delit = painter.paint(uv_map, *made[:4], half, delight=True)
+    plain = painter.paint(uv_map.layout, *made[:4], half).astype(int)
+    delit = painter.paint(uv_map.layout, *made[:4], half, delight=True)
     mask = uv_map.mask.numpy() & (plain.max(-1) < 125)
     assert np.abs(2 * plain[mask] - delit[mask]).max() <= 2
 
@@ -124,7 +127,7 @@ def test_a_photo_finer_than_the_texture_is_averaged(model: MorphableModel, paint
     made = scene(model, 0.0)
     board = (np.indices(made.photo.shape[:2]).sum(0) % 2 * 255).astype(np.uint8)
     uv_map = UvMap(model, 64, whole_head=True)
-    texture = painter.paint(uv_map, np.repeat(board[..., None], 3, 2), *made[1:5])
+    texture = painter.paint(uv_map.layout, np.repeat(board[..., None], 3, 2), *made[1:5])
     weights = torch.from_numpy(painter.weights(made.photo.shape[:2], *made[1:4]))
     shown = uv_map.sample(weights[None, :, None])[0, ..., 0].numpy() > 0.999
     assert np.abs(texture[shown].astype(int) - 128).max() < 20
@@ -135,7 +138,7 @@ def test_a_photo_without_the_face_in_it_gives_the_model_alone(
 ) -> None:
     made = scene(model, 0.0)
     away = made.vertices_photo + np.array([10_000, 0, 0], np.float32)
-    texture = painter.paint(uv_map, made.photo, away, *made[2:5])
+    texture = painter.paint(uv_map.layout, made.photo, away, *made[2:5])
     lit = torch.from_numpy(np.clip(made.lighting.albedo * made.lighting.irradiance, 0, 1))
     expected = uv_map.sample(lit[None])[0].numpy() * 255
     mask = uv_map.mask.numpy()
@@ -145,7 +148,7 @@ def test_a_photo_without_the_face_in_it_gives_the_model_alone(
 def test_too_large_a_texture_is_refused(model: MorphableModel, painter: PhotoTexture) -> None:
     made = scene(model, 0.0)
     with pytest.raises(ConfigError, match="at most 4096"):
-        painter.paint(UvMap(model, 4097, whole_head=True), *made[:5])
+        painter.paint(UvMap(model, 4097, whole_head=True).layout, *made[:5])
 
 
 @pytest.mark.parametrize("size", [1, 7, 64])

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from leanface.face.coefficients import split
 from leanface.face.morphable_model import MorphableModel
-from leanface.face.texture import UvMap
+from leanface.face.uv_map import UvMap
 from leanface.synthesis.synthesis import sample_coefficients
 
 SIZE = 512

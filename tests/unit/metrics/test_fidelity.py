@@ -5,7 +5,7 @@ import torch
 from leanface.face.coefficients import ALBEDO, ANGLES, EXPRESSION, IDENTITY, LIGHTING, TRANSLATION
 from leanface.face.morphable_model import MorphableModel, load_morphable_model
 from leanface.face.render import Renderer
-from leanface.face.texture import UvMap
+from leanface.face.uv_map import UvMap
 from leanface.metrics.fidelity import position_range_dm, render_similarity, uv_similarity
 from leanface.synthesis.synthesis import population
 

@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from PIL import Image
 
 from leanface.catalog import readers_of
 from leanface.errors import ArtifactError, BackendError, NoFaceError
 from leanface.face.coefficients import ANGLES, LAYOUT
 from leanface.face.landmarks import landmarks_image
+from leanface.face.uv_map import UvMap
 from leanface.photos.alignment import to_input
 from leanface.photos.load import load_photo
 from leanface.reconstruction import LeanFace
+from leanface.reconstruction.result import MESH_TEXTURE_PX
 from leanface.synthesis.synthesis import sample_coefficients
 
 
@@ -120,10 +123,20 @@ def test_json_holds_everything_and_a_mesh_the_texture(lean_face: LeanFace, photo
     textured = lean_face.textured(face, photo, 128)
     assert textured.texture is not None
     assert textured.texture.shape == (128, 128, 3)
-    textured.save_mesh(tmp_path / "face.glb")
+    textured.save_mesh(tmp_path / "face.glb", texture_format="png")
     (mesh,) = trimesh.load_scene(tmp_path / "face.glb").geometry.values()
     stored = np.asarray(mesh.visual.material.baseColorTexture.convert("RGB"))
     np.testing.assert_array_equal(stored, textured.texture)
+
+
+def test_without_a_texture_a_mesh_has_the_models_albedo(lean_face: LeanFace, tmp_path: Path) -> None:
+    coefficients = sample_coefficients(lean_face.surface.model, 1, torch.Generator().manual_seed(5))
+    (face,) = lean_face.decode(coefficients.numpy())
+    face.save_mesh(tmp_path / "face.obj", texture_format="png")
+    uv_map = UvMap(lean_face.surface.model, MESH_TEXTURE_PX, whole_head=True)
+    mask, written = uv_map.mask.numpy(), np.asarray(Image.open(tmp_path / "face_texture.png")) / 255
+    np.testing.assert_allclose(written[mask], uv_map.albedo(coefficients)[0].numpy()[mask], atol=0.51 / 255)
+    assert (written[~mask].max(-1) > 0).all()
 
 
 def test_what_is_no_network_is_refused(tmp_path: Path, exported: Any, project: Path) -> None:

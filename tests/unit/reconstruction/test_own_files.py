@@ -49,7 +49,7 @@ def plant(path: Path, number: int) -> Path:
 def test_every_format_has_names_of_its_own_and_the_photo_s_texture(quick_face: LeanFace, tmp_path: Path) -> None:
     me = plant(tmp_path / "me.ppm", 1)
     textures: dict[str, np.ndarray] = {}
-    for mesh, own in {"glb": set[str](), "ply": set[str](), "obj": {"face_1.mtl", "face_1_texture.png"}}.items():
+    for mesh, own in {"glb": set[str](), "ply": set[str](), "obj": {"face_1.mtl", "face_1_texture.jpg"}}.items():
         for pictures in (True, False):
             out = tmp_path / f"{mesh}-{pictures}"
             run(quick_face, [me], out, Settings(mesh=mesh, texture_px=64, pictures=pictures))

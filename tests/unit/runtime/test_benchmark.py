@@ -13,7 +13,7 @@ from leanface.bundle import new_spec, save_bundle
 from leanface.catalog import RUNTIMES
 from leanface.config import Benchmark
 from leanface.errors import ArtifactError, BackendError
-from leanface.face.morphable_model import load_morphable_model
+from leanface.face.head_model import load_head_model
 from leanface.files import write_json
 from leanface.metrics.measurements import read_benchmark
 from leanface.metrics.ratio import MedianEstimate
@@ -235,7 +235,7 @@ def test_a_file_that_is_not_ours_is_refused(tmp_path):
 def test_the_way_from_photo_to_vertices_is_timed_for_both_networks(project, monkeypatch):
     monkeypatch.chdir(project)
     photo = load_photo("astronaut")[:260, 100:360]
-    rows = benchmark_end_to_end(SETTINGS, SIZE, load_morphable_model(), photo)
+    rows = benchmark_end_to_end(SETTINGS, SIZE, load_head_model(), photo)
     assert [(row.variant, row.runtime) for row in rows] == [LANDMARKS, *END_TO_END["all"]]
     assert all(row.latency_ms is not None and row.latency_ms > 0 for row in rows)
     assert [row.speedup is not None for row in rows] == [False, True, True]

@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from torch import Tensor
 
-from leanface.face.coefficients import Coefficients, join
+from leanface.face.coefficients import Coefficients
 from leanface.face.landmarks import landmarks_image
 from leanface.face.lighting import CONSTANT, sh_basis
 from leanface.face.morphable_model import MorphableModel
@@ -29,15 +30,15 @@ def splits(model: MorphableModel, tmp_path_factory: pytest.TempPathFactory) -> d
     return {name: FaceDataset(folder / name) for name in SPLITS}
 
 
-def described(model: MorphableModel, folder: Path, parts: Coefficients) -> dict[str, np.ndarray]:
-    coefficients = join(parts)
+def described(model: MorphableModel, folder: Path, parts: Coefficients[Tensor]) -> dict[str, np.ndarray]:
+    coefficients = torch.cat(parts, -1)
     np.save(folder / IMAGES, np.zeros((len(coefficients), 64, 64, 3), np.uint8))
     np.save(folder / COEFFICIENTS, coefficients.numpy())
     np.save(folder / LANDMARKS, landmarks_image(model, coefficients, 64).numpy())
     return describe(FaceDataset(folder))
 
 
-def mean_faces(count: int) -> Coefficients:
+def mean_faces(count: int) -> Coefficients[Tensor]:
     sizes = (80, 64, 80, 3, 27, 3)
     parts = Coefficients(*(torch.zeros(count, size) for size in sizes))
     white = torch.zeros(count, 9, 3)

@@ -24,7 +24,7 @@ def mean_head(model: MorphableModel, count: int = 1) -> tuple[Tensor, Tensor]:
     return model.mean_vertices.expand(count, -1, -1), model.mean_albedo.expand(count, -1, -1)
 
 
-def parts(count: int = 1, **changes: Tensor) -> Coefficients:
+def parts(count: int = 1, **changes: Tensor) -> Coefficients[Tensor]:
     zero = split(torch.zeros(count, 257))
     lighting = torch.zeros(count, 9, 3)
     lighting[:, 0] = 1.0

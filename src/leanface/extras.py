@@ -2,8 +2,9 @@
 
 EXTRAS = {
     "train": (
-        "dvc", "hydra", "jinja2", "matplotlib", "mlflow", "modelopt", "modelscope_hub", "omegaconf",
-        "onnx_graphsurgeon", "onnxslim", "optuna", "pytorch_lightning", "torch_pruning",
+        "dvc", "hydra", "jinja2", "matplotlib", "mlflow", "modelopt", "modelscope_hub", "omegaconf", "onnx",
+        "onnx_graphsurgeon", "onnxslim", "optuna", "pytorch_lightning", "safetensors", "scipy", "skimage", "torch",
+        "torch_pruning",
     ),
     "serve": ("fastapi", "prometheus_client", "uvicorn"),
     "video": ("av",),
