@@ -218,7 +218,7 @@ def _check_widths(widths: Mapping[str, tuple[int, int]], tensors: Mapping[str, T
 
 
 def _check_types(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """load_state_dict would convert any type without a word; float16 (see `save_bundle`) becomes float32 exactly."""
+    """Refuse other types, which load_state_dict would convert without a word; float16 becomes float32 exactly."""
     for name, expected in network.state_dict().items():
         types = (expected.dtype, torch.float16) if expected.ndim == 4 else (expected.dtype,)
         if name in tensors and tensors[name].dtype not in types:
@@ -226,7 +226,7 @@ def _check_types(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def load_network(folder: Path) -> tuple[nn.Module, Spec]:
-    """`load_bundle` for a floating-point network.
+    """Load a bundle (see `load_bundle`) that holds a floating-point network.
 
     Raises:
         ArtifactError: as load_bundle, or the bundle is quantized.
@@ -251,7 +251,7 @@ def new_spec(network: nn.Module, size: int, task: str = "face", **fields: Any) -
 
 
 def digest(folder: Path) -> str:
-    """sha256 of a bundle's two files: what provenance records of a parent."""
+    """Hash a bundle's two files with SHA-256: what provenance records of a parent."""
     hasher = hashlib.sha256()
     for name in (SPEC, WEIGHTS):
         hasher.update((folder / name).read_bytes())
@@ -271,7 +271,7 @@ def weights_digest(folder: Path) -> str:
 
 
 def _versions() -> dict[str, str]:
-    """Of Python and of what is installed of `RECORDED`."""
+    """Return the versions of Python and of what is installed of `RECORDED`."""
     found = {"python": platform.python_version()}
     for name in RECORDED:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -131,7 +131,7 @@ def align(photo: np.ndarray, landmarks: np.ndarray, template: np.ndarray, size: 
 
 
 def _resampling(length: int, size: int, scale: float, shift: float) -> np.ndarray:
-    """What each of `length` pixels gives to each of `size`: bicubic, wider where it shrinks, edge pixels repeated."""
+    """Weigh each of `length` pixels for each of `size`: bicubic, wider where it shrinks, edge pixels repeated."""
     center = (np.arange(size) - shift) / scale
     stretch = max(1.0, 1 / scale)
     reach = int(np.ceil(2 * stretch)) + 1

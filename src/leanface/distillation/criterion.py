@@ -68,7 +68,7 @@ class DistillationCriterion(nn.Module):
         return parts | {"loss": loss}
 
     def _compare(self, predicted: Tensor, target: Tensor, weights: Weights) -> dict[str, Tensor]:
-        """The terms, as means over samples."""
+        """Compute the terms, as means over samples."""
         per_sample = self._errors(predicted.float(), target)
         return {name: (error if weights is None else error * weights).mean() for name, error in per_sample.items()}
 
@@ -79,7 +79,7 @@ class DistillationCriterion(nn.Module):
         return torch.stack([weight * terms[name] for name, weight in self.weights.items()]).sum()
 
     def _importance(self, outputs: Tensor, truth: Tensor | None) -> Weights:
-        """How much each sample counts in the imitation, one on average."""
+        """Weigh how much each sample counts in the imitation, one on average."""
         if truth is None or self.imitation == 0:
             return None
         error = cast(SampleError, self.teacher_error).per_sample(outputs, truth)

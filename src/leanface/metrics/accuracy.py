@@ -87,7 +87,7 @@ def measure_accuracy(
 def face_errors(
     renderer: Renderer, predicted: Float[Tensor, "batch 257"], truth: Float[Tensor, "batch 257"]
 ) -> Samples:
-    """Every measure of every face."""
+    """Measure every face by every measure."""
     model, size = renderer.model, renderer.size
     errors = geometry_errors(model, predicted, truth)
     errors.pop("nme")  # of the vertices, in 3D; here it is the landmarks' in the picture
@@ -101,7 +101,7 @@ def face_errors(
 
 
 def angle_r2(predicted: Float[Tensor, "batch 257"], truth: Float[Tensor, "batch 257"]) -> dict[str, float]:
-    """pitch_r2, yaw_r2 and roll_r2: 1 is right, 0 no better than their mean; without those that do not vary."""
+    """Return pitch_r2, yaw_r2 and roll_r2: 1 is right, 0 no better than their mean; without those that do not vary."""
     ours, theirs = split(predicted).angles_rad.double(), split(truth).angles_rad.double()
     residual, total = (ours - theirs).square().sum(0), (theirs - theirs.mean(0)).square().sum(0)
     return {
@@ -110,7 +110,7 @@ def angle_r2(predicted: Float[Tensor, "batch 257"], truth: Float[Tensor, "batch 
 
 
 def by_yaw(samples: Samples, yaw_rad: Float[Tensor, " count"]) -> list[Row]:
-    """A row per range of `YAW_EDGES_DEG`, to either side, that holds faces."""
+    """List a row per range of `YAW_EDGES_DEG`, to either side, that holds faces."""
     yaw_deg = torch.rad2deg(yaw_rad.abs()).numpy()
     rows: list[Row] = []
     for low, high in pairwise(YAW_EDGES_DEG):
@@ -130,7 +130,7 @@ def by_size(
     sizes: Sequence[int],
     seed: int,
 ) -> list[Row]:
-    """A row per image size: the same faces, rendered anew, as the prepared ones are.
+    """Measure the same faces at each image size, rendered anew as the prepared ones are; a row per size.
 
     The generator restarts for each size, so that a face has the same surroundings, as far as these do not depend on it.
     """
@@ -149,7 +149,7 @@ def by_size(
 
 
 def accuracy_report(accuracy: Accuracy) -> dict[str, Any]:
-    """Everything measured, as JSON."""
+    """Return everything measured, as JSON."""
     return {
         "count": len(accuracy.readings),
         "measures": summarize(accuracy.samples),
@@ -161,7 +161,7 @@ def accuracy_report(accuracy: Accuracy) -> dict[str, Any]:
 
 
 def headline(accuracy: Accuracy) -> dict[str, float]:
-    """The numbers to compare teachers by; mean_face_ is what answering the mean face to everything scores."""
+    """Return the numbers to compare teachers by; mean_face_ is what answering the mean face to everything scores."""
     found = means(accuracy.samples)
     return {
         **{name: found[name] for name in HEADLINES if name in found},

@@ -32,7 +32,7 @@ class EnergyCounter:
 
 
 def energy_counters(*, gpu: bool) -> list[EnergyCounter]:
-    """Counters of the first GPU (NVML), or of all processor packages (RAPL).
+    """Return counters of the first GPU (NVML), or of all processor packages (RAPL).
 
     Raises:
         BackendError: nothing is counted here, or it is not told to this user.
@@ -41,7 +41,7 @@ def energy_counters(*, gpu: bool) -> list[EnergyCounter]:
 
 
 def rapl_counters(folder: Path) -> list[EnergyCounter]:
-    """Counters of the processor packages in a powercap folder. Source: the kernel's Documentation/power/powercap.
+    """Return a powercap folder's counters of processor packages. Source: the kernel's Documentation/power/powercap.
 
     Raises:
         BackendError: there are none, or they may not be read.
@@ -62,7 +62,7 @@ def rapl_counters(folder: Path) -> list[EnergyCounter]:
 
 
 def energy_per_call_j(counters: list[EnergyCounter], call: Callable[[], object], seconds: float) -> float:
-    """Energy (J) that these counters count during a call, by repeating it; what idles meanwhile is counted too."""
+    """Count the energy (J) of a call on these counters, by repeating it; what idles meanwhile counts too."""
     before = [counter.read_j() for counter in counters]
     calls, end = 0, time.perf_counter() + seconds
     while calls == 0 or time.perf_counter() < end:
@@ -73,14 +73,14 @@ def energy_per_call_j(counters: list[EnergyCounter], call: Callable[[], object],
 
 
 def gpu_memory_bytes() -> int | None:
-    """Memory of the first GPU that is in use, by whatever process; None without one."""
+    """Return how much of the first GPU's memory is in use, by whatever process; None without one."""
     with contextlib.suppress(pynvml.NVMLError), _first_gpu() as handle:
         return int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
     return None
 
 
 def clocks_mhz() -> dict[str, float | None]:
-    """The present clock of the processor (mean of its cores) and of the first GPU; None where it is hidden."""
+    """Return the present clock of the processor (mean of its cores) and of the first GPU; None where it is hidden."""
     frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
     clocks: dict[str, float | None] = {"cpu": frequency.current if frequency else None, "gpu": None}
     with contextlib.suppress(pynvml.NVMLError), _first_gpu() as handle:

@@ -37,7 +37,7 @@ class MeanEstimate:
 
 
 def estimate(samples: Float[np.ndarray, " N"], seed: int = 0) -> MeanEstimate | None:
-    """Percentile bootstrap over the samples that are not NaN (undefined); None where none is left.
+    """Estimate by percentile bootstrap over the samples that are not NaN (undefined); None where none is left.
 
     Deterministic for a given seed.
 
@@ -79,7 +79,7 @@ def summarize(samples: Samples) -> dict[str, dict[str, Any] | None]:
 
 
 def undefined(samples: Samples) -> dict[str, int]:
-    """How many samples each mean leaves out, the measure being undefined for them; only means that leave out some."""
+    """Count the samples that each mean leaves out because its measure is undefined; only means that leave out some."""
     counts = {name: int(np.isnan(values).sum()) for name, values in samples.items()}
     return {name: count for name, count in counts.items() if count}
 

@@ -34,7 +34,7 @@ BATCH_SIZE = 16
 
 
 def position_range_dm(model: MorphableModel) -> float:
-    """Longest side of the mean face region's bounding box: the data_range of position maps.
+    """Return the longest side of the mean face region's bounding box: the data_range of position maps.
 
     Fixed by the model, not by the samples compared, so that numbers from different runs mean the same.
     """

@@ -16,7 +16,7 @@ _CHUNK = 64
 
 
 def face_bases(model: MorphableModel) -> dict[str, Float[Tensor, "components columns"]]:
-    """Components on the face region, scaled so that a row's norm is the RMS over its vertices of one sigma's effect.
+    """Scale components on the face region: a row's norm is the RMS over its vertices of one sigma's effect.
 
     Identity and expression count millimeters (of the vertex displacement), albedo levels of 255 (per channel).
     """

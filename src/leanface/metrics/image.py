@@ -28,7 +28,7 @@ def ssim(
     data_range: float,
     mask: Bool[np.ndarray, "H W"] | None = None,
 ) -> float:
-    """Structural similarity: 1 for equal pictures, about 0 for unrelated ones.
+    """Compute structural similarity: 1 for equal pictures, about 0 for unrelated ones.
 
     With a mask: the mean of the SSIM map over the mask's pixels. A window centered near the mask's edge also
     sees what lies beyond it. Without: the mean over every pixel whose window lies inside the picture.
@@ -68,7 +68,7 @@ def mse(
 
 
 def whole_windows(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """The mask's pixels whose SSIM window lies inside the mask: for pictures that hold nothing beyond it.
+    """Select the mask's pixels whose SSIM window lies inside the mask: for pictures that hold nothing beyond it.
 
     There the edge of the void, the same in both pictures, would otherwise pass for likeness.
     """

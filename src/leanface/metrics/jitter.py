@@ -32,13 +32,13 @@ class Jitter(NamedTuple):
 
 
 def sample_jitter(count: int) -> Jitter:
-    """The same `count` changes every time, so that networks and photos compare."""
+    """Draw the same `count` changes every time, so that networks and photos compare."""
     draws = 2 * torch.rand(count, 4, generator=torch.Generator().manual_seed(SEED)) - 1
     return Jitter(draws[:, 0] * TURN_RAD, 1 + draws[:, 1] * SCALE, draws[:, 2:] * SHIFT)
 
 
 def reframe(photo: Float[Tensor, "3 size size"], jitter: Jitter) -> Float[Tensor, "count 3 size size"]:
-    """The photo under each change; its edge pixels are repeated beyond it."""
+    """Apply each change to the photo; its edge pixels are repeated beyond it."""
     cos, sin = jitter.turn_rad.cos() / jitter.scale, jitter.turn_rad.sin() / jitter.scale
     # From where the pixels go to where they come from; x right and y down, both in [-1,1].
     turn = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], 1)
@@ -49,7 +49,7 @@ def reframe(photo: Float[Tensor, "3 size size"], jitter: Jitter) -> Float[Tensor
 
 
 def undo_turn(readings: Float[Tensor, "count 257"], jitter: Jitter) -> Float[Tensor, "count 257"]:
-    """Readings as if the picture had not been turned: exact, since roll is about the camera's axis and acts last."""
+    """Undo the picture's turn in readings: exact, since roll is about the camera's axis and acts last."""
     undone = readings.clone()
     undone[:, ANGLES.stop - 1] -= jitter.turn_rad
     return undone
@@ -57,7 +57,7 @@ def undo_turn(readings: Float[Tensor, "count 257"], jitter: Jitter) -> Float[Ten
 
 @torch.inference_mode()
 def spread(model: MorphableModel, readings: Float[Tensor, "count 257"]) -> dict[str, float]:
-    """How much readings of one face differ.
+    """Measure how much readings of one face differ.
 
     jitter_mm: standard deviation of the vertices (face region, shape only); jitter_deg: of the pose, from the angles
     between all pairs.

@@ -8,7 +8,7 @@ from leanface.face.morphable_model import MorphableModel
 
 
 def interocular_px(model: MorphableModel, size: int) -> float:
-    """Distance between the mean face's eyes where the alignment puts them.
+    """Return the distance between the mean face's eyes where the alignment puts them.
 
     As the alignment brings every face to the mean face's scale, this one distance serves renders and photos alike, and,
     unlike the distance seen, does not shrink as the head turns.
@@ -20,6 +20,6 @@ def interocular_px(model: MorphableModel, size: int) -> float:
 def landmark_errors(
     points: Float[Tensor, "batch 5 2"], seen: Float[Tensor, "batch 5 2"], eye_distance_px: float
 ) -> dict[str, Float[Tensor, " batch"]]:
-    """landmark_px: mean distance of the five; landmark_nme: the same in percent of the interocular distance."""
+    """Measure landmark_px, the mean distance of the five, and landmark_nme, in percent of the interocular distance."""
     distance_px = (points - seen).square().sum(-1).sqrt().mean(1)
     return {"landmark_px": distance_px, "landmark_nme": 100 * distance_px / eye_distance_px}

@@ -122,7 +122,7 @@ def measure_latency(
 
 
 def _in_groups(calls: Mapping[Key, object], baselines: Mapping[Key, Key]) -> list[Key]:
-    """Each baseline directly before what is compared with it."""
+    """Order each baseline directly before what is compared with it."""
     groups: dict[Key, list[Key]] = {}
     for key in calls:
         group = groups.setdefault(baselines.get(key, key), [])

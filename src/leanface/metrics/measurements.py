@@ -129,7 +129,7 @@ class Evaluation(BaseModel):
     photos: PhotoScores
 
     def mean(self, measure: str) -> float | None:
-        """The mean over the test faces; None where it is undefined for all of them, or was not taken."""
+        """Return the mean over the test faces; None where it is undefined for all of them, or was not taken."""
         found = self.measures.get(measure)
         return None if found is None else found.mean
 

@@ -41,7 +41,7 @@ def mirror_of(model: MorphableModel) -> Mirror:
 def _nearest(
     points: Float[np.ndarray, "N 3"], queries: Float[np.ndarray, "M 3"]
 ) -> tuple[Float[np.ndarray, " M"], Int[np.ndarray, " M"]]:
-    """Distance and index of the point nearest to each query."""
+    """Find the distance and index of the point nearest to each query."""
     tree: Any = KDTree(points)  # its own types leave everything open
     distance, index = tree.query(queries)
     return distance, index.astype(np.int64)
@@ -54,7 +54,7 @@ def mirror_errors(
     readings: Float[Tensor, "batch 257"],
     of_mirrored: Float[Tensor, "batch 257"],
 ) -> dict[str, Float[Tensor, " batch"]]:
-    """How far the readings of mirrored photos are from the mirrored readings, over the face region.
+    """Measure how far readings of mirrored photos are from the mirrored readings, over the face region.
 
     mirror_mm: mean vertex distance, shape only; mirror_deg: angle between the poses; mirror_levels: RMS of the albedo.
     """

@@ -72,7 +72,7 @@ def read_photos(
 
 
 def detect_landmarks(photos: Float[Tensor, "count 3 size size"]) -> Float[Tensor, "count 5 2"]:
-    """The largest face's landmarks in each crop, in its pixels; NaN where none is found."""
+    """Detect the largest face's landmarks in each crop, in its pixels; NaN where none is found."""
     # The alignment makes a face fill about half of its crop.
     detector = FaceDetector(min_face_px=max(PROPOSAL_PX, photos.shape[-1] // 4))
     pixels = (photos.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
@@ -88,7 +88,7 @@ def fit_errors(
     photos: Float[Tensor, "batch 3 size size"],
     landmarks: Float[Tensor, "batch 5 2"],
 ) -> Samples:
-    """landmark_px, landmark_nme and photometric_levels."""
+    """Measure landmark_px, landmark_nme and photometric_levels."""
     model, size = renderer.model, renderer.size
     errors = landmark_errors(landmarks_image(model, readings, size), landmarks, interocular_px(model, size))
     face = renderer.face_alpha(readings)
@@ -106,7 +106,7 @@ def consistency(
     readings: Float[Tensor, "batch 257"],
     jitter_count: int,
 ) -> Samples:
-    """The jitter_, mirror_ and from_mean_ measures."""
+    """Measure the jitter_, mirror_ and from_mean_ measures."""
     jitter = sample_jitter(jitter_count)
     spreads = [spread(model, undo_turn(network(reframe(photo, jitter)), jitter)) for photo in photos]
     mirrored = mirror_errors(model, mirror_of(model), readings, network(photos.flip(-1)))
@@ -123,7 +123,7 @@ def consistency(
 def photo_report(
     model: MorphableModel, names: Sequence[str], photos: PhotoReadings, **contrasts: PhotoReadings
 ) -> dict[str, Any]:
-    """Everything measured, as JSON: each photo, their summary, the mean face, and the same of other pictures.
+    """Return everything measured, as JSON: each photo, their summary, the mean face, and the same of other pictures.
 
     Args:
         names: of the photos, in order.
@@ -149,7 +149,7 @@ def photo_report(
 
 
 def headline(readings: PhotoReadings) -> dict[str, float]:
-    """The numbers to compare teachers by."""
+    """Return the numbers to compare teachers by."""
     return {f"photo_{name}": value for name, value in means(readings.samples).items() if name in HEADLINES}
 
 

@@ -42,7 +42,7 @@ class MedianEstimate:
 
 
 def estimate_median(values: Sequence[float]) -> MedianEstimate:
-    """MedianEstimate the median that these values are samples of, by their order statistics.
+    """Estimate the median that these values are samples of, by their order statistics.
 
     The interval from the k-th smallest to the k-th largest misses the median if fewer than k values lie on one side of
     it, each with probability 1/2. No distribution is assumed.
@@ -62,7 +62,7 @@ def estimate_median(values: Sequence[float]) -> MedianEstimate:
 
 
 def paired_ratio(baseline: Sequence[float], own: Sequence[float]) -> MedianEstimate:
-    """MedianEstimate how many times `baseline` is `own`: the median of the ratios of pairs that were measured together.
+    """Estimate how many times `baseline` is `own`: the median of the ratios of pairs that were measured together.
 
     A machine that slows down slows both of a pair, so their ratio holds where neither time does. This is the one place
     where a speed-up is computed.
@@ -74,7 +74,7 @@ def paired_ratio(baseline: Sequence[float], own: Sequence[float]) -> MedianEstim
 
 
 def _rank(count: int) -> int:
-    """The largest k for which the k-th smallest and k-th largest of `count` values hold the median with 95 %, or 0."""
+    """Find the largest k whose k-th smallest and largest of `count` values hold the median with 95 %, or 0."""
     missed, rank = 0.0, 0
     while rank < count // 2:
         missed += 2 * math.comb(count, rank) / 2**count

@@ -138,7 +138,7 @@ class Graph:
         return (inputs[0], inputs[1]) if adds and len(inputs) == 2 else None
 
     def non_negative(self, node: fx.Node) -> bool:
-        """Whether what a node returns is never negative; images are in [0,1]."""
+        """Tell whether what a node returns is never negative; images are in [0,1]."""
         if node.op == "placeholder" or self.module(node, POSITIVE) is not None:
             return True
         if node.target in (*POSITIVE_FUNCTIONS, "relu", "sigmoid"):
@@ -261,6 +261,6 @@ def _from_layer(graph: Graph, node: fx.Node) -> bool:
 
 
 def layers_of(network: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
-    """Convolutions and linear layers by module name, in the order in which the network has them."""
+    """Return the convolutions and linear layers by module name, in the order in which the network has them."""
     modules = cast(Iterable[tuple[str, nn.Module]], network.named_modules())
     return {name: module for name, module in modules if isinstance(module, LAYERS)}

@@ -13,7 +13,7 @@ from leanface.networks.resnet import Bottleneck
 
 @torch.no_grad()
 def inference_form(network: nn.Module) -> nn.Module:
-    """A copy in eval mode that computes the same function without the batch norms behind layers.
+    """Return a copy in eval mode that computes the same function without the batch norms behind layers.
 
     With k the batch norm's weight over its standard deviation, per output channel, a layer's weights W become W k. A
     quantized one's range becomes amax |k|, so that the 8-bit numbers, round(127 W / amax) in INT8, stay
@@ -103,7 +103,7 @@ def _fuse(network: nn.Module) -> None:
 
 
 def _affine(norm: nn.BatchNorm2d | nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
-    """Gain and shift (C,) of a batch norm in eval mode."""
+    """Return the gain and shift (C,) of a batch norm in eval mode."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     gain = norm.weight / (norm.running_var + norm.eps).sqrt()

@@ -34,7 +34,7 @@ Statistics = Mapping[str, Tensor]
 
 
 def statistics_of(network: FaceReconstructionNet) -> Statistics:
-    """A copy of a network's statistics."""
+    """Return a copy of a network's statistics."""
     return {name: value.clone() for name, value in network.state_dict().items() if name.endswith(_STATISTICS)}
 
 
@@ -91,7 +91,7 @@ def load_packed(path: Path, image_size: int | None = None) -> FaceReconstruction
 
 
 def load_pretrained(image_size: int) -> FaceReconstructionNet:
-    """The shipped original for images of a size (px), in eval mode.
+    """Load the shipped original for images of a size (px), in eval mode.
 
     Raises:
         ArtifactError: its file is missing or damaged.
@@ -101,7 +101,7 @@ def load_pretrained(image_size: int) -> FaceReconstructionNet:
 
 
 def _at_size(arrays: Mapping[str, Tensor], image_size: int | None) -> dict[str, Tensor]:
-    """One set of statistics under the names that they have in a network, and everything that is not in a set."""
+    """Select one set of statistics, under a network's own names, and everything that is not in a set."""
     sizes = sorted({int(name.partition(_AT)[2]) for name in arrays if _AT in name})
     if not sizes:
         return dict(arrays)

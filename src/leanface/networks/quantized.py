@@ -87,7 +87,7 @@ def add_quantizers(network: nn.Module, quantizer: dict[str, Any]) -> nn.Module:
 
 
 def quantizers_of(network: nn.Module) -> Iterator[tuple[str, TensorQuantizer]]:
-    """The active quantizers of a network and their module names."""
+    """Yield the active quantizers of a network and their module names."""
     modules = cast(Iterator[tuple[str, nn.Module]], network.named_modules())
     for name, module in modules:
         if isinstance(module, TensorQuantizer) and module.is_enabled:
@@ -95,7 +95,7 @@ def quantizers_of(network: nn.Module) -> Iterator[tuple[str, TensorQuantizer]]:
 
 
 def with_uint8_feature_maps(network: nn.Module) -> nn.Module:
-    """A copy of an INT8 network that clips as its file does (docs/decisions/0003-uint8-activations.md).
+    """Copy an INT8 network so that it clips as its file does (docs/decisions/0003-uint8-activations.md).
 
     The steps are the same; a feature map that cannot be negative is clipped at 255 of them instead of 127. These are
     images, and what comes from ReLU.

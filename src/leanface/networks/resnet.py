@@ -91,7 +91,7 @@ class FaceReconstructionNet(nn.Module):
         return self.predict(self.backbone(images))
 
     def predict(self, features: Tensor) -> Float[Tensor, "batch 257"]:
-        """The heads alone, from pooled features (B,C,1,1); not in reduced precision, even under autocast."""
+        """Compute the heads alone, from pooled features (B,C,1,1); not in reduced precision, even under autocast."""
         if isinstance(features, fx.Proxy):  # while it is traced, there is neither a device nor a precision
             return self._answers(features)
         with torch.autocast(features.device.type, enabled=False):
@@ -102,7 +102,7 @@ class FaceReconstructionNet(nn.Module):
 
 
 def scaled_widths(factor: float, round_to: int = 8) -> Widths:
-    """The widths of a network with that share of the channels between image and heads, but `round_to` at least."""
+    """Return a network's widths with that share of the channels between image and heads, but at least `round_to`."""
 
     def scaled(channels: int, fixed: int | None) -> int:
         return channels if channels == fixed else max(round_to, round(channels * factor / round_to) * round_to)
@@ -116,7 +116,7 @@ def scaled_widths(factor: float, round_to: int = 8) -> Widths:
 
 
 def build_network(widths: Widths | None = None) -> FaceReconstructionNet:
-    """A freshly initialized network; with `widths`, its convolutions and batch norms take those channel counts.
+    """Build a freshly initialized network; with `widths`, its convolutions and batch norms take those channel counts.
 
     Raises:
         ValueError: `widths` names other convolutions than the network has.

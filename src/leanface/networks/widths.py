@@ -25,7 +25,7 @@ def widths_of(network: nn.Module) -> dict[str, tuple[int, int]]:
 
 
 def is_depthwise(layer: nn.Module) -> bool:
-    """Whether each output channel of a layer reads the input channel of its own."""
+    """Tell whether each output channel of a layer reads only its own input channel."""
     return isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels == layer.out_channels
 
 

@@ -51,7 +51,7 @@ def compensate(
     images: Float[Tensor, "batch 3 height width"],
     ridge: float,
 ) -> tuple[nn.Module, list[LayerFit]]:
-    """A re-fitted copy of `network` in eval mode, and the gain at each layer, in order of execution.
+    """Return a re-fitted copy of `network` in eval mode, and the gain at each layer, in order of execution.
 
     Both networks run once, layer by layer, over all images at a time: memory is a few times the original's
     largest feature map of the whole batch.
@@ -104,7 +104,7 @@ def _compute(graph: Graph, node: fx.Node, values: dict[fx.Node, Chunks], network
 
 
 def _added(graph: Graph, node: fx.Node) -> fx.Node | None:
-    """What is added to a layer's response, after its batch norm, if that is known when the layer's turn comes.
+    """Return what is added to a layer's response, after its batch norm, if that is known when the layer's turn comes.
 
     Such a layer aims at the sum, not at its own response: so it also mends what is wrong in the student's identity
     branch, where errors would otherwise pile up from block to block.
@@ -120,7 +120,7 @@ def _added(graph: Graph, node: fx.Node) -> fx.Node | None:
 
 
 def _per_unit(graph: Graph, name: str, channels: list[int]) -> Tensor:
-    """How much a layer's response must change for the sum to change by 1; 0 for channels that are too faint to mend."""
+    """Return what change of a response changes the sum by 1; 0 for channels too faint to mend."""
     layer = graph.network.get_submodule(name)
     assert isinstance(layer, LAYERS)
     if name not in graph.norms:
@@ -157,7 +157,7 @@ def _refit(graph: Graph, name: str, student: nn.Module, x: Chunks, wanted: Chunk
 
 
 def _scale(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> Float[Tensor, " channels"]:
-    """What a batch norm multiplies its input with."""
+    """Return what a batch norm multiplies its input with."""
     assert norm.running_var is not None
     return norm.weight * torch.rsqrt(norm.running_var + norm.eps)
 
@@ -240,12 +240,12 @@ def _product(one: Float[Tensor, "groups m k"], other: Float[Tensor, "groups k n"
 
 
 def _rows(maps: Tensor) -> Float[Tensor, "rows channels"]:
-    """One row per output position."""
+    """Return one row per output position."""
     return maps if maps.ndim == 2 else maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
 
 
 def _patches(layer: Layer, x: Tensor) -> Float[Tensor, "rows inputs"]:
-    """What the layer multiplies with its weights, one row per output position."""
+    """Return what the layer multiplies with its weights, one row per output position."""
     if isinstance(layer, nn.Linear):
         return x
     stride, padding = cast(tuple[int, int], layer.stride), cast(tuple[int, int], layer.padding)

@@ -22,7 +22,7 @@ class LayerCost(NamedTuple):
 
 
 def layer_costs(network: nn.Module, size: int) -> dict[str, LayerCost]:
-    """Cost of every layer for one image of `size` pixels, by module name in the order of execution."""
+    """Count the cost of every layer for one image of `size` pixels, by module name in the order of execution."""
     costs: dict[str, LayerCost] = {}
 
     def record(name: str, layer: nn.Conv2d | nn.Linear, _: object, output: Tensor) -> None:
@@ -42,13 +42,13 @@ def layer_costs(network: nn.Module, size: int) -> dict[str, LayerCost]:
 
 
 def macs_and_parameters(network: nn.Module, size: int) -> tuple[int, int]:
-    """Multiply-accumulates of all layers for one image of `size` pixels, and all parameters."""
+    """Count all convolutions' multiply-accumulates for one image of `size` pixels, and all parameters."""
     macs = sum(cost.macs for cost in layer_costs(network, size).values())
     return macs, sum(parameter.numel() for parameter in network.parameters())
 
 
 def layer_latencies_ms(network: nn.Module, size: int, *, warmup: int, runs: int) -> tuple[dict[str, float], float]:
-    """Median time of every layer on the CPU in FP32 at batch 1, and of the whole network.
+    """Measure every convolution's median time on the CPU in FP32 at batch 1, and the whole network's.
 
     By module name in the order of execution; all from the same runs.
     """
@@ -80,6 +80,6 @@ def layer_latencies_ms(network: nn.Module, size: int, *, warmup: int, runs: int)
 
 @torch.inference_mode()
 def _run(network: nn.Module, size: int) -> None:
-    """One blank image through the network."""
+    """Run one blank image through the network."""
     assert not network.training, "batch norms would learn from a blank image"
     network(torch.zeros(1, 3, size, size, device=next(network.parameters()).device))

@@ -55,7 +55,7 @@ class ChannelGroup(NamedTuple):
 
 
 def layers_with_outputs(group: Any, kind: type[Layer]) -> list[Layer]:
-    """The layers of that kind that have a group's channels, as torch-pruning records it, as outputs."""
+    """List the layers of that kind that have a group's channels, as torch-pruning records it, as outputs."""
     handlers = (*OUTPUTS, function.prune_batchnorm_out_channels)
     layers = [each.dep.target.module for each in group if each.dep.handler in handlers]
     return [layer for layer in layers if isinstance(layer, kind)]
@@ -83,7 +83,7 @@ class ChannelGraph:
         network.zero_grad()  # tracing leaves gradients
 
     def groups(self) -> dict[str, ChannelGroup]:
-        """Every group that can be pruned, by its first layer, in order of execution.
+        """Return every group that can be pruned, by its first layer, in order of execution.
 
         Channels stay that a grouped convolution reads or makes, and those of which only a part is coupled with others.
         """

@@ -17,7 +17,7 @@ ORIGINAL, PRUNED = "#9aa4b0", "#0969da"
 
 
 def plot_widths(original: Widths, pruned: Widths, path: Path) -> None:
-    """Output channels of every convolution of the backbone, before and after."""
+    """Plot every backbone convolution's output channels, before and after."""
     names = [name for name in original if name.startswith("backbone.")]
     figure = Figure(figsize=(12, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -32,7 +32,7 @@ def plot_widths(original: Widths, pruned: Widths, path: Path) -> None:
 
 
 def size_metrics(original: nn.Module, pruned: nn.Module, size: int) -> dict[str, float]:
-    """Multiply-accumulates, for an image of `size` pixels, and parameters of both, and what is left of them."""
+    """Return multiply-accumulates, for an image of `size` pixels, and parameters of both, and what is left of them."""
     macs, parameters = macs_and_parameters(original, size)
     macs_left, parameters_left = macs_and_parameters(pruned, size)
     return {
@@ -55,7 +55,7 @@ def recovered(metrics: Mapping[str, float]) -> dict[str, float]:
 def write_layers(
     original: Mapping[str, LayerCost], pruned: Mapping[str, LayerCost], fits: Sequence[LayerFit], path: Path
 ) -> None:
-    """One row per convolution: its costs before and after pruning, and what the re-fit did, if any."""
+    """Write one row per convolution: its costs before and after pruning, and what the re-fit did, if any."""
     errors = {fit.name: fit for fit in fits}
     with staged_file(path) as staging, staging.open("w", newline="") as file:
         writer = csv.writer(file)

@@ -44,7 +44,7 @@ def pruning_sensitivity(
     task: Task,
     ratios: Sequence[float],
 ) -> dict[str, GroupSensitivity]:
-    """Every group, by its first convolution, in order of execution; the least channels by magnitude go.
+    """Measure every group, by its first convolution, in order of execution; the least channels by magnitude go.
 
     Args:
         network: in eval mode; as before when this returns.
@@ -79,7 +79,7 @@ def pruning_sensitivity(
 @contextmanager
 @torch.no_grad()
 def _without(network: nn.Module, modules: Sequence[str], channels: Int[Tensor, " channels"]) -> Generator[None]:
-    """Batch norms, and layers without one, that answer 0 in these channels, as if they were gone."""
+    """Let batch norms, and layers without one, answer 0 in these channels, as if they were gone."""
     parameters = [parameter for name in modules for parameter in network.get_submodule(name).parameters()]
     before = [parameter.clone() for parameter in parameters]
     try:

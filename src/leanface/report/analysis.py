@@ -95,7 +95,7 @@ def save_sensitivity(sensitivity: Json, path: Path) -> None:
 
 
 def headline(sensitivity: Json) -> dict[str, float]:
-    """The worst that pruning any one group, and INT8 in any one layer, does to the face."""
+    """Return the worst that pruning any one group, and INT8 in any one layer, does to the face."""
     pruned = [errors for group in sensitivity["groups"].values() for errors in group["errors"].values()]
     quantized = list(sensitivity["quantize"].values())
     return {
@@ -106,7 +106,7 @@ def headline(sensitivity: Json) -> dict[str, float]:
 
 
 def _plot_groups(axes: Axes, groups: Mapping[str, Json], damage: str) -> None:
-    """A line for each group, from the damage of its smallest ratio to its largest's; red for residual streams."""
+    """Draw a line for each group, from the damage of its smallest ratio to its largest's; red for residual streams."""
     damages = [[_damage(errors, damage) for errors in group["errors"].values()] for group in groups.values()]
     lowest, highest = [min(each) for each in damages], [max(each) for each in damages]
     colors = [STREAM_COLOR if _is_stream(group) else CHAIN_COLOR for group in groups.values()]
@@ -136,7 +136,7 @@ def _is_stream(group: Json) -> bool:
 
 
 def _scale(axes: Axes, damage: str, lowest: float, highest: float) -> None:
-    """A logarithmic axis with room at the top."""
+    """Set a logarithmic axis with room at the top."""
     title, least = DAMAGES[damage]
     bottom = max(lowest / 1.5, least)
     top = max(highest, 10 * bottom)
@@ -157,7 +157,7 @@ def _write_largest(axes: Axes, values: Sequence[float], rotation: int = 0) -> No
 
 
 def _shade_stages(axes: Axes, names: Sequence[str], notes: Sequence[str] | None = None) -> None:
-    """A band for every stage of the network, with its name and a note at the top."""
+    """Draw a band for every stage of the network, with its name and a note at the top."""
     stages = _stages(names)
     for index, ((stage, start, stop), note) in enumerate(zip(stages, notes or [""] * len(stages), strict=True)):
         if index % 2:
@@ -170,7 +170,7 @@ def _shade_stages(axes: Axes, names: Sequence[str], notes: Sequence[str] | None 
 
 
 def _stages(names: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Each stage of the network with its first place among the names and the place after its last."""
+    """List each stage of the network with its first place among the names and the place after its last."""
     found: list[tuple[str, int, int]] = []
     for stage, members in groupby(names, _stage):
         start = found[-1][2] if found else 0
@@ -179,13 +179,13 @@ def _stages(names: Sequence[str]) -> list[tuple[str, int, int]]:
 
 
 def _stage(name: str) -> str:
-    """stem, layer1 to layer4, or heads."""
+    """Return stem, layer1 to layer4, or heads."""
     where = name.split(".")
     return "heads" if where[0] == "final_layers" else "stem" if where[1] == "conv1" else where[1]
 
 
 def _kind(name: str) -> str:
-    """One of `KINDS`."""
+    """Return one of `KINDS`."""
     return next((kind for kind in KINDS if kind and f".{kind}" in name.removeprefix("backbone.")), "")
 
 

@@ -46,7 +46,7 @@ def save_breakdown(accuracy: Accuracy, path: Path) -> None:
 
 
 def _points(axes: Axes, labels: list[str], rows: list[Row], measure: str, color: str) -> None:
-    """A mean, its interval and its number of faces for each row that the measure is defined in."""
+    """Return a mean, its interval and its number of faces for each row that the measure is defined in."""
     for label, row in zip(labels, rows, strict=True):
         found = row["measures"][measure]
         if found is None:

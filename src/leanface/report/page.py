@@ -134,7 +134,7 @@ def _scalars(metrics: Json) -> Json:
 
 
 def _without_kernels(engine: Json) -> Json:
-    """An engine's description; its `layers` sum up the kernels, of which there may be two hundred."""
+    """Return an engine's description; its `layers` sum up the kernels, of which there may be two hundred."""
     return {name: value for name, value in engine.items() if name != "kernels"}
 
 

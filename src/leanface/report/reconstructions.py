@@ -55,7 +55,7 @@ def shown_faces(test: FaceDataset, accuracy: Accuracy, count: int) -> list[Shown
 def shown_photos(
     photos: Mapping[str, Float[Tensor, "3 size size"]], readings: PhotoReadings, count: int
 ) -> list[Shown]:
-    """The first photos, with what can be said without truth."""
+    """Describe the first photos, with what can be said without truth."""
     measures = readings.samples
     yaw_deg = torch.rad2deg(split(readings.coefficients).angles_rad[:, 1])
     return [
@@ -84,7 +84,7 @@ def save_reconstructions(renderer: Renderer, shown: Sequence[Shown], path: Path)
 
 
 def _clay(renderer: Renderer, readings: Float[Tensor, "batch 257"]) -> Rendering:
-    """The readings' shape and pose in gray clay and studio light."""
+    """Draw the readings' shape and pose in gray clay and studio light."""
     model = copy.deepcopy(renderer.model)
     model.mean_albedo.fill_(CLAY)
     model.albedo_basis.zero_()

@@ -39,16 +39,16 @@ class VariantSummary(BaseModel):
         return self.__pydantic_extra__
 
     def interval(self, measure: str) -> Interval | None:
-        """The 95 % interval; an exact number's own value twice; None: not known."""
+        """Return the 95 % interval; an exact number's own value twice; None: not known."""
         value = self.measures.get(measure)
         return (value, value) if value is not None and MEASURES[measure].exact else self.intervals.get(measure)
 
     def text(self, measure: str) -> str:
-        """The value, rounded."""
+        """Return the value, rounded."""
         return MEASURES[measure].text(self.measures.get(measure))
 
     def interval_text(self, measure: str) -> str:
-        """The interval, rounded; "" for an exact or unknown number."""
+        """Return the interval, rounded; "" for an exact or unknown number."""
         return MEASURES[measure].interval_text(self.intervals.get(measure))
 
     @property
@@ -241,7 +241,7 @@ def _not_measured(benchmark: BenchmarkRecord) -> dict[str, str]:
 
 
 def _energy_ratio(base: Measurement, own: Measurement) -> float | None:
-    """None if either was not counted, or by another counter: a GPU's joules are not a processor's."""
+    """Return None if either was not counted, or by another counter: a GPU's joules are not a processor's."""
     if base.energy_mj is None or own.energy_mj is None or own.energy_source != base.energy_source:
         return None
     return base.energy_mj / own.energy_mj

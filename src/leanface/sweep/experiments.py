@@ -216,7 +216,7 @@ def experiment_revision(name: str) -> str | None:
 
 
 def same_experiment(name: str) -> str | None:
-    """Git's reference to another sweep's experiment that computed the same on a machine like this one, if there is one.
+    """Find Git's reference to another sweep's experiment that computed the same on a machine like this one.
 
     Args:
         name: as `trial_name` makes it, which ends with what the experiment computes.
@@ -353,7 +353,7 @@ class Stages:
         return found
 
     def shared(self, keys: Collection[str]) -> set[str]:
-        """Stages whose result does not depend on these keys of params.yaml; configure and probe always run anyway."""
+        """List stages whose result does not depend on these keys of params.yaml; configure and probe always run."""
         if any(key.startswith("scale") for key in keys):
             return {"configure", "probe"}
         varied = {key.split(".")[0].split("/")[0] for key in keys}

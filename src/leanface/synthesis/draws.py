@@ -29,7 +29,7 @@ class Random:
         return (self.uniform(0.0, 1.0, *shape) < probability).float()
 
     def table(self, ranges: Mapping[str, Range], count: int, amount: float = 1.0) -> dict[str, Tensor]:
-        """Strengths (count,) by name; `amount` scales every probability. A few kernels whatever the table's length."""
+        """Draw strengths (count,) by name, in a few kernels; `amount` scales every probability."""
         probability, low, high = constant(tuple(ranges.values()), self.device).T[:, :, None]
         present = self.uniform(0.0, 1.0, len(ranges), count) < probability * amount
         strength = torch.lerp(low, high, self.uniform(0.0, 1.0, len(ranges), count)) * present

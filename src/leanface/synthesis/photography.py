@@ -58,7 +58,7 @@ def background(random: Random, count: int, size: int) -> Float[Tensor, "count 3 
 
 
 def _stretch(random: Random, count: int, size: int) -> Tensor:
-    """(count,size,CELLS): how much each pixel of a line sees of each cell; cells differ in width and sharpness."""
+    """Draw how much each pixel of a line sees of each cell, (count,size,CELLS); cells differ in width, sharpness."""
     widths = random.uniform(0.15, 1.0, count, CELLS) ** 2
     edges = widths.cumsum(1)
     center = (edges - widths / 2) / edges[:, -1:]

@@ -197,7 +197,7 @@ def _streaks(x: Doubles, up: Doubles, back: Doubles) -> Doubles:
 
 
 def _visibility(mean: Tensor, triangles: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
-    """Directions over the front three quarters of a sphere, and which vertices of the mean head each one reaches.
+    """Return directions over a sphere's front three quarters, and which vertices of the mean head each one reaches.
 
     A shadow map per direction: a vertex is lit if nothing is drawn clearly nearer to the lamp.
     """

@@ -23,7 +23,7 @@ class WeightAverage:
 
     @staticmethod
     def _floats(network: nn.Module) -> list[Tensor]:
-        """Everything that can be averaged; integer buffers are counters."""
+        """Return everything that can be averaged; integer buffers are counters."""
         return [tensor for tensor in network.state_dict(keep_vars=True).values() if tensor.is_floating_point()]
 
     @torch.no_grad()

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPriva
 
 
 def batch_norms(network: nn.Module) -> list[_BatchNorm]:
-    """Every batch norm, in the network's order."""
+    """Return every batch norm, in the network's order."""
     return [module for module in network.modules() if isinstance(module, _BatchNorm)]
 
 

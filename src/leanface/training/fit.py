@@ -93,21 +93,21 @@ class _History(Callback):
 
 
 def resolve_accelerator(machine: Machine) -> str:
-    """ "gpu" or "cpu"."""
+    """Return "gpu" or "cpu"."""
     if machine.accelerator == "auto":
         return "gpu" if torch.cuda.is_available() else "cpu"
     return machine.accelerator
 
 
 def resolve_device(machine: Machine) -> torch.device:
-    """Where this process trains: with several devices, Lightning numbers the copies of a command."""
+    """Return the device of this process: with several devices, Lightning numbers the copies of a command."""
     if resolve_accelerator(machine) == "cpu":
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def resolve_precision(machine: Machine, accelerator: str) -> Any:
-    """Mixed bf16 where the processor computes in it: elsewhere it is emulated, and slower than FP32."""
+    """Choose mixed bf16 where the processor computes in it: elsewhere it is emulated, and slower than FP32."""
     if machine.precision != "auto":
         return machine.precision
     if accelerator == "gpu":

@@ -67,7 +67,7 @@ class TrainingModule(LightningModule):
         return terms["loss"]
 
     def _watched(self) -> bool:
-        """Some steps, and those before a validation; not all, because reading a loss waits for the device."""
+        """Tell whether a step is logged: some, and those before a validation, because reading a loss waits."""
         done, every = self.global_step + 1, self.trainer.val_check_interval
         return done % 20 == 1 or done % int(every or 1) == 0 or done == self.settings.steps
 
@@ -126,7 +126,7 @@ class TrainingModule(LightningModule):
 
 
 def parameter_groups(network: nn.Module, settings: Optimizer, head_scales: list[float]) -> list[dict[str, Any]]:
-    """AdamW's groups: no decay on biases and batch norms; each head's learning rate scaled to its outputs."""
+    """Return AdamW's groups: no decay on biases and batch norms; each head's learning rate scaled to its outputs."""
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         scale = head_scales[int(name.removeprefix(HEADS).split(".")[0])] if name.startswith(HEADS) else 1.0

@@ -63,7 +63,7 @@ class CoefficientLoss(nn.Module):
     def per_sample(
         self, predicted: Float[Tensor, "batch 257"], target: Float[Tensor, "batch 257"]
     ) -> Float[Tensor, " batch"]:
-        """ "loss" of each face."""
+        """Return the loss of each face."""
         return ((predicted.float() - target.float()).square() * self.weights) @ self.group_weights
 
 
@@ -98,7 +98,7 @@ class PhotometricLoss(nn.Module):
     def per_sample(
         self, predicted: Float[Tensor, "batch 257"], target: Float[Tensor, "batch 257"]
     ) -> Float[Tensor, " batch"]:
-        """The loss of each face."""
+        """Return the loss of each face."""
         with torch.autocast(predicted.device.type, enabled=False):
             rotation = rotation_from_angles(split(target).angles_rad)
             truth = self._colors(target.float(), rotation)

@@ -105,7 +105,7 @@ LICENSES = {
 
 
 def make_teacher(request: Request) -> FaceReconstructionNet:
-    """The original network, in eval mode, from the configured source.
+    """Load or train the original network, in eval mode, from the configured source.
 
     Raises:
         ArtifactError: its weights are missing or not this network's.
