@@ -60,7 +60,7 @@ def load_basel(path: Path) -> MorphableModel:
 
 
 def cylindrical_uv(vertices: Float[np.ndarray, "vertices 3"]) -> Float[np.ndarray, "vertices 2"]:
-    """Angle about an upright axis, and height, both scaled to [0,1].
+    """Return the angle about an upright axis, and the height, both scaled to [0,1].
 
     The axis goes through the middle of the rearmost plane: so a face, which is open at the back, is never cut.
     """
@@ -99,7 +99,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _indices(path: Path, arrays: dict[str, np.ndarray], name: str, count: int) -> Int[np.ndarray, " indices"]:
-    """Vertex indices, counted from 0."""
+    """Return vertex indices, counted from 0."""
     indices = arrays[name].astype(np.int64).ravel() - 1
     if indices.size == 0 or indices.min() < 0 or indices.max() >= count:
         raise _other_layout(path, f"{name} does not index {count} vertices from 1 on")

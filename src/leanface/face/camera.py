@@ -13,7 +13,7 @@ from leanface.face.geometry import DISTANCE_DM, FOCAL_PX, REFERENCE_SIZE_PX, rot
 
 
 def rotation_from_angles(angles_rad: Float[Tensor, "batch 3"]) -> Float[Tensor, "batch 3 3"]:
-    """Roll @ yaw @ pitch, from (pitch about x, yaw about y, roll about z); acts on column vectors."""
+    """Return roll @ yaw @ pitch, from (pitch about x, yaw about y, roll about z); acts on column vectors."""
     rows = rotation_rows(angles_rad.cos().unbind(-1), angles_rad.sin().unbind(-1))
     return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
 

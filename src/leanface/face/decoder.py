@@ -44,7 +44,7 @@ class Decoder:
         self._triangles = head.triangles
 
     def decode(self, coefficients: Float[np.ndarray, "257"]) -> DecodedMesh:
-        """One face's mesh; the arrays are the caller's own.
+        """Decode one face's mesh; the arrays are the caller's own.
 
         Raises:
             ValueError: the coefficients are not float32 (257,).
@@ -57,7 +57,7 @@ class Decoder:
         return DecodedMesh(vertices, vertices_camera, self.normals(vertices), rotation)
 
     def vertices(self, coefficients: Float[np.ndarray, "257"]) -> Float[np.ndarray, "vertices 3"]:
-        """Shape in the model's frame."""
+        """Compute the shape in the model's frame."""
         coarse = self._mean.copy()
         _accumulate(np.ascontiguousarray(coefficients[SHAPE]), self._components, coarse)
         vertices = np.empty((len(self._subdivision.starts) - 1, 3), np.float32)
@@ -70,25 +70,25 @@ class Decoder:
         rotation: Float[np.ndarray, "3 3"],
         coefficients: Float[np.ndarray, "257"],
     ) -> Float[np.ndarray, "vertices 3"]:
-        """Rotated and moved into the camera's frame."""
+        """Rotate and move vertices into the camera's frame."""
         posed = np.empty_like(vertices)
         _pose(vertices, rotation, translation_of(coefficients), posed)
         return posed
 
     def normals(self, vertices: Float[np.ndarray, "vertices 3"]) -> Float[np.ndarray, "vertices 3"]:
-        """Unit normals: the area-weighted mean of the adjacent triangles' normals."""
+        """Compute unit normals: the area-weighted mean of the adjacent triangles' normals."""
         normals = np.zeros_like(vertices)
         fill_normals(vertices, self._triangles, normals)
         return normals
 
 
 def rotation_of(coefficients: Float[np.ndarray, "257"]) -> Float[np.ndarray, "3 3"]:
-    """Of one face, from the model's to the camera's frame; acts on column vectors."""
+    """Return one face's rotation from the model's to the camera's frame; acts on column vectors."""
     return rotation_from_angles(coefficients[ANGLES])
 
 
 def translation_of(coefficients: Float[np.ndarray, "257"]) -> Float[np.ndarray, "3"]:
-    """Of one face, in the camera's frame (meters)."""
+    """Return one face's translation, in the camera's frame (meters)."""
     return np.float32(METERS_PER_DM) * coefficients[TRANSLATION]
 
 

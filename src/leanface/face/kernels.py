@@ -27,7 +27,7 @@ def _greatest(a: Any, b: Any, c: Any) -> Any:
 
 @compiled()
 def fill_visible(vertices: Any, triangles: Any, nearest: Any, depth: Any, weights: Any) -> None:
-    """One image: vertices (V,3) float32, triangles (T,3); fills nearest (H,W), depth (H,W) and weights (H,W,2).
+    """Fill nearest (H,W), depth (H,W) and weights (H,W,2) of one image: vertices (V,3) float32, triangles (T,3).
 
     `nearest` starts at -1 and `depth` at 0; weights are the second and third corner's, where a triangle is seen.
     """

@@ -10,7 +10,7 @@ from leanface.face.geometry import BANDS, CONSTANT, LINEAR, QUADRATIC
 
 
 def sh_basis(normals: Float[Tensor, "*shape 3"]) -> Float[Tensor, "*shape 9"]:
-    """The nine bands at unit normals, irradiance factors included."""
+    """Compute the nine bands at unit normals, irradiance factors included."""
     x, y, z = normals.unbind(-1)
     return torch.stack(
         [
@@ -47,7 +47,7 @@ def irradiance(
 def vertex_normals(
     vertices: Float[Tensor, "batch vertices 3"], triangles: Int[Tensor, "triangles 3"]
 ) -> Float[Tensor, "batch vertices 3"]:
-    """Unit normals: the area-weighted mean of the adjacent triangles' normals."""
+    """Compute unit normals: the area-weighted mean of the adjacent triangles' normals."""
     a, b, c = (vertices[:, triangles[:, corner]] for corner in range(3))
     face_normals = torch.cross(b - a, c - a, dim=-1)
     normals = torch.zeros_like(vertices)

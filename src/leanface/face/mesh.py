@@ -84,7 +84,7 @@ def encode_mesh(
 
 
 def _texture_coordinates(layout: UvLayout) -> Float32[np.ndarray, "corners 2"]:
-    """Pixel centers lie at integers, texture coordinates 0 and 1 at the picture's edges; v points down."""
+    """Convert from pixels, whose centers lie at integers, to 0 and 1 at the picture's edges; v points down."""
     return ((layout.pixel + 0.5) / layout.size).astype(np.float32)
 
 

@@ -73,17 +73,17 @@ class MorphableModel(nn.Module):
     def vertices(
         self, identity: Float[Tensor, "batch 80"], expression: Float[Tensor, "batch 64"]
     ) -> Float[Tensor, "batch vertices 3"]:
-        """Shape in the model's frame, in decimeters."""
+        """Compute the shape in the model's frame, in decimeters."""
         offsets = torch.addmm(identity @ self.identity_basis, expression, self.expression_basis)
         return offsets.view(len(identity), -1, 3) + self.mean_vertices
 
     def albedo(self, albedo: Float[Tensor, "batch 80"]) -> Float[Tensor, "batch vertices 3"]:
-        """Skin color under white light, clipped to [0,1]."""
+        """Compute skin color under white light, clipped to [0,1]."""
         return (self.mean_albedo + (albedo @ self.albedo_basis).view(len(albedo), -1, 3)).clamp(0.0, 1.0)
 
 
 def columns_of(vertices: Int[Tensor, " count"]) -> Int[Tensor, " count*3"]:
-    """The columns of a basis that belong to these vertices, three to each."""
+    """Select the columns of a basis that belong to these vertices, three to each."""
     return (3 * vertices[:, None] + torch.arange(3, device=vertices.device)).flatten()
 
 

@@ -62,12 +62,12 @@ def visible_triangles(
 
 
 def _edge(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    """Twice the signed area of the triangles (a, b, c) in image space."""
+    """Compute twice the signed area of the triangles (a, b, c) in image space."""
     return (b[..., 0] - a[..., 0]) * (c[..., 1] - a[..., 1]) - (c[..., 0] - a[..., 0]) * (b[..., 1] - a[..., 1])
 
 
 def _barycentric(corners: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Weights (...,3) of the corners (...,3,2 or more) at (x, y)."""
+    """Compute the weights (...,3) of the corners (...,3,2 or more) at (x, y)."""
     a, b, c = corners.unbind(-2)
     inverse = 1.0 / _edge(a, b, c)
     second = ((x - a[..., 0]) * (c[..., 1] - a[..., 1]) - (c[..., 0] - a[..., 0]) * (y - a[..., 1])) * inverse
@@ -126,7 +126,7 @@ def rasterize(
 
 
 def fast_backend(tensor: Tensor) -> str:
-    """The fast backend for tensors on this device."""
+    """Return the fast backend for tensors on this device."""
     return "triton" if tensor.is_cuda else "numba"
 
 

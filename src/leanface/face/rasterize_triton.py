@@ -24,13 +24,13 @@ VERTICES_PER_BLOCK = 128
 
 @triton.jit
 def _load3(pointer, at, mask):
-    """Three numbers in a row: a vertex's coordinates, a color, a triangle's corners."""
+    """Load three numbers in a row: a vertex's coordinates, a color, a triangle's corners."""
     return tl.load(pointer + at, mask, 0), tl.load(pointer + at + 1, mask, 0), tl.load(pointer + at + 2, mask, 0)
 
 
 @triton.jit
 def _barycentric(vertices, i0, i1, i2, x, y, hit):
-    """Weights of the corners at a pixel; of no meaning where nothing is hit."""
+    """Compute the weights of the corners at a pixel; of no meaning where nothing is hit."""
     x0, y0 = tl.load(vertices + i0, hit, 0.0), tl.load(vertices + i0 + 1, hit, 0.0)
     x1, y1 = tl.load(vertices + i1, hit, 0.0), tl.load(vertices + i1 + 1, hit, 0.0)
     x2, y2 = tl.load(vertices + i2, hit, 0.0), tl.load(vertices + i2 + 1, hit, 0.0)

@@ -40,7 +40,7 @@ class Renderer(nn.Module):
 
     @torch.no_grad()
     def face_alpha(self, coefficients: Float[Tensor, "batch 257"]) -> Bool[Tensor, "batch 1 size size"]:
-        """Pixels most of which show the face region (not the neck, the ears or the back of the head)."""
+        """Return the pixels most of which show the face region (not the neck, the ears or the back of the head)."""
         region = self.model.face_mask.float()[None, :, None].expand(len(coefficients), -1, 3)
         return self.draw(self._vertices_camera(coefficients), region, self.model.triangles).image[:, :1] > 0.5
 
@@ -50,7 +50,7 @@ class Renderer(nn.Module):
         colors: Float[Tensor, "batch vertices 3"],
         triangles: Int[Tensor, "triangles 3"],
     ) -> Rendering:
-        """Any meshes that share their triangles, with a color per vertex."""
+        """Draw any meshes that share their triangles, with a color per vertex."""
         vertices_image = image_from_camera(vertices_camera, self.size * self.supersample)
         drawn = draw(vertices_image, colors, triangles, self.size, self.supersample, self.backend)
         return Rendering(drawn[:, :3], drawn[:, 3:])
@@ -58,7 +58,7 @@ class Renderer(nn.Module):
     def normals(
         self, vertices: Float[Tensor, "batch vertices 3"], triangles: Int[Tensor, "triangles 3"]
     ) -> Float[Tensor, "batch vertices 3"]:
-        """Unit normals, by the device's fast path (see `leanface.face.lighting.vertex_normals`)."""
+        """Compute unit normals, by the device's fast path (see `leanface.face.lighting.vertex_normals`)."""
         if not vertices.is_cuda:
             from leanface.face import rasterize_numba
 

@@ -106,7 +106,7 @@ def bilinear(image: UInt8[np.ndarray, "H W 3"], at: Float[np.ndarray, "N 2"]) ->
 def spread(
     texture: UInt8[np.ndarray, "size size 3"], mask: Bool[np.ndarray, "size size"]
 ) -> UInt8[np.ndarray, "size size 3"]:
-    """The texture with colors from nearby everywhere outside the mask: viewers filter across the mask's rim.
+    """Return the texture with colors from nearby everywhere outside the mask: viewers filter across the mask's rim.
 
     Each pixel outside takes the mean color of the smallest square of 2, 4, 8, ... pixels around it that has any.
 

@@ -43,16 +43,16 @@ class UvMap:
         self._fragments = Fragments(triangle[None], barycentric[None])
 
     def sample(self, attributes: Float[Tensor, "batch vertices channels"]) -> Float[Tensor, "batch size size channels"]:
-        """Attributes of the model's vertices over the grid; zero outside the mask."""
+        """Sample attributes of the model's vertices over the grid; zero outside the mask."""
         batch = len(attributes)
         repeated = Fragments(*(part.expand(batch, *part.shape[1:]).contiguous() for part in self._fragments))
         return interpolate(repeated, attributes[:, self.vertex], self.triangles)
 
     def position(self, coefficients: Float[Tensor, "batch 257"]) -> Float[Tensor, "batch size size 3"]:
-        """Vertex positions in the model's frame (no pose), in decimeters."""
+        """Sample vertex positions in the model's frame (no pose), in decimeters."""
         parts = split(coefficients)
         return self.sample(self.model.vertices(parts.identity, parts.expression))
 
     def albedo(self, coefficients: Float[Tensor, "batch 257"]) -> Float[Tensor, "batch size size 3"]:
-        """Skin color in [0,1], without lighting."""
+        """Sample skin color in [0,1], without lighting."""
         return self.sample(self.model.albedo(split(coefficients).albedo))

@@ -53,18 +53,18 @@ class Alignment:
     size: int
 
     def crop_from_photo(self, points: Float[np.ndarray, "*N 2"]) -> Float[np.ndarray, "*N 2"]:
-        """Photo pixels to crop pixels."""
+        """Convert photo pixels to crop pixels."""
         return points * self.scale + (self.tx, self.ty)
 
     def resized(self, size: int) -> "Alignment":
-        """The same square of the photo as a crop of another size."""
+        """Return the same square of the photo as a crop of another size."""
         ratio = size / self.size
         # Pixel centers lie at integers: edges scale, not centers.
         tx, ty = (ratio * (t + 0.5) - 0.5 for t in (self.tx, self.ty))
         return Alignment(ratio * self.scale, tx, ty, size)
 
     def photo_from_crop(self, points: Float[np.ndarray, "*N 2"]) -> Float[np.ndarray, "*N 2"]:
-        """Inverse of `crop_from_photo`."""
+        """Convert crop pixels to photo pixels."""
         return (points - (self.tx, self.ty)) / self.scale
 
 
@@ -111,7 +111,7 @@ def cut_out(
     template: Float[np.ndarray, "5 2"],
     size: int,
 ) -> tuple[UInt8[np.ndarray, "size size 3"], Alignment]:
-    """As `align`, of a photo that was checked before."""
+    """Crop as `align` does, from a photo that was checked before."""
     alignment = fit(landmarks, template, size)
     height, width = image.shape[:2]
     reach = max(height, width)
@@ -128,7 +128,7 @@ def fit(
     template: Float[np.ndarray, "5 2"] = TEMPLATE_224,
     size: int = REFERENCE_SIZE_PX,
 ) -> Alignment:
-    """Where the crop lies; arguments and errors as for `align`."""
+    """Fit where the crop lies; arguments and errors as for `align`."""
     if landmarks.shape != (5, 2) or template.shape != (5, 2):
         raise ValueError(
             f"expected landmarks and a template of shape (5, 2), got {landmarks.shape} and {template.shape}; "
@@ -164,7 +164,7 @@ def cut_out_turned(
     size: int,
     turn_rad: float,
 ) -> tuple[UInt8[np.ndarray, "size size 3"], Alignment]:
-    """As `cut_out`, of a face that is turned clockwise by so much: the crop shows it upright.
+    """Crop as `cut_out` does, upright, a face that is turned clockwise by so much.
 
     Returns:
         The crop, and the alignment of a crop that was not turned, but has the same middle and scale. Turning points
@@ -232,6 +232,6 @@ def resample(image: UInt8[np.ndarray, "H W 3"], alignment: Alignment) -> UInt8[n
 def _region(
     image: UInt8[np.ndarray, "H W 3"], start: Int[np.ndarray, "2"], stop: Int[np.ndarray, "2"]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """From pixel `start` to before `stop` (x, y), with the photo's edges repeated beyond it."""
+    """Cut from pixel `start` to before `stop` (x, y), with the photo's edges repeated beyond it."""
     columns, rows = (np.array(range(start[axis], stop[axis])).clip(0, image.shape[1 - axis] - 1) for axis in (0, 1))
     return image[rows[:, None], columns]

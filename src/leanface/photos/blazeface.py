@@ -73,7 +73,7 @@ class BlazeFace:
         return found
 
     def _decode(self, answers: Float[np.ndarray, "anchors 16"], logits: Float[np.ndarray, " anchors"]) -> BlazeFaces:
-        """Boxes and keypoints of what the network is sure enough of, in pixels of its square."""
+        """Decode boxes and keypoints of what the network is sure enough of, in pixels of its square."""
         scores = 1 / (1 + np.exp(-logits.astype(np.float64).clip(-80, 80)))
         sure = scores > SCORE_MIN
         scores = scores[sure]
@@ -103,7 +103,7 @@ def _anchors(side: int) -> Float[np.ndarray, "anchors 2"]:
 
 
 def _same_faces(boxes: Float[np.ndarray, "N 4"], scores: Float[np.ndarray, " N"]) -> list[Bool[np.ndarray, " N"]]:
-    """Which boxes show the same face, the most certain face first."""
+    """Group boxes that show the same face, the most certain face first."""
     areas = (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(1)
     left = np.ones(len(boxes), np.bool_)
     groups: list[Bool[np.ndarray, " N"]] = []

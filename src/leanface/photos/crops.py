@@ -61,7 +61,7 @@ def crop_found(
     *,
     every: bool,
 ) -> list[FaceCrop]:
-    """As `crop_faces`, of faces that were found before."""
+    """Crop as `crop_faces` does, from faces that were found before."""
     crops: list[FaceCrop] = []
     refusals: list[ArtifactError] = []
     for detection in found if every else found[:1]:
@@ -94,7 +94,7 @@ def crop_face(
 
 
 def as_in_photo(coefficients: Float32[np.ndarray, "N 257"], crops: Sequence[FaceCrop]) -> Float32[np.ndarray, "N 257"]:
-    """What was read in crops, as it is in the photo: heads that were turned upright are turned back."""
+    """Turn back what was read in crops whose heads had been turned upright, as it is in the photo."""
     if not any(crop.turn_rad for crop in crops):
         return coefficients
     # The photo's y axis points down: clockwise there is counterclockwise for the camera.

@@ -52,7 +52,7 @@ class Region(NamedTuple):
 
     @classmethod
     def of_points(cls, points: Float[np.ndarray, "468 2"]) -> Self:
-        """Around the landmarks of an earlier look."""
+        """Surround the landmarks of an earlier look."""
         angle = _angle(*points[list(OUTER_EYE_CORNERS)])
         turn = _rotation(angle)
         upright = points @ turn
@@ -60,15 +60,15 @@ class Region(NamedTuple):
         return cls(turn @ ((low + high) / 2), MARGIN * float((high - low).max()), angle)
 
     def turned(self, quarters: int) -> "Region":
-        """The same square, turned clockwise."""
+        """Return the same square, turned clockwise."""
         return self._replace(angle_rad=self.angle_rad + quarters * math.pi / 2)
 
     def turn_from(self, other: "Region") -> float:
-        """How far this one is turned against another one, without a sign."""
+        """Measure how far this one is turned against another one, without a sign."""
         return abs(math.remainder(self.angle_rad - other.angle_rad, math.tau))
 
     def distance_from(self, other: "Region") -> float:
-        """How far this one's center lies from another one's, in sides of that one."""
+        """Return how far this one's center lies from another one's, in sides of that one."""
         return float(np.linalg.norm(self.center - other.center)) / other.side
 
 
@@ -119,13 +119,13 @@ def _angle(left: Float[np.ndarray, "2"], right: Float[np.ndarray, "2"]) -> float
 
 
 def _rotation(angle_rad: float) -> Float[np.ndarray, "2 2"]:
-    """Acts on column vectors."""
+    """Return a rotation that acts on column vectors."""
     cos, sin = math.cos(angle_rad), math.sin(angle_rad)
     return np.array([(cos, -sin), (sin, cos)])
 
 
 def _cut(photo: UInt8[np.ndarray, "H W 3"], region: Region, side: int) -> UInt8[np.ndarray, "side side 3"]:
-    """The region as an upright square; black beyond the photo."""
+    """Cut the region as an upright square; black beyond the photo."""
     turn = _rotation(region.angle_rad)
     reach = region.side * np.abs(turn[0]).sum() / 2 + 2
     low, high = np.floor(region.center - reach).astype(int), np.ceil(region.center + reach).astype(int)

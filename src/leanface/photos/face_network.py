@@ -43,5 +43,5 @@ class FaceNetwork:
         """Of the images that it takes (px), where that is fixed."""
 
     def __call__(self, images: Float32[np.ndarray, "N 3 side side"]) -> list[np.ndarray]:
-        """All outputs of a batch, in the file's order."""
+        """Return all outputs of a batch, in the file's order."""
         return self._session.run(None, {self._input: images})

@@ -79,7 +79,7 @@ def why_unreadable(path: Path) -> str | None:
 
 @cache
 def reads_heif() -> bool:
-    """Whether the package that reads HEIC is installed."""
+    """Tell whether the package that reads HEIC is installed."""
     return find_spec("pi_heif") is not None
 
 
@@ -128,13 +128,13 @@ def pick(files: Iterable[Path], where: str | Path, kinds: tuple[Kind, ...] = ("p
 
 
 def _counted_by_suffix(paths: Iterable[Path]) -> str:
-    """As in "12 .txt, 1 without a suffix"; the most frequent first."""
+    """Count files as in "12 .txt, 1 without a suffix"; the most frequent first."""
     counts = Counter(path.suffix.lower() or "without a suffix" for path in paths)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{count:,} {suffix}" for suffix, count in ordered)
 
 
 def _is_transport_stream(head: bytes) -> bool:
-    """Packets of 188 bytes, or of 192 with a time before each (AVCHD), start with G."""
+    """Tell packets of 188 bytes, or of 192 with a time before each (AVCHD), by the G that each starts with."""
     pairs = ((0, 188), (4, 4 + 192))
     return any(head[first : first + 1] == head[second : second + 1] == b"G" for first, second in pairs)

@@ -123,7 +123,7 @@ class Mtcnn:
         return boxes[suppress(boxes, np.concatenate(found_scores), 0.7)]
 
     def _slide(self, level: Float32[np.ndarray, "3 H W"]) -> tuple[Float[np.ndarray, "N 4"], Float[np.ndarray, " N"]]:
-        """Boxes and scores of one pyramid level, piece by piece."""
+        """Return boxes and scores of one pyramid level, piece by piece."""
         height, width = level.shape[1:]
         overlap = PROPOSAL_PX - PROPOSAL_STRIDE
         boxes: list[Float[np.ndarray, "N 4"]] = []
@@ -156,7 +156,7 @@ class Mtcnn:
         *,
         mirrored: bool = False,
     ) -> list[np.ndarray]:
-        """Scores and a network's other outputs for every square, in batches that bound the memory.
+        """Return scores and a network's other outputs for every square, in batches that bound the memory.
 
         Args:
             mirrored: average the landmarks with the mirror image's: the network's lean to the right by a fraction of
@@ -179,7 +179,7 @@ def suppress(
     limit: float,
     relative_to_smaller: bool = False,
 ) -> Int[np.ndarray, " M"]:
-    """Greedy non-maximum suppression: indices of the boxes to keep, the best first.
+    """Suppress overlaps (greedy non-maximum suppression); return indices of the boxes to keep, the best first.
 
     A box goes when its overlap with a better one exceeds `limit` of their union, or of the smaller of both.
     """
@@ -206,7 +206,7 @@ def covered(boxes: Float[np.ndarray, "N 4"], known: Float[np.ndarray, "K 4"]) ->
 
 
 def _pyramid(photo: UInt8[np.ndarray, "H W 3"], scale: float) -> list[Float32[np.ndarray, "3 h w"]]:
-    """The photo at `scale` and smaller, down to the first network's window, as the networks take pixels."""
+    """Yield the photo at `scale` and smaller, down to the first network's window, as the networks take pixels."""
     height, width = photo.shape[:2]
     images = [Image.fromarray(photo)]
     if (factor := int(1 / scale / FINER)) > 1:
@@ -228,7 +228,7 @@ def _pyramid(photo: UInt8[np.ndarray, "H W 3"], scale: float) -> list[Float32[np
 def _crops(
     photo: UInt8[np.ndarray, "H W 3"], squares: Int[np.ndarray, "N 4"], side: int
 ) -> Float32[np.ndarray, "N 3 side side"]:
-    """The squares, resized; -1 where they leave the photo (clipping them would squash the face)."""
+    """Cut the squares, resized; -1 where they leave the photo (clipping them would squash the face)."""
     height, width = photo.shape[:2]
     crops = np.empty((len(squares), 3, side, side), np.float32)
     for crop, (left, top, right, bottom) in zip(crops, squares.tolist(), strict=True):
@@ -255,13 +255,13 @@ def _triangle_filter(source: int, target: int) -> Float32[np.ndarray, "target so
 
 
 def _unmirror(points: Float[np.ndarray, "N 10"]) -> Float[np.ndarray, "N 10"]:
-    """Landmarks found in the mirror image, as landmarks of the image."""
+    """Convert landmarks found in the mirror image to landmarks of the image."""
     swapped = points.reshape(-1, 2, 5)[:, :, [1, 0, 2, 4, 3]]
     return np.concatenate([1 - swapped[:, 0], swapped[:, 1]], axis=1)
 
 
 def _squares(boxes: Float[np.ndarray, "N 4"]) -> Int[np.ndarray, "N 4"]:
-    """Each box grown about its center to a square of whole pixels."""
+    """Grow each box about its center to a square of whole pixels."""
     side = np.rint((boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True, initial=0)).clip(min=1)
     corner = np.rint((boxes[:, :2] + boxes[:, 2:] - side) / 2)
     return np.concatenate([corner, corner + side], axis=1).astype(np.int64)

@@ -86,7 +86,7 @@ class FaceTracker:
         return before is not None and float(np.abs(self._thumbnail - before).mean()) > CUT_LEVELS
 
     def _drop_doubles(self, seconds: float) -> None:
-        """Where two followed faces have become one, the one that fits worse is lost."""
+        """Drop the one that fits worse where two followed faces have become one."""
         seen = sorted(
             (track for track in self._tracks if track.seconds == seconds), key=lambda track: -track.face.score
         )

@@ -247,7 +247,7 @@ def _video(container: Any, label: str, *, live: bool, threads: int) -> Video:
 
 
 def _video_stream(container: Any, label: str) -> Any:
-    """The stream that a player would show, which is never an attached cover picture."""
+    """Return the stream that a player would show, which is never an attached cover picture."""
     from av.stream import Disposition
 
     stills = Disposition.attached_pic | Disposition.timed_thumbnails
@@ -307,7 +307,7 @@ class _Look:
         self._ratio = ratio if Fraction(1, 8) <= ratio <= 8 else Fraction(1)
 
     def rgb(self, frame: Any) -> UInt8[np.ndarray, "H W 3"]:
-        """See `Frame.image`."""
+        """Return the frame's RGB; see `Frame.image`."""
         width, height = self._square(frame.width, frame.height)
         if not frame.format.is_rgb and frame.colorspace not in _MATRICES:
             frame.colorspace = _matrix(frame)
@@ -316,7 +316,7 @@ class _Look:
         return _turn(frame).apply(converted.to_ndarray())
 
     def _square(self, width: int, height: int) -> tuple[int, int]:
-        """Of square pixels: the shorter side of a pixel is stretched, so that nothing is lost."""
+        """Stretch the shorter side of a pixel to square pixels, so that nothing is lost."""
         if self._ratio >= 1:
             return max(1, round(width * self._ratio)), height
         return width, max(1, round(height / self._ratio))
@@ -357,7 +357,7 @@ def _wide_converter() -> Any:
 
 
 def _converted(frame: Any, width: int, height: int) -> Any:
-    """RGB of ordinary colors."""
+    """Convert a frame to RGB of ordinary colors."""
     if (width, height) == (frame.width, frame.height) and frame.format.name in ("yuv420p", "yuvj420p", "rgb24"):
         return frame.reformat(format="rgb24", threads=1)  # FFmpeg's fast path is exact for these
     return frame.reformat(width, height, "rgb24", interpolation=_accurate(), threads=1)
@@ -370,7 +370,7 @@ def _accurate() -> Any:
 
 
 def _matrix(frame: Any) -> int:
-    """The color matrix of a video that names none, as players guess it."""
+    """Guess the color matrix of a video that names none, as players do."""
     if frame.color_primaries == _BT2020:
         return _BT2020
     return _BT709 if frame.width >= _HD_WIDTH or frame.height >= _HD_HEIGHT else _BT601

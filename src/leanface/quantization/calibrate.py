@@ -13,7 +13,7 @@ from leanface.task import Split
 
 
 def quantizer_of(settings: Quantize, layers: Collection[str]) -> Quantizer:
-    """What is quantized of a network with these convolutions.
+    """Describe what is quantized of a network with these convolutions.
 
     Raises:
         ConfigError, ArtifactError: as `layers_excluded_from_quantization`.

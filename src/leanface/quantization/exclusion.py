@@ -16,7 +16,7 @@ OUTLIER, MOST = 3.0, 4
 def layers_excluded_from_quantization(
     choice: Collection[str], layers: Collection[str], sensitivity: Path
 ) -> tuple[str, ...]:
-    """The convolutions to keep, in the order of `layers`.
+    """Choose the convolutions to keep, in the order of `layers`.
 
     Args:
         choice: names, or `AUTO`.
@@ -46,7 +46,7 @@ def _fragile(errors: Mapping[str, float]) -> set[str]:
 
 
 def _errors(path: Path, layers: Collection[str]) -> dict[str, float]:
-    """How far quantizing each layer alone moves the outputs, by the first measure of the task."""
+    """Read how far quantizing each layer alone moves the outputs, by the first measure of the task."""
     advice = "run stage analyze (`dvc repro analyze`), or name the layers in quantize.keep_fp16."
     try:
         entries: dict[str, Any] = json.loads(path.read_bytes())["quantize"]

@@ -67,7 +67,7 @@ def reconstruct_to(
 
 
 def reconstruct_to_stdout(lean_face: LeanFace, sources: Sequence[Source], settings: Settings) -> None:
-    """One photo's largest face to standard output: its mesh, or without a mesh its JSON.
+    """Write one photo's largest face to standard output: its mesh, or without a mesh its JSON.
 
     Raises:
         ConfigError: there is not exactly one photo, or the mesh is one of several files.
@@ -102,7 +102,7 @@ def run(
     limit: int | None = None,
     redo: bool = False,
 ) -> None:
-    """The whole command; see its --help.
+    """Run the whole command; see its --help.
 
     Raises:
         LeanFaceError: of the inputs, the network, or pictures that failed.

@@ -130,7 +130,7 @@ def threaded(
     room: int,
     share: Callable[[T], float] = lambda _: 0.0,
 ) -> Iterator[R]:
-    """`map` by threads, in order, a bounded number of items ahead of what has been returned.
+    """Map by threads, in order, a bounded number of items ahead of what has been returned.
 
     Args:
         room: how many items are taken ahead at most.
@@ -158,7 +158,7 @@ def threaded(
 
 
 def _grouped(sources: Iterable[Source]) -> Iterator[tuple[Source | None, list[Source]]]:
-    """Photos in a row together; each video, and last each camera, alone: as the key and the only source."""
+    """Separate cameras, which are live, from files."""
     in_order = sorted(sources, key=lambda source: source.kind == "webcam")
     for video, group in itertools.groupby(in_order, lambda source: None if source.kind == "photo" else source):
         yield video, list(group)
@@ -179,7 +179,7 @@ def _pictures(source: Source, folder: Path, *, every: int, limit: int | None) ->
 
 
 def _new_name(folder: Path, name: str) -> str:
-    """What a camera showed cannot be had again, so it does not make room for what it shows now."""
+    """Choose a free name: what a camera showed cannot be had again, so it makes no room for what it shows now."""
     number, new = 1, name
     while os.path.lexists(folder / new):
         number += 1
@@ -192,7 +192,7 @@ def _nothing() -> UInt8[np.ndarray, "H W 3"]:
 
 
 def _told(name: str, error: Exception) -> str:
-    """Why a picture is left out; how an unexpected error came about goes to the log."""
+    """Tell why a picture is left out; how an unexpected error came about goes to the log."""
     if not isinstance(error, LeanFaceError):
         logger.debug("%s failed unexpectedly", name, exc_info=error)
     return reason(error)
@@ -229,7 +229,7 @@ def _find(
 
 
 def _file(picture: Picture) -> Photo | None:
-    """What a photo is read from; None for frames, standard input, and what is not there."""
+    """Return what a photo is read from; None for frames, standard input, and what is not there."""
     source = picture.source
     if source.path is None or source.kind != "photo" or not source.path.is_file():
         return None
@@ -249,7 +249,7 @@ def _batched(found: Iterable[_Found], batch: int, pixels: int) -> Iterator[list[
 
 
 def _read(lean_face: LeanFace, shots: Sequence[_Found], people: _People | None) -> Iterator[_Read]:
-    """The network on all faces of some pictures at once, and where that fails, picture by picture."""
+    """Run the network on all faces of some pictures at once, and where that fails, picture by picture."""
     crops = [crop.crop for shot in shots for crop in shot.crops]
     try:
         coefficients = lean_face.read(np.stack(crops)) if crops else np.empty((0, 257), np.float32)

@@ -43,7 +43,7 @@ def result_names(files: Sequence[str]) -> list[str]:
 
 
 def _split(file: str) -> tuple[str, str, str]:
-    """The folder with its "/" or "", the name without its suffix, and the suffix."""
+    """Split a path into the folder with its "/" or "", the name without its suffix, and the suffix."""
     folder, slash, name = file.rpartition("/")
     stem, dot, suffix = name.rpartition(".")
     return (folder + slash, stem, dot + suffix) if stem.strip(".") else (folder + slash, name, "")
@@ -64,7 +64,7 @@ def _joined(folder: str, stem: str, ending: str = "") -> str:
 
 
 def _key(name: str) -> str:
-    """The same for all names that some file system takes for the same."""
+    """Return the same key for all names that some file system takes for the same."""
     if name.isascii():
         return name.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())

@@ -30,7 +30,7 @@ class _Contract(NamedTuple):
 
 
 def default_model() -> Path:
-    """The network that LeanFace ships, or else the pipeline's own.
+    """Find the network that LeanFace ships, or else the pipeline's own.
 
     Raises:
         ArtifactError: there is neither.
@@ -83,7 +83,7 @@ def _contract(path: Path) -> _Contract:
 
 
 def _engine_contract(path: Path) -> _Contract:
-    """Of the description that stage build writes beside an engine."""
+    """Read the description that stage build writes beside an engine."""
     description = path.with_suffix(".json")
     try:
         size = int(json.loads(description.read_text())["profile"]["opt"][2])

@@ -32,12 +32,12 @@ LANDMARK_COLOR = (255, 200, 0)
 
 
 def preview(face: Reconstruction) -> UInt8[np.ndarray, "size 3*size 3"]:
-    """The head as in the photo and from both sides, with its texture, or else the model's lit albedo."""
+    """Draw the head as in the photo and from both sides, with its texture, or else the model's lit albedo."""
     return np.concatenate([view(face, yaw) for yaw in VIEWS_RAD], 1)
 
 
 def view(face: Reconstruction, yaw_rad: float | None, size: int = VIEW_PX) -> UInt8[np.ndarray, "size size 3"]:
-    """The head upright and turned by so much, or as in the photo."""
+    """Draw the head upright and turned by so much, or as in the photo."""
     rotation = face.pose.rotation if yaw_rad is None else rotation_from_angles(np.array([0, yaw_rad, 0], np.float32))
     vertices = (face.vertices - _middle(face.vertices)) @ rotation.T
     image = project(vertices, size * SUPERSAMPLE)
@@ -48,7 +48,7 @@ def view(face: Reconstruction, yaw_rad: float | None, size: int = VIEW_PX) -> UI
 
 
 def overlay(photo: UInt8[np.ndarray, "H W 3"], faces: list[Reconstruction]) -> UInt8[np.ndarray, "h w 3"]:
-    """The photo, made smaller if it is large, with each mesh as clay over it, and its landmarks."""
+    """Draw the photo, made smaller if it is large, with each mesh as clay over it, and its landmarks."""
     scale = min(1.0, OVERLAY_PX / max(photo.shape[:2]))
     width, height = (max(1, round(side * scale)) for side in photo.shape[1::-1])
     canvas = np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BOX), np.float32) / 255
@@ -75,7 +75,7 @@ def _middle(vertices: Float[np.ndarray, "vertices 3"]) -> Float[np.ndarray, "3"]
 
 
 def _clay(face: Reconstruction) -> Float32[np.ndarray, "vertices 3"]:
-    """Gray of a lamp at the camera, a little from above left."""
+    """Shade gray clay by a lamp at the camera, a little from above left."""
     towards_lamp = np.array([-0.3, 0.45, 0.84], np.float32)
     shade = (face.normals @ face.pose.rotation.T @ towards_lamp).clip(0)
     return np.repeat((0.25 + 0.7 * shade)[:, None], 3, 1).astype(np.float32)
@@ -84,7 +84,7 @@ def _clay(face: Reconstruction) -> Float32[np.ndarray, "vertices 3"]:
 def _lit(
     face: Reconstruction, image: Float32[np.ndarray, "vertices 3"], size: int
 ) -> Float32[np.ndarray, "4 size size"]:
-    """The model's lit albedo, and coverage."""
+    """Return the model's lit albedo, and coverage."""
     parts, head = split(face.coefficients), face.surface.head
     normals = np.ascontiguousarray(face.normals @ face.pose.rotation.T)
     colors = (head.albedo(parts.albedo) * kernels.irradiance(normals[None], parts.lighting[None])[0]).clip(0, 1)
@@ -97,7 +97,7 @@ def _textured(
     image: Float32[np.ndarray, "vertices 3"],
     size: int,
 ) -> Float32[np.ndarray, "4 size size"]:
-    """The texture's colors, and coverage."""
+    """Return the texture's colors, and coverage."""
     layout = face.surface.layout(len(texture))
     # A texture much finer than the picture would be looked up too sparsely.
     factor = max(1, len(texture) // (2 * size * SUPERSAMPLE))

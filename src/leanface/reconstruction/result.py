@@ -106,7 +106,7 @@ class Reconstruction:
         return encode_mesh(name, layout, self.vertices, self.normals, texture, texture_format)
 
     def to_json(self) -> dict[str, Any]:
-        """All but mesh and texture, for `json.dumps`: coefficients by group, pose, places in the photo."""
+        """Return all but mesh and texture, for `json.dumps`: coefficients by group, pose, places in the photo."""
         detection = None
         if self.detection is not None:
             detection = {
@@ -132,12 +132,12 @@ class Reconstruction:
 
 
 def project(vertices_camera: Float[np.ndarray, "vertices 3"], alignment: Alignment) -> Float[np.ndarray, "vertices 3"]:
-    """To photo pixels and 1 / depth."""
+    """Project vertices to photo pixels and 1 / depth."""
     projected = geometry.project(vertices_camera, alignment.size)
     projected[:, :2] = alignment.photo_from_crop(projected[:, :2])
     return projected
 
 
 def _rounded(pixels: np.ndarray) -> Any:
-    """A hundredth of a pixel is enough."""
+    """Round to a hundredth of a pixel, which is enough."""
     return np.round(np.asarray(pixels, np.float64), 2).tolist()

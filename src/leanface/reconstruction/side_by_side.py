@@ -212,6 +212,6 @@ def distance_mm(pair: Pair) -> float:
 
 
 def turn_deg(pair: Pair) -> float:
-    """Angle between the two poses."""
+    """Return the angle between the two poses."""
     trace = float(np.sum(pair.teacher.pose.rotation.astype(float) * pair.student.pose.rotation))
     return round(float(np.degrees(np.arccos(np.clip((trace - 1) / 2, -1, 1)))), 3)

@@ -104,6 +104,6 @@ def _filtered(
 
 
 def _share(cutoff_hz: float | np.ndarray, elapsed: float) -> float | np.ndarray:
-    """Of the new value in a low-pass filter's answer."""
+    """Return the new value's share in a low-pass filter's answer."""
     rate = 2 * math.pi * cutoff_hz * elapsed
     return rate / (rate + 1)

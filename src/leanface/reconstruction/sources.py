@@ -135,7 +135,7 @@ class _Input(NamedTuple):
 
 
 def _files(text: str) -> list[_Input]:
-    """The photos and videos of one input."""
+    """Return the photos and videos of one input."""
     path = Path(text)
     if path.is_dir():
         return _picked(text, path, None)
@@ -149,7 +149,7 @@ def _files(text: str) -> list[_Input]:
 
 
 def _picked(text: str, root: Path, pattern: Sequence[str] | None) -> list[_Input]:
-    """The photos and videos in a folder and below it, or those that fit a pattern there."""
+    """Return the photos and videos in a folder and below it, or those that fit a pattern there."""
     depth = None if pattern is None or "**" in pattern else len(pattern)
     try:
         files, own = walk(root, depth)
@@ -176,7 +176,7 @@ def _nothing(text: str, problem: str) -> _Input:
 
 
 def _kind(path: Path) -> Kind:
-    """Of a file that was named, or found by its name."""
+    """Tell the kind of a file that was named, or found by its name."""
     return kind_of(path) or ("video" if is_video(first_bytes(path)) else "photo")
 
 

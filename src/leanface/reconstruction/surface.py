@@ -49,5 +49,5 @@ class Surface:
         return digest(self.path)
 
     def _layout(self, size: int) -> UvLayout:
-        """The whole head's layout on a texture of `size` pixels."""
+        """Return the whole head's layout on a texture of `size` pixels."""
         return UvLayout(self.head.uv, self.head.triangles, self.head.mean_vertices, size)

@@ -48,7 +48,7 @@ class InputSpec:
         return cls(allowed) if height is None else cls(allowed, (height, height), multiple_of=1)
 
     def largest_batch(self, limit: int) -> int:
-        """The largest batch size up to `limit` that is accepted."""
+        """Return the largest batch size up to `limit` that is accepted."""
         return min(limit, self.batch[1] or limit)
 
     def check(self, images: Images) -> None:
@@ -139,7 +139,7 @@ class Runtime(ABC):
 
     @final
     def run(self, images: Images, stream: int = 0) -> Coefficients:
-        """Coefficients of a batch of faces; the result is the caller's own.
+        """Compute the coefficients of a batch of faces; the result is the caller's own.
 
         Args:
             stream: 0 to `streams` - 1; one that is running must not be used again before it has returned.
@@ -215,12 +215,12 @@ class Runtime(ABC):
         self._input_spec.check(images)
 
     def _taken(self, images: Images) -> Images:
-        """The images as `_infer` takes them."""
+        """Return the images as `_infer` takes them."""
         return planes_of(images) if images.dtype == np.uint8 and not self.takes_bytes else images
 
     @contextmanager
     def _failures(self) -> Generator[None]:
-        """Any error becomes a BackendError; the libraries' exceptions have no common base."""
+        """Turn any error into a BackendError; the libraries' exceptions have no common base."""
         try:
             yield
         except BackendError:

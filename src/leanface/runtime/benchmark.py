@@ -325,7 +325,7 @@ def _call(network: Runtime, pool: Pool | None, key: Key, image_size: int) -> Cal
 
 
 def _images(batch: int, image_size: int) -> Float32[np.ndarray, "batch 3 H W"]:
-    """Noise: the time does not depend on what is in the pictures."""
+    """Draw noise: the time does not depend on what is in the pictures."""
     return np.random.default_rng(0).random((batch, 3, image_size, image_size), dtype=np.float32)
 
 
@@ -346,14 +346,14 @@ def _not_run(key: Key, entry: Entry, error: BackendError) -> Measurement:
 
 
 def _size_bytes(path: Path) -> int | None:
-    """Of a file, or of a bundle's files together; None if it is not there."""
+    """Return the size of a file, or of a bundle's files together; None if it is not there."""
     files = path.rglob("*") if path.is_dir() else [path]
     sizes = [file.stat().st_size for file in files if file.is_file()]
     return sum(sizes) if sizes else None
 
 
 def headline(rows: Sequence[Measurement]) -> dict[str, float]:
-    """Median latency of what ran on a single stream, as `VARIANT/RUNTIME/batch_N_ms`."""
+    """Return the median latency of what ran on a single stream, as `VARIANT/RUNTIME/batch_N_ms`."""
     return {
         f"{row.variant}/{row.runtime}/batch_{row.batch}_ms": row.latency.value
         for row in rows

@@ -53,7 +53,7 @@ class Cuda:
         return f"SM{major}{int(self._call('cudaDeviceGetAttribute', kind.cudaDevAttrComputeCapabilityMinor, 0))}"
 
     def allocate(self, count: int) -> "Buffer":
-        """Room for `count` float32 values in page-locked host memory and on the device."""
+        """Allocate `count` float32 values in page-locked host memory and on the device."""
         size_bytes = 4 * count
         address = int(self._call("cudaMallocHost", size_bytes))
         self._resources.callback(self._call, "cudaFreeHost", address)

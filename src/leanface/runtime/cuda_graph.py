@@ -31,7 +31,7 @@ class GraphLane:
     """A CUDA stream and its graphs, of which one runs at a time: all share the memory of what lies between layers."""
 
     def __init__(self, network: Network, outputs: int, pixels_at_once: int) -> None:
-        """See `Network`, which answers with `outputs` numbers; a group has so many pixels at most, or one image."""
+        """See `Network`; a group has so many pixels at most, or one image."""
         self.outputs = outputs
         self._network, self._pixels_at_once = network, pixels_at_once
         self._stream, self._copier = torch.cuda.Stream(), torch.cuda.Stream()
@@ -39,7 +39,7 @@ class GraphLane:
         self._graphs: dict[tuple[np.dtype[Any], tuple[int, ...]], _Graph] = {}
 
     def graph(self, dtype: "np.dtype[Any]", shape: tuple[int, ...]) -> "_Graph":
-        """The graph for images of this kind; a new one is captured.
+        """Return the graph for images of this kind; a new one is captured.
 
         Raises:
             BackendError: the GPU has too little memory.
@@ -64,7 +64,7 @@ class GraphLane:
         return self.graph(images.dtype, images.shape).resident(images)
 
     def buffer(self, shape: tuple[int, ...]) -> Pixels:
-        """The page-locked memory that such a batch is copied from, to be filled by the caller."""
+        """Return the page-locked memory that such a batch is copied from, to be filled by the caller."""
         return self.graph(np.dtype(np.uint8), shape).received
 
     def forget(self) -> None:
@@ -72,7 +72,7 @@ class GraphLane:
         self._graphs.clear()
 
     def capture(self, queue: Callable[[], None]) -> torch.cuda.CUDAGraph:
-        """What `queue` puts into the stream, as a graph."""
+        """Capture what `queue` puts into the stream, as a graph."""
         graph = torch.cuda.CUDAGraph()
         with CAPTURING, torch.inference_mode():
             torch.cuda.empty_cache()  # a graph has memory of its own and leaves what the first runs needed
@@ -89,11 +89,11 @@ class GraphLane:
         self._stream.synchronize()
 
     def at_once(self, height: int, width: int) -> int:
-        """How many images of a size are computed together."""
+        """Return how many images of a size are computed together."""
         return max(1, self._pixels_at_once // (height * width))
 
     def groups(self, shape: tuple[int, ...]) -> Iterator[slice]:
-        """Which images of such a batch are computed together."""
+        """Return which images of such a batch are computed together."""
         count, step = shape[0], self.at_once(*(shape[1:3] if shape[3] == 3 else shape[2:]))
         return (slice(start, min(start + step, count)) for start in range(0, count, step))
 

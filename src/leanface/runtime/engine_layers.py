@@ -74,7 +74,7 @@ class EngineLayers:
 
 
 def read_kernels(log: Iterable[str]) -> list[Kernel]:
-    """The kernels that a builder's log lists, those that compute nothing left out."""
+    """Return the kernels that a builder's log lists, those that compute nothing left out."""
     kernels: list[Kernel] = []
     for line in (line for message in log for line in message.splitlines()):
         if (found := KERNEL.match(line)) and found["writes"]:
@@ -110,7 +110,7 @@ def sum_up(kernels: Sequence[Kernel], operators: Mapping[str, str]) -> EngineLay
 
 
 def operators_of(model: onnx.ModelProto) -> dict[str, str]:
-    """Each node's operator, by its name."""
+    """Return each node's operator, by its name."""
     return {node.name: node.op_type for node in model.graph.node}
 
 

@@ -57,7 +57,7 @@ class Pool:
         return future
 
     def map(self, batches: Iterable[Images]) -> Iterator[Coefficients]:
-        """The coefficients of each batch, in order; at most `room` batches are read ahead.
+        """Yield the coefficients of each batch, in order; at most `room` batches are read ahead.
 
         Raises:
             BackendError: of the first batch that fails; those after it are cancelled.

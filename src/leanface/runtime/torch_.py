@@ -165,7 +165,7 @@ def _input_spec(spec: Spec) -> InputSpec:
 
 
 def triton_stem() -> Callable[[nn.Conv2d], nn.Module] | None:
-    """The first layers by Triton, where it is installed and the GPU is new enough for it."""
+    """Return the first layers by Triton, where it is installed and the GPU is new enough for it."""
     if torch.cuda.get_device_capability() < (8, 0) or importlib.util.find_spec("triton") is None:
         return None
     from leanface.runtime.int8.half_stem import HalfStem  # it imports Triton

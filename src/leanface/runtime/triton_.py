@@ -107,7 +107,7 @@ class _Lane:
         return self._tiles.get(problem) or default_tile(problem, self._gpu)
 
     def _queue(self, images: Tensor, coefficients: Tensor) -> None:
-        """A group, as `GraphLane` asks for it; its kernels are compiled at the first time, side by side."""
+        """Queue a group, as `GraphLane` asks for it; its kernels are compiled at the first time, side by side."""
         from leanface.runtime.int8.call import compile_all
 
         calls = self._executors[_size_px(images)].calls(images, coefficients)
@@ -144,13 +144,13 @@ def require_agreement(got: Coefficients, expected: Coefficients, gpu_name: str) 
 
 
 def _size_px(images: Images | Tensor) -> tuple[int, int]:
-    """Height and width."""
+    """Return the height and width."""
     height, width = images.shape[1:3] if images.dtype in (np.uint8, torch.uint8) else images.shape[2:]
     return int(height), int(width)
 
 
 def first_gpu() -> Gpu:
-    """The first GPU, if the kernels can run on it.
+    """Return the first GPU, if the kernels can run on it.
 
     Raises:
         BackendError: there is none for PyTorch, or it is too old.

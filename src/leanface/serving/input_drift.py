@@ -74,7 +74,7 @@ def drift_of(inputs: Sequence[str], model: Path | None = None, runtime: str = "a
 
 
 def against(reference: Reference, names: Sequence[str], values: Float[np.ndarray, "faces 5"]) -> InputDrift:
-    """These faces against the reference."""
+    """Compare these faces with the reference."""
     drift = Drift(reference, window=len(values))
     drift.record(values)
     shifts = drift.shifts()
@@ -87,7 +87,7 @@ def against(reference: Reference, names: Sequence[str], values: Float[np.ndarray
 
 
 def markdown(drift: InputDrift) -> str:
-    """Tables to read."""
+    """Write tables to read."""
     low, high = UNUSUAL
     lines = [
         f"| faces: {len(drift.names)} | median | of training | beyond its 1 to 99 % | KS distance | limit | |",

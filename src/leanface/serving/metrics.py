@@ -20,7 +20,7 @@ class Metrics:
     """Counts what happens in one service. Any thread may count."""
 
     def __init__(self, queue_length: Callable[[], int], workers_ready: Callable[[], int]) -> None:
-        """The gauges of the queue and the workers are read when Prometheus asks."""
+        """Read the gauges of the queue and the workers when Prometheus asks."""
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)

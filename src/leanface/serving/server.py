@@ -88,7 +88,7 @@ class Connection(H11Protocol):
         self._watch_taking(math.inf)
 
     def resume_writing(self) -> None:
-        """The client has taken it."""
+        """Note that the client has taken it."""
         super().resume_writing()
         if self._taken_clock is not None:
             self._taken_clock.cancel()
@@ -197,4 +197,4 @@ def run(server: uvicorn.Server, listening: socket.socket) -> None:
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:
-    """The server has stopped already."""
+    """Do nothing: the server has stopped already."""

@@ -99,7 +99,7 @@ def _methods(error: HTTPException) -> set[str]:
 
 
 async def known_query(request: Request) -> None:
-    """FastAPI dependency: refuse parameters of the query that the route does not have, or that are given twice.
+    """Refuse parameters of the query that the route does not have, or that are given twice (a dependency).
 
     A typo such as `fomat=glb` would otherwise be answered as if nothing had been asked for.
 

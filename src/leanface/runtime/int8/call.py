@@ -85,7 +85,7 @@ class Call:
         self.kernel[self.grid](**self.arguments, **self.constants, num_warps=self.warps, num_stages=self.stages)
 
     def compilation(self) -> Compilation:
-        """What its launch will compile."""
+        """Return what its launch will compile."""
         signature: dict[str, str] = {}
         aligned: list[int] = []
         for parameter in self.kernel.params:

@@ -30,7 +30,7 @@ HEADS_TILE = Tile(16, 32, 128)
 
 
 def padded(channels: int, multiple: int = CHANNELS) -> int:
-    """Rounded up."""
+    """Round up."""
     return -(-channels // multiple) * multiple
 
 
@@ -76,7 +76,7 @@ class Weights:
         return self._runs[step.name]
 
     def parameters(self, step: Convolution) -> Tensor:
-        """What `kernels.convolution` takes by this name."""
+        """Return what `kernels.convolution` takes by this name."""
         if step.name not in self._parameters:
             unit, zero = (step.target.levels.scale, step.target.levels.zero) if step.target else (1.0, 0)
             bias = step.bias.astype(np.float64) / unit + zero
@@ -87,7 +87,7 @@ class Weights:
         return self._parameters[step.name]
 
     def heads(self) -> tuple[Tensor, Tensor]:
-        """weights and parameters, as `kernels.heads` takes them."""
+        """Return weights and parameters, as `kernels.heads` takes them."""
         heads = self.plan.heads
         if ("heads", 0) not in self._packed:
             count, features = heads.weights.shape
@@ -108,7 +108,7 @@ class Weights:
         return self._packed["table", 0]
 
     def _pack(self, sums: np.ndarray, factors: np.ndarray, bias: np.ndarray, rows: int) -> Tensor:
-        """int32 (rows, 4) on the device: the three, floats as their bits, and 0."""
+        """Pack the three into int32 (rows, 4) on the device, floats as their bits, and 0."""
         packed = np.zeros((rows, 4), np.int32)
         packed[: len(sums), 0] = sums
         packed[: len(factors), 1] = factors.astype(np.float32).view(np.int32)
@@ -141,7 +141,7 @@ class _Layout:
         return images * self.full_height * self.full_width * self.channels
 
     def like(self, other: "_Layout") -> bool:
-        """Whether both have the same border in the same places."""
+        """Tell whether both have the same border in the same places."""
         shapes = [(one.height, one.width, one.channels, one.border, one.map.levels.zero) for one in (self, other)]
         return shapes[0] == shapes[1]
 
@@ -209,7 +209,7 @@ class Executor:
             call.queue()
 
     def calls(self, pixels: Tensor, coefficients: Tensor) -> dict[str, Call]:
-        """The network's kernels in order, by the name of what they compute; arguments as for `run`."""
+        """Return the network's kernels in order, by the name of what they compute; arguments as for `run`."""
         steps = {
             step.name: self._pool(step, len(pixels))
             if isinstance(step, MaxPool)
@@ -219,12 +219,12 @@ class Executor:
         return {"image": self._fold(pixels), **steps, "heads": self._heads(coefficients)}
 
     def size_bytes(self) -> int:
-        """Memory of all maps together, without the weights."""
+        """Return the memory of all maps together, without the weights."""
         tensors = [self._features, *self.maps.values()]
         return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
     def levels(self, name: str) -> Tensor:
-        """A map's levels (images, height, width, channels), without border and padding: a view."""
+        """Return a map's levels (images, height, width, channels), without border and padding: a view."""
         layout = self._layouts[name]
         shape = (self.images, layout.full_height, layout.full_width, layout.channels)
         whole = self.maps[name][: layout.size_bytes(self.images)].view(shape)
@@ -232,12 +232,12 @@ class Executor:
         return whole[:, border, border, : layout.map.channels]
 
     def folded(self) -> Tensor:
-        """The image's levels (images, height/2, width/2, 12), squares of 2x2 pixels as channels: a view."""
+        """Return the image's levels (images, height/2, width/2, 12), squares of 2x2 pixels as channels: a view."""
         shape = (self.images, self._height // 2 + 3, self._width // 2 + 3, CHANNELS)
         return self.maps[IMAGE][: math.prod(shape)].view(shape)[:, 2:-1, 2:-1, :12]
 
     def features(self) -> Tensor:
-        """The mean features (images, channels): a view."""
+        """Return the mean features (images, channels): a view."""
         return self._features[:, : self.plan.features]
 
     def _lay_out(self) -> dict[str, _Layout]:
@@ -252,7 +252,7 @@ class Executor:
         }
 
     def _allocate(self) -> dict[str, Tensor]:
-        """Memory for the folded image and for each map."""
+        """Allocate the folded image and each map."""
         last: dict[str, int] = {}
         for index, step in enumerate(self.plan.steps):
             last[step.source.name] = index
@@ -345,7 +345,7 @@ class Executor:
         )
 
     def problem(self, step: Convolution, images: int) -> Problem:
-        """What a convolution's tile is chosen for."""
+        """Return what a convolution's tile is chosen for."""
         outputs, rows, run = self._weights.runs(step).shape
         height, width = self._result_size(step)
         together = 1 if step.target is None else images
@@ -358,7 +358,7 @@ class Executor:
         return -(-self._height // stride), -(-self._width // stride)
 
     def convolution(self, step: Convolution, tile: Tile, images: int) -> Call:
-        """A convolution's kernel for the first `images` images."""
+        """Describe a convolution's kernel for the first `images` images."""
         outputs, rows, run = self._weights.runs(step).shape
         height, width = self._result_size(step)
         source = self.maps[step.source.name]
@@ -396,7 +396,7 @@ class Executor:
         return Call(kernels.convolution, grid, arguments, constants, tile.warps, tile.stages)
 
     def _source_geometry(self, step: Convolution, height: int, width: int) -> dict[str, int]:
-        """How the kernel steps through what it reads."""
+        """Describe how the kernel steps through what it reads."""
         if step.source.stride == 1:  # the folded image, over which the first convolution has stride 1
             full_height, full_width, border, channels, stride = height + 3, width + 3, 0, CHANNELS, 1
         else:

@@ -33,7 +33,7 @@ class HalfStem(nn.Module):
         self.register_buffer("_table", (torch.arange(256) / 255).half())
 
     def forward(self, images: Tensor) -> Float16[Tensor, "batch channels height/4 width/4"]:
-        """Of uint8 (B,H,W,3), or float32 (B,3,H,W) in [0,1]; channels last."""
+        """Compute the layer of uint8 (B,H,W,3), or float32 (B,3,H,W) in [0,1]; channels last."""
         height, width = images.shape[1:3] if images.dtype == torch.uint8 else images.shape[2:]
         height, width, outputs = height // 2, width // 2, len(self._weights)
 

@@ -86,7 +86,7 @@ def _convolutions(executor: Executor) -> list[Convolution]:
 
 
 def _layers(executor: Executor, images: int, gpu: Gpu) -> list[tuple[Convolution, Problem, list[Tile]]]:
-    """One layer for each different problem, and the tiles to try, the default first."""
+    """List one layer for each different problem, and the tiles to try, the default first."""
     layers = {executor.problem(step, images): step for step in reversed(_convolutions(executor))}
     return [(step, problem, list(candidates(problem, gpu))) for problem, step in reversed(layers.items())]
 
@@ -101,7 +101,7 @@ def _times(executor: Executor, step: Convolution, tiles: Sequence[Tile], images:
 
 
 def _time_ms(call: Call) -> float:
-    """A kernel's time among others like it, without what its launch costs."""
+    """Time a kernel among others like it, without what its launch costs."""
     call.queue()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()

@@ -77,7 +77,7 @@ SIZES = (32, 64, 128, 256)
 
 
 def fits(tile: Tile, gpu: Gpu) -> bool:
-    """Whether a multiprocessor has room for a tile."""
+    """Tell whether a multiprocessor has room for a tile."""
     return tile.shared_bytes + RESERVED_BYTES <= gpu.shared_bytes
 
 
@@ -159,7 +159,7 @@ class TileFile:
         return cls(path, made_for, _read_tiles(path, made_for, gpu))
 
     def get(self, problem: Problem) -> Tile | None:
-        """The best known tile; None: not measured."""
+        """Return the best known tile; None: not measured."""
         return self._tiles.get(problem.key)
 
     def add(self, tiles: Mapping[str, Tile]) -> None:
@@ -176,12 +176,12 @@ class TileFile:
 
 
 def cache_folder() -> Path:
-    """$XDG_CACHE_HOME/leanface/int8_tiles, by default in ~/.cache."""
+    """Return $XDG_CACHE_HOME/leanface/int8_tiles, by default in ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "leanface" / "int8_tiles"
 
 
 def _kernels_digest() -> str:
-    """Of the kernels' source: other kernels have other best tiles."""
+    """Hash the kernels' source: other kernels have other best tiles."""
     return hashlib.sha256(Path(__file__).with_name("kernels.py").read_bytes()).hexdigest()[:16]
 
 
