@@ -11,7 +11,6 @@ from leanface import catalog, paths
 from leanface.catalog import MEASURES, RUNTIMES, VARIANTS, Measure, RuntimeEntry
 from leanface.config import Benchmark, Gates
 from leanface.face.morphable_model import MorphableModel
-from leanface.metrics.evaluation import Evaluator
 from leanface.report.page import write_report
 from leanface.report.sources import read_sources
 from leanface.report.summary import VariantSummary
@@ -19,6 +18,7 @@ from leanface.runtime import files_of, open_best, open_runtime, runtime_class
 from leanface.runtime.base import Coefficients, Images, InputSpec, Runtime
 from leanface.runtime.benchmark import plan
 from leanface.synthesis.synthesis import population
+from leanface.tasks.face.evaluation import Evaluator
 from tests.unit.report.conftest import GATES, evaluation, write_evaluation
 
 SETTINGS = Benchmark(

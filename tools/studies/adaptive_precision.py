@@ -12,8 +12,8 @@ from jaxtyping import Float
 from leanface import paths
 from leanface.device import describe_device
 from leanface.errors import ArtifactError
+from leanface.face.errors import geometry_errors
 from leanface.files import atomic_write, write_json
-from leanface.metrics.geometry import geometry_errors
 from leanface.monitoring.population import Population
 from leanface.reconstruction import LeanFace
 from leanface.serving.adaptive import Adaptive, Policy, Read, cost_ms

@@ -14,10 +14,10 @@ from leanface.face.render import Renderer
 from leanface.face.uv_map import UvMap
 from leanface.files import Json
 from leanface.metrics.estimate import means
-from leanface.metrics.fidelity import render_similarity, uv_similarity
 from leanface.metrics.outputs import predict, reference_errors
 from leanface.networks.widths import widths_of
 from leanface.pruning.cost import macs_and_parameters
+from leanface.tasks.face.fidelity import render_similarity, uv_similarity
 from leanface.tasks.face.task import FaceTask
 from leanface.training.fit import MetricLog, resolve_device
 from tools.studies.variants import Variant

@@ -14,18 +14,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 
 from leanface.catalog import BASELINE, BASELINE_RUNTIMES, RUNTIMES, VARIANTS
 from leanface.config import Benchmark
-from leanface.errors import ArtifactError, BackendError
-from leanface.face.decoder import DecodedMesh, Decoder
-from leanface.face.head_model import HeadModel
+from leanface.errors import BackendError
 from leanface.metrics.counters import energy_counters, energy_per_call_j, gpu_memory_bytes
 from leanface.metrics.latency import Timing, measure_latency
 from leanface.metrics.measurements import Measurement
-from leanface.photos.alignment import align, to_input
-from leanface.photos.detector import FaceDetector
 from leanface.runtime import Pool, Runtime, files_of, open_runtime
 
 END_TO_END = {
@@ -162,28 +158,17 @@ def benchmark_networks(
 
 
 def benchmark_end_to_end(
-    settings: Benchmark, image_size: int, head: HeadModel, photo: UInt8[np.ndarray, "H W 3"]
+    settings: Benchmark, journey: Callable[[Runtime], object], before: Callable[[], object]
 ) -> list[Measurement]:
-    """Measure from a photo with known landmarks to posed vertices; and, in its own row, finding the landmarks.
+    """Measure all that is done with an input, by each of `END_TO_END`; and, in its own row, what comes before it.
 
-    Raises:
-        ArtifactError: there is no face in the photo.
+    Args:
+        journey: goes from an input to a result with a network.
+        before: what is the same for all networks, and not part of the journey.
     """
-    detector = FaceDetector()
-    faces = detector.detect(photo)
-    if not faces:
-        raise ArtifactError("no face was found in the first of data.photos, which is benchmarked; list another first.")
-    landmarks = faces[0].landmarks
-
-    decoder = Decoder(head)
-
-    def reconstruct(network: Runtime) -> DecodedMesh:
-        crop, _ = align(photo, landmarks, size=image_size)
-        return decoder.decode(network.run(to_input(crop)[None])[0])
-
     rows: dict[Key, Measurement] = {}
     with contextlib.ExitStack() as stack:
-        calls: dict[Key, Callable[[], object]] = {Key(*LANDMARKS, 1): lambda: detector.detect(photo)}
+        calls: dict[Key, Callable[[], object]] = {Key(*LANDMARKS, 1): before}
         for variant, runtime in END_TO_END[settings.runtimes]:
             key = Key(variant, runtime, 1, copies=RUNTIMES[runtime].on_gpu)
             entry = Entry(variant, runtime, files_of(variant)[runtime], (1,))
@@ -192,7 +177,7 @@ def benchmark_end_to_end(
             except BackendError as error:
                 rows[key] = _not_run(key, entry, error)
             else:
-                calls[key] = lambda opened=opened: reconstruct(opened)
+                calls[key] = lambda opened=opened: journey(opened)
         timings = _measure(calls, _baselines(calls, BASELINE), settings)
     rows = {key: Measurement(**key._asdict(), **_numbers(key, timing)) for key, timing in timings.items()} | rows
     return list(rows.values())

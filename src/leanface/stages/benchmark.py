@@ -7,7 +7,8 @@ from leanface.files import atomic_write, read_json
 from leanface.metrics.counters import clocks_mhz
 from leanface.metrics.measurements import BenchmarkRecord
 from leanface.photos.load import load_photo
-from leanface.runtime.benchmark import baseline_runtime, benchmark_end_to_end, benchmark_networks, headline, plan
+from leanface.runtime.benchmark import baseline_runtime, benchmark_networks, headline, plan
+from leanface.tasks.face.end_to_end import benchmark_photo
 
 
 def run(*, benchmark: Benchmark, data: Data, seconds: float | None = None) -> dict[str, float]:
@@ -17,7 +18,7 @@ def run(*, benchmark: Benchmark, data: Data, seconds: float | None = None) -> di
     rows = benchmark_networks(plan(benchmark), benchmark, data.image_size)
     after = clocks_mhz()
     photo = load_photo(data.photos[0])
-    end_to_end = benchmark_end_to_end(benchmark, data.image_size, load_head_model(paths.MORPHABLE_MODEL), photo)
+    end_to_end = benchmark_photo(benchmark, data.image_size, load_head_model(paths.MORPHABLE_MODEL), photo)
     record = BenchmarkRecord(
         device=read_json(paths.DEVICE),
         image_size=data.image_size,

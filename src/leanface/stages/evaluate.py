@@ -7,12 +7,12 @@ from leanface.config import Data, Evaluate
 from leanface.face.morphable_model import load_morphable_model
 from leanface.files import atomic_write
 from leanface.metrics.estimate import estimates, means, undefined
-from leanface.metrics.evaluation import Evaluator, write_samples
 from leanface.metrics.measurements import Evaluation, PhotoScores
-from leanface.report.heatmap import save_heatmaps
-from leanface.report.pictures import save_comparison, save_comparisons
 from leanface.runtime import exported_files_of, open_best, open_runtime
 from leanface.synthesis.dataset import FaceDataset, load_photos
+from leanface.tasks.face.evaluation import Evaluator, write_samples
+from leanface.tasks.face.heatmap import save_heatmaps
+from leanface.tasks.face.pictures import save_comparison, save_comparisons
 
 BATCH_SIZE = 32
 

@@ -6,10 +6,10 @@ from leanface import bundle, paths
 from leanface.config import Data, Machine, Teacher
 from leanface.face.render import Renderer
 from leanface.files import write_json
-from leanface.metrics import accuracy, photos
-from leanface.report.breakdown import save_breakdown
-from leanface.report.reconstructions import save_reconstructions, shown_faces, shown_photos
 from leanface.synthesis.dataset import FaceDataset, load_photos
+from leanface.tasks.face import accuracy, photos
+from leanface.tasks.face.breakdown import save_breakdown
+from leanface.tasks.face.reconstructions import save_reconstructions, shown_faces, shown_photos
 from leanface.tasks.face.task import FaceTask
 from leanface.tasks.face.teacher import LICENSES, Request, make_teacher
 from leanface.training.fit import MetricLog

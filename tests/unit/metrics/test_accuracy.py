@@ -8,7 +8,10 @@ from torch import nn
 from leanface.config import Data, Measure
 from leanface.face.coefficients import ANGLES
 from leanface.face.render import Renderer
-from leanface.metrics.accuracy import (
+from leanface.metrics.estimate import means
+from leanface.synthesis.dataset import FaceDataset
+from leanface.synthesis.prepare import prepare_faces
+from leanface.tasks.face.accuracy import (
     CONTRASTED,
     HEADLINES,
     accuracy_report,
@@ -19,9 +22,6 @@ from leanface.metrics.accuracy import (
     headline,
     measure_accuracy,
 )
-from leanface.metrics.estimate import means
-from leanface.synthesis.dataset import FaceDataset
-from leanface.synthesis.prepare import prepare_faces
 from tests.settings import DATA
 from tests.unit.metrics.conftest import Oracle
 

@@ -6,8 +6,8 @@ import torch
 
 from leanface.face.morphable_model import load_morphable_model
 from leanface.metrics.estimate import means, summarize, undefined
-from leanface.metrics.evaluation import Evaluator, write_samples
 from leanface.synthesis.synthesis import population
+from leanface.tasks.face.evaluation import Evaluator, write_samples
 
 
 @pytest.fixture(scope="module")

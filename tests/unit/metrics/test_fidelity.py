@@ -6,8 +6,8 @@ from leanface.face.coefficients import ALBEDO, ANGLES, EXPRESSION, IDENTITY, LIG
 from leanface.face.morphable_model import MorphableModel, load_morphable_model
 from leanface.face.render import Renderer
 from leanface.face.uv_map import UvMap
-from leanface.metrics.fidelity import position_range_dm, render_similarity, uv_similarity
 from leanface.synthesis.synthesis import population
+from leanface.tasks.face.fidelity import position_range_dm, render_similarity, uv_similarity
 
 
 @pytest.fixture(scope="module")

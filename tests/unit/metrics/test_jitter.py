@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from leanface.face.coefficients import ANGLES, IDENTITY
+from leanface.face.errors import rotation_angle_deg
 from leanface.face.landmarks import landmarks_image
 from leanface.face.render import Renderer
-from leanface.metrics.geometry import rotation_angle_deg
-from leanface.metrics.jitter import SCALE, SHIFT, TURN_RAD, Jitter, reframe, sample_jitter, spread, undo_turn
+from leanface.tasks.face.jitter import SCALE, SHIFT, TURN_RAD, Jitter, reframe, sample_jitter, spread, undo_turn
 
 SIZE = 64
 NONE = Jitter(torch.zeros(1), torch.ones(1), torch.zeros(1, 2))

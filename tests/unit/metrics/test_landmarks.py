@@ -4,8 +4,8 @@ import torch
 from leanface.face.camera import camera_from_model, image_from_camera
 from leanface.face.coefficients import TRANSLATION, split
 from leanface.face.landmarks import landmarks_image
-from leanface.metrics.landmarks import interocular_px, landmark_errors
 from leanface.photos.alignment import TEMPLATE_224
+from leanface.tasks.face.landmarks import interocular_px, landmark_errors
 
 
 def test_landmarks_are_the_models_vertices_projected(model, sampled):

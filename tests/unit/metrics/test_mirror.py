@@ -5,7 +5,7 @@ import torch
 
 from leanface.face.camera import camera_from_model
 from leanface.face.coefficients import ANGLES, IDENTITY, split
-from leanface.metrics.mirror import mirror_errors, mirror_of
+from leanface.tasks.face.mirror import mirror_errors, mirror_of
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from leanface.face.coefficients import ANGLES, TRANSLATION
 from leanface.face.landmarks import landmarks_image
 from leanface.face.render import Renderer
-from leanface.metrics.photos import HEADLINES, detect_landmarks, fit_errors, headline, photo_report, read_photos
 from leanface.photos.alignment import align
 from leanface.photos.detector import FaceDetector
 from leanface.photos.load import load_photo
 from leanface.synthesis.synthesis import population
+from leanface.tasks.face.photos import HEADLINES, detect_landmarks, fit_errors, headline, photo_report, read_photos
 from tests.unit.metrics.conftest import Oracle
 
 SIZE = 112

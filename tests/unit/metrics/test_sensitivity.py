@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from leanface.face.errors import geometry_errors
 from leanface.face.morphable_model import MorphableModel
 from leanface.face.render import Renderer
-from leanface.metrics.fidelity import render_similarity
-from leanface.metrics.geometry import geometry_errors
 from leanface.metrics.sensitivity import Change, deviations
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.networks.widths import widths_of
+from leanface.tasks.face.fidelity import render_similarity
 from leanface.tasks.face.task import FaceTask
 
 DEPTHS = ["backbone.conv1", "backbone.layer1.0.downsample.0", "backbone.layer3.5.conv2", "final_layers.0"]

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from leanface.face.errors import geometry_errors
 from leanface.face.morphable_model import MorphableModel
-from leanface.metrics.geometry import geometry_errors
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.networks.widths import widths_of
 from leanface.pruning.cost import layer_costs

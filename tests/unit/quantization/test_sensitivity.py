@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from leanface.face.errors import geometry_errors
 from leanface.face.morphable_model import MorphableModel
-from leanface.metrics.geometry import geometry_errors
 from leanface.networks.quantized import Quantizer, quantizers_of
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.networks.widths import widths_of

@@ -4,8 +4,8 @@ import torch
 from PIL import Image
 
 from leanface.face.morphable_model import load_morphable_model
-from leanface.report.heatmap import save_heatmaps
 from leanface.report.pictures import DIFFERENCE_GAIN, FaceRow, save_face_sheet
+from leanface.tasks.face.heatmap import save_heatmaps
 
 
 def face_row(difference: float) -> FaceRow:

@@ -9,14 +9,14 @@ from PIL import Image
 
 from leanface.face.coefficients import ANGLES
 from leanface.face.render import Renderer
-from leanface.metrics.accuracy import Accuracy, by_yaw
-from leanface.metrics.photos import PhotoReadings
-from leanface.report.breakdown import save_breakdown
-from leanface.report.reconstructions import Shown, save_reconstructions, shown_faces, shown_photos
 from leanface.report.sheet import LABEL_INCHES
 from leanface.synthesis.dataset import FaceDataset
 from leanface.synthesis.prepare import prepare_faces
 from leanface.synthesis.synthesis import sample_coefficients
+from leanface.tasks.face.accuracy import Accuracy, by_yaw
+from leanface.tasks.face.breakdown import save_breakdown
+from leanface.tasks.face.photos import PhotoReadings
+from leanface.tasks.face.reconstructions import Shown, save_reconstructions, shown_faces, shown_photos
 from tests.settings import DATA
 
 SIZE = 64

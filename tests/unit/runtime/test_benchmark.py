@@ -29,13 +29,13 @@ from leanface.runtime.benchmark import (
     Entry,
     Key,
     _noting,  # pyright: ignore[reportPrivateUsage]
-    benchmark_end_to_end,
     benchmark_networks,
     headline,
     measure_fresh,
     plan,
 )
 from leanface.stages.benchmark import run
+from leanface.tasks.face.end_to_end import benchmark_photo
 from tests.settings import DATA
 
 SIZE = 64
@@ -235,7 +235,7 @@ def test_a_file_that_is_not_ours_is_refused(tmp_path):
 def test_the_way_from_photo_to_vertices_is_timed_for_both_networks(project, monkeypatch):
     monkeypatch.chdir(project)
     photo = load_photo("astronaut")[:260, 100:360]
-    rows = benchmark_end_to_end(SETTINGS, SIZE, load_head_model(), photo)
+    rows = benchmark_photo(SETTINGS, SIZE, load_head_model(), photo)
     assert [(row.variant, row.runtime) for row in rows] == [LANDMARKS, *END_TO_END["all"]]
     assert all(row.latency_ms is not None and row.latency_ms > 0 for row in rows)
     assert [row.speedup is not None for row in rows] == [False, True, True]

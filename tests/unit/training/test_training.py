@@ -10,8 +10,8 @@ from torch import nn
 
 from leanface.config import Machine, Optimizer
 from leanface.face.coefficients import ALBEDO, IDENTITY
+from leanface.face.errors import face_bases, geometry_errors
 from leanface.face.morphable_model import MorphableModel
-from leanface.metrics.geometry import face_bases, geometry_errors
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.synthesis.prepare import prepare_faces
 from leanface.synthesis.synthesis import population, sample_coefficients

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from leanface.face.camera import REFERENCE_SIZE_PX, camera_from_model, rotation_from_angles
 from leanface.face.coefficients import COUNT, EXPRESSION, IDENTITY, LAYOUT, split
+from leanface.face.errors import MM_PER_DM, face_bases
 from leanface.face.landmarks import landmarks_image
 from leanface.face.lighting import shade, vertex_normals
 from leanface.face.morphable_model import MorphableModel, columns_of
-from leanface.metrics.geometry import MM_PER_DM, face_bases
 from leanface.synthesis.synthesis import population, sample_coefficients
 from leanface.task import Batch
 

@@ -12,9 +12,9 @@ from leanface import paths
 from leanface.config import Data
 from leanface.errors import ConfigError
 from leanface.face.coefficients import HEAD_SIZES, LAYOUT, split
+from leanface.face.errors import MM_PER_DM, face_bases, geometry_errors
 from leanface.face.morphable_model import MorphableModel, load_morphable_model
 from leanface.face.render import Renderer
-from leanface.metrics.geometry import MM_PER_DM, face_bases, geometry_errors
 from leanface.metrics.image import ssim
 from leanface.synthesis.datamodule import FaceDataModule, Stream
 from leanface.synthesis.dataset import FaceDataset
@@ -99,7 +99,7 @@ class FaceTask:
         return weights
 
     def errors(self, predicted: Tensor, target: Tensor) -> dict[str, Float[Tensor, " batch"]]:
-        """Measure millimeters, levels and degrees; see `leanface.metrics.geometry.geometry_errors`."""
+        """Measure millimeters, levels and degrees; see `leanface.face.errors.geometry_errors`."""
         return geometry_errors(self.model, predicted, target)
 
     def terms(self, names: Sequence[str]) -> Mapping[str, nn.Module]:

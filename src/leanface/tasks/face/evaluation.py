@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
+from leanface.face.errors import geometry_errors, vertex_errors_mm
 from leanface.face.morphable_model import MorphableModel
 from leanface.face.render import Renderer
 from leanface.face.uv_map import UvMap
 from leanface.files import staged_file
 from leanface.metrics.estimate import Samples, means
-from leanface.metrics.fidelity import render_similarity, uv_similarity
-from leanface.metrics.geometry import geometry_errors, vertex_errors_mm
 from leanface.synthesis.synthesis import population
+from leanface.tasks.face.fidelity import render_similarity, uv_similarity
 
 Run = Callable[[Float32[np.ndarray, "batch 3 H W"]], Float32[np.ndarray, "batch 257"]]
 """A network in any runtime."""
@@ -49,7 +49,7 @@ class Evaluator:
     def compare(
         self, teacher: Run, student: Run, images: Float[Tensor, "batch 3 H W"], batch_size: int = 32
     ) -> Comparison:
-        """Run both; measures as in `leanface.metrics.fidelity`, and `geometry_errors` prefixed by teacher_."""
+        """Run both; measures as in `leanface.tasks.face.fidelity`, and `geometry_errors` prefixed by teacher_."""
         theirs, ours = (_predictions(run, images, batch_size) for run in (teacher, student))
         similarity = {
             **uv_similarity(self.model, self.uv_map, ours, theirs),

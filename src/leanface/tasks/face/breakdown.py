@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from leanface.metrics.accuracy import Accuracy, Row
 from leanface.report.sheet import save_figure
+from leanface.tasks.face.accuracy import Accuracy, Row
 
 PANELS = {
     "truth_vertex_mm": "vertex error (mm)",

@@ -13,10 +13,10 @@ from torch import Tensor
 from leanface.face.coefficients import LIGHTING, split
 from leanface.face.geometry import BANDS
 from leanface.face.render import Renderer, Rendering
-from leanface.metrics.accuracy import Accuracy
-from leanface.metrics.photos import PhotoReadings
 from leanface.report.sheet import Cell, Row, save_sheet
 from leanface.synthesis.dataset import FaceDataset
+from leanface.tasks.face.accuracy import Accuracy
+from leanface.tasks.face.photos import PhotoReadings
 
 COLUMNS = ("input", "shape", "with skin", "over the input")
 BACKING = 0.88

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from leanface.face.camera import rotation_from_angles
 from leanface.face.coefficients import ANGLES, split
+from leanface.face.errors import MM_PER_DM
 from leanface.face.morphable_model import MorphableModel
-from leanface.metrics.geometry import MM_PER_DM
 
 SHIFT = 0.03
 """Largest shift in x and in y, as a share of the crop's side."""

@@ -9,8 +9,8 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from leanface.face.coefficients import split
+from leanface.face.errors import LEVELS, MM_PER_DM, rotation_angle_deg
 from leanface.face.morphable_model import MorphableModel, per_model
-from leanface.metrics.geometry import LEVELS, MM_PER_DM, rotation_angle_deg
 
 
 class Mirror(NamedTuple):

@@ -25,16 +25,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leanface.face.coefficients import split
+from leanface.face.errors import LEVELS, MM_PER_DM
 from leanface.face.landmarks import landmarks_image
 from leanface.face.morphable_model import MorphableModel
 from leanface.face.render import Renderer
 from leanface.metrics.estimate import Samples, means, summarize
-from leanface.metrics.geometry import LEVELS, MM_PER_DM
-from leanface.metrics.jitter import SCALE, SHIFT, TURN_RAD, reframe, sample_jitter, spread, undo_turn
-from leanface.metrics.landmarks import interocular_px, landmark_errors
-from leanface.metrics.mirror import mirror_errors, mirror_of
 from leanface.photos.detector import PROPOSAL_PX, FaceDetector
 from leanface.synthesis.synthesis import population
+from leanface.tasks.face.jitter import SCALE, SHIFT, TURN_RAD, reframe, sample_jitter, spread, undo_turn
+from leanface.tasks.face.landmarks import interocular_px, landmark_errors
+from leanface.tasks.face.mirror import mirror_errors, mirror_of
 
 BATCH_SIZE = 16
 HEADLINES = ("landmark_nme", "photometric_levels", "jitter_mm", "jitter_deg", "mirror_mm", "mirror_deg", "from_mean_mm")

@@ -19,15 +19,15 @@ from torch import Tensor, nn
 
 from leanface.config import Measure
 from leanface.face.coefficients import split
+from leanface.face.errors import geometry_errors
 from leanface.face.landmarks import landmarks_image
 from leanface.face.render import Renderer
 from leanface.metrics.estimate import Samples, means, summarize
-from leanface.metrics.fidelity import render_similarity
-from leanface.metrics.geometry import geometry_errors
-from leanface.metrics.landmarks import interocular_px, landmark_errors
 from leanface.metrics.outputs import predict
 from leanface.synthesis.dataset import FaceDataset
 from leanface.synthesis.synthesis import population, render_faces, seed_of
+from leanface.tasks.face.fidelity import render_similarity
+from leanface.tasks.face.landmarks import interocular_px, landmark_errors
 
 ANGLES = ("pitch", "yaw", "roll")
 YAW_EDGES_DEG = (0, 15, 30, 45, 60, 90)
