@@ -54,6 +54,9 @@ RATIO_LOG_MAX = 0.7
 DARK = 0.05
 """Added to both colors before their ratio is taken: dark ones say little."""
 
+SAMPLED = 4
+"""Of the triangles, one in so many is enough to tell how much finer the photo is than the texture."""
+
 LIGHT_STEPS = 12
 """Rings of vertices over which the light is averaged before it is taken out."""
 
@@ -92,12 +95,12 @@ class PhotoTexture:
         self._triangles = triangles
         following = triangles[:, [1, 2, 0]]
         pairs = np.stack([np.concatenate([triangles, following]), np.concatenate([following, triangles])], -1)
-        edges = np.unique(pairs.reshape(-1, 2), axis=0)
+        edges, _ = _unique_pairs(pairs.reshape(-1, 2))
         self._graph = _Graph.of(edges, np.full(len(edges), SMOOTHNESS), count)
         self._cluster = np.full(count, -1, np.int32)
         clusters = _gather(self._graph.starts, self._graph.neighbors, self._cluster)
         between = self._cluster[edges]
-        bonds, bond_counts = np.unique(between[between[:, 0] != between[:, 1]], axis=0, return_counts=True)
+        bonds, bond_counts = _unique_pairs(between[between[:, 0] != between[:, 1]])
         self._clusters = _Graph.of(bonds, CLUSTER_STIFFNESS * SMOOTHNESS * bond_counts, clusters)
 
     def paint(
@@ -201,21 +204,30 @@ class PhotoTexture:
         mean = np.average(ratio, axis=0, weights=weights)
         mass = weights + np.float32(DECAY)
         coarse_mass = np.bincount(self._cluster, mass).astype(np.float32)
-        carried = np.empty((3, len(lit)), np.float32)
-        for solution, right in zip(carried, (weights[:, None] * (ratio - mean)).T, strict=True):
-            # First for clusters, where few steps lead far, then for each vertex.
-            coarse = np.zeros(len(coarse_mass), np.float32)
-            _solve(coarse_mass, *self._clusters, np.bincount(self._cluster, right).astype(np.float32), coarse)
-            solution[:] = coarse[self._cluster]
-            _solve(mass, *self._graph, np.ascontiguousarray(right), solution)
-        return np.clip(lit * np.exp(carried.T + mean), 0, 1)
+        right = np.ascontiguousarray(weights[:, None] * (ratio - mean), np.float32)
+        # First for clusters, where few steps lead far, then for each vertex.
+        coarse_right = [np.bincount(self._cluster, column).astype(np.float32) for column in right.T]
+        coarse = np.zeros((len(coarse_mass), 3), np.float32)
+        _solve(coarse_mass, *self._clusters, np.stack(coarse_right, axis=1), coarse)
+        carried = coarse[self._cluster]
+        _solve(mass, *self._graph, right, carried)
+        return np.clip(lit * np.exp(carried + mean), 0, 1)
+
+
+def _unique_pairs(
+    pairs: Int[np.ndarray, "pairs 2"],
+) -> tuple[Int[np.ndarray, "unique 2"], Int[np.ndarray, " unique"]]:
+    """Sort pairs of numbers below 2^31 and count equal ones: ten times as fast as `np.unique` along an axis."""
+    keys, counts = np.unique(pairs[:, 0].astype(np.int64) << 32 | pairs[:, 1], return_counts=True)
+    return np.stack([keys >> 32, keys & 0xFFFFFFFF], axis=1), counts
 
 
 def _reduction(
     layout: UvLayout, vertices_photo: Float[np.ndarray, "vertices 3"], weights: Float[np.ndarray, " vertices"]
 ) -> int:
     """Photo pixels per texel, in each direction, where the photo is finer than the texture."""
-    shown = layout.triangles[weights[layout.vertex[layout.triangles]].min(1) > 0]
+    some = layout.triangles[::SAMPLED]
+    shown = some[weights[layout.vertex[some]].min(1) > 0]
     if not len(shown):
         return 1
     photo_area = _areas(vertices_photo[layout.vertex[shown], :2])
@@ -268,51 +280,63 @@ def _gather(starts: Any, neighbors: Any, cluster: Any) -> int:
 
 @compiled(fastmath={"contract"})
 def _solve(mass: Any, starts: Any, neighbors: Any, strengths: Any, right: Any, solution: Any) -> None:
-    """Solves (mass + Laplacian of the graph) solution = right, all (V,), from what is in `solution`.
+    """Solves (mass + Laplacian of the graph) solution = right, three columns (V,3), from what is in `solution`.
 
     By conjugate gradients, with the matrix's diagonal as preconditioner.
     """
     count = mass.shape[0]
     diagonal = np.empty(count, np.float32)
-    residual = np.empty(count, np.float32)
-    direction = np.empty(count, np.float32)
-    product = np.empty(count, np.float32)
-    energy = goal = 0.0
+    residual = np.empty((count, 3), np.float32)
+    direction = np.empty((count, 3), np.float32)
+    product = np.empty((count, 3), np.float32)
+    energy, goal, curvature = np.zeros(3, np.float32), np.zeros(3, np.float32), np.zeros(3, np.float32)
+    left, new_energy = np.zeros(3, np.float32), np.zeros(3, np.float32)
     for row in range(count):
-        total, around = mass[row], np.float32(0)
+        total = mass[row]
+        x = y = z = np.float32(0)
         for at in range(starts[row], starts[row + 1]):
-            total += strengths[at]
-            around += strengths[at] * solution[np.uint32(neighbors[at])]
+            strength, other = strengths[at], np.uint32(neighbors[at])
+            total += strength
+            x += strength * solution[other, 0]
+            y += strength * solution[other, 1]
+            z += strength * solution[other, 2]
         diagonal[row] = total
-        rest = right[row] - total * solution[row] + around
-        residual[row] = rest
-        direction[row] = rest / total
-        energy += rest * rest / total
-        goal += RESIDUAL * RESIDUAL * right[row] * right[row]
+        for k, around in enumerate((x, y, z)):
+            residual[row, k] = right[row, k] - total * solution[row, k] + around
+            direction[row, k] = residual[row, k] / total
+            energy[k] += residual[row, k] * direction[row, k]
+            goal[k] += np.float32(RESIDUAL * RESIDUAL) * right[row, k] * right[row, k]
     for _ in range(STEPS_MAX):
-        if energy <= 0:
-            return
-        curvature = 0.0
+        for k in range(3):
+            curvature[k] = left[k] = new_energy[k] = 0
         for row in range(count):
-            around = np.float32(0)
+            x = y = z = np.float32(0)
             for at in range(starts[row], starts[row + 1]):
-                around += strengths[at] * direction[np.uint32(neighbors[at])]
-            product[row] = diagonal[row] * direction[row] - around
-            curvature += direction[row] * product[row]
-        step = np.float32(energy / curvature)
-        left = new_energy = 0.0
+                strength, other = strengths[at], np.uint32(neighbors[at])
+                x += strength * direction[other, 0]
+                y += strength * direction[other, 1]
+                z += strength * direction[other, 2]
+            for k, around in enumerate((x, y, z)):
+                product[row, k] = diagonal[row] * direction[row, k] - around
+                curvature[k] += direction[row, k] * product[row, k]
         for row in range(count):
-            solution[row] += step * direction[row]
-            rest = residual[row] - step * product[row]
-            residual[row] = rest
-            left += rest * rest
-            new_energy += rest * rest / diagonal[row]
-        if left <= goal:
+            inverse = np.float32(1) / diagonal[row]
+            for k in range(3):
+                step = energy[k] / curvature[k] if curvature[k] > 0 else np.float32(0)
+                solution[row, k] += step * direction[row, k]
+                residual[row, k] -= step * product[row, k]
+                squared = residual[row, k] * residual[row, k]
+                left[k] += squared
+                new_energy[k] += squared * inverse
+        if left[0] <= goal[0] and left[1] <= goal[1] and left[2] <= goal[2]:
             return
-        growth = np.float32(new_energy / energy)
-        energy = new_energy
         for row in range(count):
-            direction[row] = residual[row] / diagonal[row] + growth * direction[row]
+            inverse = np.float32(1) / diagonal[row]
+            for k in range(3):
+                growth = new_energy[k] / energy[k] if energy[k] > 0 else np.float32(0)
+                direction[row, k] = residual[row, k] * inverse + growth * direction[row, k]
+        for k in range(3):
+            energy[k] = new_energy[k]
 
 
 @compiled(fastmath={"contract"})

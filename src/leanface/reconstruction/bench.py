@@ -28,7 +28,7 @@ REST = "all but the network"
 SECONDS = 45.0
 """For all steps together. A machine that is too busy for it still runs each step a few times, see RUNS_MIN."""
 
-SHARES = {"crop": 0.2, "photo": 0.5, "files": 1.0}
+SHARES = {"crop": 0.2, "photo": 0.5, "files": 0.9, "journey": 1.0}
 """When, as a share of the time, each part's measurement ends; what one leaves, the next may use."""
 
 RUNS_MIN = 3
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 class Step(NamedTuple):
-    """A step's name, its time, and what it belongs to: a crop's reading, a photo's, or its files."""
+    """A step's name, its time, and what it belongs to: a crop's reading, a photo's, its files, or all of it."""
 
     name: str
     part: str
@@ -69,6 +69,10 @@ def bench_end_to_end(
         png = Path(folder) / "photo.png"
         Image.fromarray(photo).save(png)
 
+        def journey() -> None:
+            (found,) = lean_face.reconstruct(png, texture_size=1024, faces="largest")
+            found.encode_mesh()
+
         def rest() -> None:
             lean_face.to_input(pixels)
             lean_face.decode(coefficients[None], crops)
@@ -88,6 +92,7 @@ def bench_end_to_end(
             ("files", "GLB with 1024 px"): lambda: textured.save_mesh(Path(folder) / "face.glb"),
             ("files", "preview"): lambda: preview(textured),
             ("files", "overlay"): lambda: overlay(photo, [textured]),
+            ("journey", "photo to GLB"): journey,
         }
         logger.info("measuring %d steps, for about %.0f s at most", len(calls), seconds)
         timings: dict[tuple[str, str], Timing] = {}
@@ -99,7 +104,7 @@ def bench_end_to_end(
                 timings |= measure_latency(
                     {key: call for key, call in calls.items() if key[0] == part},
                     warmup=settings.warmup if part == "crop" else 2,
-                    window=max(RUNS_MIN, settings.window // 3) if part == "files" else settings.window,
+                    window=max(RUNS_MIN, settings.window // 3) if part in ("files", "journey") else settings.window,
                     windows_max=settings.windows_max,
                     interval=settings.interval,
                     until=start + share * seconds,

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -76,9 +77,22 @@ class LeanFace:
             BackendError: the runtime is unknown or cannot run here.
         """
         model = default_model() if model is None else Path(model)
-        surface = Surface(morphable_model_of(model) if morphable_model is None else Path(morphable_model))
-        detector = FaceDetector(min_face_px)
-        return cls(open_network(model, runtime, threads or usable_cores()), surface, detector)
+        own_model = morphable_model_of(model) if morphable_model is None else Path(morphable_model)
+
+        def rest() -> tuple[Surface, FaceDetector]:
+            surface = Surface(own_model)
+            surface.decoder.decode(np.zeros(COUNT, np.float32))  # loads compiled code
+            return surface, FaceDetector(min_face_px)
+
+        # What opens a network, and sets its threads, is this thread: some libraries count them by thread.
+        with ThreadPoolExecutor(1) as loader:
+            loading = loader.submit(rest)
+            network = open_network(model, runtime, threads or usable_cores())
+            try:
+                return cls(network, *loading.result())
+            except BaseException:
+                network.runtime.close()
+                raise
 
     @property
     def image_size(self) -> int:

@@ -31,7 +31,7 @@ def test_without_time_every_step_still_runs_and_says_how_often(exported: Any, ca
     )
     with caplog.at_level(logging.INFO):
         steps = bench_end_to_end(exported.fp32, settings, seconds=0.0)
-    assert "measuring 14 steps" in caplog.text
+    assert "measuring 15 steps" in caplog.text
     assert {(step.timing.windows, step.timing.runs, step.timing.latency.low) for step in steps} == {(1, RUNS_MIN, None)}
     console = Console(width=200)
     with console.capture() as text:
