@@ -6,7 +6,8 @@ EXTRAS = {
         "onnx_graphsurgeon", "onnxslim", "optuna", "pytorch_lightning", "safetensors", "scipy", "skimage", "torch",
         "torch_pruning",
     ),
-    "serve": ("fastapi", "prometheus_client", "uvicorn"),
+    "serve": ("fastapi", "jinja2", "prometheus_client", "scipy", "torch", "uvicorn"),
+    "demo": ("fastapi", "matplotlib", "safetensors", "scipy", "skimage", "torch", "uvicorn"),
     "video": ("av",),
     "engines": ("tensorrt_rtx_bindings", "cuda"),
     "ray": ("ray",),
@@ -14,10 +15,14 @@ EXTRAS = {
 """By extra, the names under which its packages are imported; the first extra that has one is named."""
 
 
-def missing_message(module: str | None) -> str | None:
-    """Say how to install what brings a module; None if no extra does, which is then a mistake of ours."""
+def missing_message(module: str | None, command: str | None = None) -> str | None:
+    """Say how to install what brings a module; None if no extra does, which is then a mistake of ours.
+
+    Args:
+        command: the one that misses it: if an extra is named after it, that one is meant.
+    """
     package = (module or "").partition(".")[0]
-    for extra, packages in EXTRAS.items():
-        if package in packages:
+    for extra in sorted(EXTRAS, key=lambda extra: extra != command):
+        if package in EXTRAS[extra]:
             return f"{package} is not installed. This needs the extra {extra!r}: pip install 'leanface[{extra}]'"
     return None

@@ -24,6 +24,13 @@ def test_a_missing_package_is_answered_with_its_extra(
     assert f"pip install 'leanface[{extra}]'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["serve", "demo"])
+def test_a_command_with_an_extra_of_its_own_names_that_one(command: str) -> None:
+    for package in EXTRAS[command]:
+        assert f"leanface[{command}]" in str(missing_message(package, command))
+    assert "leanface[train]" in str(missing_message("torch", "reconstruct"))
+
+
 def test_a_missing_module_of_ours_is_a_traceback() -> None:
     def command(argv: list[str]) -> None:
         raise ModuleNotFoundError("No module named 'leanface.nowhere'", name="leanface.nowhere")

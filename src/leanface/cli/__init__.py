@@ -34,7 +34,7 @@ def guarded(command: Callable[[list[str]], None], argv: list[str]) -> int:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_status
     except ModuleNotFoundError as error:
-        if (message := missing_message(error.name)) is None:
+        if (message := missing_message(error.name, argv[0] if argv else None)) is None:
             raise
         print(message, file=sys.stderr)
         return 1
