@@ -46,7 +46,7 @@ def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
     clipped at twice the range.
 
     Raises:
-        ExportError: no convolution's weight is quantized.
+        ExportError: no layer's weight is quantized.
     """
     graph: Graph = gs.import_onnx(model)
     _share_quantizers(graph)
@@ -69,38 +69,47 @@ def _share_quantizers(graph: Graph) -> None:
             replace_tensor(result, first)
 
 
+LAYERS = ("Conv", "Gemm")
+"""Operators whose weights are quantized, each output (first axis) by a scale of its own."""
+
+PASSING = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "Flatten", "Identity")
+"""Operators that make nothing negative."""
+
+
 def _non_negative(tensor: Tensor) -> bool:
-    """Images are in [0,1] by the input contract; ReLU and pooling speak for themselves."""
+    """Say whether a tensor cannot be negative, as `leanface.networks.graph.Graph.non_negative` does of the network."""
     if not tensor.inputs:
-        return not isinstance(tensor, gs.Constant)
+        return not isinstance(tensor, gs.Constant)  # images are in [0,1] by the input contract
     producer = tensor.inputs[0]
-    if producer.op in ("MaxPool", "GlobalAveragePool"):
-        return _non_negative(producer.inputs[0])
-    return producer.op == "Relu"
+    if producer.op == "Concat" or producer.op in PASSING:
+        return all(map(_non_negative, producer.inputs if producer.op == "Concat" else producer.inputs[:1]))
+    if producer.op == "Clip":  # ReLU6
+        return isinstance(producer.inputs[1], gs.Constant) and bool(producer.inputs[1].values >= 0)
+    return producer.op in ("Relu", "Sigmoid", "HardSigmoid")
 
 
 def _convert_weights(graph: Graph) -> None:
     """Fold each QuantizeLinear of a weight into int8 values."""
-    convs = [node for node in graph.nodes if node.op == "Conv"]
-    quantized = [conv for conv in convs if conv.inputs[1].inputs]
+    layers = [node for node in graph.nodes if node.op in LAYERS]
+    quantized = [layer for layer in layers if layer.inputs[1].inputs]
     if not quantized:
         raise ExportError(
             "no weight is quantized; an 8-bit file needs a quantized network. "
             "Export a bundle whose spec has a quantizer (variant quantized_int8)."
         )
-    for conv in quantized:
-        dequantize = conv.inputs[1].inputs[0]
+    for layer in quantized:
+        dequantize = layer.inputs[1].inputs[0]
         weight, scale = (tensor.values for tensor in dequantize.inputs[0].inputs[0].inputs[:2])
         name = dequantize.inputs[0].inputs[0].inputs[0].name
         # One range per output channel; a single channel's is a scalar.
         scale = np.broadcast_to(scale.reshape(-1), len(weight)).astype(np.float32)
-        levels = np.rint(weight / scale[:, None, None, None]).clip(-128, 127).astype(np.int8)
+        levels = np.rint(weight / scale.reshape(-1, *[1] * (weight.ndim - 1))).clip(-128, 127).astype(np.int8)
         # Without a zero point it is 0: the scheme is symmetric.
         dequantize.inputs = [gs.Constant(f"{name}.int8", levels), gs.Constant(f"{name}.scale", scale)]
         dequantize.attrs["axis"] = 0
-    for conv in convs:
-        if conv not in quantized:
-            _compute_in_float16(graph, conv)
+    for layer in layers:
+        if layer not in quantized:
+            _compute_in_float16(graph, layer)
 
 
 def _compute_in_float16(graph: Graph, conv: Node) -> None:

@@ -1,14 +1,20 @@
-"""Pruning, re-fit, folding and INT8 of networks that are not ResNets."""
+"""Pruning, re-fit, folding, INT8 and export of networks that are not ResNets."""
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from leanface import bundle
+from leanface.errors import BackendError
+from leanface.export.onnx import export_network, save_model
+from leanface.export.parity import AS_WRITTEN, as_written, check_parity, parity_inputs
 from leanface.networks.graph import trace
 from leanface.networks.inference import inference_form
-from leanface.networks.quantized import Quantizer, add_quantizers, quantizers_of
+from leanface.networks.quantized import Quantizer, add_quantizers, quantizers_of, with_uint8_feature_maps
 from leanface.networks.widths import widths_of, with_widths
 from leanface.pruning.compensate import compensate
 from leanface.pruning.cost import macs_and_parameters
@@ -17,8 +23,9 @@ from leanface.pruning.importance import Magnitude
 from leanface.pruning.plan import counts_left, macs_share
 from leanface.pruning.prune import PruneResult, prune_channels
 from leanface.quantization.fake_quantize import fake_quantize
+from leanface.runtime import open_runtime
 from tests.conftest import smooth_images
-from tests.other_networks import NETWORKS, SIZE, trained_a_little
+from tests.other_networks import CLASSES, NETWORKS, SIZE, trained_a_little
 
 
 def images(count: int, seed: int) -> Tensor:
@@ -109,3 +116,29 @@ def test_every_layer_is_quantized_and_the_answers_stay_close(name: str) -> None:
     rebuilt.load_state_dict(quantized.state_dict())
     with torch.no_grad():
         assert torch.equal(rebuilt.eval()(others), quantized(others))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_exported_files_compute_what_the_network_computes(name: str, precision: str, tmp_path: Path) -> None:
+    network, quantizer = halved(name).network, None
+    if precision == "int8":
+        description = Quantizer(residual=True)
+        network, quantizer = fake_quantize(network, images(32, 5), description), description.model_dump()
+    contract = bundle.InputContract(size=SIZE, any_size=False)
+    outputs = {"scores": (0, CLASSES)}
+    spec = bundle.Spec(task="own.py:Own", widths={}, outputs=outputs, quantizer=quantizer, input=contract)
+    model = export_network(network, spec, precision, opset=19, dynamic_size=False)
+    file = tmp_path / "own.onnx"
+    save_model(model, file, {})
+    meant = with_uint8_feature_maps(network) if precision == "int8" else network
+    runtimes = {each: open_runtime(each, file) for each in ("onnxruntime", "openvino")}
+    inputs = parity_inputs(images(8, 9), dynamic_size=False)
+    runs = {AS_WRITTEN: as_written(model)} | {each: runtime.run for each, runtime in runtimes.items()}
+    rows = check_parity(meant, runs, inputs, {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.2}[precision])
+    assert {row.runtime for row in rows} == set(runs)
+    for runtime in runtimes.values():
+        assert runtime.outputs == CLASSES
+        with pytest.raises(BackendError, match="a height of 32"):
+            runtime.run(np.zeros((1, 3, 64, 64), np.float32))
+        runtime.close()
