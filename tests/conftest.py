@@ -38,7 +38,7 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The modules that take minutes first: at the end, one worker would wait for the other's."""
-    items.sort(key=lambda item: not {"pipeline", "sweep"} & set(item.path.parts))
+    items.sort(key=lambda item: not {"pipeline", "sweep", "training"} & set(item.path.parts))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -53,8 +53,10 @@ def _encodable(data: Any) -> Any:
             return data.encode("utf-8", "backslashreplace").decode()
         case dict():
             return {name: _encodable(value) for name, value in cast(dict[str, Any], data).items()}
-        case list() | tuple():
+        case list():
             return [_encodable(value) for value in cast(list[Any], data)]
+        case tuple():  # why a module is skipped; xdist hashes it
+            return tuple(_encodable(value) for value in cast(tuple[Any, ...], data))
         case _:
             return data
 
