@@ -29,6 +29,7 @@ class Variant:
         evaluated: has an engine, is evaluated, and benchmarked on every machine; otherwise only a GPU's benchmark reads
             it.
         concurrent: also benchmarked with several streams, as it would be deployed.
+        flavor: of an INT8 file, as in `leanface.networks.interface`; `cpu` is not for GPUs, and has no engine.
     """
 
     title: str
@@ -37,18 +38,23 @@ class Variant:
     color: str
     evaluated: bool = True
     concurrent: bool = False
+    flavor: Literal["cpu", "tensorrt"] | None = None
 
 
 VARIANTS = {
     "teacher_fp32": Variant("Original", "fp32", paths.TEACHER, "#57606a"),
     "distilled_fp32": Variant("Light", "fp32", paths.DISTILLED, "#0969da"),
     "distilled_fp16": Variant("Light FP16", "fp16", paths.DISTILLED, "#8250df", concurrent=True),
-    "quantized_int8": Variant("Light INT8", "int8", paths.QUANTIZED, "#1a7f37", concurrent=True),
+    "cpu_int8": Variant("Light INT8 for CPUs", "int8", paths.QUANTIZED, "#9a6700", flavor="cpu"),
+    "quantized_int8": Variant("Light INT8", "int8", paths.QUANTIZED, "#1a7f37", concurrent=True, flavor="tensorrt"),
     "teacher_fp16": Variant("Original FP16", "fp16", paths.TEACHER, "#bf8700", evaluated=False),
 }
 """Every exported network, by the name of its files and stages."""
 
 EVALUATED = tuple(name for name, variant in VARIANTS.items() if variant.evaluated)
+
+ENGINES = tuple(name for name in EVALUATED if VARIANTS[name].flavor != "cpu")
+"""What TensorRT engines are built of."""
 
 BASELINE = "teacher_fp32"
 """What every ratio is relative to."""

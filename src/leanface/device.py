@@ -104,6 +104,19 @@ def describe_device() -> dict[str, Any]:
     }
 
 
+def has_vnni() -> bool:
+    """Tell whether the processor is an x86 one that multiplies unsigned by signed bytes without saturating.
+
+    Only Linux tells; elsewhere, and on other processors, the answer is no.
+    """
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return False
+    flags = next((line.split() for line in lines if line.startswith("flags")), list[str]())
+    return not {"avx512_vnni", "avx_vnni"}.isdisjoint(flags)
+
+
 def _cpu_model() -> str:
     cpuinfo = Path("/proc/cpuinfo")  # Linux, where platform.processor() is empty or vague
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []

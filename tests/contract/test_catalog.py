@@ -75,7 +75,7 @@ def test_a_new_runtime_is_one_entry(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setitem(RUNTIMES, "mean", entry)
     assert files_of("quantized_int8")["mean"] == paths.onnx_path("quantized_int8")
     assert "mean" not in files_of("distilled_fp16")
-    assert [item.variant for item in plan(SETTINGS) if item.runtime == "mean"] == ["quantized_int8"]
+    assert [item.variant for item in plan(SETTINGS) if item.runtime == "mean"] == ["cpu_int8", "quantized_int8"]
     assert catalog.readers_of("onnx")[-1] == "mean"
     assert catalog.runtime_title("mean") == "The mean face"
     (tmp_path / "any.onnx").write_bytes(b"any")

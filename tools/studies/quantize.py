@@ -11,7 +11,7 @@ from leanface.config import Config
 from leanface.distillation.distill import train_on
 from leanface.export.onnx import export_network
 from leanface.metrics.outputs import predict
-from leanface.networks.quantized import Quantizer, with_uint8_feature_maps
+from leanface.networks.quantized import Quantizer, in_flavor
 from leanface.quantization.calibrate import calibrate, quantizer_of
 from leanface.training.checkpoint import fingerprint
 from leanface.training.fit import MetricLog, Session
@@ -68,7 +68,7 @@ class QuantizeStudy(Study[QuantizeVariant]):
             self._sizes_mb[quantizer] = model.ByteSize() / 1e6
         metrics = {"size_mb": self._sizes_mb[quantizer]}
         if quantizer is not None:
-            predicted = predict(with_uint8_feature_maps(network), self.val)
+            predicted = predict(in_flavor(network, "tensorrt"), self.val)
             errors = self.errors(predicted, {"teacher": self.teacher_outputs, "float": self._float})
             metrics |= {f"file/{name}": value for name, value in errors.items()}
         return metrics

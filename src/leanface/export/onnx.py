@@ -13,18 +13,24 @@ from torch import nn
 
 from leanface.bundle import Spec
 from leanface.errors import ExportError
-from leanface.export.precision import PRECISIONS
+from leanface.export.precision import PRECISIONS, to_int8
 from leanface.export.simplify import simplify_graph
 from leanface.files import atomic_write, write_json
 from leanface.networks.inference import inference_form
-from leanface.networks.interface import INPUT_NAME, METADATA_PREFIX, OUTPUT_NAME
+from leanface.networks.interface import INPUT_NAME, METADATA_PREFIX, OUTPUT_NAME, Flavor
 
 BATCH, SIZE = {0: "batch"}, {2: "height", 3: "width"}
 """Names of the dynamic dimensions, by their index."""
 
 
 def export_network(
-    network: nn.Module, spec: Spec, precision: str, opset: int, *, dynamic_size: bool = True
+    network: nn.Module,
+    spec: Spec,
+    precision: str,
+    opset: int,
+    *,
+    dynamic_size: bool = True,
+    flavor: Flavor = "tensorrt",
 ) -> onnx.ModelProto:
     """A checked ONNX model of a bundle's network, for batches of any size.
 
@@ -34,6 +40,7 @@ def export_network(
         precision: a name in `PRECISIONS`.
         opset: of the default ONNX domain.
         dynamic_size: height and width are dynamic too; otherwise they are the spec's.
+        flavor: of an INT8 file.
 
     Raises:
         ExportError: the precision is unknown or does not fit the network, or the model is not valid ONNX.
@@ -43,10 +50,11 @@ def export_network(
     if (spec.scheme == "int8") != (precision == "int8"):
         kind = "a floating-point" if spec.scheme is None else "a fake-quantized"
         raise ExportError(f"{kind} network cannot be exported in {precision}; see leanface.catalog.VARIANTS.")
-    model = PRECISIONS[precision](_trace(inference_form(network), spec.input.size, opset, dynamic_size))
+    traced = _trace(inference_form(network), spec.input.size, opset, dynamic_size)
+    model = to_int8(traced, flavor) if precision == "int8" else PRECISIONS[precision](traced)
     model.producer_name = "leanface"
     del model.metadata_props[:]
-    onnx.helper.set_model_props(model, _metadata(spec, precision))
+    onnx.helper.set_model_props(model, _metadata(spec, precision, flavor))
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -73,7 +81,7 @@ def _trace(network: nn.Module, size: int, opset: int, dynamic_size: bool) -> onn
     return simplify_graph(onnx.load_model_from_string(buffer.getvalue()))
 
 
-def _metadata(spec: Spec, precision: str) -> dict[str, str]:
+def _metadata(spec: Spec, precision: str, flavor: Flavor) -> dict[str, str]:
     values = {
         "version": _version(),
         "precision": precision,
@@ -81,7 +89,9 @@ def _metadata(spec: Spec, precision: str) -> dict[str, str]:
         "task": spec.task,
         "outputs": json.dumps(spec.outputs),
         "license": spec.license,
-    } | ({} if spec.teacher is None else {"teacher": spec.teacher})
+    }
+    values |= {} if spec.teacher is None else {"teacher": spec.teacher}
+    values |= {"flavor": flavor} if precision == "int8" else {}
     return {METADATA_PREFIX + key: value for key, value in values.items()}
 
 

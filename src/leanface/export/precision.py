@@ -18,6 +18,7 @@ import onnx_graphsurgeon as gs
 
 from leanface.errors import ExportError
 from leanface.export.simplify import Graph, Node, Tensor, replace_tensor
+from leanface.networks.interface import Flavor
 
 
 def to_float32(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -37,13 +38,13 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     return convert_to_f16(model, keep_io_types=True)
 
 
-def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Int8 weights and feature maps.
+def to_int8(model: onnx.ModelProto, flavor: Flavor = "tensorrt") -> onnx.ModelProto:
+    """Int8 weights and feature maps; a feature map that cannot be negative is uint8.
 
-    A feature map that cannot be negative is quantized to uint8, with the same scale: TensorRT, which has no
-    uint8, imports it as int8, and a processor without VNNI multiplies it exactly (see
-    docs/decisions/0003-uint8-activations.md). The one difference: what exceeds the calibrated range is
-    clipped at twice the range.
+    `tensorrt` keeps the scale: TensorRT, which has no uint8, imports it as int8, and a processor without VNNI
+    multiplies it exactly (docs/decisions/0003-uint8-activations.md). What exceeds the calibrated range is clipped at
+    twice the range. `cpu` divides the range by all 255 steps and gives the image, whose values are bytes over 255, a
+    level for each of them; its heads compute in float16 (docs/decisions/0017-flavors.md).
 
     Raises:
         ExportError: no layer's weight is quantized.
@@ -52,8 +53,18 @@ def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
     _share_quantizers(graph)
     zero = gs.Constant("zero_uint8", np.zeros((), np.uint8))
     for quantize in [node for node in graph.nodes if node.op == "QuantizeLinear"]:
-        if _non_negative(quantize.inputs[0]):
-            quantize.inputs[2] = quantize.outputs[0].outputs[0].inputs[2] = zero
+        source, dequantize, scale = quantize.inputs[0], quantize.outputs[0].outputs[0], quantize.inputs[1]
+        if not _non_negative(source):
+            continue
+        if flavor == "cpu":
+            if source.inputs and source.inputs[0].op == "GlobalAveragePool":
+                for head in list(dequantize.outputs[0].outputs):
+                    head.inputs = [source, _float_weight(head), *head.inputs[2:]]
+                continue
+            step = scale.values * (127 / 255) if source.inputs else 1 / 255
+            scale = gs.Constant(f"{quantize.outputs[0].name}.scale", np.asarray(step, np.float32))
+        for node in (quantize, dequantize):
+            node.inputs = [node.inputs[0], scale, zero]
     _convert_weights(graph)
     graph.cleanup().toposort()
     return gs.export_onnx(graph)
@@ -88,6 +99,11 @@ def _non_negative(tensor: Tensor) -> bool:
     return producer.op in ("Relu", "Sigmoid", "HardSigmoid")
 
 
+def _float_weight(conv: Node) -> Tensor:
+    """What a quantized convolution's Q/DQ pair reads."""
+    return conv.inputs[1].inputs[0].inputs[0].inputs[0].inputs[0]
+
+
 def _convert_weights(graph: Graph) -> None:
     """Fold each QuantizeLinear of a weight into int8 values."""
     layers = [node for node in graph.nodes if node.op in LAYERS]
@@ -118,7 +134,10 @@ def _compute_in_float16(graph: Graph, conv: Node) -> None:
     result = gs.Variable(f"{conv.name}.output", np.float16)
     graph.nodes.append(gs.Node("Cast", attrs={"to": onnx.TensorProto.FLOAT16}, inputs=[image], outputs=[narrow]))
     graph.nodes.append(gs.Node("Cast", attrs={"to": onnx.TensorProto.FLOAT}, inputs=[result], outputs=[wide]))
-    conv.inputs = [narrow, *(gs.Constant(tensor.name, tensor.values.astype(np.float16)) for tensor in parameters)]
+    conv.inputs = [
+        narrow,
+        *(gs.Constant(f"{tensor.name}.float16", tensor.values.astype(np.float16)) for tensor in parameters),
+    ]
     conv.outputs = [result]
 
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from leanface.networks.graph import ResidualAdd, layers_of, trace, with_residual_adds
+from leanface.networks.interface import Flavor
 
 with warnings.catch_warnings():  # at import ModelOpt warns of optional packages that it does not find
     warnings.simplefilter("ignore")
@@ -94,20 +95,25 @@ def quantizers_of(network: nn.Module) -> Iterator[tuple[str, TensorQuantizer]]:
             yield name, module
 
 
-def with_uint8_feature_maps(network: nn.Module) -> nn.Module:
-    """Copy an INT8 network so that it clips as its file does (docs/decisions/0003-uint8-activations.md).
+def in_flavor(network: nn.Module, flavor: Flavor) -> nn.Module:
+    """Copy an INT8 network so that it rounds and clips as its file of this flavor does.
 
-    The steps are the same; a feature map that cannot be negative is clipped at 255 of them instead of 127. These are
-    images, and what comes from ReLU.
+    A feature map that cannot be negative, an image or what comes from ReLU, has 256 levels. In `tensorrt` the steps
+    stay, so that it is clipped at 255 of them instead of 127. In `cpu` the levels divide the range, an image has one
+    for each of its bytes, and what reads pooled features computes in floating point (docs/decisions/0017-flavors.md).
     """
-    wide = copy.deepcopy(network)
-    graph = trace(wide)
-    non_negative = {
-        str(node.target) for node in graph.nodes if node.args and graph.non_negative(node.all_input_nodes[0])
-    }
-    for name, quantizer in quantizers_of(wide):
+    changed = copy.deepcopy(network)
+    graph = trace(changed)
+    sources = {str(node.target): node.all_input_nodes[0] for node in graph.nodes if node.all_input_nodes}
+    for name, quantizer in list(quantizers_of(changed)):
         owner, _, kind = name.rpartition(".")
-        if kind == "input_quantizer" and owner in non_negative:
+        source = sources[owner]
+        if flavor == "cpu" and graph.module(source, nn.AdaptiveAvgPool2d) is not None:
+            quantizer.disable()
+        elif kind == "input_quantizer" and graph.non_negative(source):
             quantizer._unsigned = True  # pyright: ignore[reportPrivateUsage]
-            quantizer.amax = cast(Tensor, quantizer.amax) * 255 / 127
-    return wide
+            if flavor == "tensorrt":
+                quantizer.amax = cast(Tensor, quantizer.amax) * 255 / 127
+            elif source.op == "placeholder":
+                quantizer.amax = torch.ones_like(cast(Tensor, quantizer.amax))
+    return changed

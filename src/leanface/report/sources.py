@@ -76,7 +76,7 @@ def read_sources() -> Sources:
         benchmark=benchmark,
         evaluations={name: read_evaluation(paths.evaluation_dir(name) / "metrics.json") for name in catalog.EVALUATED},
         exports={name: read_json(paths.onnx_path(name).with_suffix(".json")) for name in catalog.EVALUATED},
-        engines={name: read_json(paths.engine_path(name).with_suffix(".json")) for name in catalog.EVALUATED},
+        engines={name: read_json(paths.engine_path(name).with_suffix(".json")) for name in catalog.ENGINES},
         stages={
             name: read_json(folder / "metrics.json")
             for name, folder in STAGE_REPORTS.items()

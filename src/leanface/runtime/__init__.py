@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from leanface import paths
-from leanface.catalog import RUNTIMES, VARIANTS
+from leanface.catalog import RUNTIMES, VARIANTS, RuntimeEntry
 from leanface.errors import ArtifactError, BackendError
 from leanface.extras import missing_message
 from leanface.runtime.base import Coefficients, Images, InputSpec, Runtime
@@ -108,11 +108,7 @@ def open_all(files: Mapping[str, Path]) -> Generator[tuple[list[Runtime], dict[s
 def exported_files_of(variant: str) -> dict[str, Path]:
     """What each runtime reads of a variant as it is deployed, by the runtime's name: its ONNX file, or its engine."""
     files = {"onnx": paths.onnx_path(variant), "engine": paths.engine_path(variant)}
-    return {
-        name: files[entry.reads]
-        for name, entry in RUNTIMES.items()
-        if entry.reads in files and VARIANTS[variant].precision in entry.precisions
-    }
+    return {name: files[entry.reads] for name, entry in _runtimes_of(variant).items() if entry.reads in files}
 
 
 def files_of(variant: str) -> dict[str, Path]:
@@ -121,8 +117,13 @@ def files_of(variant: str) -> dict[str, Path]:
     Without the runtimes that would only simulate its precision.
     """
     chosen, exported = VARIANTS[variant], exported_files_of(variant)
+    return {name: exported.get(name, chosen.bundle) for name in _runtimes_of(variant)}
+
+
+def _runtimes_of(variant: str) -> dict[str, RuntimeEntry]:
+    chosen = VARIANTS[variant]
     return {
-        name: exported.get(name, chosen.bundle)
+        name: entry
         for name, entry in RUNTIMES.items()
-        if chosen.precision in entry.precisions
+        if chosen.precision in entry.precisions and not (chosen.flavor == "cpu" and entry.on_gpu)
     }

@@ -129,10 +129,15 @@ def build_engine(onnx_path: Path, plan_path: Path, build: Build) -> EngineDescri
         ConfigError: the range of sizes leaves out the network's own, the file takes that size alone, or the library
             knows no such target.
         ExportError: TensorRT does not accept the graph; the message is the parser's own.
-        BackendError: no TensorRT library is installed, or it cannot build here.
+        BackendError: the file's flavor is not for TensorRT, no TensorRT library is installed, or it cannot build here.
     """
-    library, trt = load_tensorrt()
     exported = read_onnx(onnx_path)
+    if exported.flavor == "cpu":
+        raise BackendError(
+            f"{onnx_path} is of flavor cpu, whose unsigned bytes TensorRT would read as signed ones; build the file of "
+            "flavor tensorrt (variant quantized_int8)."
+        )
+    library, trt = load_tensorrt()
     profile = make_profile(exported, build)
     start = time.perf_counter()
     plan, targets, kernels = _build(library, trt, exported, profile, build, plan_path.with_name(TIMING_CACHE))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from leanface.device import has_vnni
 from leanface.errors import ArtifactError
 from leanface.networks.interface import METADATA_PREFIX
 
@@ -23,7 +24,8 @@ class ExportedNetwork(NamedTuple):
     """An ONNX file's bytes, and of its metadata the height and width (px) of its images and its precision.
 
     `dynamic_size` tells whether it takes images of other sizes too; `teacher` is the digest of its teacher's weights
-    (see `leanface.bundle.weights_digest`), None if the file records none.
+    (see `leanface.bundle.weights_digest`), None if the file records none; `flavor` is a
+    `leanface.networks.interface.Flavor`, None if the file is not INT8 or of LeanFace 0.1.
     """
 
     path: Path
@@ -32,6 +34,7 @@ class ExportedNetwork(NamedTuple):
     precision: str
     dynamic_size: bool
     teacher: str | None
+    flavor: str | None = None
 
 
 def read_onnx(path: Path) -> ExportedNetwork:
@@ -56,12 +59,22 @@ def read_onnx(path: Path) -> ExportedNetwork:
         size = int(json.loads(metadata[METADATA_PREFIX + "input"])["size"])
         (height_is_free,) = {_has_free_height(graph) for graph in graphs}
         precision, teacher = metadata[METADATA_PREFIX + "precision"], metadata.get(METADATA_PREFIX + "teacher")
-        return ExportedNetwork(path, content, size, precision, height_is_free, teacher)
+        flavor = metadata.get(METADATA_PREFIX + "flavor")
+        return ExportedNetwork(path, content, size, precision, height_is_free, teacher, flavor)
     except (KeyError, ValueError, TypeError, IndexError):
         raise ArtifactError(
             f"{path} does not say its image size and precision; export it with `leanface stage export`, which writes "
             f"them to the metadata keys {METADATA_PREFIX}input and {METADATA_PREFIX}precision."
         ) from None
+
+
+def overflows_here(path: Path) -> bool:
+    """Tell whether a readable file is of a flavor whose sums of bytes overflow on this machine's processor."""
+    if has_vnni():
+        return False
+    entries = [dict(_fields(entry)) for entry in _all(memoryview(path.read_bytes()), MODEL_METADATA)]
+    flavors = [entry[ENTRY_VALUE] for entry in entries if _text(entry[ENTRY_KEY]) == METADATA_PREFIX + "flavor"]
+    return [_text(flavor) for flavor in flavors] == ["cpu"]
 
 
 def _has_free_height(graph: memoryview) -> bool:

@@ -12,7 +12,7 @@ import onnxruntime
 from leanface.errors import ArtifactError, BackendError
 from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
 from leanface.runtime.base import Coefficients, Images, InputSpec, Runtime, check_names, threads_per_stream
-from leanface.runtime.onnx_file import read_onnx
+from leanface.runtime.onnx_file import overflows_here, read_onnx
 
 ORT: Any = onnxruntime
 """Its functions and classes have no types."""
@@ -196,6 +196,8 @@ def _session(path: Path, threads: int, providers: list[Any]) -> Any:
     # Threads that keep spinning after a run would slow down whatever else runs in turns with this.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
+        if overflows_here(path):  # unless each Q/DQ pair and convolution is computed for itself, in float32
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         session = ORT.InferenceSession(str(path), options, providers=providers, disabled_optimizers=WRONG_OPTIMIZERS)
     except Exception as error:  # its exceptions have no common public base
         raise ArtifactError(f"onnxruntime cannot load {path}: {error}\nExport it again.") from error

@@ -8,6 +8,7 @@ import numpy as np
 from leanface.errors import ArtifactError, BackendError
 from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
 from leanface.runtime.base import Coefficients, Images, InputSpec, Runtime, check_names
+from leanface.runtime.onnx_file import overflows_here
 
 
 class OpenVinoRuntime(Runtime):
@@ -32,6 +33,12 @@ class OpenVinoRuntime(Runtime):
         try:
             model = core.read_model(path)
             check_names(path, [i.any_name for i in model.inputs], [o.any_name for o in model.outputs])
+            if overflows_here(path):
+                raise BackendError(
+                    f"{path} is of flavor cpu, and this processor has no VNNI: OpenVINO's sums of its unsigned bytes "
+                    "would overflow. Take the file of flavor tensorrt (variant quantized_int8), or runtime "
+                    "onnxruntime, which computes this one in float32."
+                )
             compiled = core.compile_model(model, "CPU", properties)
             self._requests = [compiled.create_infer_request() for _ in range(streams)]
         except RuntimeError as error:

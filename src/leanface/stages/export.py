@@ -8,16 +8,17 @@ from leanface import bundle, catalog, paths
 from leanface.config import Export
 from leanface.export.onnx import describe, export_network, save_model
 from leanface.export.parity import AS_WRITTEN, as_written, check_parity, headline, parity_inputs
-from leanface.networks.quantized import with_uint8_feature_maps
+from leanface.networks.quantized import in_flavor
 from leanface.runtime import open_all
 from leanface.synthesis.dataset import FaceDataset
 
 
 def run(*, variant: str, export: Export) -> dict[str, float]:
-    folder = catalog.VARIANTS[variant].bundle
+    chosen = catalog.VARIANTS[variant]
+    folder, flavor = chosen.bundle, chosen.flavor or "tensorrt"
     network, spec = bundle.load_bundle(folder)
     precision = variant.rpartition("_")[2]
-    model = export_network(network, spec, precision, export.opset, dynamic_size=export.dynamic_size)
+    model = export_network(network, spec, precision, export.opset, dynamic_size=export.dynamic_size, flavor=flavor)
     description = {"variant": variant, "bundle_sha256": bundle.digest(folder), **describe(model)}
 
     faces = FaceDataset(paths.FACES / "val").head(export.parity_count).images
@@ -27,7 +28,7 @@ def run(*, variant: str, export: Export) -> dict[str, float]:
         save_model(model, file, description)
         with open_all(dict.fromkeys(catalog.readers_of("onnx"), file)) as (runtimes, not_run):
             runs = {AS_WRITTEN: as_written(model)} | {runtime.name: runtime.run for runtime in runtimes}
-            meant = with_uint8_feature_maps(network) if precision == "int8" else network
+            meant = in_flavor(network, flavor) if precision == "int8" else network
             rows = check_parity(meant, runs, inputs, getattr(export, f"tolerance_{precision}"))
     parity = {"rows": [asdict(row) for row in rows], "not_run": not_run}
     save_model(model, paths.onnx_path(variant), description | {"parity": parity})

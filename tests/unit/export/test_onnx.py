@@ -20,7 +20,7 @@ from leanface.errors import BackendError, ConfigError, ExportError
 from leanface.export.onnx import describe, export_network, save_model
 from leanface.export.parity import AS_WRITTEN, FAINT, Parity, as_written, check_parity, headline, parity_inputs
 from leanface.networks.inference import inference_form
-from leanface.networks.quantized import Quantizer, quantizers_of, with_uint8_feature_maps
+from leanface.networks.quantized import Quantizer, in_flavor, quantizers_of
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.quantization.fake_quantize import fake_quantize
 from leanface.runtime import open_all, open_runtime
@@ -306,7 +306,7 @@ def test_the_int8_file_is_compared_with_a_network_that_clips_where_it_does(expor
         if name.endswith("input_quantizer"):
             quantizer.amax = quantizer.amax / 1.5  # so that these images exceed the ranges
     model = export_network(network, spec, "int8", 19, dynamic_size=True)
-    run, wide = as_written(model), with_uint8_feature_maps(network)
+    run, wide = as_written(model), in_flavor(network, "tensorrt")
     with torch.inference_mode():
         clipped, meant = (one(images).numpy() for one in (network, wide))
     got = run(images.numpy())

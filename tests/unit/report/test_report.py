@@ -224,7 +224,7 @@ def test_a_speedup_that_says_next_to_nothing_is_said_to(run, speedup, said):
 
 def test_what_was_not_run_is_named_with_its_reason_and_has_no_number(run):
     summary = report()
-    assert NotRun(variants=catalog.EVALUATED, runtime="tensorrt", reason=NO_GPU) in summary.not_run
+    assert NotRun(variants=catalog.ENGINES, runtime="tensorrt", reason=NO_GPU) in summary.not_run
     for text in (Page(paths.REPORT_HTML.read_text()).text, paths.REPORT_MD.read_text()):
         assert "TensorRT INT8" in text
         assert "not run" in text
@@ -258,7 +258,7 @@ def test_it_says_where_each_network_was_evaluated_and_why_not_elsewhere(run):
     edit(paths.evaluation_dir("quantized_int8") / "metrics.json", lambda it: it.update(runtime="openvino"))
     report()
     page, text = texts()
-    assert "ONNX Runtime (Original, Light, Light FP16); OpenVINO (Light INT8)." in page
+    assert "ONNX Runtime (Original, Light, Light FP16, Light INT8 for CPUs); OpenVINO (Light INT8)." in page
     assert "TensorRT (Light INT8): no supported GPU" in page
     assert "Light INT8: evaluated in OpenVINO" in text
     assert text.count("- Not in TensorRT: no supported GPU") == 2

@@ -65,5 +65,6 @@ def test_pytorch_runs_only_what_it_does_not_have_to_simulate() -> None:
     assert readers["teacher_fp32"] == set(RUNTIMES) - halves - kernels
     assert readers["teacher_fp16"] == readers["distilled_fp16"] == set(RUNTIMES) - floats - kernels
     assert readers["quantized_int8"] == set(RUNTIMES) - floats - halves
+    assert readers["cpu_int8"] == {"openvino", "onnxruntime"}
     assert files_of("distilled_fp32")["torch"] == paths.DISTILLED
     assert set(exported_files_of("teacher_fp32")) == set(files_of("teacher_fp32")) - {"torch", "torch_cuda"}

@@ -142,6 +142,8 @@ def read_plan(path: Path) -> Plan:
     precision = metadata.get(f"{METADATA_PREFIX}precision", "unknown")
     if precision != "int8":
         raise BackendError(f"{path} holds a network in {precision}; these kernels compute INT8 alone.")
+    if metadata.get(f"{METADATA_PREFIX}flavor") == "cpu":
+        raise BackendError(f"{path} is of flavor cpu, for processors; these kernels read flavor tensorrt.")
     dimensions = model.graph.input[0].type.tensor_type.shape.dim
     try:
         return _Reader(model.graph).plan(tuple(None if d.dim_param else int(d.dim_value) for d in dimensions))
