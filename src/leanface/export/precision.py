@@ -100,8 +100,9 @@ def _non_negative(tensor: Tensor) -> bool:
 
 
 def _float_weight(conv: Node) -> Tensor:
-    """What a quantized convolution's Q/DQ pair reads."""
-    return conv.inputs[1].inputs[0].inputs[0].inputs[0].inputs[0]
+    """Copy what a quantized convolution's Q/DQ pair reads, under a name of its own."""
+    weight = conv.inputs[1].inputs[0].inputs[0].inputs[0].inputs[0]
+    return gs.Constant(f"{weight.name}.float", weight.values)
 
 
 def _convert_weights(graph: Graph) -> None:
@@ -134,10 +135,7 @@ def _compute_in_float16(graph: Graph, conv: Node) -> None:
     result = gs.Variable(f"{conv.name}.output", np.float16)
     graph.nodes.append(gs.Node("Cast", attrs={"to": onnx.TensorProto.FLOAT16}, inputs=[image], outputs=[narrow]))
     graph.nodes.append(gs.Node("Cast", attrs={"to": onnx.TensorProto.FLOAT}, inputs=[result], outputs=[wide]))
-    conv.inputs = [
-        narrow,
-        *(gs.Constant(f"{tensor.name}.float16", tensor.values.astype(np.float16)) for tensor in parameters),
-    ]
+    conv.inputs = [narrow, *(gs.Constant(tensor.name, tensor.values.astype(np.float16)) for tensor in parameters)]
     conv.outputs = [result]
 
 
