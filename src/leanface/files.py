@@ -35,6 +35,9 @@ _NEW, _OLD = "new", "old"
 _DROPPINGS = {".DS_Store", ".directory", "Thumbs.db", "desktop.ini", "lost+found"}
 """What operating systems leave in folders: a folder that holds nothing else is empty."""
 
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
+"""Why a folder cannot be moved to a place where another one is, or was a moment ago."""
+
 _ADVICE = {
     errno.ENAMETOOLONG: "The name is too long for this disk; choose a shorter one.",
     errno.ENOSPC: "The disk is full; make room.",
@@ -398,8 +401,8 @@ def _swap(new: Path, folder: Path, workplace: Path) -> None:
         try:
             new.rename(folder)
             return
-        except OSError:
-            if not os.path.lexists(folder):
+        except OSError as error:
+            if error.errno not in _TAKEN and not os.path.lexists(folder):
                 raise
         attempt += 1
         aside = workplace / f"{_OLD}-{attempt}"

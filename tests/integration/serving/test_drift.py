@@ -13,7 +13,7 @@ ROW = re.compile(r"^\| (\w+) " + r"\| (-?[\d.]+) \((\d+)\) " * len(FEATURES) + r
 
 
 def test_the_documented_table_is_what_the_command_says(root: Path, project: Path) -> None:
-    """Within what another processor's rounding may change."""
+    """Within what another processor's rounding may change: 0.27 degrees between two, of which one has no VNNI."""
     rows = {
         name: [float(value) for value in values]
         for name, *values in ROW.findall((root / "docs/deployment.md").read_text())
@@ -21,7 +21,7 @@ def test_the_documented_table_is_what_the_command_says(root: Path, project: Path
     drift = drift_of(list(PACKAGED_PHOTOS))
     assert list(rows) == list(drift.names) == list(PACKAGED_PHOTOS)
     for shown, values, percentiles in zip(rows.values(), drift.values, drift.percentiles, strict=True):
-        assert np.allclose(shown[::2], values, atol=0.15, rtol=0.01)
+        assert np.allclose(shown[::2], values, atol=0.4, rtol=0.01)
         assert np.allclose(shown[1::2], 100 * percentiles, atol=3)
 
 

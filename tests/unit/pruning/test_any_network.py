@@ -14,7 +14,7 @@ from leanface.export.onnx import export_network, save_model
 from leanface.export.parity import AS_WRITTEN, as_written, check_parity, parity_inputs
 from leanface.networks.graph import trace
 from leanface.networks.inference import inference_form
-from leanface.networks.quantized import Quantizer, add_quantizers, quantizers_of, with_uint8_feature_maps
+from leanface.networks.quantized import Quantizer, add_quantizers, in_flavor, quantizers_of
 from leanface.networks.widths import widths_of, with_widths
 from leanface.pruning.compensate import compensate
 from leanface.pruning.cost import macs_and_parameters
@@ -131,7 +131,7 @@ def test_exported_files_compute_what_the_network_computes(name: str, precision: 
     model = export_network(network, spec, precision, opset=19, dynamic_size=False)
     file = tmp_path / "own.onnx"
     save_model(model, file, {})
-    meant = with_uint8_feature_maps(network) if precision == "int8" else network
+    meant = in_flavor(network, "tensorrt") if precision == "int8" else network
     runtimes = {each: open_runtime(each, file) for each in ("onnxruntime", "openvino")}
     inputs = parity_inputs(images(8, 9), dynamic_size=False)
     runs = {AS_WRITTEN: as_written(model)} | {each: runtime.run for each, runtime in runtimes.items()}

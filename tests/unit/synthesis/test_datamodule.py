@@ -29,7 +29,7 @@ def streamed(seed: int = 0, first: int = 0, sizes: tuple[int, ...] = (64, 80), c
 
 
 def equal(first: Batch, second: Batch) -> bool:
-    return torch.equal(first.images, second.images) and torch.equal(first.coefficients, second.coefficients)
+    return torch.equal(first.images, second.images) and torch.equal(first.targets, second.targets)
 
 
 def test_streamed_and_stored_faces_are_the_same(faces: Path) -> None:
