@@ -45,6 +45,12 @@ def _pruning(arguments: argparse.Namespace) -> None:
     main(arguments.folder)
 
 
+def _int8(arguments: argparse.Namespace) -> None:
+    from tools.studies.int8_peers import main
+
+    main(arguments.folder)
+
+
 def _load(arguments: argparse.Namespace) -> None:
     from leanface.photos.load import photo_path
     from tools.studies import serving_load
@@ -89,6 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     pruning = studies.add_parser("pruning", help="importances and scopes at equal cost, before any training")
     pruning.add_argument("folder", type=Path, help="where comparison.csv and comparison.png go")
     pruning.set_defaults(run=_pruning)
+    int8 = studies.add_parser("int8", help="INT8 on the CPU beside ONNX Runtime's own quantization")
+    int8.add_argument("folder", type=Path, help="where README.md and int8.json go")
+    int8.set_defaults(run=_int8)
     load = studies.add_parser("load", help="how long requests to `leanface serve` take, and when it is saturated")
     rates = [2.0, 5.0, 10.0, 20.0]
     load.add_argument("--rates", type=_rate, nargs="+", default=rates, metavar="R", help="requests per second")
