@@ -13,7 +13,7 @@ ROW = re.compile(r"^\| (\w+) " + r"\| (-?[\d.]+) \((\d+)\) " * len(FEATURES) + r
 
 
 def test_the_documented_table_is_what_the_command_says(root: Path, project: Path) -> None:
-    """Within what another processor's rounding may change: 0.27 degrees between two, of which one has no VNNI."""
+    """Within what another processor's rounding may change: up to 0.27 degrees between two of ours."""
     rows = {
         name: [float(value) for value in values]
         for name, *values in ROW.findall((root / "docs/deployment.md").read_text())
