@@ -158,7 +158,7 @@ def threaded(
 
 
 def _grouped(sources: Iterable[Source]) -> Iterator[tuple[Source | None, list[Source]]]:
-    """Separate cameras, which are live, from files."""
+    """Keep photos in a row together; yield each video, and last each camera, alone: as the key and as the source."""
     in_order = sorted(sources, key=lambda source: source.kind == "webcam")
     for video, group in itertools.groupby(in_order, lambda source: None if source.kind == "photo" else source):
         yield video, list(group)

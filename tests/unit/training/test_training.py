@@ -1,14 +1,11 @@
 """Training: losses, averaging, Lightning, pieces."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from leanface.config import Machine, Optimizer
 from leanface.face.coefficients import ALBEDO, IDENTITY
 from leanface.face.errors import face_bases, geometry_errors
 from leanface.face.morphable_model import MorphableModel
@@ -127,43 +124,6 @@ def test_only_states_of_trainings_are_removed(tmp_path: Path) -> None:
     (tmp_path / others[0]).mkdir()
     Checkpoint(tmp_path / "state.ckpt", "0123456789ab", None).remove()
     assert {path.name for path in tmp_path.iterdir()} == set(others)
-
-
-SCRIPT = """
-import sys
-from pathlib import Path
-import torch
-from leanface.config import Machine, Optimizer
-from leanface.synthesis.datamodule import FaceDataModule
-from leanface.face.morphable_model import load_morphable_model
-from leanface.networks.resnet import build_network, scaled_widths
-from leanface.errors import Unfinished
-from leanface.training.checkpoint import Checkpoint
-from leanface.tasks.face.losses import SupervisedCriterion
-from leanface.training.fit import Session, fit
-from leanface.tasks.face.task import FaceTask
-torch.manual_seed(0)
-model, folder = load_morphable_model(), Path(sys.argv[1])
-optimizer, machine = (part.model_validate_json(text) for part, text in zip((Optimizer, Machine), sys.argv[2:]))
-data = FaceDataModule(folder / "faces", optimizer.batch_size, 0)
-session = Session(
-    machine, seed=0, report=folder / "report", checkpoint=folder / "state.ckpt",
-    log=lambda metrics, step: print("validated", step, metrics.get("train/loss"), flush=True),
-)
-network, criterion = build_network(scaled_widths(0.1)), SupervisedCriterion(model, 1.0)
-result = fit(network, criterion, data, optimizer, session, task=FaceTask(model))
-print("steps", [int(row["step"]) for row in result.history], flush=True)
-"""
-
-
-def start(folder: Path, faces: Path, optimizer: Optimizer, machine: Machine) -> subprocess.Popen[str]:
-    """Train a small network in a process of its own, in `folder`."""
-    folder.mkdir(exist_ok=True)
-    (folder / "script.py").write_text(SCRIPT)
-    if not (folder / "faces").exists():
-        (folder / "faces").symlink_to(faces)
-    command = [sys.executable, "script.py", ".", optimizer.model_dump_json(), machine.model_dump_json()]
-    return subprocess.Popen(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
 
 def test_mixed_precision_only_where_the_processor_has_it() -> None:
