@@ -78,6 +78,12 @@ class _FusedBottleneck(nn.Module):
     def __init__(self, block: Bottleneck) -> None:
         super().__init__()
         self.conv1, self.conv2, self.conv3, self.downsample = block.conv1, block.conv2, block.conv3, block.downsample
+        projections = [] if self.downsample is None else [m for m in self.downsample if isinstance(m, nn.Conv2d)]
+        for conv in projections:  # its bias, added by the last convolution, costs no kernel of its own
+            assert conv.bias is not None
+            assert self.conv3.bias is not None
+            self.conv3.bias = nn.Parameter(self.conv3.bias + conv.bias)
+            conv.bias = None
 
     def forward(self, x: Tensor) -> Tensor:
         identity = x if self.downsample is None else self.downsample(x)

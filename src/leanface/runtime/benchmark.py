@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
-from jaxtyping import Float32
 
 from leanface.catalog import BASELINE, BASELINE_RUNTIMES, RUNTIMES, VARIANTS
 from leanface.config import Benchmark
@@ -22,7 +21,7 @@ from leanface.errors import BackendError
 from leanface.metrics.counters import energy_counters, energy_per_call_j, gpu_memory_bytes
 from leanface.metrics.latency import Timing, measure_latency
 from leanface.metrics.measurements import Measurement
-from leanface.runtime import Pool, Runtime, files_of, open_runtime
+from leanface.runtime import Images, Pool, Runtime, files_of, open_runtime
 
 END_TO_END = {
     "all": ((BASELINE, "torch"), ("quantized_int8", "openvino")),
@@ -122,7 +121,7 @@ def benchmark_networks(
             for key in keys:
                 try:
                     for stream in range(streams):  # each allocates, or captures, at its first run
-                        opened.run(_images(key.batch, image_size), stream)
+                        opened.run(_images(key.batch, image_size, entry.runtime), stream)
                     call = _call(opened, pool, key, image_size)
                     call()
                 except BackendError as error:  # an engine's profile or a GPU's memory may be too small for it
@@ -204,7 +203,7 @@ def _footprints(
     entry: Entry, streams: int, batches: Sequence[int], threads: int, image_size: int
 ) -> dict[int, Footprint]:
     grown: dict[int, Footprint] = {}
-    inputs = {batch: _images(batch, image_size) for batch in sorted(batches)}
+    inputs = {batch: _images(batch, image_size, entry.runtime) for batch in sorted(batches)}
     if on_gpu := RUNTIMES[entry.runtime].on_gpu:
         import torch
 
@@ -301,7 +300,7 @@ def _energy(key: Key, call: Callable[[], object], settings: Benchmark, until: fl
 
 
 def _call(network: Runtime, pool: Pool | None, key: Key, image_size: int) -> Callable[[], object]:
-    images = _images(key.batch, image_size)
+    images = _images(key.batch, image_size, network.name)
     if pool is not None:
         return lambda: pool.submit(images).result()
     return (
@@ -309,9 +308,15 @@ def _call(network: Runtime, pool: Pool | None, key: Key, image_size: int) -> Cal
     )
 
 
-def _images(batch: int, image_size: int) -> Float32[np.ndarray, "batch 3 H W"]:
-    """Draw noise: the time does not depend on what is in the pictures."""
-    return np.random.default_rng(0).random((batch, 3, image_size, image_size), dtype=np.float32)
+def _images(batch: int, image_size: int, runtime: str) -> Images:
+    """Draw noise: the time does not depend on what is in the pictures.
+
+    A GPU is given bytes, as crops are cut. The baseline gets float32, which the original's own pipeline copies to it.
+    """
+    generator = np.random.default_rng(0)
+    if RUNTIMES[runtime].on_gpu and runtime not in BASELINE_RUNTIMES:
+        return generator.integers(0, 256, (batch, image_size, image_size, 3), dtype=np.uint8)
+    return generator.random((batch, 3, image_size, image_size), dtype=np.float32)
 
 
 def _numbers(key: Key, timing: Timing) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """A network of PyTorch tensors as CUDA graphs: one for each input shape, with the copies from and to host memory in it.
 
-A graph reads and writes the buffers that it was captured with. A large batch is computed in groups, and the next
-group is copied to the GPU while one is computed.
+A graph reads and writes the buffers that it was captured with. A large batch is computed in groups, each a graph of
+its own, and the next group is copied, to page-locked memory and to the GPU, while one is computed.
 """
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -115,32 +116,49 @@ class _Graph:
     """The network captured for one shape, with the copies and, once asked for, without."""
 
     def __init__(self, lane: GraphLane, dtype: "np.dtype[Any]", shape: tuple[int, ...]) -> None:
-        self._lane, self._shape = lane, shape
+        self._lane, self._groups = lane, list(lane.groups(shape))
         self._pinned = torch.empty(shape, dtype=getattr(torch, dtype.name), pin_memory=True)
         self._returned = torch.empty((shape[0], lane.outputs), pin_memory=True)
         self._images = torch.zeros(shape, dtype=self._pinned.dtype, device="cuda")
         self._coefficients = torch.empty((shape[0], lane.outputs), device="cuda")
         self._done = torch.cuda.Event()
         lane.warm_up(self._compute)
-        self._whole = lane.capture(self._copy_and_compute)
+        if len(self._groups) == 1:
+            self._whole, self._parts = lane.capture(self._copy_and_compute), []
+        else:
+            self._whole, self._parts = None, [lane.capture(partial(self._compute_group, own)) for own in self._groups]
         self._alone: torch.cuda.CUDAGraph | None = None
         self.received: Images = self._pinned.numpy()
 
     def begin(self, images: Images) -> Callable[[], Coefficients]:
-        self._receive(images)
-        with torch.cuda.stream(self._lane.stream):
-            self._whole.replay()
-            self._done.record(self._lane.stream)
+        stream, copier = self._lane.stream, self._lane.copier
+        if self._whole is not None:
+            self._receive(images, self._groups[0])
+            with torch.cuda.stream(stream):
+                self._whole.replay()
+        else:
+            copier.wait_stream(stream)
+            for group, graph in zip(self._groups, self._parts, strict=True):
+                self._receive(images, group)
+                with torch.cuda.stream(copier):
+                    self._images[group].copy_(self._pinned[group], non_blocking=True)
+                stream.wait_stream(copier)
+                with torch.cuda.stream(stream):
+                    graph.replay()
+            with torch.cuda.stream(stream):
+                self._returned.copy_(self._coefficients, non_blocking=True)
+        self._done.record(stream)
         return self._result
 
-    def _receive(self, images: Images) -> None:
-        """Copy a batch to where the GPU reads it, unless it lies there."""
+    def _receive(self, images: Images, group: slice) -> None:
+        """Copy a group to where the GPU reads it, unless the batch lies there."""
         if images.ctypes.data == self._pinned.data_ptr():
             return
-        if images.nbytes >= LARGE_BYTES and images.flags.writeable:  # PyTorch has several threads copy
-            self._pinned.copy_(torch.from_numpy(images))
+        given = images[group]
+        if given.nbytes >= LARGE_BYTES and images.flags.writeable:  # PyTorch has several threads copy
+            self._pinned[group].copy_(torch.from_numpy(given))
         else:
-            np.copyto(self.received, images)
+            np.copyto(self.received[group], given)
 
     def resident(self, images: Images) -> Callable[[], None]:
         """Compute again and again what has been copied now."""
@@ -160,19 +178,13 @@ class _Graph:
         self._lane.stream.synchronize()
 
     def _compute(self) -> None:
-        for group in self._lane.groups(self._shape):
-            self._lane.network(self._images[group], self._coefficients[group])
+        for group in self._groups:
+            self._compute_group(group)
+
+    def _compute_group(self, group: slice) -> None:
+        self._lane.network(self._images[group], self._coefficients[group])
 
     def _copy_and_compute(self) -> None:
-        lane = self._lane
-        lane.copier.wait_stream(lane.stream)
-        arrivals: list[tuple[slice, torch.cuda.Event]] = []
-        with torch.cuda.stream(lane.copier):
-            for group in lane.groups(self._shape):
-                self._images[group].copy_(self._pinned[group], non_blocking=True)
-                arrivals.append((group, torch.cuda.Event()))
-                arrivals[-1][1].record(lane.copier)
-        for group, arrived in arrivals:
-            lane.stream.wait_event(arrived)
-            lane.network(self._images[group], self._coefficients[group])
+        self._images.copy_(self._pinned, non_blocking=True)
+        self._compute()
         self._returned.copy_(self._coefficients, non_blocking=True)

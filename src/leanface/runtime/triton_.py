@@ -101,7 +101,7 @@ class _Lane:
             if known is not None:
                 self._graphs.forget()
                 del self._executors[size], known
-            self._executors[size] = Executor(self._weights, *size, count, self._tile)
+            self._executors[size] = Executor(self._weights, *size, count, self._tile, chained=self._gpu.chains)
 
     def _tile(self, problem: Problem) -> Tile:
         return self._tiles.get(problem) or default_tile(problem, self._gpu)

@@ -25,7 +25,7 @@ weights = Weights(read_plan(Path(sys.argv[1])), torch.device("cpu"))
 found = {}
 for capability, (multiprocessors, shared_bytes) in json.loads(sys.argv[2]).items():
     gpu = Gpu("", int(capability), multiprocessors, shared_bytes)
-    executor = Executor(weights, 64, 64, 8, lambda problem: default_tile(problem, gpu))
+    executor = Executor(weights, 64, 64, 8, lambda problem: default_tile(problem, gpu), chained=gpu.chains)
     calls = executor.calls(torch.zeros((8, 64, 64, 3), dtype=torch.uint8), torch.zeros((8, 257)))
     last = list(calls)[-2]
     for name in ("image", "backbone.layer2.0.conv2", "backbone.layer3.1.conv3", last, "heads"):
@@ -48,3 +48,4 @@ def test_they_compile_for_each_generation_without_a_gpu(exported, tmp_path: Path
         assert shared_bytes <= GPUS[name.partition(" ")[0]][1], name
         # Integers of 8 bits are multiplied by the tensor cores: mma.sync.....s8.s8, or Hopper's wgmma.
         assert (".s8.s8" in assembly) == (not name.endswith(" image")), name
+        assert ("griddepcontrol.wait" in assembly) == (not name.startswith("80 ")), name

@@ -54,11 +54,12 @@ def max_pool(step: MaxPool, maps: dict[str, Stored]) -> Stored:
     return F.max_pool2d(source, 3, 2, 1).numpy().transpose(0, 2, 3, 1).astype(np.int8)
 
 
-def coefficients(plan: Plan, features: Float[np.ndarray, "images features"]) -> Float[np.ndarray, "images 257"]:
-    """Of mean features in float32, which are divided by the scale in float32, as the file says."""
+def coefficients(plan: Plan, levels: Int8[np.ndarray, "images features"]) -> Float[np.ndarray, "images 257"]:
+    """Of the levels of the mean features."""
     heads = plan.heads
-    levels = (np.rint(features / np.float32(heads.levels.scale)) + heads.levels.zero).clip(-128, 127)
-    return (levels - heads.levels.zero) @ heads.weights.T.astype(np.float64) * heads.scale + heads.bias
+    return (levels.astype(np.float64) - heads.levels.zero) @ heads.weights.T.astype(
+        np.float64
+    ) * heads.scale + heads.bias
 
 
 def pixels_to_levels(pixels: np.ndarray, plan: Plan) -> Stored:
@@ -71,12 +72,12 @@ def pixels_to_levels(pixels: np.ndarray, plan: Plan) -> Stored:
 def whole_network(plan: Plan, pixels: np.ndarray) -> Float[np.ndarray, "images 257"]:
     """From the image to the coefficients."""
     maps = {plan.image.name: pixels_to_levels(pixels, plan)}
-    features = np.zeros((len(pixels), 0), np.float32)
+    features = np.zeros((len(pixels), 0), np.int8)
     for step in plan.steps:
         if isinstance(step, MaxPool):
             maps[step.target.name] = max_pool(step, maps)
         elif step.target is None:
-            features = convolution(step, maps).mean((1, 2)).astype(np.float32)
+            features = rounded(convolution(step, maps).mean((1, 2), keepdims=True), plan.heads.levels).levels[:, 0, 0]
         else:
             maps[step.target.name] = rounded(convolution(step, maps), step.target.levels).levels
     return coefficients(plan, features)
@@ -88,19 +89,18 @@ def check_layers(executor: Any, pixels: np.ndarray) -> Float[np.ndarray, "images
     Each layer is judged by the levels that the kernels before it have written, so that no difference travels.
 
     Returns:
-        the coefficients of the executor's mean features.
+        the coefficients of the levels of the executor's mean features.
     """
     plan: Plan = executor.plan
     maps = {plan.image.name: pixels_to_levels(pixels, plan)}
     for step in plan.steps:
         if isinstance(step, MaxPool):
             assert np.array_equal(executor.levels(step.target.name).cpu().numpy(), max_pool(step, maps)), step.name
-        elif step.target is None:
-            features = convolution(step, maps).mean((1, 2))
-            assert np.allclose(executor.features().cpu().numpy(), features, rtol=1e-5, atol=1e-6), step.name
         else:
-            exact = rounded(convolution(step, maps), step.target.levels)
-            got = executor.levels(step.target.name).cpu().numpy()
+            values, levels = convolution(step, maps), step.target.levels if step.target else plan.heads.levels
+            exact = rounded(values if step.target else values.mean((1, 2), keepdims=True), levels)
+            got = executor.levels(step.target.name) if step.target else executor.features()[:, None, None]
+            got = got.cpu().numpy()
             different = got != exact.levels
             assert np.abs(got.astype(int) - exact.levels).max() <= 1, step.name
             assert (exact.margin[different] < TIE).all(), step.name

@@ -23,7 +23,7 @@ from leanface.networks.resnet import build_network, scaled_widths
 from leanface.quantization.fake_quantize import fake_quantize
 from leanface.runtime.base import planes_of
 from leanface.runtime.int8.plan import Convolution, Plan, read_plan
-from leanface.runtime.int8.tuning import REFERENCE_GPU, Problem, Tile, default_tile
+from leanface.runtime.int8.tuning import REFERENCE_GPU, REPEATED_BLOCKS, Problem, Tile, default_tile
 from leanface.runtime.onnxruntime_ import OnnxRuntime
 from leanface.runtime.triton_ import checked_image, require_agreement
 from tests.unit.runtime import int8_twin as twin
@@ -45,6 +45,13 @@ def large_tile(problem: Problem) -> Tile:
     """Few programs: each costs the interpreter time."""
     tile = default_tile(problem, REFERENCE_GPU._replace(multiprocessors=1))
     return tile if problem.mean else tile._replace(m=1024)
+
+
+def as_far_as_it_goes(tile: Tile, problem: Problem) -> Tile:
+    """The tile for a layer, without what cannot be done there."""
+    tile = tile._replace(together=min(tile.together, problem.together))
+    blocks = problem.rows * -(-problem.widened(tile.together).run // tile.k)
+    return tile if blocks <= REPEATED_BLOCKS else tile._replace(repeats=1)
 
 
 def coefficients_of(executor, pixels: np.ndarray) -> np.ndarray:
@@ -161,10 +168,21 @@ def test_maps_that_take_turns_in_memory_do_not_disturb_each_other(computed, plan
     assert shared.size_bytes() < kept.size_bytes() / 2
 
 
-@pytest.mark.parametrize("tile", [Tile(32, 32, 32), Tile(128, 64, 64), Tile(64, 256, 128, 8, 2)])
+@pytest.mark.parametrize(
+    "tile",
+    [
+        Tile(32, 32, 32),
+        Tile(128, 64, 64),
+        Tile(64, 256, 128, 8, 2),
+        Tile(32, 64, 128, repeats=4),
+        Tile(64, 64, 32, together=2),
+        Tile(32, 64, 64, together=2, repeats=4),
+        Tile(64, 64, 64, together=4),
+    ],
+)
 def test_a_tile_changes_nothing(computed, plan: Plan, pixels: np.ndarray, tile: Tile) -> None:
     kept, _ = computed
-    other = executor(plan, len(pixels), share=False, tile=lambda problem: tile)
+    other = executor(plan, len(pixels), share=False, tile=lambda problem: as_far_as_it_goes(tile, problem))
     calls = other.calls(torch.from_numpy(pixels), torch.empty((len(pixels), 257)))
     chosen = [step for step in plan.steps if isinstance(step, Convolution) and step.target is not None]
     for step in (*chosen[-4:], chosen[1]):  # the smallest maps, and one of the largest

@@ -40,11 +40,20 @@ class Compilation(NamedTuple):
     aligned: tuple[int, ...]
     warps: int
     stages: int
+    chained: bool
 
     @property
     def key(self) -> tuple[object, ...]:
         """Equal for equal compilations."""
-        return self.kernel, *self.signature.items(), *self.constants.items(), self.aligned, self.warps, self.stages
+        return (
+            self.kernel,
+            *self.signature.items(),
+            *self.constants.items(),
+            self.aligned,
+            self.warps,
+            self.stages,
+            self.chained,
+        )
 
     def run(self, capability: int) -> Any:
         """Compile for GPUs of this compute capability (90: 9.0), or take it from Triton's cache on disk.
@@ -59,7 +68,7 @@ class Compilation(NamedTuple):
             constexprs={(names.index(name),): value for name, value in self.constants.items()},
             attrs={(index,): [["tt.divisibility", ALIGNMENT]] for index in self.aligned},
         )
-        options = {"num_warps": self.warps, "num_stages": self.stages}
+        options = {"num_warps": self.warps, "num_stages": self.stages} | _chaining(self.chained)
         target = TRITON.backends.compiler.GPUTarget("cuda", capability, 32)
         return TRITON.compile(source, target=target, options=options)
 
@@ -71,6 +80,8 @@ class Call:
     Attributes:
         arguments: by name; tensors stand for their addresses.
         constants: those that it is compiled for.
+        chained: whether its blocks may start while the kernel before it in the stream still finishes; see
+            `kernels._take_turns`.
     """
 
     kernel: Any
@@ -79,10 +90,17 @@ class Call:
     constants: Mapping[str, Constant]
     warps: int
     stages: int = 3
+    chained: bool = False
 
     def queue(self) -> None:
         """Launch it on the current stream."""
-        self.kernel[self.grid](**self.arguments, **self.constants, num_warps=self.warps, num_stages=self.stages)
+        self.kernel[self.grid](
+            **self.arguments,
+            **self.constants,
+            num_warps=self.warps,
+            num_stages=self.stages,
+            **_chaining(self.chained),
+        )
 
     def compilation(self) -> Compilation:
         """Return what its launch will compile."""
@@ -100,7 +118,14 @@ class Call:
                 if isinstance(value, int) and not parameter.do_not_specialize and value % ALIGNMENT == 0:
                     aligned.append(parameter.num)
         constants = {name: self.constants[name] for name, kind in signature.items() if kind == "constexpr"}
-        return Compilation(self.kernel.__name__, signature, constants, tuple(aligned), self.warps, self.stages)
+        return Compilation(
+            self.kernel.__name__, signature, constants, tuple(aligned), self.warps, self.stages, self.chained
+        )
+
+
+def _chaining(chained: bool) -> dict[str, bool]:
+    """Return the launch option, where it is wanted: Triton's interpreter does not know it."""
+    return {"launch_pdl": True} if chained else {}
 
 
 def compile_all(calls: Iterable[Call], capability: int, workers: Executor) -> list[Exception]:

@@ -42,28 +42,46 @@ def folded_stem(weights: Shaped[np.ndarray, "outputs 7 7 3"]) -> Shaped[np.ndarr
     return np.pad(squares, ((0, 0), (0, 0), (0, 0), (0, CHANNELS - squares.shape[3])))
 
 
+def widened(
+    runs: Shaped[np.ndarray, "outputs rows run"], together: int, apart: int, depth: int
+) -> Shaped[np.ndarray, "more_outputs rows longer_run"]:
+    """Weights of neighboring pixels that are taken as one: each has outputs of its own, which read further on.
+
+    Args:
+        together: the number of pixels.
+        apart: how much further along the run each reads than the one before.
+        depth: the run is filled up with zeros to a multiple of it.
+    """
+    outputs, rows, run = runs.shape
+    wide = np.zeros((together, outputs, rows, padded(run + (together - 1) * apart, depth)), runs.dtype)
+    for index, own in enumerate(wide):
+        own[:, :, index * apart : index * apart + run] = runs
+    return wide.reshape(together * outputs, rows, -1)
+
+
 @dataclass
 class Weights:
     """A plan's weights on a device, packed as the kernels' tiles need them; shared by all sizes and streams."""
 
     plan: Plan
     device: torch.device
-    _packed: dict[tuple[str, int], Tensor] = field(default_factory=dict[tuple[str, int], Tensor])
+    _packed: dict[tuple[str, int, int], Tensor] = field(default_factory=dict[tuple[str, int, int], Tensor])
     _runs: dict[str, Int8[np.ndarray, "outputs rows run"]] = field(
         default_factory=dict[str, Int8[np.ndarray, "outputs rows run"]]
     )
-    _parameters: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    _parameters: dict[tuple[str, int], Tensor] = field(default_factory=dict[tuple[str, int], Tensor])
 
-    def matrix(self, step: Convolution, block: int) -> Tensor:
-        """int8 (outputs, rows, run rounded up to `block`), outputs rounded up to a multiple of `CHANNELS`."""
-        key = step.name, block
+    def matrix(self, step: Convolution, tile: Tile) -> Tensor:
+        """Return what `kernels.convolution` takes as weights; outputs are those of `runs` for each pixel of a tile."""
+        key = step.name, tile.k, tile.together
         if key not in self._packed:
-            runs = self.runs(step)
-            width = padded(runs.shape[2], block)
-            packed = np.zeros((runs.shape[0], runs.shape[1], width), np.int8)
-            packed[:, :, : runs.shape[2]] = runs
+            packed = widened(self.runs(step), tile.together, self.apart(step), tile.k)
             self._packed[key] = torch.from_numpy(packed).to(self.device)
         return self._packed[key]
+
+    def apart(self, step: Convolution) -> int:
+        """Return by how many bytes the runs of neighboring pixels differ."""
+        return CHANNELS if step.source.stride == 1 else step.stride * padded(step.weights.shape[3])
 
     def runs(self, step: Convolution) -> Int8[np.ndarray, "outputs rows run"]:
         """What is multiplied for each row of the kernel: the channels of neighboring pixels in memory's order."""
@@ -75,37 +93,38 @@ class Weights:
             self._runs[step.name] = wide.reshape(len(wide), rows, -1)
         return self._runs[step.name]
 
-    def parameters(self, step: Convolution) -> Tensor:
+    def parameters(self, step: Convolution, together: int) -> Tensor:
         """Return what `kernels.convolution` takes by this name."""
-        if step.name not in self._parameters:
+        if (step.name, together) not in self._parameters:
             unit, zero = (step.target.levels.scale, step.target.levels.zero) if step.target else (1.0, 0)
             bias = step.bias.astype(np.float64) / unit + zero
             if step.residual is not None:
                 bias -= step.residual.levels.zero * step.residual.levels.scale / unit
             sums = self.runs(step).sum((1, 2), dtype=np.int64) * -step.source.levels.zero
-            self._parameters[step.name] = self._pack(sums, step.scale.astype(np.float64) / unit, bias, len(sums))
-        return self._parameters[step.name]
+            once = self._pack(sums, step.scale.astype(np.float64) / unit, bias, len(sums))
+            self._parameters[step.name, together] = once.repeat(together, 1)
+        return self._parameters[step.name, together]
 
     def heads(self) -> tuple[Tensor, Tensor]:
         """Return weights and parameters, as `kernels.heads` takes them."""
         heads = self.plan.heads
-        if ("heads", 0) not in self._packed:
+        if ("heads", 0, 1) not in self._packed:
             count, features = heads.weights.shape
             packed = np.zeros((padded(count, HEADS_TILE.n), padded(features, HEADS_TILE.k)), np.int8)
             packed[:count, :features] = heads.weights
-            self._packed["heads", 0] = torch.from_numpy(packed).to(self.device)
+            self._packed["heads", 0, 1] = torch.from_numpy(packed).to(self.device)
             sums = heads.weights.sum(1, dtype=np.int64) * -heads.levels.zero
-            self._parameters["heads"] = self._pack(sums, heads.scale, heads.bias, len(packed))
-        return self._packed["heads", 0], self._parameters["heads"]
+            self._parameters["heads", 1] = self._pack(sums, heads.scale, heads.bias, len(packed))
+        return self._packed["heads", 0, 1], self._parameters["heads", 1]
 
     def table(self) -> Tensor:
         """The int8 level of each value of a pixel: that of the value over 255, as the file quantizes it."""
-        if ("table", 0) not in self._packed:
+        if ("table", 0, 1) not in self._packed:
             levels = self.plan.image.levels
             pixels = np.arange(256, dtype=np.float32) / np.float32(255)
             table = np.rint(pixels / np.float32(levels.scale)) + levels.zero
-            self._packed["table", 0] = torch.from_numpy(table.clip(-128, 127).astype(np.int8)).to(self.device)
-        return self._packed["table", 0]
+            self._packed["table", 0, 1] = torch.from_numpy(table.clip(-128, 127).astype(np.int8)).to(self.device)
+        return self._packed["table", 0, 1]
 
     def _pack(self, sums: np.ndarray, factors: np.ndarray, bias: np.ndarray, rows: int) -> Tensor:
         """Pack the three into int32 (rows, 4) on the device, floats as their bits, and 0."""
@@ -173,6 +192,7 @@ class Executor:
     Args:
         tile: chooses the tile of each convolution.
         share_memory: let maps that are not needed at the same time lie in the same memory; else all stay readable.
+        chained: let each kernel begin while the one before it finishes, which GPUs from Hopper on can.
 
     Raises:
         BackendError: the images are too large.
@@ -187,16 +207,18 @@ class Executor:
         tile: Callable[[Problem], Tile],
         *,
         share_memory: bool = True,
+        chained: bool = False,
     ) -> None:
         self.images = images
         self.plan, self._weights, self._device = weights.plan, weights, weights.device
         self._height, self._width = height, width
-        self._tile, self._share = tile, share_memory
+        self._tile, self._share, self._chained = tile, share_memory, chained
         self._layouts = self._lay_out()
         if max(layout.size_bytes(images) for layout in self._layouts.values()) >= LIMIT_BYTES:
             raise BackendError(f"{images} images of {height}x{width} px need feature maps of more than 2 GB each.")
         self.maps = self._allocate()
-        self._features = torch.empty((images, padded(self.plan.features)), device=self._device)
+        pitch = padded(self.plan.features, HEADS_TILE.k)
+        self._features = torch.zeros((images, pitch), dtype=torch.int8, device=self._device)
 
     def run(self, pixels: Tensor, coefficients: Tensor) -> None:
         """Queue the network.
@@ -237,7 +259,7 @@ class Executor:
         return self.maps[IMAGE][: math.prod(shape)].view(shape)[:, 2:-1, 2:-1, :12]
 
     def features(self) -> Tensor:
-        """Return the mean features (images, channels): a view."""
+        """Return the levels of the mean features (images, channels): a view."""
         return self._features[:, : self.plan.features]
 
     def _lay_out(self) -> dict[str, _Layout]:
@@ -291,7 +313,9 @@ class Executor:
         count = len(pixels) * (height + 3) * (width + 3)
         arguments: dict[str, Tensor | int | float] = {"pixels": pixels, "target": self.maps[IMAGE], "PIXELS": count}
         constants = {"ZERO": levels.zero, "HEIGHT": height, "WIDTH": width, "BLOCK": FOLD_BLOCK}
-        grid = (-(-count // FOLD_BLOCK),)
+        constants["CHAINED"] = self._chained
+        grid = (-(-(count + 1) // FOLD_BLOCK),)
+        # It follows a copy, which is no kernel: it is launched as usual, and only what comes next may begin early.
         if pixels.dtype == torch.uint8:
             return Call(kernels.fold_bytes, grid, {**arguments, "table": self._weights.table()}, constants, 4)
         rounding = {"LOW": -128.0, "QUANTIZED": True}
@@ -312,14 +336,15 @@ class Executor:
                 "IN_WIDTH": source.width,
                 "IN_BORDER": source.border,
                 "CHANNELS": target.channels,
+                "CHAINED": self._chained,
                 "BLOCK": POOL_BLOCK,
             },
             4,
+            chained=self._chained,
         )
 
     def _heads(self, coefficients: Tensor) -> Call:
-        levels, tile = self.plan.heads.levels, HEADS_TILE
-        count, features = self.plan.heads.weights.shape
+        tile, count = HEADS_TILE, len(self.plan.heads.weights)
         weights, parameters = self._weights.heads()
         return Call(
             kernels.heads,
@@ -330,28 +355,40 @@ class Executor:
                 "parameters": parameters,
                 "coefficients": coefficients,
                 "IMAGES": len(coefficients),
-                "scale": levels.scale,
             },
             {
-                "ZERO": levels.zero,
-                "LOW": -128.0,
-                "FEATURES": self._features.shape[1],
                 "COUNT": count,
-                "BLOCKS": -(-features // tile.k),
+                "BLOCKS": self._features.shape[1] // tile.k,
+                "CHAINED": self._chained,
                 **_blocks(tile),
             },
             tile.warps,
             tile.stages,
+            self._chained,
         )
 
     def problem(self, step: Convolution, images: int) -> Problem:
         """Return what a convolution's tile is chosen for."""
         outputs, rows, run = self._weights.runs(step).shape
         height, width = self._result_size(step)
-        together = 1 if step.target is None else images
         return Problem(
-            height * width * together, outputs, rows, run, step.residual is not None, step.target is None, images
+            pixels=height * width * (1 if step.target is None else images),
+            outputs=outputs,
+            rows=rows,
+            run=run,
+            residual=step.residual is not None,
+            mean=step.target is None,
+            images=images,
+            apart=self._weights.apart(step),
+            together=self._together(step, outputs, run, width),
         )
+
+    def _together(self, step: Convolution, outputs: int, run: int, width: int) -> int:
+        """Return how many neighbors at most can be taken as one pixel: their reading overlaps, their results adjoin."""
+        overlap = run > self._weights.apart(step)
+        if not overlap or step.target is None or step.residual is not None or self._layouts[step.target.name].border:
+            return 1
+        return next(count for count in (4, 2, 1) if width % count == 0 and (count == 1 or count * outputs <= 256))
 
     def _result_size(self, step: Convolution) -> tuple[int, int]:
         stride = step.source.stride * step.stride
@@ -359,43 +396,53 @@ class Executor:
 
     def convolution(self, step: Convolution, tile: Tile, images: int) -> Call:
         """Describe a convolution's kernel for the first `images` images."""
-        outputs, rows, run = self._weights.runs(step).shape
+        problem = self.problem(step, images).widened(tile.together)
         height, width = self._result_size(step)
         source = self.maps[step.source.name]
         arguments: dict[str, Tensor | int | float] = {
             "source": source,
-            "weights": self._weights.matrix(step, tile.k),
-            "parameters": self._weights.parameters(step),
+            "weights": self._weights.matrix(step, tile),
+            "parameters": self._weights.parameters(step, tile.together),
             "residual": source,  # where nothing is added it is not read
             "residual_factor": 0.0,
         }
         constants: dict[str, int | float | bool] = {
             "HEIGHT": height,
-            "WIDTH": width,
-            "OUTPUTS": outputs,
-            "ROWS": rows,
-            "BLOCKS": -(-run // tile.k),
+            "WIDTH": width // tile.together,
+            "OUTPUTS": problem.outputs,
+            "ROWS": problem.rows,
+            "BLOCKS": -(-problem.run // tile.k),
             "RESIDUAL_BORDER": -1,
+            "CHAINED": self._chained,
             **_blocks(tile),
-            **self._source_geometry(step, height, width),
+            **self._source_geometry(step, height, width, tile.together),
         }
         if step.residual is not None:
             arguments["residual"] = self.maps[step.residual.name]
             arguments["residual_factor"] = step.residual.levels.scale / (step.target.levels.scale if step.target else 1)
             constants["RESIDUAL_BORDER"] = self._layouts[step.residual.name].border
-        columns = -(-outputs // tile.n)
+        columns = -(-problem.outputs // tile.n)
         if step.target is None:
-            arguments["features"] = self._features
-            constants["RELU"] = step.relu
-            return Call(kernels.convolution_mean, (images * columns,), arguments, constants, tile.warps, tile.stages)
-        pixels = images * height * width
-        arguments |= {"target": self.maps[step.target.name], "PIXELS": pixels}
+            levels = self.plan.heads.levels
+            arguments |= {"features": self._features, "scale": levels.scale}
+            constants |= {"RELU": step.relu, "PITCH": self._features.shape[1], "ZERO": levels.zero, "LOW": -128.0}
+            return Call(
+                kernels.convolution_mean,
+                (images * columns,),
+                arguments,
+                constants,
+                tile.warps,
+                tile.stages,
+                self._chained,
+            )
+        arguments |= {"target": self.maps[step.target.name], "PIXELS": problem.pixels}
         constants["OUT_BORDER"] = self._layouts[step.target.name].border
         constants["LOW"] = float(step.target.levels.zero if step.relu else -128)
-        grid = (-(-pixels // tile.m) * columns,)
-        return Call(kernels.convolution, grid, arguments, constants, tile.warps, tile.stages)
+        constants["REPEATS"] = tile.repeats
+        grid = (-(-problem.pixels // (tile.m * tile.repeats)) * columns,)
+        return Call(kernels.convolution, grid, arguments, constants, tile.warps, tile.stages, self._chained)
 
-    def _source_geometry(self, step: Convolution, height: int, width: int) -> dict[str, int]:
+    def _source_geometry(self, step: Convolution, height: int, width: int, together: int) -> dict[str, int]:
         """Describe how the kernel steps through what it reads."""
         if step.source.stride == 1:  # the folded image, over which the first convolution has stride 1
             full_height, full_width, border, channels, stride = height + 3, width + 3, 0, CHANNELS, 1
@@ -408,7 +455,8 @@ class Executor:
             "IN_WIDTH": full_width,
             "IN_BORDER": border,
             "IN_CHANNELS": channels,
-            "STRIDE": stride,
+            "DOWN": stride,
+            "ACROSS": stride * together,
         }
 
 

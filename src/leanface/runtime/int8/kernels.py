@@ -16,6 +16,9 @@ import triton.language as tl
 ROUND = tl.constexpr(12582912.0)
 """1.5 * 2^23: added to a float32, it rounds it to the nearest integer, ties to even, into the lowest bits."""
 
+ROUND_BITS = tl.constexpr(0x4B400000)
+"""The same as float32's bits; plus a small integer, those of the sum of both."""
+
 
 @triton.jit
 def _round(values, LOW: tl.constexpr):
@@ -25,21 +28,39 @@ def _round(values, LOW: tl.constexpr):
 
 
 @triton.jit
+def _floats(levels):
+    """int8 to float32, exactly; by additions, of which a multiprocessor does more at a time than of conversions."""
+    return (levels.to(tl.int32) + ROUND_BITS).to(tl.float32, bitcast=True) - ROUND
+
+
+@triton.jit
+def _take_turns(CHAINED: tl.constexpr):
+    """Let the next kernel begin, and wait for the one before: what it writes is read, and memory is shared with it.
+
+    Where kernels are chained (programmatic dependent launch, Hopper and newer), one's blocks start while those of the
+    kernel before still finish.
+    """
+    if CHAINED:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
+
+
+@triton.jit
 def _offsets(pixels, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, FULL_HEIGHT: tl.constexpr, FULL_WIDTH: tl.constexpr,
-             STRIDE: tl.constexpr, BORDER: tl.constexpr, CHANNELS: tl.constexpr):  # fmt: skip
-    """Where the pixels of a map of HEIGHT x WIDTH begin in a map in memory that they step through by STRIDE."""
-    if STRIDE == 1 and BORDER == 0 and HEIGHT == FULL_HEIGHT and WIDTH == FULL_WIDTH:
+             DOWN: tl.constexpr, ACROSS: tl.constexpr, BORDER: tl.constexpr, CHANNELS: tl.constexpr):  # fmt: skip
+    """Where the pixels of a map of HEIGHT x WIDTH begin in a map in memory, stepping DOWN and ACROSS it."""
+    if DOWN == 1 and ACROSS == 1 and BORDER == 0 and HEIGHT == FULL_HEIGHT and WIDTH == FULL_WIDTH:
         return pixels * CHANNELS
     rows = pixels // WIDTH
-    x = (pixels % WIDTH) * STRIDE + BORDER
-    y = (rows % HEIGHT) * STRIDE + BORDER
+    x = (pixels % WIDTH) * ACROSS + BORDER
+    y = (rows % HEIGHT) * DOWN + BORDER
     return (((rows // HEIGHT) * FULL_HEIGHT + y) * FULL_WIDTH + x) * CHANNELS
 
 
 @triton.jit
 def _within(pixels, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, BORDER: tl.constexpr, CHANNELS: tl.constexpr):
     """Where the pixels of a map begin in memory that has a border around it."""
-    return _offsets(pixels, HEIGHT, WIDTH, HEIGHT + 2 * BORDER, WIDTH + 2 * BORDER, 1, BORDER, CHANNELS)
+    return _offsets(pixels, HEIGHT, WIDTH, HEIGHT + 2 * BORDER, WIDTH + 2 * BORDER, 1, 1, BORDER, CHANNELS)
 
 
 @triton.jit
@@ -76,14 +97,28 @@ def _sums(starts, weights, sums, ROWS: tl.constexpr, BLOCKS: tl.constexpr, PITCH
     return sums
 
 
+@triton.jit
+def _finish(total, added, sums, factors, bias, residual_factor, target, m, n, PIXELS,
+            HEIGHT: tl.constexpr, WIDTH: tl.constexpr, OUTPUTS: tl.constexpr, OUT_BORDER: tl.constexpr,
+            ADDS: tl.constexpr, LOW: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
+    """Turn integer sums into levels, and write them."""
+    values = (total + sums).to(tl.float32) * factors + bias
+    if ADDS:
+        values += _floats(added) * residual_factor
+    written = _within(tl.minimum(m, PIXELS - 1), HEIGHT, WIDTH, OUT_BORDER, OUTPUTS)
+    inside = (m < PIXELS)[:, None]
+    stored = inside if OUTPUTS % BLOCK_N == 0 else inside & (n < OUTPUTS)[None, :]
+    tl.store(target + written[:, None] + _columns(n, OUTPUTS, BLOCK_N)[None, :], _round(values, LOW), mask=stored)
+
+
 @triton.jit(do_not_specialize=["PIXELS"])
 def convolution(
     source, weights, parameters, residual, target, PIXELS, residual_factor,
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, OUTPUTS: tl.constexpr,
     IN_HEIGHT: tl.constexpr, IN_WIDTH: tl.constexpr, IN_BORDER: tl.constexpr, IN_CHANNELS: tl.constexpr,
-    STRIDE: tl.constexpr, ROWS: tl.constexpr, BLOCKS: tl.constexpr,
-    OUT_BORDER: tl.constexpr, RESIDUAL_BORDER: tl.constexpr, LOW: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    DOWN: tl.constexpr, ACROSS: tl.constexpr, ROWS: tl.constexpr, BLOCKS: tl.constexpr,
+    OUT_BORDER: tl.constexpr, RESIDUAL_BORDER: tl.constexpr, LOW: tl.constexpr, CHAINED: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, REPEATS: tl.constexpr,
 ):  # fmt: skip
     """A convolution with all that follows it, from int8 levels to int8 levels.
 
@@ -92,87 +127,128 @@ def convolution(
         parameters: int32 (OUTPUTS, 4): what levels that stand for 0 add up to, subtracted; levels of the result per
             step of the integer sum, as float32's bits; the bias in such levels, its zero and the residual's included,
             likewise; and nothing.
-        PIXELS: of all images together.
+        PIXELS: of all images together. A pixel here may be several neighbors of the map, one behind the other.
+        DOWN, ACROSS: from one pixel's window to the next one's.
         IN_BORDER: from the start of the map in memory to the first pixel of the window at (0, 0).
         RESIDUAL_BORDER: of the map that is added; -1 if there is none.
         LOW: the lowest level that is written; with ReLU that of 0.
+        REPEATS: blocks of pixels that a program computes, one after the other. With more than 1 it keeps the weights,
+            of at most 4 blocks.
     """
-    m = tl.program_id(0) // ((OUTPUTS + BLOCK_N - 1) // BLOCK_N) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(0) % ((OUTPUTS + BLOCK_N - 1) // BLOCK_N) * BLOCK_N + tl.arange(0, BLOCK_N)
-    inside, columns = m < PIXELS, _columns(n, OUTPUTS, BLOCK_N)
-    m = tl.minimum(m, PIXELS - 1)
-    if RESIDUAL_BORDER >= 0:  # on its way while the sums are computed
-        added = tl.load(residual + _within(m, HEIGHT, WIDTH, RESIDUAL_BORDER, OUTPUTS)[:, None] + columns[None, :])
-    read = _offsets(m, HEIGHT, WIDTH, IN_HEIGHT, IN_WIDTH, STRIDE, IN_BORDER, IN_CHANNELS)
-    total = _sums(
-        source + read[:, None], weights + columns[None, :] * (ROWS * BLOCKS * BLOCK_K),
-        tl.zeros((BLOCK_M, BLOCK_N), tl.int32), ROWS, BLOCKS, IN_WIDTH * IN_CHANNELS, BLOCK_K, tl.int32,
-    )  # fmt: skip
+    columns = _columns(n, OUTPUTS, BLOCK_N)
+    first = tl.program_id(0) // ((OUTPUTS + BLOCK_N - 1) // BLOCK_N) * REPEATS * BLOCK_M + tl.arange(0, BLOCK_M)
     sums, factors, bias = _parameters(parameters, columns, BLOCK_N)
-    values = (total + sums).to(tl.float32) * factors + bias
-    if RESIDUAL_BORDER >= 0:
-        values += added.to(tl.float32) * residual_factor
-    written = _within(m, HEIGHT, WIDTH, OUT_BORDER, OUTPUTS)
-    stored = inside[:, None] if OUTPUTS % BLOCK_N == 0 else inside[:, None] & (n < OUTPUTS)[None, :]
-    tl.store(target + written[:, None] + columns[None, :], _round(values, LOW), mask=stored)
+    weights += columns[None, :] * (ROWS * BLOCKS * BLOCK_K)
+    ADDS: tl.constexpr = RESIDUAL_BORDER >= 0
+    if REPEATS == 1:
+        _take_turns(CHAINED)
+        m = tl.minimum(first, PIXELS - 1)
+        added = first
+        if ADDS:  # on its way while the sums are computed
+            added = tl.load(residual + _within(m, HEIGHT, WIDTH, RESIDUAL_BORDER, OUTPUTS)[:, None] + columns[None, :])
+        read = _offsets(m, HEIGHT, WIDTH, IN_HEIGHT, IN_WIDTH, DOWN, ACROSS, IN_BORDER, IN_CHANNELS)
+        total = _sums(
+            source + read[:, None], weights, tl.zeros((BLOCK_M, BLOCK_N), tl.int32),
+            ROWS, BLOCKS, IN_WIDTH * IN_CHANNELS, BLOCK_K, tl.int32,
+        )  # fmt: skip
+        _finish(total, added, sums, factors, bias, residual_factor, target, first, n, PIXELS,
+                HEIGHT, WIDTH, OUTPUTS, OUT_BORDER, ADDS, LOW, BLOCK_N)  # fmt: skip
+    else:
+        k = tl.arange(0, BLOCK_K)
+        weights += k[:, None]
+        PITCH: tl.constexpr = IN_WIDTH * IN_CHANNELS
+        first_block = tl.load(weights)
+        second_block, third_block, fourth_block = first_block, first_block, first_block
+        if ROWS * BLOCKS > 1:
+            second_block = tl.load(weights + BLOCK_K)
+        if ROWS * BLOCKS > 2:
+            third_block = tl.load(weights + 2 * BLOCK_K)
+        if ROWS * BLOCKS > 3:
+            fourth_block = tl.load(weights + 3 * BLOCK_K)
+        _take_turns(CHAINED)
+        for repeat in tl.range(0, REPEATS, num_stages=2):  # the next pixels and residuals are loaded meanwhile
+            own = first + repeat * BLOCK_M
+            m = tl.minimum(own, PIXELS - 1)
+            added = own
+            if ADDS:
+                at = _within(m, HEIGHT, WIDTH, RESIDUAL_BORDER, OUTPUTS)
+                added = tl.load(residual + at[:, None] + columns[None, :])
+            read = _offsets(m, HEIGHT, WIDTH, IN_HEIGHT, IN_WIDTH, DOWN, ACROSS, IN_BORDER, IN_CHANNELS)
+            starts = source + read[:, None] + k[None, :]
+            total = tl.dot(tl.load(starts), first_block, out_dtype=tl.int32)
+            if ROWS * BLOCKS > 1:
+                at_second: tl.constexpr = (1 // BLOCKS) * PITCH + (1 % BLOCKS) * BLOCK_K
+                total = tl.dot(tl.load(starts + at_second), second_block, total, out_dtype=tl.int32)
+            if ROWS * BLOCKS > 2:
+                at_third: tl.constexpr = (2 // BLOCKS) * PITCH + (2 % BLOCKS) * BLOCK_K
+                total = tl.dot(tl.load(starts + at_third), third_block, total, out_dtype=tl.int32)
+            if ROWS * BLOCKS > 3:
+                at_fourth: tl.constexpr = (3 // BLOCKS) * PITCH + (3 % BLOCKS) * BLOCK_K
+                total = tl.dot(tl.load(starts + at_fourth), fourth_block, total, out_dtype=tl.int32)
+            _finish(total, added, sums, factors, bias, residual_factor, target, own, n, PIXELS,
+                    HEIGHT, WIDTH, OUTPUTS, OUT_BORDER, ADDS, LOW, BLOCK_N)  # fmt: skip
 
 
 @triton.jit
 def convolution_mean(
-    source, weights, parameters, residual, features, residual_factor,
+    source, weights, parameters, residual, features, residual_factor, scale,
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, OUTPUTS: tl.constexpr,
     IN_HEIGHT: tl.constexpr, IN_WIDTH: tl.constexpr, IN_BORDER: tl.constexpr, IN_CHANNELS: tl.constexpr,
-    STRIDE: tl.constexpr, ROWS: tl.constexpr, BLOCKS: tl.constexpr,
-    RESIDUAL_BORDER: tl.constexpr, RELU: tl.constexpr,
+    DOWN: tl.constexpr, ACROSS: tl.constexpr, ROWS: tl.constexpr, BLOCKS: tl.constexpr,
+    RESIDUAL_BORDER: tl.constexpr, RELU: tl.constexpr, PITCH: tl.constexpr,
+    ZERO: tl.constexpr, LOW: tl.constexpr, CHAINED: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """As `convolution`, but to the mean over each image's pixels: float32 (images, OUTPUTS), in values, not levels."""
+    """As `convolution`, but to the mean over each image's pixels, as levels of the heads' input: int8 (images, PITCH).
+
+    Args:
+        scale, ZERO: of those levels.
+    """
     image = tl.program_id(0) // ((OUTPUTS + BLOCK_N - 1) // BLOCK_N)
     n = tl.program_id(0) % ((OUTPUTS + BLOCK_N - 1) // BLOCK_N) * BLOCK_N + tl.arange(0, BLOCK_N)
     columns = _columns(n, OUTPUTS, BLOCK_N)
     sums, factors, bias = _parameters(parameters, columns, BLOCK_N)
+    _take_turns(CHAINED)
     mean = tl.zeros((BLOCK_N,), tl.float32)
     for start in range(0, HEIGHT * WIDTH, BLOCK_M):
         own = start + tl.arange(0, BLOCK_M)
         m = image * (HEIGHT * WIDTH) + tl.minimum(own, HEIGHT * WIDTH - 1)
         if RESIDUAL_BORDER >= 0:
             added = tl.load(residual + _within(m, HEIGHT, WIDTH, RESIDUAL_BORDER, OUTPUTS)[:, None] + columns[None, :])
-        read = _offsets(m, HEIGHT, WIDTH, IN_HEIGHT, IN_WIDTH, STRIDE, IN_BORDER, IN_CHANNELS)
+        read = _offsets(m, HEIGHT, WIDTH, IN_HEIGHT, IN_WIDTH, DOWN, ACROSS, IN_BORDER, IN_CHANNELS)
         total = _sums(
             source + read[:, None], weights + columns[None, :] * (ROWS * BLOCKS * BLOCK_K),
             tl.zeros((BLOCK_M, BLOCK_N), tl.int32), ROWS, BLOCKS, IN_WIDTH * IN_CHANNELS, BLOCK_K, tl.int32,
         )  # fmt: skip
         values = (total + sums).to(tl.float32) * factors + bias
         if RESIDUAL_BORDER >= 0:
-            values += added.to(tl.float32) * residual_factor
+            values += _floats(added) * residual_factor
         if RELU:
             values = tl.maximum(values, 0.0)
         mean += tl.sum(tl.where((own < HEIGHT * WIDTH)[:, None], values, 0.0), 0)
-    tl.store(features + image * OUTPUTS + columns, mean / (HEIGHT * WIDTH), mask=n < OUTPUTS)
+    levels = _round(tl.div_rn(mean / (HEIGHT * WIDTH), scale) + ZERO, LOW)
+    tl.store(features + image * PITCH + columns, levels, mask=n < OUTPUTS)
 
 
 @triton.jit(do_not_specialize=["IMAGES"])
 def heads(
-    features, weights, parameters, coefficients, IMAGES, scale, ZERO: tl.constexpr, LOW: tl.constexpr,
-    FEATURES: tl.constexpr, COUNT: tl.constexpr, BLOCKS: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    features, weights, parameters, coefficients, IMAGES, COUNT: tl.constexpr, BLOCKS: tl.constexpr,
+    CHAINED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """Coefficients float32 (IMAGES, COUNT) of the mean features, which become int8 levels here.
+    """Coefficients float32 (IMAGES, COUNT) of the mean features' levels, int8 (IMAGES, BLOCKS * BLOCK_K).
 
     Args:
         weights: int8 (COUNT rounded up to a block, BLOCKS * BLOCK_K); `parameters` as many rows.
     """
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    k = tl.arange(0, BLOCK_K)
-    total = tl.zeros((BLOCK_M, BLOCK_N), tl.int32)
-    for i in range(0, BLOCKS):
-        known = (m < IMAGES)[:, None] & (i * BLOCK_K + k < FEATURES)[None, :]
-        values = tl.load(features + m[:, None] * FEATURES + (i * BLOCK_K + k)[None, :], mask=known, other=0.0)
-        levels = _round(tl.div_rn(values, scale) + ZERO, LOW)
-        block = tl.load(weights + n[None, :] * (BLOCKS * BLOCK_K) + (i * BLOCK_K + k)[:, None])
-        total = tl.dot(levels, block, total, out_dtype=tl.int32)
     sums, factors, bias = _parameters(parameters, n, BLOCK_N)
+    _take_turns(CHAINED)
+    total = _sums(
+        features + tl.minimum(m, IMAGES - 1)[:, None] * (BLOCKS * BLOCK_K), weights + n[None, :] * (BLOCKS * BLOCK_K),
+        tl.zeros((BLOCK_M, BLOCK_N), tl.int32), 1, BLOCKS, 0, BLOCK_K, tl.int32,
+    )  # fmt: skip
     result = (total + sums).to(tl.float32) * factors + bias
     tl.store(coefficients + m[:, None] * COUNT + n[None, :], result, mask=(m < IMAGES)[:, None] & (n < COUNT)[None, :])
 
@@ -187,16 +263,25 @@ def _squares(m, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
     return rows // (HEIGHT + 3), y * 2, x * 2, inside
 
 
+@triton.jit
+def _store_squares(target, m, c, folded, PIXELS):
+    """Write squares; and one of zeros behind the last, as runs are read beyond their end and NaN times 0 is not 0."""
+    folded = tl.where((m < PIXELS)[:, None], folded.to(target.dtype.element_ty), 0)
+    tl.store(target + m[:, None] * 16 + c[None, :], folded, mask=(m <= PIXELS)[:, None])
+
+
 @triton.jit(do_not_specialize=["PIXELS"])
 def fold_bytes(pixels, table, target, PIXELS, ZERO: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
-               BLOCK: tl.constexpr):  # fmt: skip
+               CHAINED: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
     """uint8 (images, 2*HEIGHT, 2*WIDTH, 3) to (images, HEIGHT+3, WIDTH+3, 16): squares of 2x2 pixels become channels.
 
     Args:
         table: what each of 256 values becomes, int8 or float16, as the target.
-        target: with a border of ZERO, 2 before and 1 behind; channels 12 to 15 have no meaning.
+        target: with a border of ZERO, 2 before and 1 behind, and room for one more square; channels 12 to 15 have no
+            meaning.
         PIXELS: of the target, all images together.
     """
+    _take_turns(CHAINED)
     m = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     c = tl.arange(0, 16)
     image, y, x, inside = _squares(tl.minimum(m, PIXELS - 1), HEIGHT, WIDTH)
@@ -204,13 +289,14 @@ def fold_bytes(pixels, table, target, PIXELS, ZERO: tl.constexpr, HEIGHT: tl.con
     corner = ((image * (2 * HEIGHT) + y) * (2 * WIDTH) + x) * 3
     value = tl.load(pixels + corner[:, None] + ((own // 6) * (2 * WIDTH * 3) + own % 6)[None, :])
     folded = tl.where(inside[:, None], tl.load(table + value.to(tl.int32)), ZERO)
-    tl.store(target + m[:, None] * 16 + c[None, :], folded.to(target.dtype.element_ty), mask=(m < PIXELS)[:, None])
+    _store_squares(target, m, c, folded, PIXELS)
 
 
 @triton.jit(do_not_specialize=["PIXELS"])
 def fold_floats(pixels, target, PIXELS, scale, ZERO: tl.constexpr, LOW: tl.constexpr, QUANTIZED: tl.constexpr,
-                HEIGHT: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+                HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHAINED: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
     """As `fold_bytes`, from float32 (images, 3, 2*HEIGHT, 2*WIDTH) in [0, 1]."""
+    _take_turns(CHAINED)
     m = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     c = tl.arange(0, 16)
     image, y, x, inside = _squares(tl.minimum(m, PIXELS - 1), HEIGHT, WIDTH)
@@ -220,18 +306,19 @@ def fold_floats(pixels, target, PIXELS, scale, ZERO: tl.constexpr, LOW: tl.const
     value = tl.load(pixels + corner[:, None] + (plane * (2 * WIDTH) + own // 3 % 2)[None, :])
     folded = _round(tl.div_rn(value, scale) + ZERO, LOW) if QUANTIZED else value
     folded = tl.where(inside[:, None], folded, ZERO)
-    tl.store(target + m[:, None] * 16 + c[None, :], folded.to(target.dtype.element_ty), mask=(m < PIXELS)[:, None])
+    _store_squares(target, m, c, folded, PIXELS)
 
 
 @triton.jit
 def max_pool(source, target, COUNT, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, BORDER: tl.constexpr,
              IN_HEIGHT: tl.constexpr, IN_WIDTH: tl.constexpr, IN_BORDER: tl.constexpr, CHANNELS: tl.constexpr,
-             BLOCK: tl.constexpr):  # fmt: skip
+             CHAINED: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
     """The largest value in each 3x3 window at stride 2, one pixel beyond the edge; maps of any type.
 
     Args:
         COUNT: values of the target, all images and channels together.
     """
+    _take_turns(CHAINED)
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = at < COUNT
     c, m = at % CHANNELS, at // CHANNELS
@@ -254,7 +341,7 @@ def half_convolution(
     source, weights, bias, target, PIXELS,
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, OUTPUTS: tl.constexpr,
     IN_HEIGHT: tl.constexpr, IN_WIDTH: tl.constexpr, IN_CHANNELS: tl.constexpr,
-    ROWS: tl.constexpr, BLOCKS: tl.constexpr,
+    TOGETHER: tl.constexpr, ROWS: tl.constexpr, BLOCKS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """The first layer in float16 with bias and ReLU, at stride 1 over the folded image; sums are float32."""
@@ -262,10 +349,10 @@ def half_convolution(
     n = tl.program_id(0) % ((OUTPUTS + BLOCK_N - 1) // BLOCK_N) * BLOCK_N + tl.arange(0, BLOCK_N)
     stored = (m < PIXELS)[:, None] & (n < OUTPUTS)[None, :]
     m, columns = tl.minimum(m, PIXELS - 1), _columns(n, OUTPUTS, BLOCK_N)
-    read = _offsets(m, HEIGHT, WIDTH, IN_HEIGHT, IN_WIDTH, 1, 0, IN_CHANNELS)
+    read = _offsets(m, HEIGHT, WIDTH, IN_HEIGHT, IN_WIDTH, 1, TOGETHER, 0, IN_CHANNELS)
     total = _sums(
         source + read[:, None], weights + columns[None, :] * (ROWS * BLOCKS * BLOCK_K),
         tl.zeros((BLOCK_M, BLOCK_N), tl.float32), ROWS, BLOCKS, IN_WIDTH * IN_CHANNELS, BLOCK_K, tl.float32,
     )  # fmt: skip
-    values = tl.maximum(total + tl.load(bias + columns)[None, :], 0.0)
+    values = tl.maximum(total + tl.load(bias + columns % (OUTPUTS // TOGETHER))[None, :], 0.0)
     tl.store(target + m[:, None] * OUTPUTS + columns[None, :], values.to(tl.float16), mask=stored)

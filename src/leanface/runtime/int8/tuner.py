@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -54,7 +55,8 @@ def tune(
     # Compiling is most of the work, and Python's lock lets threads do little of it at a time.
     with ProcessPoolExecutor(usable_cores(), mp_context=get_context("spawn")) as workers:
         for images in batches:
-            executor = Executor(weights, height, width, images, lambda problem: default_tile(problem, gpu))
+            by_rule = partial(default_tile, gpu=gpu)
+            executor = Executor(weights, height, width, images, by_rule, chained=gpu.chains)
             _fill(executor, images, height, width)
             layers = _layers(executor, images, gpu)
             calls = [executor.convolution(step, tile, images) for step, _, found in layers for tile in found]
