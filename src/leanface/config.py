@@ -182,6 +182,7 @@ class Quantize(Section):
     method: Literal["ptq", "qat"]
     calibration: Literal["max", "percentile"]
     calibration_count: Count
+    rounding: Literal["nearest", "gptq"]
     quantize_residual: bool
     keep_fp16: tuple[str, ...] | Literal["auto"]
     optimizer: Optimizer

@@ -12,7 +12,7 @@ from leanface.distillation.distill import train_on
 from leanface.export.onnx import export_network
 from leanface.metrics.outputs import predict
 from leanface.networks.quantized import Quantizer, in_flavor
-from leanface.quantization.calibrate import calibrate, quantizer_of
+from leanface.quantization.calibrate import calibrate, quantizer_of, round_calibrated
 from leanface.training.checkpoint import fingerprint
 from leanface.training.fit import MetricLog, Session
 from tools.studies.study import Study, TrainedVariant
@@ -49,6 +49,8 @@ class QuantizeStudy(Study[QuantizeVariant]):
             trained = train_on(network, self.teacher, self.task, settings.optimizer, criterion, session, val=val)
             metrics |= {"seconds": metrics["seconds"] + trained.seconds, "best_step": trained.best_step}
             history = trained.history
+        if quantizer is not None:
+            round_calibrated(network, settings, self.task.split("train"))
         return TrainedVariant(network, metrics | self._as_file(network, quantizer), history)
 
     def measure(self, predicted: Tensor) -> dict[str, float]:

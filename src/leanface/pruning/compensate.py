@@ -13,22 +13,17 @@ import copy
 from typing import NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, fx, nn
 
 from leanface.errors import ConfigError
 from leanface.networks.graph import LAYERS, NORMS, Graph, trace
+from leanface.networks.layer_inputs import Chunks, Layer, can_unfold, compute_chunks, in_chunks, patches_of
 from leanface.pruning.groups import KeptChannels
-
-CHUNK = 32
-"""Images that pass through a layer at once: few enough for the allocator to reuse their maps' memory."""
 
 FAINT = 0.05
 """A batch norm's scale, relative to its layer's median, below which a channel is not asked to correct the
 identity branch: its weights would have to be huge, and training would diverge from there."""
-
-Layer = nn.Conv2d | nn.Linear
 
 
 class LayerFit(NamedTuple):
@@ -69,11 +64,11 @@ def compensate(
     """
     graph, student = trace(teacher), copy.deepcopy(network).eval()
     fits: list[LayerFit] = []
-    chunks = [images[start : start + CHUNK] for start in range(0, len(images), CHUNK)]
+    chunks = in_chunks(images)
     ours: dict[fx.Node, Chunks] = {graph.nodes[0]: chunks}
     theirs: dict[fx.Node, Chunks] = {graph.nodes[0]: chunks}
     for node in graph.nodes[1:-1]:
-        theirs[node] = _compute(graph, node, theirs, teacher)
+        theirs[node] = compute_chunks(graph, node, theirs, teacher)
         name = str(node.target)
         if name in graph.layers:
             channels = kept[name]
@@ -85,22 +80,10 @@ def compensate(
                     target += (b[:, channels] - a) * per_unit
             fits.append(_refit(graph, name, student, ours[node.all_input_nodes[0]], wanted, ridge))
             del wanted
-        ours[node] = _compute(graph, node, ours, student)
+        ours[node] = compute_chunks(graph, node, ours, student)
         for dead in graph.dead_after[node]:
             del ours[dead], theirs[dead]
     return student, fits
-
-
-Chunks = list[Tensor]
-"""Feature maps of all images, (B,C,H,W) or (B,C) each."""
-
-
-def _compute(graph: Graph, node: fx.Node, values: dict[fx.Node, Chunks], network: nn.Module) -> Chunks:
-    reads = node.all_input_nodes
-    return [
-        graph.compute(node, dict(zip(reads, chunks, strict=True)), network)
-        for chunks in zip(*(values[read] for read in reads), strict=True)
-    ]
 
 
 def _added(graph: Graph, node: fx.Node) -> fx.Node | None:
@@ -140,7 +123,7 @@ def _refit(graph: Graph, name: str, student: nn.Module, x: Chunks, wanted: Chunk
     norm = student.get_submodule(graph.norms[name]) if name in graph.norms else None
     if norm is None and layer.bias is None:
         return LayerFit(name, torch.nan, torch.nan, "it has neither a bias nor a batch norm right behind it")
-    if isinstance(layer, nn.Conv2d) and (layer.padding_mode != "zeros" or isinstance(layer.padding, str)):
+    if not can_unfold(layer):
         return LayerFit(name, torch.nan, torch.nan, "its padding is not a number of zeros")
     moments = _Moments(layer)
     for inputs, target in zip(x, wanted, strict=True):
@@ -186,7 +169,7 @@ class _Moments:
 
     def add(self, x: Tensor, target: Tensor) -> None:
         """Count in some images: inputs and wanted responses, (B,C,H,W) each, or (B,C) of a linear layer."""
-        patches, wanted = self._by_group(_patches(self.layer, x)), self._by_group(_rows(target))
+        patches, wanted = self._by_group(patches_of(self.layer, x)), self._by_group(_rows(target))
         residual = self._by_group(_rows(target - self.layer(x)))
         if self.x_center is None or self.y_center is None:
             self.x_center, self.y_center = patches.mean(dim=1, keepdim=True), wanted.mean(dim=1, keepdim=True)
@@ -242,15 +225,3 @@ def _product(one: Float[Tensor, "groups m k"], other: Float[Tensor, "groups k n"
 def _rows(maps: Tensor) -> Float[Tensor, "rows channels"]:
     """Return one row per output position."""
     return maps if maps.ndim == 2 else maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
-
-
-def _patches(layer: Layer, x: Tensor) -> Float[Tensor, "rows inputs"]:
-    """Return what the layer multiplies with its weights, one row per output position."""
-    if isinstance(layer, nn.Linear):
-        return x
-    stride, padding = cast(tuple[int, int], layer.stride), cast(tuple[int, int], layer.padding)
-    if layer.kernel_size == (1, 1) and padding == (0, 0):
-        return x[:, :, :: stride[0], :: stride[1]].permute(0, 2, 3, 1).reshape(-1, layer.in_channels)
-    kernel, dilation = cast(tuple[int, int], layer.kernel_size), cast(tuple[int, int], layer.dilation)
-    unfolded = F.unfold(x, kernel, dilation=dilation, padding=padding, stride=stride)
-    return unfolded.transpose(1, 2).reshape(-1, unfolded.shape[1])

@@ -9,6 +9,7 @@ from leanface.config import Quantize
 from leanface.networks.quantized import Quantizer
 from leanface.quantization.exclusion import layers_excluded_from_quantization
 from leanface.quantization.fake_quantize import fake_quantize
+from leanface.quantization.rounding import round_weights
 from leanface.task import Split
 
 
@@ -26,3 +27,9 @@ def calibrate(network: nn.Module, settings: Quantize, quantizer: Quantizer, trai
     """Fake-quantize in place, with ranges found on the first `calibration_count` samples of the train split."""
     images = train.head(settings.calibration_count).images
     return fake_quantize(network, images, quantizer, settings.calibration)
+
+
+def round_calibrated(network: nn.Module, settings: Quantize, train: Split) -> None:
+    """Round the weights of a calibrated, and maybe trained, network in place, on the samples of its calibration."""
+    if settings.rounding == "gptq":
+        round_weights(network.eval(), train.head(settings.calibration_count).images)

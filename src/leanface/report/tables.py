@@ -29,6 +29,7 @@ STEPS = (
     ("Distilled", "distill", "distilled/"),
     ("INT8, calibrated (PTQ)", "quantize", "calibrated/"),
     ("INT8, trained (QAT)", "quantize", "trained/"),
+    ("INT8, rounded with feedback (GPTQ)", "quantize", "rounded/"),
 )
 """What is done to the network, the stage that does it, and that state's prefix in the stage's metrics."""
 

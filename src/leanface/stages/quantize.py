@@ -1,11 +1,11 @@
-"""Stage quantize: the student in 8 bits, first calibrated, then trained on with the distillation criterion."""
+"""Stage quantize: the student in 8 bits: calibrated, maybe trained on with the distillation criterion, and rounded."""
 
 from leanface import bundle, paths
 from leanface.config import Distill, Machine, Quantize
 from leanface.distillation.distill import train_on
 from leanface.files import write_json
 from leanface.metrics.outputs import predict, reference_errors
-from leanface.quantization.calibrate import calibrate, quantizer_of
+from leanface.quantization.calibrate import calibrate, quantizer_of, round_calibrated
 from leanface.tasks.face.task import FaceTask
 from leanface.training.fit import MetricLog, Session
 
@@ -30,6 +30,9 @@ def run(
         result = train_on(network, teacher, task, quantize.optimizer, distill, session, val=labeled)
         predictions["trained"] = predict(network, val)
         metrics = {"seconds": result.seconds, "images_per_second": result.images_per_second}
+    if quantize.rounding != "nearest":
+        round_calibrated(network, quantize, task.split("train"))
+        predictions["rounded"] = predict(network, val)
     lineage = {"teacher_weights": bundle.weights_digest(paths.TEACHER), "license": parent.license}
     provenance = parents | {"quantize": quantize.model_dump(mode="json"), "seed": seed} | lineage
     fields = {"quantizer": quantizer.model_dump(mode="json"), "provenance": provenance}

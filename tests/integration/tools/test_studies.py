@@ -244,4 +244,4 @@ def test_quantized_variants_are_what_the_stage_makes_and_say_what_8_bits_move(pr
         log=lambda metrics, step: None,
     )
     for name in ("teacher_vertex_mm", "truth_posed_mm"):
-        assert made[f"trained/{name}"] == pytest.approx(metrics["qat"][name], rel=1e-5)
+        assert made[f"rounded/{name}"] == pytest.approx(metrics["qat"][name], rel=1e-5)
