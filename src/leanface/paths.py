@@ -61,7 +61,6 @@ QUANTIZE_STATE = Path("models/.quantized.ckpt")
 QUANTIZE_REPORT = REPORTS / "quantize"
 
 LOAD_REPORT = REPORTS / "load"
-ADAPTIVE_REPORT = REPORTS / "adaptive"
 OFFLINE = REPORTS / "offline"
 """What a machine without DVC and MLflow keeps of its run, see docs/gpu.md."""
 RECORDS = OFFLINE / "records"
@@ -89,5 +88,5 @@ def engine_path(variant: str) -> Path:
 
 
 def evaluation_dir(variant: str) -> Path:
-    """Holds metrics.json, samples.csv and the side-by-side pictures of one variant."""
+    """Return the folder of one variant's metrics.json, samples.csv and side-by-side pictures."""
     return REPORTS / "evaluate" / variant

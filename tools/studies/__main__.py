@@ -5,9 +5,8 @@ import os
 import sys
 from pathlib import Path
 
-from leanface import catalog, paths
+from leanface import paths
 from leanface.cli import guarded
-from leanface.cli.parser import count
 from leanface.errors import ArtifactError
 
 TABLES = Path(__file__).parent / "tables"
@@ -67,14 +66,6 @@ def _load(arguments: argparse.Namespace) -> None:
     print(f"kept in {arguments.out}")
 
 
-def _adaptive(arguments: argparse.Namespace) -> None:
-    from tools.studies import adaptive_precision
-
-    rows = adaptive_precision.measure(arguments.small, arguments.large, arguments.runtime, arguments.threads)
-    print(adaptive_precision.markdown(rows), end="")
-    adaptive_precision.save(arguments.out, rows, arguments.small, arguments.large)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tools.studies", description=__doc__)
     studies = parser.add_subparsers(required=True, metavar="STUDY")
@@ -106,13 +97,6 @@ def _parser() -> argparse.ArgumentParser:
     load.add_argument("--out", type=Path, default=paths.LOAD_REPORT, metavar="DIR", help="for load.json and load.md")
     load.add_argument("serve", nargs="*", metavar="-- OPTION", help="of `leanface serve`")
     load.set_defaults(run=_load)
-    adaptive = studies.add_parser("adaptive", help="what reading unusual faces again with a larger network is worth")
-    adaptive.add_argument("--small", type=Path, default=paths.onnx_path(catalog.DEPLOYED), metavar="FILE.onnx")
-    adaptive.add_argument("--large", type=Path, default=paths.onnx_path("teacher_fp32"), metavar="FILE.onnx")
-    adaptive.add_argument("--runtime", default="auto")
-    adaptive.add_argument("--threads", type=count, metavar="N")
-    adaptive.add_argument("--out", type=Path, default=paths.ADAPTIVE_REPORT, metavar="DIR")
-    adaptive.set_defaults(run=_adaptive)
     return parser
 
 

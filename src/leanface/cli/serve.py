@@ -54,8 +54,6 @@ def add_commands(commands: Commands) -> None:
     )
     parser.add_argument("--model", type=Path, help="an exported network (default: the one that LeanFace ships)")
     add("--runtime", "what runs it")
-    parser.add_argument("--larger", type=Path, help="a second network, which reads unusual faces again")
-    add("--budget-ms", "what that may cost per face, on average", type=float)
     parser.add_argument("--threads", type=count, metavar="N", help="threads of each worker (default: its share)")
     for name, text in COUNTS.items():
         add(f"--{name}", text, type=count, metavar="N")

@@ -33,7 +33,6 @@ class Answer:
         detail: the error in words.
         steps_ms: duration of each step; the network's is that of the whole batch.
         features: of each face, see `leanface.monitoring.drift.features`.
-        reread: faces that the larger network read again.
         batch: how many photos were read together.
     """
 
@@ -42,7 +41,6 @@ class Answer:
     detail: str = ""
     steps_ms: dict[str, float] = field(default_factory=dict[str, float])
     features: np.ndarray | None = None
-    reread: int = 0
     batch: int = 1
 
 

@@ -41,7 +41,6 @@ class Metrics:
             "leanface_batch_size", "Photos that were read together", buckets=BATCHES, registry=registry
         )
         self._faces = Counter("leanface_faces", "Faces that were read", registry=registry)
-        self._reread = Counter("leanface_faces_reread", "Faces that the larger network read again", registry=registry)
         self._restarts = Counter(
             "leanface_worker_restarts", "Workers that were replaced", ["reason"], registry=registry
         )
@@ -68,7 +67,6 @@ class Metrics:
         if answer.features is not None:
             self._batch.observe(answer.batch)
             self._faces.inc(len(answer.features))
-            self._reread.inc(answer.reread)
 
     def refused(self, kind: str) -> None:
         """Count a request that was refused at once."""

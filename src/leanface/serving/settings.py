@@ -29,8 +29,6 @@ class Settings(Section):
         root_path: path prefix under which a reverse proxy offers the service, such as "/faces".
         model: an exported network, see `leanface.reconstruction.LeanFace.load`; None for the default.
         runtime: what runs the network; "auto" for the best that can.
-        larger: a second network, which reads unusual faces again, see `leanface.serving.adaptive`.
-        budget_ms: what that may cost per face on average.
         threads: of each worker's network; None divides the usable cores among the workers.
         workers: processes, each with a network of its own.
         batch_max: photos that a worker takes at once.
@@ -52,8 +50,6 @@ class Settings(Section):
     root_path: str = ""
     model: Path | None = None
     runtime: str = "auto"
-    larger: Path | None = None
-    budget_ms: Positive = 20.0
     threads: Count | None = None
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     batch_max: Annotated[int, Field(ge=1, le=256)] = 8

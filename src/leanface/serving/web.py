@@ -24,7 +24,7 @@ class Addresses:
     """
 
     def __init__(self, app: ASGIApp, root_path: str = "") -> None:
-        """`root_path` is the prefix; without one, requests may name it as `X-Forwarded-Prefix`."""
+        """Answer under the prefix `root_path`; without one, requests may name it as `X-Forwarded-Prefix`."""
         self._app = app
         self._root_path = root_path
 

@@ -14,39 +14,32 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import psutil
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 
 from leanface.errors import ArtifactError, LeanFaceError, NoFaceError
-from leanface.monitoring.drift import FEATURES
 from leanface.monitoring.drift import features as features_of
 from leanface.monitoring.population import Population
 from leanface.photos.crops import FaceCrop
 from leanface.reconstruction import LeanFace, Reconstruction
 from leanface.reconstruction.pictures import overlay
-from leanface.serving.adaptive import Adaptive, Policy, cost_ms
 from leanface.serving.messages import Answer, Answered, Failed, Job, Ready
 from leanface.serving.photos import decode
-from leanface.serving.reference import reference_of
 from leanface.serving.refusals import Refused
 from leanface.serving.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-CALIBRATION_FACES = 128
 
 
 class _Prediction(NamedTuple):
     """What the network makes of a batch's crops; the features are the monitor's."""
 
     coefficients: Float[np.ndarray, "N 257"]
-    reread: Bool[np.ndarray, " N"]
     features: Float[np.ndarray, "N 5"]
 
 
@@ -95,20 +88,6 @@ class Reader:
         self._settings = settings
         self.face = LeanFace.load(settings.model, settings.runtime, threads)
         self._population = Population.of_training(self.face.surface.model)
-        self._adaptive = self._with_larger(settings.larger, threads) if settings.larger else None
-
-    def _with_larger(self, path: Path, threads: int) -> Adaptive:
-        """Combine both networks; training faces say which distances are unusual."""
-        larger = LeanFace.load(path, self._settings.runtime, threads)
-        if larger.image_size != self.face.image_size:
-            raise ArtifactError(
-                f"{path} reads images of {larger.image_size} px, {self.face.model_path} of {self.face.image_size}; "
-                "take two networks of one pipeline."
-            )
-        usual = reference_of(self.face, CALIBRATION_FACES).values[FEATURES.index("distance")]
-        price = cost_ms(larger.read, larger.image_size)
-        policy = Policy.calibrated(usual, self._settings.budget_ms, price)
-        return Adaptive(self.face.read, larger.read, self._population, policy)
 
     def ready(self) -> Ready:
         """Warm up, so that the first photo is as fast as any, and describe what was loaded."""
@@ -167,12 +146,8 @@ class Reader:
             progress.steps_ms["network"] = network_ms
 
     def _run(self, crops: UInt8[np.ndarray, "N size size 3"]) -> _Prediction:
-        """Run the network, or both networks."""
-        if self._adaptive:
-            coefficients, reread = self._adaptive.read(crops)
-        else:
-            coefficients, reread = self.face.read(crops), np.zeros(len(crops), bool)
-        return _Prediction(coefficients, reread, features_of(crops, coefficients, self._population))
+        coefficients = self.face.read(crops)
+        return _Prediction(coefficients, features_of(crops, coefficients, self._population))
 
     def _encode(self, progress: _Progress, batch: int) -> None:
         """Answer a job with its prediction, in the form that it asks for."""
@@ -183,9 +158,8 @@ class Reader:
             faces = self.face.sound(self.face.decode(prediction.coefficients, progress.crops))
             body = self._encoded(progress, faces)
         if progress.answer is None:
-            reread = int(prediction.reread.sum())
             steps_ms, features = progress.steps_ms, prediction.features
-            progress.answer = Answer(body, steps_ms=steps_ms, features=features, reread=reread, batch=batch)
+            progress.answer = Answer(body, steps_ms=steps_ms, features=features, batch=batch)
 
     def _encoded(self, progress: _Progress, faces: list[Reconstruction]) -> bytes:
         job, photo = progress.job, progress.photo
@@ -210,7 +184,7 @@ def work(connection: Connection, settings: Settings, threads: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     Image.MAX_IMAGE_PIXELS = settings.pixels_max
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such photos are refused anyway
-    torch.set_num_threads(threads)  # of the face detector, which would take the other workers' too
+    torch.set_num_threads(threads)  # of the sample of the training, which would take the other workers' too
     process = psutil.Process()
     try:
         reader = Reader(settings, threads)
