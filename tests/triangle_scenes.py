@@ -1,9 +1,12 @@
-"""Triangles that rasterizers must agree on: overlapping, degenerate, off the screen, behind the camera."""
+"""Triangles that rasterizers must agree on, overlapping, degenerate or behind the camera, and a naive rasterizer."""
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from leanface.face.camera import image_from_camera
+from leanface.face.rasterize import Fragments
 
 SIZE = 24
 """Side of the pictures in pixels."""
@@ -54,3 +57,41 @@ def behind_the_camera(seed: int) -> tuple[Tensor, Tensor]:
 
 
 SCENES = [soup, whole_pixels, degenerate, off_screen, behind_the_camera]
+
+
+def naive_rasterize(vertices: Tensor, triangles: Tensor, size: int) -> Fragments:
+    """Every pixel against every triangle, by the definition, in float32."""
+    row, column = np.mgrid[:size, :size].astype(np.float32)
+    one = np.float32(1)
+    found = np.full((len(vertices), size, size), -1)
+    barycentric = np.zeros((len(vertices), size, size, 3), np.float32)
+    for image, points in enumerate(vertices.numpy()):
+        nearest = np.zeros((size, size), np.float32)
+        for index, (a, b, c) in enumerate(points[triangles.numpy()]):
+            with np.errstate(all="ignore"):
+                area = (b[0] - a[0]) * (c[1] - a[1]) - (c[0] - a[0]) * (b[1] - a[1])
+                if not area < -1e-9:  # from behind, edge-on, or not a number
+                    continue
+                second = ((column - a[0]) * (c[1] - a[1]) - (c[0] - a[0]) * (row - a[1])) * (one / area)
+                third = ((b[0] - a[0]) * (row - a[1]) - (column - a[0]) * (b[1] - a[1])) * (one / area)
+                first = one - second - third
+                inverse_depth = first * a[2] + second * b[2] + third * c[2]
+                seen = (first >= 0) & (second >= 0) & (third >= 0) & (inverse_depth > nearest)
+            nearest[seen] = inverse_depth[seen]
+            found[image][seen] = index
+            barycentric[image][seen] = np.stack([first, second, third], -1)[seen]
+    return Fragments(torch.from_numpy(found), torch.from_numpy(barycentric))
+
+
+def naive_interpolate(fragments: Fragments, attributes: Tensor, triangles: Tensor) -> Tensor:
+    """Weigh the attributes of each pixel's three corners; the weights are zero where it sees nothing."""
+    image = torch.arange(len(attributes)).view(-1, 1, 1, 1)
+    corners = attributes[image, triangles[fragments.triangle.clamp_min(0)]]
+    return (fragments.barycentric[..., None] * corners).sum(-2)
+
+
+def naive_draw(vertices: Tensor, colors: Tensor, triangles: Tensor, size: int, supersample: int) -> Tensor:
+    """Rasterize, interpolate, and average the samples."""
+    fragments = naive_rasterize(vertices, triangles, size * supersample)
+    colors = torch.cat([colors, torch.ones_like(colors[..., :1])], -1)
+    return F.avg_pool2d(naive_interpolate(fragments, colors, triangles).permute(0, 3, 1, 2), supersample)

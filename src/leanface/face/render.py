@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from leanface.face.camera import camera_from_model, image_from_camera
 from leanface.face.coefficients import split
 from leanface.face.morphable_model import MorphableModel
-from leanface.face.rasterize import draw
+from leanface.face.rasterize import draw, kernels_for
 
 
 class Rendering(NamedTuple):
@@ -22,12 +22,11 @@ class Rendering(NamedTuple):
 class Renderer(nn.Module):
     """Renders heads to square images, `supersample` x `supersample` samples to a pixel. No gradients."""
 
-    def __init__(self, model: MorphableModel, size: int, supersample: int = 1, backend: str = "auto") -> None:
+    def __init__(self, model: MorphableModel, size: int, supersample: int = 1) -> None:
         super().__init__()
         self.model = model
         self.size = size
         self.supersample = supersample
-        self.backend = backend
         self._ring: tuple[Tensor, Tensor] | None = None
 
     @torch.no_grad()
@@ -52,33 +51,25 @@ class Renderer(nn.Module):
     ) -> Rendering:
         """Draw any meshes that share their triangles, with a color per vertex."""
         vertices_image = image_from_camera(vertices_camera, self.size * self.supersample)
-        drawn = draw(vertices_image, colors, triangles, self.size, self.supersample, self.backend)
+        drawn = draw(vertices_image, colors, triangles, self.size, self.supersample)
         return Rendering(drawn[:, :3], drawn[:, 3:])
 
     def normals(
         self, vertices: Float[Tensor, "batch vertices 3"], triangles: Int[Tensor, "triangles 3"]
     ) -> Float[Tensor, "batch vertices 3"]:
         """Compute unit normals, by the device's fast path (see `leanface.face.lighting.vertex_normals`)."""
+        fast = kernels_for(vertices)
         if not vertices.is_cuda:
-            from leanface.face import rasterize_numba
-
-            return rasterize_numba.vertex_normals(vertices, triangles)
-        from leanface.face import rasterize_triton
-
+            return fast.vertex_normals(vertices, triangles)
         if self._ring is None or self._ring[0] is not triangles:
-            self._ring = triangles, rasterize_triton.vertex_ring(triangles, vertices.shape[1])
-        return rasterize_triton.vertex_normals(vertices, self._ring[1])
+            self._ring = triangles, fast.vertex_ring(triangles, vertices.shape[1])
+        return fast.vertex_normals(vertices, self._ring[1])
 
     def irradiance(
         self, normals: Float[Tensor, "batch vertices 3"], lighting: Float[Tensor, "batch 27"]
     ) -> Float[Tensor, "batch vertices 3"]:
-        """Light that falls on each vertex, by the device's fast path (see `leanface.face.lighting.irradiance`)."""
-        if normals.is_cuda:
-            from leanface.face import rasterize_triton as fast
-        else:
-            from leanface.face import rasterize_numba as fast
-
-        return fast.irradiance(normals, lighting)
+        """Compute the light on each vertex, by the device's fast path (see `leanface.face.lighting.irradiance`)."""
+        return kernels_for(normals).irradiance(normals, lighting)
 
     def _vertices_camera(self, coefficients: Tensor) -> Tensor:
         parts = split(coefficients.float())

@@ -74,7 +74,7 @@ def test_threads_change_no_bit(model: MorphableModel) -> None:
 def test_nothing_waits_for_the_device_or_strays_from_it(model: MorphableModel) -> None:
     """Tensors made without a device would land on `meta` and could not be mixed with the others."""
     coefficients = sample_coefficients(model, 2, generator())
-    renderer = Renderer(model, 64, backend="torch")
+    renderer = Renderer(model, 64)
     render_faces(renderer, coefficients, generator(), 1.0)  # what is measured once may look at its values
     with torch.device("meta"), NoWaiting():
         sample_coefficients(model, 2, generator())
