@@ -117,7 +117,7 @@ def _basis(columns: np.ndarray) -> torch.Tensor:
 def _facing(
     vertices: Float[np.ndarray, "vertices 3"], triangles: Int[np.ndarray, "triangles 3"]
 ) -> Int[np.ndarray, "triangles 3"]:
-    """Wound so that the face looks towards +z: Deep3DFaceRecon draws both sides, our rasterizer the front only."""
+    """Wind triangles so that the face looks along +z: Deep3DFaceRecon draws both sides, our rasterizer one."""
     a, b, c = (vertices[triangles[:, corner], :2] for corner in range(3))
     first, second = b - a, c - a
     area = (first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]).sum()
@@ -125,7 +125,7 @@ def _facing(
 
 
 def _landmarks(vertices: Float[np.ndarray, "vertices 3"], keypoints: Int[np.ndarray, "68"]) -> Int[np.ndarray, "5"]:
-    """Eyes, nose tip and mouth corners; an eye is the vertex that lies nearest to the middle of its corners."""
+    """Pick eyes, nose tip and mouth corners; an eye is the vertex nearest to the middle of its corners."""
     middles = [vertices[keypoints[list(corners)]].mean(axis=0) for corners in EYE_CORNERS]
     eyes = [int(np.square(vertices - middle).sum(axis=1).argmin()) for middle in middles]
     return np.array([*eyes, keypoints[NOSE_TIP], *keypoints[list(MOUTH_CORNERS)]])

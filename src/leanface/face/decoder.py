@@ -94,7 +94,7 @@ def translation_of(coefficients: Float[np.ndarray, "257"]) -> Float[np.ndarray, 
 
 @compiled(fastmath={"contract"})
 def _accumulate(factors: Any, components: Any, out: Any) -> None:
-    """Adds to out (N,) the sum of factors (K,) times components (N/C,K,C), by columns that fit the first cache.
+    """Add to out (N,) the sum of factors (K,) times components (N/C,K,C), by columns that fit the first cache.
 
     BLAS would wake threads of its own, which takes longer than the product where others keep the processor busy.
     """
@@ -116,7 +116,7 @@ def _accumulate(factors: Any, components: Any, out: Any) -> None:
 
 @compiled(fastmath={"contract"})
 def _subdivide(coarse: Any, starts: Any, indices: Any, weights: Any, out: Any) -> None:
-    """Fills out (V,3) from the coordinates coarse (3 coarse vertices and more,)."""
+    """Fill out (V,3) from the coordinates coarse (3 coarse vertices and more,)."""
     for row in range(out.shape[0]):
         x = y = z = np.float32(0.0)
         for at in range(starts[row], starts[row + 1]):

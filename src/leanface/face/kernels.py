@@ -14,7 +14,7 @@ _MIN_AREA = np.float32(MIN_AREA_PX2)
 
 @compiled(inline="always")
 def _least(a: Any, b: Any, c: Any) -> Any:
-    """Faster than min(), which looks for NaN."""
+    """Return the least, faster than min(), which looks for NaN."""
     least = b if b < a else a
     return c if c < least else least
 
@@ -67,7 +67,7 @@ def fill_visible(vertices: Any, triangles: Any, nearest: Any, depth: Any, weight
 
 @compiled()
 def _weights(vertices: Any, triangles: Any, nearest: Any, weights: Any) -> None:
-    """One image: fills weights (H,W,3) float32 with the barycentric coordinates of every pixel that sees a triangle."""
+    """Fill weights (H,W,3) float32 of one image with the barycentric coordinates of pixels that see a triangle."""
     size = nearest.shape[0]
     for row in range(size):
         y = np.float32(row)
@@ -90,7 +90,7 @@ def _weights(vertices: Any, triangles: Any, nearest: Any, weights: Any) -> None:
 
 @compiled()
 def _blend(nearest: Any, weights: Any, attributes: Any, triangles: Any, out: Any) -> None:
-    """One image: fills out (H,W,C) float32 with the attributes (V,C) of the visible triangles."""
+    """Fill out (H,W,C) float32 of one image with the attributes (V,C) of the visible triangles."""
     size, channels = nearest.shape[0], attributes.shape[1]
     for row in range(size):
         for column in range(size):
@@ -105,7 +105,7 @@ def _blend(nearest: Any, weights: Any, attributes: Any, triangles: Any, out: Any
 
 @compiled()
 def _shade(nearest: Any, weights: Any, triangles: Any, attributes: Any, supersample: int, out: Any) -> None:
-    """One image: adds to out (4,H,W) float32 the attributes (V,3) that its samples (H*s,W*s) see, and coverage."""
+    """Add to out (4,H,W) float32 of one image the attributes (V,3) that its samples (H*s,W*s) see, and coverage."""
     size = nearest.shape[0]
     share = np.float32(1.0 / supersample**2)
     for row in range(size):
@@ -127,7 +127,7 @@ def _shade(nearest: Any, weights: Any, triangles: Any, attributes: Any, supersam
 
 @compiled()
 def _draw(vertices: Any, attributes: Any, triangles: Any, supersample: int, out: Any) -> None:
-    """All images: fills out (B,4,H,W) float32, zero at first."""
+    """Fill out (B,4,H,W) float32, zero at first, with the attributes and the coverage of all images."""
     samples = out.shape[2] * supersample
     nearest = np.empty((samples, samples), np.int32)
     depth = np.empty((samples, samples), np.float32)
@@ -141,7 +141,7 @@ def _draw(vertices: Any, attributes: Any, triangles: Any, supersample: int, out:
 
 @compiled()
 def _irradiance(normals: Any, lighting: Any, out: Any) -> None:
-    """All images: fills out (B,V,3) float32 from unit normals (B,V,3) and lighting (B,9,3), constants included."""
+    """Fill out (B,V,3) float32 from unit normals (B,V,3) and lighting (B,9,3), constants included."""
     for image in range(normals.shape[0]):
         for channel in range(3):
             g0, g1, g2 = lighting[image, 0, channel], lighting[image, 1, channel], lighting[image, 2, channel]
@@ -155,7 +155,7 @@ def _irradiance(normals: Any, lighting: Any, out: Any) -> None:
 
 @compiled()
 def fill_normals(vertices: Any, triangles: Any, out: Any) -> None:
-    """One mesh: fills out (V,3) float32, zero at first; see `leanface.face.lighting.vertex_normals`."""
+    """Fill out (V,3) float32 of one mesh, zero at first; see `leanface.face.lighting.vertex_normals`."""
     for index in range(triangles.shape[0]):
         a, b, c = np.uint32(triangles[index, 0]), np.uint32(triangles[index, 1]), np.uint32(triangles[index, 2])
         x, y, z = vertices[a, 0], vertices[a, 1], vertices[a, 2]

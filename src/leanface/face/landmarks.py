@@ -11,7 +11,7 @@ from leanface.face.morphable_model import MorphableModel, columns_of
 def landmark_vertices(
     model: MorphableModel, identity: Float[Tensor, "batch 80"], expression: Float[Tensor, "batch 64"]
 ) -> Float[Tensor, "batch 5 3"]:
-    """The five vertices in the model's frame, in decimeters: `model.vertices` of these alone."""
+    """Compute the five vertices in the model's frame, in decimeters: `model.vertices` of these alone."""
     columns = columns_of(model.landmarks)
     offsets = identity @ model.identity_basis[:, columns] + expression @ model.expression_basis[:, columns]
     return model.mean_vertices[model.landmarks] + offsets.view(-1, 5, 3)
@@ -20,7 +20,7 @@ def landmark_vertices(
 def landmarks_image(
     model: MorphableModel, coefficients: Float[Tensor, "batch 257"], size: int
 ) -> Float[Tensor, "batch 5 2"]:
-    """Eyes, nose tip and mouth corners in an image of `size` pixels, also where something hides them.
+    """Project eyes, nose tip and mouth corners into an image of `size` pixels, also where something hides them.
 
     x to the right and y down, in pixels, with pixel centers at integers; the order is that of
     `leanface.photos.alignment.MEAN_FACE_LANDMARKS_DM`.

@@ -33,14 +33,14 @@ def shade(
     normals: Float[Tensor, "batch vertices 3"],
     lighting: Float[Tensor, "batch 27"],
 ) -> Float[Tensor, "batch vertices 3"]:
-    """Reflected color in [0,1]; negative irradiance counts as none. `lighting` is color-minor: 3 * band + channel."""
+    """Compute reflected colors in [0,1]. `lighting` is color-minor: 3 * band + channel."""
     return (albedo * irradiance(normals, lighting)).clamp(0.0, 1.0)
 
 
 def irradiance(
     normals: Float[Tensor, "batch vertices 3"], lighting: Float[Tensor, "batch 27"]
 ) -> Float[Tensor, "batch vertices 3"]:
-    """Light that falls on a surface; negative light counts as none."""
+    """Compute the light that falls on a surface; negative light counts as none."""
     return (sh_basis(normals) @ lighting.reshape(-1, BANDS, 3)).clamp_min(0.0)
 
 

@@ -168,7 +168,7 @@ def _obj(mesh: Mesh, stem: str) -> dict[str, bytes]:
 
 
 def _ply(mesh: Mesh, stem: str) -> dict[str, bytes]:
-    """Vertices that were split at seams are one again: colors of vertices need no seams."""
+    """Write a PLY; vertices that were split at seams are one again, as colors of vertices need no seams."""
     _, first, merged = np.unique(mesh.layout.vertex, return_index=True, return_inverse=True)
     parts = [mesh.vertices, mesh.normals, bilinear(mesh.texture, mesh.layout.pixel).round()]
     names = ("x", "y", "z", "nx", "ny", "nz", "red", "green", "blue")

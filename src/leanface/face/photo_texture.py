@@ -114,7 +114,7 @@ class PhotoTexture:
         *,
         delight: bool = False,
     ) -> UInt8[np.ndarray, "size size 3"]:
-        """The texture, filled everywhere.
+        """Paint the texture, filled everywhere.
 
         Args:
             layout: the texture's.
@@ -159,7 +159,7 @@ class PhotoTexture:
         vertices_camera: Float[np.ndarray, "vertices 3"],
         normals_camera: Float[np.ndarray, "vertices 3"],
     ) -> Float[np.ndarray, " vertices"]:
-        """How well the photo shows each vertex, in [0,1]."""
+        """Rate how well the photo shows each vertex, in [0,1]."""
         sight = np.array([0, 0, DISTANCE_M], np.float32) - vertices_camera
         cosine = (sight * normals_camera).sum(1) / np.linalg.norm(sight, axis=1)
         weights = _smoothstep((cosine - TURNED_AWAY) / (FACING - TURNED_AWAY))
@@ -173,7 +173,7 @@ class PhotoTexture:
         return weights
 
     def _smooth(self, values: Float[np.ndarray, "vertices 3"]) -> Float[np.ndarray, "vertices 3"]:
-        """Without what folds of the mesh add: they never lie just where the photo's do."""
+        """Average out what folds of the mesh add: they never lie just where the photo's do."""
         for _ in range(LIGHT_STEPS):
             values = self._mean_of_neighbors(values)
         return values
@@ -184,7 +184,7 @@ class PhotoTexture:
         return means
 
     def _seen(self, vertices_photo: Float[np.ndarray, "vertices 3"]) -> np.ndarray:
-        """Which vertices nothing lies in front of."""
+        """Find the vertices that nothing lies in front of."""
         low = vertices_photo[:, :2].min(0)
         scale = (DEPTH_MAP_PX - 1) / np.ptp(vertices_photo[:, :2], axis=0).max()
         fitted = np.concatenate([(vertices_photo[:, :2] - low) * scale, vertices_photo[:, 2:]], 1, dtype=np.float32)
@@ -196,7 +196,7 @@ class PhotoTexture:
     def _fill(
         self, seen: Float[np.ndarray, "vertices 3"], weights: Float[np.ndarray, " vertices"], lighting: Lighting
     ) -> Float[np.ndarray, "vertices 3"]:
-        """The model's lit colors, in [0,1], as they would continue the photo's `seen` ones."""
+        """Adapt the model's lit colors, in [0,1], so that they continue the photo's `seen` ones."""
         lit = np.clip(lighting.albedo * lighting.irradiance, 0, 1)
         if weights.max() == 0:
             return lit
@@ -225,7 +225,7 @@ def _unique_pairs(
 def _reduction(
     layout: UvLayout, vertices_photo: Float[np.ndarray, "vertices 3"], weights: Float[np.ndarray, " vertices"]
 ) -> int:
-    """Photo pixels per texel, in each direction, where the photo is finer than the texture."""
+    """Estimate the photo's pixels per texel, in each direction, where the photo is finer than the texture; else 1."""
     some = layout.triangles[::SAMPLED]
     shown = some[weights[layout.vertex[some]].min(1) > 0]
     if not len(shown):
@@ -247,7 +247,7 @@ def _areas(corners: Float[np.ndarray, "triangles 3 2"]) -> Float[np.ndarray, " t
 
 @compiled()
 def _average(values: Any, starts: Any, neighbors: Any, out: Any) -> None:
-    """Fills out (V,C) with the means of the values (V,C) of each vertex's neighbors, 0 without any."""
+    """Fill out (V,C) with the means of the values (V,C) of each vertex's neighbors, 0 without any."""
     for vertex in range(out.shape[0]):
         start, end = starts[vertex], starts[vertex + 1]
         share = np.float32(1) / np.float32(max(end - start, 1))
@@ -260,7 +260,7 @@ def _average(values: Any, starts: Any, neighbors: Any, out: Any) -> None:
 
 @compiled()
 def _gather(starts: Any, neighbors: Any, cluster: Any) -> int:
-    """Fills cluster (V,), -1 at first, with the number of each vertex's cluster; returns how many there are."""
+    """Fill cluster (V,), -1 at first, with the number of each vertex's cluster; return how many there are."""
     count = 0
     for vertex in range(cluster.shape[0]):
         free = cluster[vertex] < 0
@@ -280,7 +280,7 @@ def _gather(starts: Any, neighbors: Any, cluster: Any) -> int:
 
 @compiled(fastmath={"contract"})
 def _solve(mass: Any, starts: Any, neighbors: Any, strengths: Any, right: Any, solution: Any) -> None:
-    """Solves (mass + Laplacian of the graph) solution = right, three columns (V,3), from what is in `solution`.
+    """Solve (mass + Laplacian of the graph) solution = right, three columns (V,3), from what is in `solution`.
 
     By conjugate gradients, with the matrix's diagonal as preconditioner.
     """
@@ -343,7 +343,7 @@ def _solve(mass: Any, starts: Any, neighbors: Any, strengths: Any, right: Any, s
 def _paint(
     pixel: Any, triangles: Any, attributes: Any, photo: Any, first_row: int, end_row: int, texture: Any, covered: Any
 ) -> None:
-    """Rows first_row to end_row of texture (S,S,3) uint8, and which of them the surface covers.
+    """Paint rows first_row to end_row of texture (S,S,3) uint8, and mark the texels that the surface covers.
 
     pixel (C,2) says where the map's vertices lie; attributes (C,6 or 9) are the photo's x and y, the photo's weight,
     the color to fill with (0 to 255), and perhaps a gain that the result is multiplied by. All are linear within a

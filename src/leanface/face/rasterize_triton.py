@@ -233,7 +233,7 @@ def draw(vertices_image: Tensor, attributes: Tensor, triangles: Tensor, size: in
 
 
 def _nearest(vertices_image: Tensor, triangles: Tensor, size: int) -> Tensor:
-    """Per pixel (B, size * size), the largest key: bits of 1/depth above the inverted triangle index; 0 for none."""
+    """Find each pixel's largest key (B, size * size): bits of 1/depth above the inverted triangle index; 0 for none."""
     batch, vertex_count = vertices_image.shape[:2]
     keys = torch.zeros(batch, size * size, dtype=torch.int64, device=vertices_image.device)
     grid = (triton.cdiv(len(triangles), TRIANGLES_PER_BLOCK), batch)
@@ -245,7 +245,7 @@ def _nearest(vertices_image: Tensor, triangles: Tensor, size: int) -> Tensor:
 
 
 def pixel_barycentric(vertices_image: Tensor, triangles: Tensor, triangle: Tensor) -> Tensor:
-    """Barycentric weights (B,H,W,3) of every pixel in the triangle that it sees; zero where it sees none."""
+    """Compute the barycentric weights (B,H,W,3) of every pixel in the triangle that it sees; zero without one."""
     batch, size = triangle.shape[:2]
     weights = torch.empty(*triangle.shape, 3, device=triangle.device)
     grid = (triton.cdiv(size * size, PIXELS_PER_BLOCK), batch)
@@ -269,7 +269,7 @@ def interpolate(triangle: Tensor, barycentric: Tensor, attributes: Tensor, trian
 
 
 def vertex_ring(triangles: Tensor, vertex_count: int) -> Tensor:
-    """The other two corners of every triangle around each vertex: int32 (2 * most, V), padded with the vertex itself.
+    """List the other two corners of every triangle around each vertex: int32 (2 * most, V), padded with the vertex.
 
     A padded pair spans no area, so it adds nothing to a normal.
     """

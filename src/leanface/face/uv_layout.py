@@ -127,7 +127,7 @@ def spread(
 
 @compiled()
 def _halve(colors: Any, known: Any, coarse_colors: Any, coarse_known: Any) -> None:
-    """Means of the known pixels of each square of four."""
+    """Average the known pixels of each square of four."""
     side = known.shape[0]
     for row in range(coarse_known.shape[0]):
         for column in range(coarse_known.shape[1]):

@@ -85,6 +85,6 @@ def undefined(samples: Samples) -> dict[str, int]:
 
 
 def means(samples: Samples) -> dict[str, float]:
-    """Mean of each measure over the samples that it is defined for; without those defined for none."""
+    """Average each measure over the samples that it is defined for; leave out those that are defined for none."""
     defined = {name: values[~np.isnan(values)] for name, values in samples.items()}
     return {name: float(values.mean()) for name, values in defined.items() if values.size}

@@ -57,7 +57,7 @@ def mse(
     *,
     mask: Bool[np.ndarray, "H W"] | None = None,
 ) -> float:
-    """Mean squared difference, in the square of the pictures' unit.
+    """Compute the mean squared difference, in the square of the pictures' unit.
 
     Raises:
         ValueError: the shapes differ, or the mask is empty.

@@ -93,7 +93,7 @@ class BlazeFace:
 
 
 def _anchors(side: int) -> Float[np.ndarray, "anchors 2"]:
-    """Places that the network's answers are relative to, in pixels of its square."""
+    """List the places that the network's answers are relative to, in pixels of its square."""
     anchors: list[np.ndarray] = []
     for stride, count in STRIDES:
         line = (np.arange(side // stride) + 0.5) * stride
@@ -119,7 +119,7 @@ def _same_faces(boxes: Float[np.ndarray, "N 4"], scores: Float[np.ndarray, " N"]
 
 
 def _turned_back(points: Float[np.ndarray, "N points 2"], turns: int, side: int) -> Float[np.ndarray, "N points 2"]:
-    """Points of a square that was turned counterclockwise, in the square before."""
+    """Move points of a square that was turned counterclockwise to where they were before."""
     for _ in range(turns % 4):
         points = np.stack([side - points[..., 1], points[..., 0]], axis=-1)
     return points

@@ -213,7 +213,7 @@ class FaceDetector:
 
 
 def _detection(mesh: Mesh) -> FaceDetection:
-    """Pixel centers lie at integers from here on, no longer at halves."""
+    """Convert to a detection, whose pixel centers lie at integers, no longer at halves."""
     return FaceDetection(mesh.box - 0.5, mesh.five - 0.5, 1 / (1 + math.exp(-mesh.logit)), mesh=mesh)
 
 

@@ -47,7 +47,7 @@ class Region(NamedTuple):
     def of_box(
         cls, box: Float[np.ndarray, "4"], left_eye: Float[np.ndarray, "2"], right_eye: Float[np.ndarray, "2"]
     ) -> Self:
-        """Around a detected face; the eyes, as seen in an upright picture of it, say how it is turned."""
+        """Surround a detected face; the eyes, as seen in an upright picture of it, say how it is turned."""
         return cls((box[:2] + box[2:]) / 2, MARGIN * float((box[2:] - box[:2]).max()), _angle(left_eye, right_eye))
 
     @classmethod

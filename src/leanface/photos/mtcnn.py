@@ -246,7 +246,7 @@ def _crops(
 
 @functools.lru_cache(maxsize=1024)
 def _triangle_filter(source: int, target: int) -> Float32[np.ndarray, "target source"]:
-    """Weights of bilinear resizing whose filter widens as it shrinks: Pillow's, and torch's with antialias."""
+    """Compute weights of bilinear resizing with antialiasing, as Pillow and torch do it."""
     scale = source / target
     centers = (np.arange(target) + 0.5) * scale
     distances = np.abs(np.arange(source) + 0.5 - centers[:, None])

@@ -350,7 +350,7 @@ _converting_wide = threading.Lock()
 
 @cache
 def _wide_converter() -> Any:
-    """One for all videos, and one thread at a time: it takes seconds to make its tables, and keeps them."""
+    """Make the converter for all videos, one thread at a time: it takes seconds to make its tables, and keeps them."""
     from av.video.reformatter import VideoReformatter
 
     return VideoReformatter()
@@ -389,6 +389,6 @@ def _turn(frame: Any) -> Turn:
 
 
 def _reason(error: Exception) -> str:
-    """FFmpeg's words without the file's path and the error's number, or the error's own."""
+    """Return FFmpeg's words without the file's path and the error's number, or the error's own."""
     words = getattr(error, "strerror", None)
     return words if isinstance(words, str) and words else reason(error)

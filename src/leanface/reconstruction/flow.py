@@ -237,7 +237,7 @@ def _file(picture: Picture) -> Photo | None:
 
 
 def _batched(found: Iterable[_Found], batch: int, pixels: int) -> Iterator[list[_Found]]:
-    """Groups of up to `batch` pictures and, with more than one, `pixels` pixels."""
+    """Group up to `batch` pictures that have at most about `pixels` pixels together."""
     group: list[_Found] = []
     for shot in found:
         group.append(shot)

@@ -241,7 +241,7 @@ class LeanFace:
     def textured(
         self, face: Reconstruction, image: UInt8[np.ndarray, "H W 3"], size: int, *, delight: bool = False
     ) -> Reconstruction:
-        """The face with a texture from the photo that it was read from; see `reconstruct`."""
+        """Add a texture from the photo that the face was read from; see `reconstruct`."""
         parts = split(face.coefficients)
         normals_camera = np.ascontiguousarray(face.normals @ face.pose.rotation.T)
         light = kernels.irradiance(normals_camera[None], parts.lighting[None])[0]
@@ -296,7 +296,7 @@ processors = usable_cores
 
 
 def morphable_model_of(model: Path) -> Path:
-    """Of the project whose folder models/ the network lies in."""
+    """Return the morphable model of the project whose folder models/ the network lies in, else the packaged one."""
     for folder in model.resolve().parents:
         own = folder.parent / paths.MORPHABLE_MODEL
         if folder.name == "models" and own.is_file():

@@ -55,7 +55,7 @@ def _with_parents(folder: str) -> Sequence[PurePosixPath]:
 
 
 def _joined(folder: str, stem: str, ending: str = "") -> str:
-    """A result's name in its folder: not hidden, not too long, without the spaces and dots that Windows cuts off."""
+    """Name a result in its folder: not hidden, not too long, without the spaces and dots that Windows cuts off."""
     visible = "_" + stem.lstrip(".") if stem.startswith(".") else stem
     encoded = os.fsencode(visible)
     if len(encoded) + len(ending) > BYTES_MAX:

@@ -114,7 +114,7 @@ def _textured(
 
 @compiled()
 def _look_up(nearest: Any, weights: Any, triangles: Any, places: Any, texture: Any, supersample: int, out: Any) -> None:
-    """Adds to out (4,H,W) float32 the colors of texture (S,S,3) uint8 that its samples (H*s,W*s) see, and coverage."""
+    """Add to out (4,H,W) float32 the colors of texture (S,S,3) uint8 that its samples (H*s,W*s) see, and coverage."""
     size, last = nearest.shape[0], np.float32(texture.shape[0] - 1)
     share = np.float32(1.0 / supersample**2)
     one, zero = np.float32(1), np.float32(0)

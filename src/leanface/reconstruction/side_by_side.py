@@ -205,7 +205,7 @@ def _on_gray(face: Reconstruction) -> Float[np.ndarray, "size size 3"]:
 
 
 def distance_mm(pair: Pair) -> float:
-    """Mean distance of the two shapes over the face region, without pose."""
+    """Compute the mean distance of the two shapes over the face region, without pose."""
     region = pair.teacher.surface.head.face_mask
     apart = np.linalg.norm(pair.teacher.vertices - pair.student.vertices, axis=1)
     return round(float(apart[region].mean()) * MM_PER_M, 3)

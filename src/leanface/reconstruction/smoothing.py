@@ -40,7 +40,7 @@ class OneEuro:
     speed: np.ndarray | None = None
 
     def __call__(self, value: np.ndarray, elapsed: float) -> np.ndarray:
-        """The filtered value, `elapsed` seconds after the last one."""
+        """Filter a value that comes `elapsed` seconds after the last one."""
         if self.value is None or self.speed is None or elapsed <= 0:
             self.value, self.speed = value, np.zeros_like(value)
             return value
@@ -62,7 +62,7 @@ class _Track:
 
 
 class Smoother:
-    """Of one video; call it with every frame in order."""
+    """Steadies the faces of one video; call it with every frame in order."""
 
     def __init__(self) -> None:
         self._tracks: dict[int | None, _Track] = {}
@@ -70,7 +70,7 @@ class Smoother:
     def __call__(
         self, crops: Sequence[FaceCrop], coefficients: Float[np.ndarray, "N 257"], seconds: float
     ) -> tuple[list[FaceCrop], Float[np.ndarray, "N 257"]]:
-        """The frame's faces with steadied framing and coefficients, in the same order.
+        """Steady the framing and coefficients of a frame's faces; their order stays.
 
         Heads that were turned upright to be read are turned back: filters see what is in the video.
         """

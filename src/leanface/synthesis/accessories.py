@@ -153,7 +153,7 @@ def _spectacles(glasses: _Glasses, shape: dict[str, Tensor]) -> Tensor:
 
 
 def _garment(random: Random, wardrobe: Wardrobe, shape: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Points around the neck and their colors: a pullover, a shirt, or a jacket over a shirt."""
+    """Draw points around the neck and their colors: a pullover, a shirt, or a jacket over a shirt."""
     count = len(shape["collar"])
     up = shape["collar"][:, None] * wardrobe.garment_top
     cut = shape["neckline"][:, None] * wardrobe.garment_top * wardrobe.garment_front

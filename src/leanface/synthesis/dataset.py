@@ -81,7 +81,7 @@ class FaceDataset(Dataset[Batch]):
         return other
 
     def slice(self, start: int, stop: int) -> Batch:
-        """Samples start to stop - 1 as one batch."""
+        """Return samples start to stop - 1 as one batch."""
         images = torch.from_numpy(np.array(self.images[start:stop])).permute(0, 3, 1, 2)
         labels = None if self.coefficients is None else torch.from_numpy(self.coefficients[start:stop].copy())
         return Batch(images.contiguous().float() / 255.0, labels)

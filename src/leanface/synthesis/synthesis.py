@@ -107,7 +107,7 @@ def _light_color(random: Random, count: int) -> Float[Tensor, "count 3"]:
 
 @per_model
 def population(model: MorphableModel) -> tuple[Float[Tensor, "257"], Float[Tensor, "257"]]:
-    """Mean and standard deviation of 20,000 sampled faces' coefficients (fixed seed)."""
+    """Compute mean and standard deviation of 20,000 sampled faces' coefficients (fixed seed)."""
     generator = Generator(model.mean_vertices.device).manual_seed(1)
     sample = sample_coefficients(model, 20_000, generator)
     return sample.mean(0), sample.std(0)

@@ -53,7 +53,7 @@ class Checkpoint(Callback):
         """Write the state, whole or not at all; to be called on all devices."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         staging = self.path.with_suffix(".tmp")
-        trainer.save_checkpoint(staging)
+        trainer.save_checkpoint(staging, weights_only=False)
         if trainer.is_global_zero:
             os.replace(staging, self.path)
 
