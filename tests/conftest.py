@@ -1,34 +1,34 @@
 """What every test has: the project's root, an empty project, and small networks."""
 
 import copy
-import functools
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageEnhance, ImageOps
-from scipy.io import savemat
 from torch import Tensor, nn
 
-from leanface import bundle
-from leanface.export.onnx import export_network, save_model
 from leanface.face.morphable_model import MorphableModel, load_morphable_model
-from leanface.networks.quantized import Quantizer
 from leanface.networks.resnet import FaceReconstructionNet, build_network, scaled_widths
 from leanface.photos.load import PACKAGED_PHOTOS, load_photo
-from leanface.quantization.fake_quantize import fake_quantize
-from leanface.serving.settings import Settings
 from tests import photo_files
+from tests.settings import DATA, FEW
+
+if TYPE_CHECKING:
+    from leanface.serving.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 SIZE = 64
+
+SmoothImages = Callable[[int, int], Tensor]
+"""(count, seed) -> random pictures with structure, (count,3,64,64) in [0,1]."""
 
 
 def pytest_configure() -> None:
@@ -94,13 +94,16 @@ def smooth_images(count: int, seed: int) -> Tensor:
 
 
 @pytest.fixture(scope="session", name="smooth_images")
-def _smooth_images() -> Callable[[int, int], Tensor]:
-    """(count, seed) -> images."""
+def _smooth_images() -> SmoothImages:
     return smooth_images
 
 
-@functools.cache  # it costs seconds; copy it before use
-def _small_network() -> FaceReconstructionNet:
+@pytest.fixture(scope="session")
+def shared_network() -> FaceReconstructionNet:
+    """A quarter of ResNet-50's width, with batch norms that a training might have left, in eval mode.
+
+    Made once; do not change it: `small_network` is a copy.
+    """
     torch.manual_seed(0)
     network = build_network(scaled_widths(1 / 4))
     for module in network.modules():
@@ -115,9 +118,9 @@ def _small_network() -> FaceReconstructionNet:
 
 
 @pytest.fixture
-def small_network() -> FaceReconstructionNet:
-    """A quarter of ResNet-50's width, with batch norms that a training might have left, in eval mode."""
-    return copy.deepcopy(_small_network())
+def small_network(shared_network: FaceReconstructionNet) -> FaceReconstructionNet:
+    """A copy of the shared network, to change."""
+    return copy.deepcopy(shared_network)
 
 
 class Exported(NamedTuple):
@@ -131,11 +134,17 @@ class Exported(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def exported(shared_network: FaceReconstructionNet, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """Made once; do not change the files."""
+    # Imported here: ModelOpt and ONNX take seconds, and the process that only hands out tests loads this file too.
+    from leanface import bundle
+    from leanface.export.onnx import export_network, save_model
+    from leanface.networks.quantized import Quantizer
+    from leanface.quantization.fake_quantize import fake_quantize
+
     folder = tmp_path_factory.mktemp("exported")
     paths = Exported(*(folder / name for name in ("float", "int8", "fp32.onnx", "fp16.onnx", "int8.onnx")))
-    network, quantizer = copy.deepcopy(_small_network()), Quantizer(residual=True)
+    network, quantizer = copy.deepcopy(shared_network), Quantizer(residual=True)
     spec = bundle.new_spec(network, SIZE)
     bundle.save_bundle(network, spec, paths.float_bundle)
     for path in (paths.fp32, paths.fp16):
@@ -148,8 +157,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
 
 @pytest.fixture(scope="session")
-def service_settings(exported: Exported) -> Settings:
+def service_settings(exported: Exported) -> "Settings":
     """Settings of the service, with the small network."""
+    from leanface.serving.settings import Settings
+
     return Settings(model=exported.int8, runtime="openvino", threads=1, time_limit_s=30.0, watch_drift=False)
 
 
@@ -187,6 +198,26 @@ def model() -> MorphableModel:
     return load_morphable_model()
 
 
+@pytest.fixture(scope="session")
+def faces(model: MorphableModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Faces of `tests.settings.DATA`, from seed 0. Made once; do not change them."""
+    from leanface.synthesis.prepare import prepare_faces
+
+    folder = tmp_path_factory.mktemp("prepared") / "faces"
+    prepare_faces(model, DATA, 0, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def few_faces(model: MorphableModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight faces to train on, four of each other split. Made once; do not change them."""
+    from leanface.synthesis.prepare import prepare_faces
+
+    folder = tmp_path_factory.mktemp("few") / "faces"
+    prepare_faces(model, FEW, 0, folder)
+    return folder
+
+
 class Front(NamedTuple):
     """A file in the Basel Face Model's layout, and which vertices of the packaged model it holds."""
 
@@ -214,6 +245,8 @@ def front(model: MorphableModel, tmp_path_factory: pytest.TempPathFactory) -> Fr
         "keypoints": points[None],
         "frontmask2_idx": number[kept & model.face_mask.numpy()][:, None],
     }
+    from scipy.io import savemat
+
     path = tmp_path_factory.mktemp("basel") / "BFM_model_front.mat"
     savemat(path, arrays)
     return Front(path, arrays, kept.nonzero()[0])

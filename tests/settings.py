@@ -15,6 +15,8 @@ DATA = Data(
     photos=("astronaut",),
 )
 
+FEW = DATA.model_copy(update={"train_count": 8, "val_count": 4, "test_count": 4})
+
 OPTIMIZER = Optimizer(
     steps=4,
     batch_size=4,

@@ -1,6 +1,5 @@
 """What the distillation criterion promises for every term of the face; a new one is tested on arrival."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,7 @@ from leanface.synthesis.synthesis import sample_coefficients
 from leanface.task import Batch
 from leanface.tasks.face.losses import TERMS
 from leanface.tasks.face.task import FaceTask
-
-SmoothImages = Callable[[int, int], Tensor]
+from tests.conftest import SmoothImages
 
 CONF = Path(__file__).parents[2] / paths.CONF / "distill"
 ALL = dict.fromkeys(TERMS, 1.0)

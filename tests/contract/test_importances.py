@@ -1,13 +1,11 @@
 """What every pruning criterion must do, whoever writes it; a new line in the table is tested on arrival."""
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from torch import Tensor
 
 from leanface import paths
 from leanface.config import Importance
@@ -20,8 +18,7 @@ from leanface.pruning.groups import ChannelGraph
 from leanface.pruning.importance import IMPORTANCES, build_importance
 from leanface.pruning.prune import PruneResult, Scorer, prune_channels
 from leanface.tasks.face.task import FaceTask
-
-SmoothImages = Callable[[int, int], Tensor]
+from tests.conftest import SmoothImages
 
 FOLDER = Path(__file__).parents[2] / paths.CONF / "prune" / "importance"
 

@@ -8,26 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from leanface.files import MARK, atomic_write, is_intact, staged
-
-
-def tree(folder: Path) -> dict[str, str]:
-    """Every file below a folder with its content, hidden ones too, but for marks; links by where they lead."""
-    return {
-        path.relative_to(folder).as_posix(): f"-> {path.readlink()}" if path.is_symlink() else path.read_text()
-        for path in sorted(folder.rglob("*"))
-        if (path.is_symlink() or path.is_file()) and path.name != MARK
-    }
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-def put(folder: Path, **contents: str) -> None:
-    with staged(folder) as new:
-        for name, content in contents.items():
-            (new / name).write_text(content)
+from leanface.files import atomic_write, is_intact
+from tests.file_trees import names, put, tree
 
 
 def killed(code: str, folder: Path) -> None:

@@ -14,10 +14,23 @@ from leanface.errors import ArtifactError, ConfigError
 from leanface.stages import configure
 
 
+@pytest.fixture(scope="module")
+def composed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The text of the default configuration."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("composed"))
+        paths.PARAMS.write_text((root / paths.PARAMS).read_text())
+        paths.CONF.symlink_to(root / paths.CONF)
+        configure.run()
+        return paths.CONFIG.read_text()
+
+
 @pytest.fixture
-def tree(project: Path) -> dict[str, Any]:
-    configure.run()
-    return yaml.safe_load(paths.CONFIG.read_text())
+def tree(project: Path, composed: str) -> dict[str, Any]:
+    """The default configuration, which is in the project too."""
+    paths.REPORTS.mkdir()
+    paths.CONFIG.write_text(composed)
+    return yaml.safe_load(composed)
 
 
 def with_value(tree: dict[str, Any], key: str, value: Any) -> dict[str, Any]:

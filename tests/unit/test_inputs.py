@@ -54,7 +54,6 @@ def test_replacing_it_changes_the_configuration_and_putting_it_back_does_not(pro
     write(Path("own/y"), "other")
     write(Path(file), "first")
     first = configured(changes)
-    assert configured({}) == first
     write(Path(file), "second one")
     assert configured({}) != first
     write(Path(file), "first")

@@ -1,14 +1,11 @@
 """Preparing faces in a process of its own: killed, short of disk space, and measured."""
 
-import hashlib
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,6 +13,7 @@ from leanface.config import Data
 from leanface.face.morphable_model import MorphableModel
 from leanface.synthesis.dataset import IMAGES, FaceDataset
 from leanface.synthesis.prepare import prepare_faces
+from tests.file_trees import manifest_of, sha256
 from tests.settings import DATA
 
 PREPARE = """
@@ -40,21 +38,6 @@ def start(data: Data, folder: Path, workers: int = 2, limit: int = 0) -> subproc
     # Large blocks go back when they are freed: the peak is what was in use, not how the heap was cut up.
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**17)}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-
-
-@pytest.fixture(scope="module")
-def faces(model: MorphableModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("prepared") / "faces"
-    prepare_faces(model, DATA, 0, folder)
-    return folder
-
-
-def manifest_of(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "manifest.json").read_text())
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])

@@ -2,14 +2,12 @@
 
 import csv
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from torch import Tensor
 
 from leanface import bundle, paths
 from leanface.config import Config, Quantize, load_config
@@ -24,15 +22,14 @@ from leanface.pruning.prune import PruneResult, prune_channels
 from leanface.stages import configure, quantize
 from leanface.synthesis.prepare import prepare_faces
 from leanface.tasks.face.task import FaceTask
-from tests.settings import DATA
+from tests.conftest import SmoothImages
+from tests.settings import FEW
 from tools.studies import latency, table
 from tools.studies.__main__ import main
 from tools.studies.pareto import LATENCY
 from tools.studies.start import cut, starting_network
 from tools.studies.table import RESULT, read_results
 from tools.studies.variants import DistillVariant, QuantizeVariant, read_variants
-
-SmoothImages = Callable[[int, int], Tensor]
 
 
 @pytest.fixture
@@ -113,7 +110,7 @@ def prepared(
     """A project with faces, an original and a pruned network."""
     paths.MORPHABLE_MODEL.parent.mkdir()
     paths.MORPHABLE_MODEL.write_bytes(paths.PACKAGED_MORPHABLE_MODEL.read_bytes())
-    prepare_faces(model, DATA.model_copy(update={"train_count": 8, "val_count": 4, "test_count": 4}), 0, paths.FACES)
+    prepare_faces(model, FEW, 0, paths.FACES)
     bundle.save_bundle(small_network, bundle.new_spec(small_network, 64), paths.TEACHER)
     bundle.save_bundle(pruned.network, bundle.new_spec(pruned.network, 64, kept_channels=pruned.kept), paths.PRUNED)
     return config

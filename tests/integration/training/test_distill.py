@@ -19,7 +19,7 @@ from leanface.synthesis.dataset import COEFFICIENTS, LANDMARKS, FaceDataset
 from leanface.synthesis.prepare import prepare_faces
 from leanface.tasks.face.task import FaceTask
 from leanface.training.fit import FitResult, Session
-from tests.settings import DATA, MACHINE, OPTIMIZER
+from tests.settings import DATA, FEW, MACHINE, OPTIMIZER
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def faces(project: Path, model: MorphableModel) -> Path:
     """A project with a few faces."""
     paths.MORPHABLE_MODEL.parent.mkdir()
     paths.MORPHABLE_MODEL.symlink_to(paths.PACKAGED_MORPHABLE_MODEL)
-    prepare_faces(model, DATA.model_copy(update={"train_count": 8, "val_count": 4, "test_count": 4}), 0, paths.FACES)
+    prepare_faces(model, FEW, 0, paths.FACES)
     return paths.FACES
 
 

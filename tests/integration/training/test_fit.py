@@ -18,7 +18,6 @@ from leanface.metrics.outputs import mean_errors, predict
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.synthesis.datamodule import FaceDataModule, Stream
 from leanface.synthesis.dataset import FaceDataset
-from leanface.synthesis.prepare import prepare_faces
 from leanface.synthesis.synthesis import sample_coefficients
 from leanface.task import Batch
 from leanface.tasks.face.losses import PhotometricLoss, SupervisedCriterion
@@ -28,11 +27,9 @@ from leanface.training.fit import FitResult, Session, fit
 from tests.settings import DATA, MACHINE, OPTIMIZER
 
 
-@pytest.fixture(scope="module")
-def faces(model: MorphableModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("training") / "faces"
-    prepare_faces(model, DATA.model_copy(update={"train_count": 8, "val_count": 4, "test_count": 4}), 0, folder)
-    return folder
+@pytest.fixture
+def faces(few_faces: Path) -> Path:
+    return few_faces
 
 
 def some(model: MorphableModel, count: int = 64) -> torch.Tensor:

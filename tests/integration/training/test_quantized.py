@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from leanface.config import Machine, Optimizer
+from leanface.config import Optimizer
 from leanface.errors import LeanFaceError
 from leanface.face.morphable_model import MorphableModel
 from leanface.networks.quantized import Quantizer
@@ -14,11 +14,10 @@ from leanface.networks.resnet import FaceReconstructionNet
 from leanface.quantization.fake_quantize import fake_quantize
 from leanface.synthesis.datamodule import FaceDataModule
 from leanface.synthesis.dataset import FaceDataset
-from leanface.synthesis.prepare import prepare_faces
 from leanface.tasks.face.losses import SupervisedCriterion
 from leanface.tasks.face.task import FaceTask
 from leanface.training.fit import Session, fit
-from tests.settings import DATA
+from tests.settings import MACHINE
 
 OPTIMIZER = Optimizer(
     steps=3,
@@ -29,14 +28,11 @@ OPTIMIZER = Optimizer(
     ema_decay=0.0,
     gradient_clip=1.0,
 )
-MACHINE = Machine(accelerator="cpu", devices=1, precision="32-true", threads=2, compile=False)
 
 
-@pytest.fixture(scope="module")
-def faces(model: MorphableModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("qat") / "faces"
-    prepare_faces(model, DATA.model_copy(update={"train_count": 8, "val_count": 4, "test_count": 4}), 0, folder)
-    return folder
+@pytest.fixture
+def faces(few_faces: Path) -> Path:
+    return few_faces
 
 
 def train(network: nn.Module, faces: Path, model: MorphableModel, report: Path, optimizer: Optimizer) -> None:

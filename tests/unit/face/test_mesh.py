@@ -29,9 +29,9 @@ def coefficients(model: MorphableModel) -> Tensor:
     return sample_coefficients(model, 1, torch.Generator().manual_seed(3))[0]
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["face", "head"])
-def uv_map(request: pytest.FixtureRequest, model: MorphableModel) -> UvMap:
-    return UvMap(model, SIZE, whole_head=request.param)
+@pytest.fixture(scope="module")
+def uv_map(model: MorphableModel) -> UvMap:
+    return UvMap(model, SIZE, whole_head=True)
 
 
 @pytest.fixture(scope="module")

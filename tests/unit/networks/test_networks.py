@@ -1,5 +1,6 @@
 """The network, its packed form and ModelScope's checkpoint."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ from leanface.networks.resnet import FaceReconstructionNet, batch_norm_of, build
 from leanface.networks.widths import widths_of
 
 
-def test_it_has_modelscopes_keys_and_size() -> None:
-    state = FaceReconstructionNet().state_dict()
+def test_it_has_modelscopes_keys_and_size(network: FaceReconstructionNet) -> None:
+    state = network.state_dict()
     assert len(state) == 332
     assert {"backbone.layer4.2.bn3.running_var", "backbone.layer1.0.downsample.0.weight"} <= set(state)
     heads = [state[f"final_layers.{index}.weight"].shape for index in range(7)]
@@ -47,15 +48,40 @@ def test_every_convolution_but_the_heads_has_a_batch_norm(small_network: FaceRec
             assert small_network.get_submodule(norm).get_buffer("running_mean").shape == (outputs,)
 
 
-def test_packing_keeps_the_function_and_is_idempotent(tmp_path: Path) -> None:
+SIZES = (224, 64, 112)
+
+
+@pytest.fixture(scope="module")
+def network() -> FaceReconstructionNet:
+    """The whole width, in eval mode: packed networks and ModelScope's have no other. Do not change it."""
     torch.manual_seed(0)
-    network, images = FaceReconstructionNet().eval(), torch.rand(2, 3, 64, 64)
-    save_packed(network, tmp_path / "a.npz")
-    unpacked = load_packed(tmp_path / "a.npz")
+    return FaceReconstructionNet().eval()
+
+
+@pytest.fixture(scope="module")
+def packed(network: FaceReconstructionNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The network as a file, with one set of statistics."""
+    path = tmp_path_factory.mktemp("packed") / "network.npz"
+    save_packed(network, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def packed_at_sizes(network: FaceReconstructionNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The network with a set of statistics for each size, all of which are that size."""
+    path, own = tmp_path_factory.mktemp("packed") / "sizes.npz", statistics_of(network)
+    save_packed(network, path, {size: {name: torch.full_like(own[name], size) for name in own} for size in SIZES})
+    return path
+
+
+def test_packing_keeps_the_function_and_is_idempotent(
+    network: FaceReconstructionNet, packed: Path, tmp_path: Path
+) -> None:
+    images, unpacked = torch.rand(2, 3, 64, 64), load_packed(packed)
     with torch.no_grad():
         expected, found = network(images), unpacked(images)
     assert (found - expected).norm() < 0.03 * expected.norm()
-    assert (tmp_path / "a.npz").stat().st_size < 25 * 2**20
+    assert packed.stat().st_size < 25 * 2**20
     save_packed(unpacked, tmp_path / "b.npz")
     again = load_packed(tmp_path / "b.npz")
     assert all(torch.allclose(x, y, atol=1e-7) for x, y in zip(unpacked.parameters(), again.parameters(), strict=True))
@@ -75,20 +101,19 @@ def test_the_shipped_original_is_the_one_for_the_images(image_size: int, path: P
     assert all(torch.equal(value, found[name]) for name, value in expected.items())
 
 
-def test_a_packed_network_has_statistics_for_several_sizes(tmp_path: Path) -> None:
-    """The nearest size by ratio is taken, without one the largest; a file with one set is what it is at any size."""
-    network, path = FaceReconstructionNet(), tmp_path / "sizes.npz"
-    own = statistics_of(network)
-    sets = {size: {name: torch.full_like(value, size) for name, value in own.items()} for size in (224, 64, 112)}
-    save_packed(network, path, sets)
-    for asked, taken in {None: 224, 64: 64, 84: 64, 85: 112, 112: 112, 158: 112, 159: 224, 448: 224}.items():
-        found = statistics_of(load_packed(path, asked))
-        assert found.keys() == own.keys()
-        assert len(found) == 2 * 53
-        assert all((value == taken).all() for value in found.values()), asked
+@pytest.mark.parametrize(("asked", "taken"), [(None, 224), (84, 64), (85, 112)])
+def test_the_statistics_of_the_nearest_size_are_taken_and_without_one_the_largest_s(
+    packed_at_sizes: Path, asked: int | None, taken: int
+) -> None:
+    found = statistics_of(load_packed(packed_at_sizes, asked))
+    assert len(found) == 2 * 53
+    assert all((value == taken).all() for value in found.values())
 
-    save_packed(network, path)
-    assert all(torch.equal(value, own[name]) for name, value in statistics_of(load_packed(path, 64)).items())
+
+def test_a_file_with_one_set_of_statistics_has_it_at_any_size(network: FaceReconstructionNet, packed: Path) -> None:
+    own, found = statistics_of(network), statistics_of(load_packed(packed, 64))
+    assert found.keys() == own.keys()
+    assert all(torch.equal(value, own[name]) for name, value in found.items())
 
 
 @pytest.mark.parametrize(
@@ -99,18 +124,17 @@ def test_a_packed_network_has_statistics_for_several_sizes(tmp_path: Path) -> No
         ("", {"backbone.bn9.running_var@112": np.ones(64)}, "another network"),
     ],
 )
-def test_damaged_sets_of_statistics_are_refused(tmp_path: Path, left_out: str, added: dict, says: str) -> None:
-    network, path = FaceReconstructionNet(), tmp_path / "sizes.npz"
-    save_packed(network, path, {112: statistics_of(network)})
-    with np.load(path) as packed:
-        arrays = {name: packed[name] for name in packed.files if name != left_out}
-    np.savez(path, **arrays, **added)
+def test_damaged_sets_of_statistics_are_refused(
+    packed_at_sizes: Path, tmp_path: Path, left_out: str, added: dict, says: str
+) -> None:
+    with np.load(packed_at_sizes) as file:
+        arrays = {name: file[name] for name in file.files if name != left_out}
+    np.savez(tmp_path / "damaged.npz", **arrays, **added)
     with pytest.raises(ArtifactError, match=says):
-        load_packed(path, 112)
+        load_packed(tmp_path / "damaged.npz", 112)
 
 
-def test_modelscopes_checkpoint_loads_strictly_and_runs_no_code(tmp_path: Path) -> None:
-    network = FaceReconstructionNet()
+def test_modelscopes_checkpoint_loads_strictly_and_runs_no_code(network: FaceReconstructionNet, tmp_path: Path) -> None:
     torch.save({"net_recon": network.state_dict(), "alpha": torch.ones(1)}, tmp_path / CHECKPOINT)
     loaded = load_modelscope(tmp_path).state_dict()
     for name, value in network.state_dict().items():
@@ -131,10 +155,9 @@ def test_modelscopes_checkpoint_loads_strictly_and_runs_no_code(tmp_path: Path) 
 
 
 @torch.no_grad()
-def test_modelscopes_lighting_shades_as_deep3dfacerecon_does(tmp_path: Path) -> None:
+def test_modelscopes_lighting_shades_as_deep3dfacerecon_does(network: FaceReconstructionNet, tmp_path: Path) -> None:
     """There: gamma as (channel, band), plus 0.8 in the first band; color = (bands @ gamma) * albedo."""
-    torch.manual_seed(0)
-    network = FaceReconstructionNet().eval()
+    network = copy.deepcopy(network)
     network.final_layers.get_submodule("4").get_parameter("bias").normal_(std=0.1)
     torch.save({"net_recon": network.state_dict()}, tmp_path / "epoch.pth")
     images = torch.rand(2, 3, 64, 64)

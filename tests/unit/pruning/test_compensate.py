@@ -1,5 +1,4 @@
 import copy
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,8 +12,7 @@ from leanface.pruning.compensate import _Moments, compensate
 from leanface.pruning.groups import ChannelGraph
 from leanface.pruning.importance import Magnitude
 from leanface.pruning.prune import PruneResult, prune_channels
-
-SmoothImages = Callable[[int, int], Tensor]
+from tests.conftest import SmoothImages
 
 RIDGE = 1e-3
 

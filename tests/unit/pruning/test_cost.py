@@ -1,13 +1,9 @@
-from collections.abc import Callable
-
 import torch
-from torch import Tensor
 
 from leanface.networks.resnet import FaceReconstructionNet, build_network
 from leanface.networks.widths import widths_of
 from leanface.pruning.cost import layer_costs, layer_latencies_ms, macs_and_parameters
-
-SmoothImages = Callable[[int, int], Tensor]
+from tests.conftest import SmoothImages
 
 
 def test_full_network_costs_what_the_literature_says() -> None:

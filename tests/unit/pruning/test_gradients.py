@@ -1,5 +1,4 @@
 import copy
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -15,8 +14,7 @@ from leanface.pruning.importance import HessianDiagonal, Taylor
 from leanface.pruning.prune import Scorer, prune_channels
 from leanface.synthesis.synthesis import sample_coefficients
 from leanface.tasks.face.task import FaceTask
-
-SmoothImages = Callable[[int, int], Tensor]
+from tests.conftest import SmoothImages
 
 STREAM = "backbone.layer2.0.downsample.0"
 
@@ -84,7 +82,7 @@ def test_curvature_predicts_the_cost_of_a_small_change(
     model: MorphableModel, smooth_images: SmoothImages, small_network: FaceReconstructionNet
 ) -> None:
     """The mean squared projection of a change is the change of the outputs, weighted and squared."""
-    calibration = Calibration(smooth_images(16, 5), FaceTask(model))
+    calibration = Calibration(smooth_images(8, 5), FaceTask(model))
     norm = small_network.get_submodule("backbone.layer4.2.bn3")
     assert isinstance(norm, nn.BatchNorm2d)
     with torch.no_grad():

@@ -1,4 +1,3 @@
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -6,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import nn
 
 from leanface.config import Prune
 from leanface.errors import ConfigError
@@ -15,11 +14,11 @@ from leanface.networks.resnet import FaceReconstructionNet, batch_norm_of
 from leanface.networks.widths import widths_of
 from leanface.pruning.cost import macs_and_parameters
 from leanface.pruning.groups import ChannelGraph
-from leanface.pruning.plan import latency_share, macs_share
+from leanface.pruning.plan import macs_share
 from leanface.pruning.prune import Pruned, prune
 from leanface.tasks.face.task import FaceTask
+from tests.conftest import SmoothImages
 
-SmoothImages = Callable[[int, int], Tensor]
 Pruner = Callable[..., Pruned]
 
 SHIPPED = Path(__file__).parents[3] / "conf/prune/channels.yaml"
@@ -102,12 +101,6 @@ def test_computed_share_is_that_of_the_network(pruned: Pruner, small_network: Fa
     counts = {name: widths_of(smaller)[name][1] for name in groups}
     assert macs_share(small_network, groups, 64)(counts) == pytest.approx(share(smaller, small_network), rel=1e-9)
     assert macs_share(small_network, groups, 64)({}) == 1.0
-
-
-def test_latency_is_measured(small_network: FaceReconstructionNet, caplog: pytest.LogCaptureFixture) -> None:
-    groups = ChannelGraph(small_network).groups()
-    with caplog.at_level(logging.WARNING):
-        assert latency_share(small_network, groups, 64)(dict.fromkeys(groups, 4)) > 0
 
 
 @pytest.mark.parametrize("wrong", [{"target": {}}, {"target": {"macs": 0.5, "latency": 0.5}}])

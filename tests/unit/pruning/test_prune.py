@@ -1,10 +1,9 @@
 import copy
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from leanface.bundle import load_network, new_spec, save_bundle
 from leanface.errors import ConfigError
@@ -14,8 +13,7 @@ from leanface.pruning.cost import macs_and_parameters
 from leanface.pruning.groups import ChannelGraph
 from leanface.pruning.importance import Importance, Magnitude, Random
 from leanface.pruning.prune import PruneResult, prune_channels
-
-SmoothImages = Callable[[int, int], Tensor]
+from tests.conftest import SmoothImages
 
 
 def prune(

@@ -13,12 +13,31 @@ from leanface.networks.resnet import FaceReconstructionNet
 from leanface.networks.widths import widths_of
 from leanface.quantization.fake_quantize import fake_quantize
 from leanface.quantization.sensitivity import quantization_sensitivity
+from leanface.task import Deviation
 from leanface.tasks.face.task import FaceTask
+from tests.conftest import smooth_images
 
 SHAPE_HEADS = {"final_layers.0", "final_layers.1"}
 """Identity and expression."""
 
 ANGLES_HEAD = "final_layers.3"
+
+Found = dict[str, Deviation]
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    return smooth_images(2, seed=7)
+
+
+@pytest.fixture(scope="module")
+def found(shared_network: FaceReconstructionNet, images: Tensor, model: MorphableModel) -> Found:
+    network = copy.deepcopy(shared_network)
+    sensitivity = quantization_sensitivity(network, images, FaceTask(model))
+    before, after = shared_network.state_dict(), network.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in after.items()), "the network stays as it was"
+    return sensitivity
 
 
 def rounded(values: Tensor, largest: Tensor) -> Tensor:
@@ -28,9 +47,8 @@ def rounded(values: Tensor, largest: Tensor) -> Tensor:
 
 
 def test_it_is_the_error_of_one_layer_rounded_to_integers(
-    small_network: FaceReconstructionNet, images: Tensor, model: MorphableModel
+    found: Found, small_network: FaceReconstructionNet, images: Tensor, model: MorphableModel
 ) -> None:
-    found = quantization_sensitivity(small_network, images, FaceTask(model))
     ranges = dict(quantizers_of(fake_quantize(copy.deepcopy(small_network), images, Quantizer(residual=False))))
     with torch.no_grad():
         original = small_network(images)
@@ -46,21 +64,11 @@ def test_it_is_the_error_of_one_layer_rounded_to_integers(
             assert found[name]["vertex_mm"] == pytest.approx(expected_mm, rel=0.02)
 
 
-def test_every_layer_is_measured_and_the_network_stays_as_it_was(
-    small_network: FaceReconstructionNet, images: Tensor, model: MorphableModel
-) -> None:
-    before = {name: tensor.clone() for name, tensor in small_network.state_dict().items()}
-    found = quantization_sensitivity(small_network, images, FaceTask(model))
-    assert set(found) == set(widths_of(small_network))
-    state = small_network.state_dict()
-    assert list(state) == list(before)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in state.items())
+def test_every_layer_is_measured(found: Found, shared_network: FaceReconstructionNet) -> None:
+    assert set(found) == set(widths_of(shared_network))
 
 
-def test_a_head_only_moves_what_it_reads(
-    small_network: FaceReconstructionNet, images: Tensor, model: MorphableModel
-) -> None:
-    found = quantization_sensitivity(small_network, images, FaceTask(model))
+def test_a_head_only_moves_what_it_reads(found: Found) -> None:
     for name, deviation in found.items():
         moves_vertices = name.startswith("backbone.") or name in SHAPE_HEADS
         assert (deviation["vertex_mm"] > 0) == moves_vertices, name

@@ -1,19 +1,15 @@
 """The command as users call it: folders, failures, reruns, pipes, videos, comparisons."""
 
-import json
 import shutil
 import threading
 import time
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import trimesh
 from PIL import Image
 
-from leanface import paths
 from leanface.cli import main
 from leanface.files import MARK
 from leanface.photos.load import load_photo
@@ -107,46 +103,6 @@ def test_a_network_that_is_not_there_is_named(photos: Path, capsys: pytest.Captu
 def test_a_wrong_command_is_refused(arguments: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["reconstruct", *arguments])
-
-
-def test_a_video_gives_a_folder_per_frame(network: list[str], tmp_path: Path) -> None:
-    av: Any = pytest.importorskip("av")
-    photo = load_photo("astronaut")[:256, 64:320]
-    with av.open(str(tmp_path / "clip.mp4"), "w") as container:
-        stream = container.add_stream("mpeg4", rate=Fraction(10))
-        stream.width = stream.height = 256
-        stream.pix_fmt, stream.bit_rate = "yuv420p", 4_000_000
-        for index in range(4):
-            picture = np.ascontiguousarray(np.roll(photo, 2 * index, axis=1))
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
-    compared = tmp_path / "compared"
-    command = ["reconstruct", str(tmp_path / "clip.mp4"), "--out", str(compared), "--every", "2", "--frames", "1"]
-    assert main([*command, "--compare", network[1], *network]) == 0
-    assert [path.name for path in sorted((compared / "clip").iterdir())] == ["000000.png"]
-    out = tmp_path / "out"
-    command = ["reconstruct", str(tmp_path / "clip.mp4"), "--out", str(out), "--mesh", "none", "--texture", "0"]
-    # A trained network: heads that do not fit their faces are refused.
-    assert main([*command, "--frames", "3", "--model", str(paths.PACKAGED_MODEL)]) == 0
-    frames = sorted((out / "clip").glob("[0-9]*"))
-    assert [frame.name for frame in frames] == ["000000", "000001", "000002"]
-    records = [json.loads((frame / "reconstruction.json").read_text()) for frame in frames]
-    assert [record["seconds"] for record in records] == pytest.approx([0, 0.1, 0.2])
-    identities = [json.loads((frame / "face_1.json").read_text())["coefficients"]["identity"] for frame in frames]
-    steps = np.abs(np.diff(identities, axis=0)).mean(1)
-    assert steps[1] < steps[0] or steps[0] == 0  # a running mean settles
-
-
-def test_two_networks_side_by_side(exported: Any, photos: Path, network: list[str], tmp_path: Path) -> None:
-    command = ["reconstruct", str(photos / "astronaut.png"), "--out", str(tmp_path / "out")]
-    assert main([*command, "--compare", str(exported.float_bundle), *network]) == 0
-    content = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert content["networks"]["teacher"]["runtime"] == "torch"
-    assert content["networks"]["student"]["runtime"] == "openvino"
-    assert content["network_batch_1"]["teacher"]["latency"]["value"] > 0
-    ((face,),) = content["pictures"].values()
-    assert face["mean_distance_mm"] < 0.5  # the same network twice
-    assert picture_size(tmp_path / "out" / "astronaut.png")[0] > 400
 
 
 def test_no_more_is_taken_ahead_than_there_is_room_for() -> None:

@@ -1,5 +1,7 @@
 """Which original a network is compared with: its own, and no other."""
 
+import copy
+import shutil
 from pathlib import Path
 
 import onnx
@@ -9,32 +11,42 @@ from leanface import paths
 from leanface.bundle import load_spec, new_spec, save_bundle, weights_digest
 from leanface.errors import ArtifactError
 from leanface.export.onnx import export_network
-from leanface.networks.packed import load_pretrained
 from leanface.networks.resnet import FaceReconstructionNet, build_network, scaled_widths
 from leanface.reconstruction.lineage import is_teacher_of, recorded_teacher, teacher_of
 
 
-@pytest.fixture
-def project(tmp_path: Path, small_network: FaceReconstructionNet, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with a teacher of its own, and a student of it as bundle and as ONNX file; the current folder."""
-    root = tmp_path / "project"
-    teacher = build_network(scaled_widths(0.125)).eval()
-    save_bundle(teacher, new_spec(teacher, 64), root / paths.TEACHER)
-    spec = new_spec(small_network, 64, provenance={"teacher_weights": weights_digest(root / paths.TEACHER)})
-    save_bundle(small_network, spec, root / paths.DISTILLED)
+@pytest.fixture(scope="module")
+def models(shared_network: FaceReconstructionNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher, and a student of it as bundle and as ONNX file, where a project has them. Do not change them."""
+    root = tmp_path_factory.mktemp("models")
+    save_teacher(root / paths.TEACHER, 64)
+    spec = new_spec(shared_network, 64, provenance={"teacher_weights": weights_digest(root / paths.TEACHER)})
+    save_bundle(shared_network, spec, root / paths.DISTILLED)
     (root / "models/onnx").mkdir()
-    onnx.save(export_network(small_network, spec, "fp32", 19), root / "models/onnx/student.onnx")
+    onnx.save(export_network(copy.deepcopy(shared_network), spec, "fp32", 19), root / "models/onnx/student.onnx")
+    return root
+
+
+def save_teacher(folder: Path, image_size: int) -> None:
+    teacher = build_network(scaled_widths(0.125)).eval()
+    save_bundle(teacher, new_spec(teacher, image_size), folder)
+
+
+@pytest.fixture
+def project(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with these models; the current folder."""
+    root = Path(shutil.copytree(models, tmp_path / "project"))
     monkeypatch.chdir(root)
     return root
 
 
-@pytest.mark.parametrize("model", [paths.PACKAGED_MODEL, paths.PACKAGED_STUDENT])
-def test_what_ships_goes_with_the_original_that_ships_also_in_a_project(model: Path, project: Path) -> None:
-    with teacher_of(model, 224) as folder:
+def test_what_ships_goes_with_the_original_that_ships_also_in_a_project(project: Path) -> None:
+    ships = (paths.PACKAGED_MODEL, paths.PACKAGED_STUDENT)
+    with teacher_of(ships[0], 224) as folder:
         assert folder.resolve() != (project / paths.TEACHER).resolve()
         assert load_spec(folder).input.size == 224
-        assert is_teacher_of(folder, model)
-    assert is_teacher_of(paths.TEACHER, model) is False
+        assert [is_teacher_of(folder, model) for model in ships] == [True, True]
+    assert [is_teacher_of(paths.TEACHER, model) for model in ships] == [False, False]
 
 
 def test_a_copy_of_what_ships_is_known(tmp_path: Path) -> None:
@@ -53,8 +65,7 @@ def test_a_projects_network_goes_with_its_projects_teacher_from_anywhere(
 
 
 def test_another_original_is_refused_with_its_size(project: Path) -> None:
-    network = load_pretrained(112)
-    save_bundle(network, new_spec(network, 112), paths.TEACHER)  # today's teacher is not the student's
+    save_teacher(paths.TEACHER, 112)  # today's teacher is not the student's
     found = r"original of .*distilled \(64 px\) is not here: .*\(112 px\) is another network"
     with pytest.raises(ArtifactError, match=found), teacher_of(project / paths.DISTILLED, 64):
         pass

@@ -167,6 +167,12 @@ def write_picture(path: Path, width: int = 60) -> None:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project folder, entered, in which every stage before `report` has left its outputs."""
     monkeypatch.chdir(tmp_path)
+    leave_outputs()
+    return tmp_path
+
+
+def leave_outputs() -> None:
+    """Write into the current folder what every stage before `report` leaves."""
     write_json(paths.DEVICE, DEVICE)
     paths.CONFIG.write_text(CONFIG)
     write_record(record([entry for batch in BATCHES for entry in latencies(batch)]))
@@ -180,4 +186,3 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write_picture(picture.path, 400)
     for stage in (paths.TEACHER_REPORT, paths.PRUNE_REPORT, paths.DISTILL_REPORT):
         write_json(stage / "metrics.json", {"identity_mm": 1.2, "layers": {"conv1": [3, 32]}})
-    return tmp_path

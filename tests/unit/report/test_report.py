@@ -15,7 +15,7 @@ from leanface.metrics.ratio import MedianEstimate
 from leanface.report.page import write_report
 from leanface.report.sources import PICTURES, read_sources
 from leanface.report.summary import NotRun, Summary, VariantSummary, check_gates
-from tests.unit.report.conftest import GATES, NO_GPU, around, write_record
+from tests.unit.report.conftest import GATES, NO_GPU, around, leave_outputs, write_record
 
 VOID = {"meta", "source", "img", "link", "br", "input", "hr"}
 
@@ -70,8 +70,25 @@ def report() -> Summary:
     return written
 
 
-def test_summary_has_every_measure_of_every_variant_by_its_one_name(run):
-    report()
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
+    """A project folder with its report, and the summary. Do not change it: drawing takes half a second."""
+    folder = tmp_path_factory.mktemp("reported")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        leave_outputs()
+        return folder, report()
+
+
+@pytest.fixture
+def summary(reported: tuple[Path, Summary], monkeypatch: pytest.MonkeyPatch) -> Summary:
+    """The summary of a report that is in the current folder."""
+    monkeypatch.chdir(reported[0])
+    return reported[1]
+
+
+@pytest.mark.usefixtures("summary")
+def test_summary_has_every_measure_of_every_variant_by_its_one_name():
     summary = json.loads(paths.SUMMARY.read_text())
     assert set(summary) >= {"scale", "device", "variants", "gates"}
     assert list(summary["variants"]) == list(catalog.EVALUATED)
@@ -83,8 +100,7 @@ def test_summary_has_every_measure_of_every_variant_by_its_one_name(run):
     assert list(summary["gates"]) == list(catalog.GATES)
 
 
-def test_dvc_shows_the_headline_of_the_deployed_network(run):
-    summary = report()
+def test_dvc_shows_the_headline_of_the_deployed_network(summary: Summary) -> None:
     metrics = json.loads(paths.METRICS.read_text())
     assert tuple(metrics) == catalog.HEADLINE
     assert metrics["speedup"] == summary.deployed.measures["speedup"] == pytest.approx(20.0)
@@ -105,8 +121,8 @@ def test_energy_is_compared_where_the_same_counter_measured_it(run):
     assert summary.not_measured == {}
 
 
-def test_more_streams_count_for_throughput_but_not_for_latency(run):
-    before = report().deployed.measures
+def test_more_streams_count_for_throughput_but_not_for_latency(reported: tuple[Path, Summary], run: Path) -> None:
+    before = reported[1].deployed.measures
 
     def concurrent(row: Measurement) -> list[Measurement]:
         if not row.ran:
@@ -120,8 +136,8 @@ def test_more_streams_count_for_throughput_but_not_for_latency(run):
     assert after["throughput_ratio"] == pytest.approx(4 * before["throughput_ratio"])
 
 
-def test_speed_is_the_measured_ratio_with_its_interval(run):
-    variants = report().variants
+def test_speed_is_the_measured_ratio_with_its_interval(summary: Summary) -> None:
+    variants = summary.variants
     int8, original = variants["quantized_int8"], variants["teacher_fp32"]
     assert int8.runtime == "openvino"
     assert (int8.measures["latency_ms"], int8.measures["speedup"]) == (2.0, 20.0)
@@ -164,8 +180,8 @@ def test_a_value_that_is_undefined_or_has_no_interval_fails_its_gate():
     assert (result.value, result.interval, result.passed) == (100.0, None, False)
 
 
-def test_the_page_stands_alone(run):
-    report()
+@pytest.mark.usefixtures("summary")
+def test_the_page_stands_alone():
     text = paths.REPORT_HTML.read_text()
     page = Page(text)
     assert page.images >= len(PICTURES) + 2 * len(catalog.EVALUATED) - 2
@@ -175,9 +191,8 @@ def test_the_page_stands_alone(run):
     assert not re.search(r"url\(|@import|<script|https?://", text)
 
 
-def test_the_page_tells_a_failed_gate_from_a_passed_one(run):
-    report()
-    assert "of 4 gates failed" not in Page(paths.REPORT_HTML.read_text()).text
+def test_the_page_tells_a_failed_gate_from_a_passed_one(reported: tuple[Path, Summary], run: Path) -> None:
+    assert "of 4 gates failed" not in Page((reported[0] / paths.REPORT_HTML).read_text()).text
     edit(paths.BENCHMARK, lambda contents: contents["files"].update(quantized_int8=9_000_000))
     report()
     text = Page(paths.REPORT_HTML.read_text()).text
@@ -186,8 +201,7 @@ def test_the_page_tells_a_failed_gate_from_a_passed_one(run):
     assert "gates failed" in paths.REPORT_MD.read_text().splitlines()[0]
 
 
-def test_the_cards_say_what_the_original_and_a_mean_face_score(run):
-    summary = report()
+def test_the_cards_say_what_the_original_and_a_mean_face_score(summary: Summary) -> None:
     error, original = (summary.variants[name].text("truth_vertex_mm") for name in ("quantized_int8", "teacher_fp32"))
     for text in texts():
         assert "a constant mean face 0.9650" in text
@@ -195,8 +209,8 @@ def test_the_cards_say_what_the_original_and_a_mean_face_score(run):
     assert f"Vertex error to ground truth (mm) {error}" in texts()[0]
 
 
-def test_a_trial_run_says_that_its_numbers_mean_nothing(run):
-    assert report().warning is None
+def test_a_trial_run_says_that_its_numbers_mean_nothing(reported: tuple[Path, Summary], run: Path) -> None:
+    assert reported[1].warning is None
     paths.CONFIG.write_text(paths.CONFIG.read_text().replace("scale: imaginary", "scale: tiny"))
     report()
     for text in (*texts(), paths.MODEL_CARD.read_text()):
@@ -222,8 +236,7 @@ def test_a_speedup_that_says_next_to_nothing_is_said_to(run, speedup, said):
     assert "its speed-up is too uncertain to state" in texts()[0]
 
 
-def test_what_was_not_run_is_named_with_its_reason_and_has_no_number(run):
-    summary = report()
+def test_what_was_not_run_is_named_with_its_reason_and_has_no_number(summary: Summary) -> None:
     assert NotRun(variants=catalog.ENGINES, runtime="tensorrt", reason=NO_GPU) in summary.not_run
     for text in (Page(paths.REPORT_HTML.read_text()).text, paths.REPORT_MD.read_text()):
         assert "TensorRT INT8" in text
@@ -240,41 +253,47 @@ def texts() -> tuple[str, str]:
     return Page(paths.REPORT_HTML.read_text()).text, paths.REPORT_MD.read_text()
 
 
-def test_the_input_on_which_a_file_is_farthest_off_is_shown(run):
+def test_what_is_odd_about_a_run_is_said(run):
+    """All of it in one report: drawing takes half a second."""
+
     def blind(contents: Any) -> None:
         row = next(row for row in contents["parity"]["rows"] if (row["runtime"], row["input"]) == ("openvino", "black"))
         row |= {"relative_l2": 0.123, "worst_relative_l2": 0.456}
 
     edit(paths.onnx_path("quantized_int8").with_suffix(".json"), blind)
-    report()
-    assert "Light INT8 OpenVINO 0.0600 black 0.123 0.456 0.200" in texts()[0]
-    assert "| Light INT8 | OpenVINO | 0.0600 | black | 0.123 | 0.456 | 0.200 |" in texts()[1]
-    assert "at most 0.123 on 3 kinds of input (black); tolerance 0.200" in paths.MODEL_CARD.read_text()
-    for text in texts():
-        assert "there is no such GPU" in text
-
-
-def test_it_says_where_each_network_was_evaluated_and_why_not_elsewhere(run):
     edit(paths.evaluation_dir("quantized_int8") / "metrics.json", lambda it: it.update(runtime="openvino"))
+    edit(paths.evaluation_dir("distilled_fp16") / "metrics.json", lambda it: it.update(undefined={"ssim_face": 3}))
+    missing = PICTURES[0].path
+    missing.unlink()
     report()
     page, text = texts()
+
+    # the input on which a file is farthest off
+    assert "Light INT8 OpenVINO 0.0600 black 0.123 0.456 0.200" in page
+    assert "| Light INT8 | OpenVINO | 0.0600 | black | 0.123 | 0.456 | 0.200 |" in text
+    assert "at most 0.123 on 3 kinds of input (black); tolerance 0.200" in paths.MODEL_CARD.read_text()
+    assert "there is no such GPU" in page
+    assert "there is no such GPU" in text
+
+    # where each network was evaluated, and why not elsewhere
     assert "ONNX Runtime (Original, Light, Light FP16, Light INT8 for CPUs); OpenVINO (Light INT8)." in page
     assert "TensorRT (Light INT8): no supported GPU" in page
     assert "Light INT8: evaluated in OpenVINO" in text
     assert text.count("- Not in TensorRT: no supported GPU") == 2
 
+    # what a mean leaves out
+    assert (page.count("without 3 of 20"), text.count("without 3 of 20")) == (1, 1)
+    assert "left out" in page
 
-def test_a_mean_says_what_it_leaves_out(run):
-    edit(paths.evaluation_dir("distilled_fp16") / "metrics.json", lambda it: it.update(undefined={"ssim_face": 3}))
-    report()
-    for text in texts():
-        assert text.count("without 3 of 20") == 1
-    assert "left out" in texts()[0]
+    # a picture that is not there
+    assert f"{missing} was not made" in page
 
 
-def test_the_model_card_tells_what_was_measured_and_what_it_is_not_for(run):
-    summary = report()
-    card = paths.MODEL_CARD.read_text()
+def test_the_model_card_tells_what_was_measured_and_what_it_is_not_for(
+    reported: tuple[Path, Summary], run: Path
+) -> None:
+    folder, summary = reported
+    card = (folder / paths.MODEL_CARD).read_text()
     assert card.startswith("# Model card: quantized_int8.onnx\n\n**All gates of its run passed.**")
     assert "Not for recognizing or identifying people" in card
     assert f"{summary.deployed.text('speedup')} as fast" in card
@@ -287,9 +306,10 @@ def test_the_model_card_tells_what_was_measured_and_what_it_is_not_for(run):
     assert "do not deploy it" in paths.MODEL_CARD.read_text()
 
 
-def test_the_model_card_says_on_how_many_faces_and_for_which_sizes_it_was_trained(run):
-    report()
-    stored = paths.MODEL_CARD.read_text()
+def test_the_model_card_says_on_how_many_faces_and_for_which_sizes_it_was_trained(
+    reported: tuple[Path, Summary], run: Path
+) -> None:
+    stored = (reported[0] / paths.MODEL_CARD).read_text()
     assert "rendered faces alone (2400 for training, 160 for" in stored
     assert "but were not evaluated" in stored
     config = paths.CONFIG.read_text()
@@ -304,26 +324,18 @@ def test_the_model_card_says_on_how_many_faces_and_for_which_sizes_it_was_traine
     assert "distillation (400 steps, after those of `earlier/distilled`)" in streamed
 
 
-def test_a_phone_gets_the_pareto_picture_upright(run):
-    report()
+@pytest.mark.usefixtures("summary")
+def test_a_phone_gets_the_pareto_picture_upright():
     with Image.open(paths.FIGURES / "pareto.png") as wide, Image.open(paths.FIGURES / "pareto_narrow.png") as narrow:
         assert wide.width > 2 * wide.height
         assert narrow.width < narrow.height
     assert re.search(r'<source media="\(max-width: 700px\)" srcset="data:image/png', paths.REPORT_HTML.read_text())
 
 
-def test_a_missing_picture_is_named(run):
-    missing = PICTURES[0]
-    missing.path.unlink()
+def test_the_same_reports_give_the_same_page(reported: tuple[Path, Summary], run: Path) -> None:
     report()
-    assert f"{missing.path} was not made" in Page(paths.REPORT_HTML.read_text()).text
-
-
-def test_the_same_reports_give_the_same_page(run):
-    report()
-    first = [path.read_bytes() for path in (paths.SUMMARY, paths.REPORT_HTML, paths.REPORT_MD)]
-    report()
-    assert [path.read_bytes() for path in (paths.SUMMARY, paths.REPORT_HTML, paths.REPORT_MD)] == first
+    for path in (paths.SUMMARY, paths.REPORT_HTML, paths.REPORT_MD):
+        assert path.read_bytes() == (reported[0] / path).read_bytes(), path
 
 
 def test_numbers_of_two_machines_are_not_mixed(run):

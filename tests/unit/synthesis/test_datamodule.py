@@ -3,25 +3,16 @@
 from itertools import islice
 from pathlib import Path
 
-import pytest
 import torch
 
-from leanface.face.morphable_model import MorphableModel
 from leanface.synthesis.datamodule import FaceDataModule, Stream, StreamedFaces
 from leanface.synthesis.dataset import FaceDataset
-from leanface.synthesis.prepare import BATCH, prepare_faces
+from leanface.synthesis.prepare import BATCH
 from leanface.task import Batch
 from tests.settings import DATA
 
 CPU = torch.device("cpu")
 STEPS = 3
-
-
-@pytest.fixture(scope="module")
-def faces(model: MorphableModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("prepared") / "faces"
-    prepare_faces(model, DATA, 0, folder)
-    return folder
 
 
 def streamed(seed: int = 0, first: int = 0, sizes: tuple[int, ...] = (64, 80), count: int = 1) -> list[Batch]:

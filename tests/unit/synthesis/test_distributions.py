@@ -17,17 +17,17 @@ from leanface.paths import SPLITS
 from leanface.synthesis.contact_sheet import prepared_sheet
 from leanface.synthesis.dataset import COEFFICIENTS, IMAGES, LANDMARKS, FaceDataset
 from leanface.synthesis.distributions import describe, plot_distributions
-from leanface.synthesis.prepare import prepare_faces
-from tests.settings import DATA
 
 DIRECTIONS = [(0.0, 0.0, 1.0), (0.6, 0.0, 0.8), (0.0, 0.6, 0.8), (-0.6, -0.48, 0.64)]
 
 
 @pytest.fixture(scope="module")
-def splits(model: MorphableModel, tmp_path_factory: pytest.TempPathFactory) -> dict[str, FaceDataset]:
-    folder = tmp_path_factory.mktemp("prepared") / "faces"
-    prepare_faces(model, DATA.model_copy(update={"test_count": 1}), 0, folder)
-    return {name: FaceDataset(folder / name) for name in SPLITS}
+def splits(faces: Path) -> dict[str, FaceDataset]:
+    """Of the test split one face."""
+    found = {name: FaceDataset(faces / name) for name in SPLITS}
+    test = found["test"]
+    test.images, test.coefficients, test.landmarks = test.images[:1], test.coefficients[:1], test.landmarks[:1]
+    return found
 
 
 def described(model: MorphableModel, folder: Path, parts: Coefficients[Tensor]) -> dict[str, np.ndarray]:

@@ -1,6 +1,5 @@
 """A user's own photos as data."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from leanface.synthesis.datamodule import FaceDataModule
 from leanface.synthesis.dataset import FaceDataset
 from leanface.synthesis.folder import prepare_folder
 from leanface.synthesis.prepare import prepare_photos
+from tests.file_trees import manifest_of
 
 SPLITS = ("train", "val", "test")
 
@@ -44,12 +44,8 @@ def faces(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def manifest(folder: Path) -> dict:
-    return json.loads((folder / "manifest.json").read_text())
-
-
 def test_every_good_photo_is_in_one_split(faces: Path) -> None:
-    splits = manifest(faces)["splits"]
+    splits = manifest_of(faces)["splits"]
     names = [{face["photo"] for face in splits[split]["faces"]} for split in SPLITS]
     assert [len(group) for group in names] == [8, 2, 2]
     assert len(set.union(*names)) == 12
@@ -58,7 +54,7 @@ def test_every_good_photo_is_in_one_split(faces: Path) -> None:
 
 
 def test_photos_that_are_left_out_are_listed_with_the_reason(faces: Path) -> None:
-    skipped = manifest(faces)["skipped"]
+    skipped = manifest_of(faces)["skipped"]
     assert set(skipped) == {"nobody.png", "broken.JPG", "copy.png"}
     assert "no face" in skipped["nobody.png"]
     assert "cannot read" in skipped["broken.JPG"]
@@ -72,7 +68,7 @@ def test_the_crops_are_those_of_the_one_preprocessing(faces: Path, tmp_path: Pat
         (crop,) = (
             FaceDataset(faces / split).images[row]
             for split in SPLITS
-            for row, face in enumerate(manifest(faces)["splits"][split]["faces"])
+            for row, face in enumerate(manifest_of(faces)["splits"][split]["faces"])
             if face["photo"] == f"{name}/plain.png"
         )
         assert np.array_equal(crop, expected)

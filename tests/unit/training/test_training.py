@@ -10,21 +10,13 @@ from leanface.face.coefficients import ALBEDO, IDENTITY
 from leanface.face.errors import face_bases, geometry_errors
 from leanface.face.morphable_model import MorphableModel
 from leanface.networks.resnet import FaceReconstructionNet
-from leanface.synthesis.prepare import prepare_faces
 from leanface.synthesis.synthesis import population, sample_coefficients
 from leanface.tasks.face.losses import CoefficientLoss, PhotometricLoss
 from leanface.training.average import WeightAverage
 from leanface.training.checkpoint import Checkpoint
 from leanface.training.fit import resolve_precision
 from leanface.training.module import parameter_groups
-from tests.settings import DATA, MACHINE, OPTIMIZER
-
-
-@pytest.fixture(scope="module")
-def faces(model: MorphableModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("training") / "faces"
-    prepare_faces(model, DATA.model_copy(update={"train_count": 8, "val_count": 4, "test_count": 4}), 0, folder)
-    return folder
+from tests.settings import MACHINE, OPTIMIZER
 
 
 def some(model: MorphableModel, count: int = 64) -> torch.Tensor:

@@ -19,7 +19,7 @@ from leanface.runtime import open_runtime
 from leanface.runtime.engine import build_engine
 from leanface.runtime.int8.plan import read_plan
 from leanface.runtime.onnx_file import read_onnx
-from tests.unit.runtime.test_engine import BUILD
+from tests.integration.runtime.test_engine import BUILD
 
 FLAVORS = ("cpu", "tensorrt")
 

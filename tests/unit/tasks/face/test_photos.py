@@ -13,7 +13,7 @@ from leanface.photos.detector import FaceDetector
 from leanface.photos.load import load_photo
 from leanface.synthesis.synthesis import population
 from leanface.tasks.face.photos import HEADLINES, detect_landmarks, fit_errors, headline, photo_report, read_photos
-from tests.unit.metrics.conftest import Oracle
+from tests.unit.tasks.face.conftest import Oracle
 
 SIZE = 112
 

@@ -23,7 +23,7 @@ from leanface.tasks.face.accuracy import (
     measure_accuracy,
 )
 from tests.settings import DATA
-from tests.unit.metrics.conftest import Oracle
+from tests.unit.tasks.face.conftest import Oracle
 
 MEASURE = Measure(sizes=(64, 80), faces_per_size=3, jitter_count=2, contrast_count=1, picture_count=1)
 
