@@ -2,6 +2,7 @@
 
 # pyright: reportMissingImports=false, reportMissingModuleSource=false
 
+import ctypes
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ POINTERS = {
     torch.float32: "*fp32",
 }
 """Triton's names."""
+
+PREFERRED_SHARED_MEMORY_CARVEOUT = 9
+"""CUfunction_attribute in cuda.h."""
 
 ALIGNMENT = 16
 """Bytes: what Triton distinguishes pointers and integers by."""
@@ -92,9 +96,9 @@ class Call:
     stages: int = 3
     chained: bool = False
 
-    def queue(self) -> None:
-        """Launch it on the current stream."""
-        self.kernel[self.grid](
+    def queue(self) -> Any:
+        """Launch it on the current stream; returns the compiled kernel."""
+        return self.kernel[self.grid](
             **self.arguments,
             **self.constants,
             num_warps=self.warps,
@@ -126,6 +130,16 @@ class Call:
 def _chaining(chained: bool) -> dict[str, bool]:
     """Return the launch option, where it is wanted: Triton's interpreter does not know it."""
     return {"launch_pdl": True} if chained else {}
+
+
+def share_l1(kernel: Any, percent: int) -> None:
+    """Set which part of a multiprocessor's L1 memory a compiled kernel has as shared memory; more if it needs more.
+
+    By default the driver chooses one for each kernel, and blocks of kernels with different ones cannot run beside each
+    other. Source: cuFuncSetAttribute in NVIDIA's CUDA Driver API.
+    """
+    driver = ctypes.CDLL("libcuda.so.1")
+    driver.cuFuncSetAttribute(ctypes.c_void_p(kernel.function), PREFERRED_SHARED_MEMORY_CARVEOUT, percent)
 
 
 def compile_all(calls: Iterable[Call], capability: int, workers: Executor) -> list[Exception]:

@@ -125,10 +125,8 @@ def _default_tile(problem: Problem, gpu: Gpu) -> Tile:
     m, n = (64, 128) if problem.rows * problem.run >= 1024 and problem.outputs > 64 else (128, 64)
     if problem.outputs <= 48:
         m, n = (256, 32) if k == 32 else (128, 32)
-    elif problem.mean:
+    elif problem.mean or (problem.residual and blocks == 1):
         m, n = 32, 128
-    elif problem.residual and blocks == 1:
-        m, n = (64, 64) if k == 128 else (64, 32)
     while _programs(problem, m, n) < 0.7 * gpu.multiprocessors and (n > 32 or (m > 32 and not problem.mean)):
         m, n = (m // 2, n) if m > 32 and m >= n and not problem.mean else (m, n // 2)
     repeating = Tile(m, n, k, stages=2, repeats=4)
