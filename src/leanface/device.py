@@ -3,9 +3,10 @@
 import math
 import os
 import platform
-from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from leanface.extras import installed_version
 
 RUNTIMES = (
     "torch",
@@ -100,7 +101,7 @@ def describe_device() -> dict[str, Any]:
         "cores": usable_cores(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "gpus": _gpus(),
-        "runtimes": {name: _version(name) for name in RUNTIMES},
+        "runtimes": {name: installed_version(name) for name in RUNTIMES},
     }
 
 
@@ -139,10 +140,3 @@ def _gpus() -> list[dict[str, str]]:
         gpus.append({"name": pynvml.nvmlDeviceGetName(handle), "compute": f"{major}.{minor}", "driver": driver})
     pynvml.nvmlShutdown()
     return gpus
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None

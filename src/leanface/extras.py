@@ -1,4 +1,6 @@
-"""Which extra of the distribution brings a package that a command misses."""
+"""Which packages are installed, and which extra of the distribution brings one that a command misses."""
+
+from importlib import metadata
 
 EXTRAS = {
     "train": (
@@ -26,3 +28,11 @@ def missing_message(module: str | None, command: str | None = None) -> str | Non
         if package in EXTRAS[extra]:
             return f"{package} is not installed. This needs the extra {extra!r}: pip install 'leanface[{extra}]'"
     return None
+
+
+def installed_version(distribution: str) -> str | None:
+    """Return the version of what is installed; None of what is not, as LeanFace where its sources alone are used."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None

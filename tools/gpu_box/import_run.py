@@ -74,7 +74,7 @@ def import_run(folder: Path, name: str, *, keep_only: bool = False) -> Path:
         for path in map(Path, run.steps[title].outputs):
             put(target / path, path)
 
-    from leanface import versioning  # DVC takes a second to import
+    from tools.gpu_box import versioning  # DVC takes a second to import
 
     versioning.add([target])
     versioning.commit(taken)

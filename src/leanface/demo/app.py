@@ -40,10 +40,9 @@ from leanface.report.pictures import DIFFERENCE_SHADES
 from leanface.report.sheet import DIFFERENCE_GAIN
 from leanface.serving.photos import decode
 from leanface.serving.refusals import Refused
-from leanface.serving.server import new_server
+from leanface.serving.server import listen, new_server, url
 from leanface.serving.server import run as run_server
 from leanface.serving.settings import Settings
-from leanface.serving.sockets import listen, url
 from leanface.serving.uploads import Uploads
 from leanface.serving.web import furnish, known_query
 

@@ -5,7 +5,6 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from leanface.extras import installed_version
 from leanface.face.mesh import TextureFormat
 from leanface.files import claim, digest, is_intact, kind_of_result, remove_result, require_free, staged
 from leanface.reconstruction.lean_face import LeanFace
@@ -74,19 +74,12 @@ class Photo:
 def made_with(lean_face: LeanFace) -> dict[str, Any]:
     """Describe the software, network and morphable model that a result depends on, the latter two by their content."""
     return {
-        "leanface": _version(),
+        "leanface": installed_version("leanface"),
         "network": lean_face.model_path.name,
         "network_sha256": digest(lean_face.model_path),
         "precision": lean_face.precision,
         "morphable_model_sha256": lean_face.surface.sha256,
     }
-
-
-def _version() -> str | None:
-    try:
-        return version("leanface")
-    except PackageNotFoundError:  # the sources are used without being installed
-        return None
 
 
 def write(

@@ -10,9 +10,8 @@ from leanface.errors import BackendError
 from leanface.monitoring.monitor import Report
 from leanface.reconstruction.network import default_model
 from leanface.serving.app import create_app
-from leanface.serving.server import new_server, run
+from leanface.serving.server import is_local, listen, new_server, run, url
 from leanface.serving.settings import API_KEY, Settings
-from leanface.serving.sockets import is_local, listen, url
 
 logger = logging.getLogger(__name__)
 

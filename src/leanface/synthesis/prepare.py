@@ -4,7 +4,6 @@ import hashlib
 import shutil
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from tqdm import tqdm
 
 from leanface.config import Data
 from leanface.errors import ArtifactError
+from leanface.extras import installed_version
 from leanface.face.coefficients import COUNT
 from leanface.face.landmarks import landmarks_image
 from leanface.face.morphable_model import MorphableModel
@@ -68,7 +68,7 @@ def prepare_faces(
             "splits": splits,
             "data": data.model_dump(mode="json"),
             "morphable_model_sha256": _model_sha256(model),
-            "versions": {name: _version(name) for name in ("leanface", "torch", "numpy", "numba")},
+            "versions": {name: installed_version(name) for name in ("leanface", "torch", "numpy", "numba")},
         }
         write_json(staging / "manifest.json", manifest)
     return manifest
@@ -143,11 +143,3 @@ def _model_sha256(model: MorphableModel) -> str:
         hasher.update(name.encode())
         hasher.update(tensor.cpu().contiguous().numpy().data)
     return hasher.hexdigest()
-
-
-def _version(distribution: str) -> str | None:
-    """Return the installed version; None where the sources are used without being installed."""
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None

@@ -6,7 +6,6 @@ leave their record in the outbox, and the next process that opens MLflow (at the
 delivers it. Nor does a missing or locked store stop a stage: its record stays in the outbox.
 """
 
-from leanface.tracking.late import deliver
 from leanface.tracking.names import (
     CHAMPION,
     EXPERIMENT,
@@ -22,6 +21,7 @@ from leanface.tracking.pages import open_pages
 from leanface.tracking.pipeline import PICTURE, in_trial, log_headline, log_summary
 from leanface.tracking.place import store_root, tracking_uri
 from leanface.tracking.runs import Run, begin_run, stage_run
+from leanface.tracking.store import deliver
 
 __all__ = [
     "CHAMPION",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leanface.errors import TrackingError
+from leanface.tracking import outbox
 from leanface.tracking.champion import register_champion
 from leanface.tracking.locks import locked
 from leanface.tracking.models import log_datasets, log_variants
@@ -26,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 METRICS_PER_REQUEST = 1000
 PARAMS_PER_REQUEST = 100
+PATIENCE_SECONDS = 120.0
+"""How long to wait for another process that delivers."""
+
 OPENING_SECONDS = 60.0
 """How long to wait for another process that creates the database or brings it up to date."""
 
@@ -260,3 +264,31 @@ def _unreachable(error: Exception) -> str:
         f"{what} If {file} is damaged, move it away, and a new one is created; if it is of an older MLflow: "
         f"mlflow db upgrade {tracking_uri()}"
     )
+
+
+def deliver() -> int:
+    """Send what waits in the outbox to MLflow; return how many runs that were.
+
+    Raises:
+        TrackingError: MLflow is out of reach, or does not take some of them; what was not delivered still waits.
+    """
+    if not outbox.holds_any():
+        return 0
+    try:
+        store = Store()
+        done = outbox.deliver(store.send_waiting, store.reachable, PATIENCE_SECONDS)
+    except TimeoutError:
+        raise TrackingError(
+            f"Another process has been delivering for {PATIENCE_SECONDS:.0f} s; the runs still wait in "
+            f"{outbox.outbox()}. Run `leanface track` again."
+        ) from None
+    except Exception as error:
+        raise TrackingError(
+            f"{first_line(error)} The runs still wait in {outbox.outbox()}; then run `leanface track` again."
+        ) from error
+    if done.held:
+        reasons = "\n  ".join(done.held)
+        raise TrackingError(
+            f"{done.delivered} runs were delivered, and {len(done.held)} still wait in {outbox.outbox()}:\n  {reasons}"
+        )
+    return done.delivered

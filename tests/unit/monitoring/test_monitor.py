@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from leanface.monitoring.drift import FEATURES, Reference
-from leanface.monitoring.monitor import Event, Monitor, markdown
-from leanface.monitoring.window import Window
+from leanface.monitoring.monitor import Event, Monitor, Window, markdown
 
 TICK = 10.0
 

@@ -7,7 +7,7 @@ import pytest
 
 from leanface.cli import main
 from leanface.errors import BackendError
-from leanface.serving.sockets import is_local, listen, url
+from leanface.serving.server import is_local, listen, url
 
 
 def test_an_address_is_taken_once() -> None:

@@ -1,4 +1,4 @@
-"""DVC, for what a command line cannot say: takes results for made here (experiments are in leanface.sweep)."""
+"""Ask DVC for what its command line cannot say: to take results for made here."""
 
 from collections.abc import Iterable
 from pathlib import Path
