@@ -61,6 +61,27 @@ def test_memory_that_grows_takes_the_graphs_with_it(exported) -> None:
             assert distance(runtime.run(pixels[:count]), runtime.run(pixels)[:count]) < 1e-6
 
 
+def test_a_batch_that_lies_on_the_gpu_keeps_its_memory(exported) -> None:
+    pixels = noise(16, 64, 64)
+    with open_runtime("triton_int8", exported.int8) as runtime:
+        call = runtime.resident(pixels[:2])
+        expected = runtime.run(pixels)
+        others = [torch.full((1 << 22,), 77, dtype=torch.int8, device="cuda") for _ in range(8)]
+        call()
+        assert all(bool((other == 77).all()) for other in others)
+        assert distance(runtime.run(pixels), expected) < 1e-6
+
+
+def test_small_and_large_batches_have_kernels_of_their_own(exported) -> None:
+    """Their kernels differ where one split of L1 memory is for the small ones alone."""
+    pixels = noise(256, 64, 64)
+    with open_runtime("triton_int8", exported.int8) as runtime:
+        alone = runtime.run(pixels[:1])
+        together = runtime.run(pixels)
+        assert distance(together[:1], alone) < 1e-6
+        assert distance(runtime.run(pixels[:1]), alone) < 1e-6
+
+
 def test_tiles_are_measured_and_change_nothing(exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from leanface.runtime.int8.tuner import tune_here
 

@@ -5,11 +5,16 @@ import signal
 import sys
 from pathlib import Path
 
+import yaml
+
 from leanface import paths
 from leanface.cli import guarded
+from leanface.config import Benchmark, load_config
 from tools.gpu_box.import_run import import_run
 from tools.gpu_box.pack import pack, restore
 from tools.gpu_box.run import run_offline
+
+GPU_BENCHMARK = Path("conf/benchmark/gpu.yaml")
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -35,6 +40,20 @@ def _unpack(arguments: argparse.Namespace) -> None:
 
 def _import(arguments: argparse.Namespace) -> None:
     print(f"kept in {import_run(arguments.folder, arguments.name, keep_only=arguments.keep_only)}")
+
+
+def _shipped(arguments: argparse.Namespace) -> None:
+    from tools.gpu_box.shipped import measure_shipped
+
+    config = load_config(arguments.config)
+    settings = Benchmark.model_validate(yaml.safe_load(GPU_BENCHMARK.read_text()))
+    measure_shipped(arguments.folder, settings, config.data, config.seed, arguments.faces)
+
+
+def _once(arguments: argparse.Namespace) -> None:
+    from tools.gpu_box.shipped import run_once
+
+    run_once(arguments.variant, arguments.runtime, arguments.batch)
 
 
 def _results(arguments: argparse.Namespace) -> None:
@@ -64,6 +83,16 @@ def _parser() -> argparse.ArgumentParser:
     packing.add_argument("--part-mib", type=float, default=16.0, help="size of a file (default: 16)")
     packing.add_argument("--no-weights", action="store_true", help="reports only, of one of many runs")
     packing.set_defaults(run=_pack)
+    shipped = actions.add_parser("shipped", help="there: measure the networks that ship with LeanFace")
+    shipped.add_argument("folder", type=Path, help="for the networks, faces and results")
+    shipped.add_argument("--config", type=Path, default=paths.CONFIG, help=f"resolved (default: {paths.CONFIG})")
+    shipped.add_argument("--faces", type=int, default=500, help="to compare INT8 with ONNX Runtime's (default: 500)")
+    shipped.set_defaults(run=_shipped)
+    once = actions.add_parser("once", help="there: one batch of one network, for a profiler")
+    once.add_argument("variant")
+    once.add_argument("runtime")
+    once.add_argument("batch", type=int)
+    once.set_defaults(run=_once)
     unpack = actions.add_parser("unpack", help="there: put back what was packed, to go on on a new machine")
     unpack.add_argument("folder", type=Path)
     unpack.set_defaults(run=_unpack)

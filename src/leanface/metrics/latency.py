@@ -5,6 +5,7 @@ call and its baseline, measured in the same round, make a pair: their ratio hold
 """
 
 import math
+import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -68,6 +69,7 @@ def measure_latency(
     clients: Mapping[Key, int] | None = None,
     until: float = math.inf,
     runs_min: int | None = None,
+    window_seconds: float = 0.0,
     on_window: Callable[[Key], object] = lambda key: None,
 ) -> dict[Key, Timing]:
     """Time every call, in rounds of one window each.
@@ -86,6 +88,7 @@ def measure_latency(
         clients: threads that make a call at the same time, each `window` times and without a pause; 1 if not given.
         until: no window begins later than this (time.monotonic) except each call's first.
         runs_min: runs after which a window or warm-up that lasts beyond `until` ends early; by default it never does.
+        window_seconds: how long a window lasts at least, with more runs where these are short.
         on_window: called with a call's key before each of its windows.
     """
     baselines, clients = baselines or {}, clients or {}
@@ -111,7 +114,7 @@ def measure_latency(
                 continue
             on_window(key)
             _times_ms(calls[key], SETTLE_RUNS if windows[key] else warmup, least, until)
-            windows[key][number] = _window(calls[key], window, clients.get(key, 1), least, until)
+            windows[key][number] = _window(calls[key], window, clients.get(key, 1), least, until, window_seconds)
         number += 1
         if time.monotonic() > until:
             break
@@ -131,21 +134,34 @@ def _in_groups(calls: Mapping[Key, object], baselines: Mapping[Key, Key]) -> lis
     return [key for base, group in groups.items() for key in (base, *group)]
 
 
-def _window(call: Callable[[], object], runs: int, clients: int, least: float, until: float) -> Window:
-    start_ns = time.perf_counter_ns()
+def _window(call: Callable[[], object], runs: int, clients: int, least: float, until: float, seconds: float) -> Window:
     if clients == 1:
-        times_ms = _times_ms(call, runs, least, until)
+        start_ns = time.perf_counter_ns()
+        times_ms = _times_ms(call, runs, least, until, seconds)
     else:
+        ready = threading.Barrier(clients + 1)
+
+        def client() -> Float[np.ndarray, " runs"]:
+            ready.wait()
+            return _times_ms(call, runs, least, until, seconds)
+
         with ThreadPoolExecutor(clients) as threads:
-            pending = [threads.submit(_times_ms, call, runs, least, until) for _ in range(clients)]
-        times_ms = np.concatenate([future.result() for future in pending])
+            pending = [threads.submit(client) for _ in range(clients)]
+            ready.wait()  # starting the threads may take longer than the calls
+            start_ns = time.perf_counter_ns()
+            times_ms = np.concatenate([future.result() for future in pending])
     return Window(times_ms, 1e9 * len(times_ms) / (time.perf_counter_ns() - start_ns))
 
 
-def _times_ms(call: Callable[[], object], runs: int, least: float, until: float) -> Float[np.ndarray, " runs"]:
-    """Make so many runs, or at least `least` if they last beyond `until`."""
+def _times_ms(
+    call: Callable[[], object], runs: int, least: float, until: float, seconds: float = 0.0
+) -> Float[np.ndarray, " runs"]:
+    """Make so many runs, and more until `seconds` are over; or at least `least` if they last beyond `until`."""
     times_ns: list[int] = []
-    while len(times_ns) < runs and (len(times_ns) < least or time.monotonic() < until):
+    end_ns = time.perf_counter_ns() + 1e9 * seconds
+    while (len(times_ns) < runs or time.perf_counter_ns() < end_ns) and (
+        len(times_ns) < least or time.monotonic() < until
+    ):
         start_ns = time.perf_counter_ns()
         call()
         times_ns.append(time.perf_counter_ns() - start_ns)

@@ -16,8 +16,9 @@ from torch import Tensor
 from leanface.errors import BackendError
 from leanface.runtime.base import Coefficients, Images, Pixels
 
-Network = Callable[[Tensor, Tensor], None]
-"""Queues a group on the current stream: images on the device, and the coefficients (float32) to write."""
+Network = Callable[[Tensor, Tensor], object]
+"""Queues a group on the current stream: images on the device, and the coefficients (float32) to write. Returns what has
+to live as long as a graph of it: the memory that it uses."""
 
 CAPTURING = threading.Lock()
 """One capture at a time; other streams go on meanwhile."""
@@ -182,7 +183,7 @@ class _Graph:
             self._compute_group(group)
 
     def _compute_group(self, group: slice) -> None:
-        self._lane.network(self._images[group], self._coefficients[group])
+        self._kept = self._lane.network(self._images[group], self._coefficients[group])
 
     def _copy_and_compute(self) -> None:
         self._images.copy_(self._pinned, non_blocking=True)

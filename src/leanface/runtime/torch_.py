@@ -92,7 +92,7 @@ class TorchGraphRuntime(Runtime):
 
     name = "torch_cuda_graph"
     takes_bytes = is_asynchronous = True
-    PIXELS_AT_ONCE = 64 * 224 * 224
+    PIXELS_AT_ONCE = 128 * 224 * 224
     """In a group."""
 
     def _open(self, path: Path, threads: int, streams: int) -> InputSpec:

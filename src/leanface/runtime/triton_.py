@@ -27,10 +27,9 @@ FIRST_CAPABILITY = 80
 """Ampere's 8.0: the first that multiplies int8 in the sizes that the kernels use."""
 
 
-FEW_PIXELS = 16 * 224 * 224
-FEW_SHARED_PERCENT = 25
-"""Of the L1 memory, where so few pixels are computed that no multiprocessor has many blocks. Then kernels can begin
-while the one before them finishes: on an H200 one image takes 0.12 ms in place of 0.21."""
+SHARED_PERCENT = 25
+"""Of the L1 memory for all kernels of a small batch. With one split, which serves tiles as small as theirs, kernels can
+begin while the one before them finishes: on an H200 one image takes 0.12 ms in place of 0.21."""
 
 LARGEST_DIFFERENCE = 0.2
 """Relative L2 norm; what rounding ties make of one image stays under it (docs/decisions/0003-uint8-activations.md)."""
@@ -111,26 +110,27 @@ class _Lane:
     def _tile(self, problem: Problem) -> Tile:
         return self._tiles.get(problem) or default_tile(problem, self._gpu)
 
-    def _queue(self, images: Tensor, coefficients: Tensor) -> None:
+    def _queue(self, images: Tensor, coefficients: Tensor) -> "Executor":
         """Queue a group, as `GraphLane` asks for it; its kernels are compiled at the first time, side by side."""
         from leanface.runtime.int8.call import compile_all, share_l1
 
         height, width = _size_px(images)
-        calls = self._executors[height, width].calls(images, coefficients)
+        executor = self._executors[height, width]
+        calls = executor.calls(images, coefficients)
         if (images.dtype, images.shape) in self._compiled:
             for call in calls.values():
                 call.queue()
-            return
+            return executor
         with ThreadPoolExecutor(usable_cores()) as workers:
             failed = compile_all(calls.values(), self._gpu.capability, workers)
         if failed:
             raise BackendError(f"Triton cannot compile the kernels for {self._gpu.name}: {failed[0]}")
-        few = len(images) * height * width <= FEW_PIXELS
         for call in calls.values():
             kernel = call.queue()
-            if few and self._gpu.chains:
-                share_l1(kernel, FEW_SHARED_PERCENT)
+            if executor.shares_l1(len(images)):
+                share_l1(kernel, SHARED_PERCENT)
         self._compiled.add((images.dtype, images.shape))
+        return executor
 
 
 def checked_image(side: int) -> Pixels:

@@ -25,6 +25,9 @@ SLACK_BYTES = 256
 LIMIT_BYTES = 2**31
 """Of a map: what 32-bit offsets reach."""
 
+FEW_PIXELS = 8 * 224 * 224
+"""So many pixels give no multiprocessor many blocks."""
+
 FOLD_BLOCK, POOL_BLOCK = 128, 2048
 HEADS_TILE = Tile(16, 32, 128)
 
@@ -240,6 +243,14 @@ class Executor:
         }
         return {"image": self._fold(pixels), **steps, "heads": self._heads(coefficients)}
 
+    def shares_l1(self, images: int) -> bool:
+        """Whether the kernels for so many images are to have the same split of L1 memory; see `call.share_l1`."""
+        return self._chained and images * self._height * self._width <= FEW_PIXELS
+
+    def _chaining(self, images: int) -> int:
+        """Return what kernels know as CHAINED."""
+        return int(self._chained) + int(self.shares_l1(images))
+
     def size_bytes(self) -> int:
         """Return the memory of all maps together, without the weights."""
         tensors = [self._features, *self.maps.values()]
@@ -313,7 +324,7 @@ class Executor:
         count = len(pixels) * (height + 3) * (width + 3)
         arguments: dict[str, Tensor | int | float] = {"pixels": pixels, "target": self.maps[IMAGE], "PIXELS": count}
         constants = {"ZERO": levels.zero, "HEIGHT": height, "WIDTH": width, "BLOCK": FOLD_BLOCK}
-        constants["CHAINED"] = self._chained
+        constants["CHAINED"] = self._chaining(len(pixels))
         grid = (-(-(count + 1) // FOLD_BLOCK),)
         # It follows a copy, which is no kernel: it is launched as usual, and only what comes next may begin early.
         if pixels.dtype == torch.uint8:
@@ -336,7 +347,7 @@ class Executor:
                 "IN_WIDTH": source.width,
                 "IN_BORDER": source.border,
                 "CHANNELS": target.channels,
-                "CHAINED": self._chained,
+                "CHAINED": self._chaining(images),
                 "BLOCK": POOL_BLOCK,
             },
             4,
@@ -359,7 +370,7 @@ class Executor:
             {
                 "COUNT": count,
                 "BLOCKS": self._features.shape[1] // tile.k,
-                "CHAINED": self._chained,
+                "CHAINED": self._chaining(len(coefficients)),
                 **_blocks(tile),
             },
             tile.warps,
@@ -413,7 +424,7 @@ class Executor:
             "ROWS": problem.rows,
             "BLOCKS": -(-problem.run // tile.k),
             "RESIDUAL_BORDER": -1,
-            "CHAINED": self._chained,
+            "CHAINED": self._chaining(images),
             **_blocks(tile),
             **self._source_geometry(step, height, width, tile.together),
         }

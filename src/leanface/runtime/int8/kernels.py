@@ -38,7 +38,8 @@ def _take_turns(CHAINED: tl.constexpr):
     """Let the next kernel begin, and wait for the one before: what it writes is read, and memory is shared with it.
 
     Where kernels are chained (programmatic dependent launch, Hopper and newer), one's blocks start while those of the
-    kernel before still finish.
+    kernel before still finish. `CHAINED` is 0 where they are not, else 1; or 2, which makes a kernel of its own, for
+    launches whose L1 memory is split otherwise.
     """
     if CHAINED:
         tl.extra.cuda.gdc_launch_dependents()

@@ -96,13 +96,13 @@ def _layers(executor: Executor, images: int, gpu: Gpu) -> list[tuple[Convolution
 def _times(executor: Executor, step: Convolution, tiles: Sequence[Tile], images: int) -> Iterator[tuple[Tile, float]]:
     for index, tile in enumerate(tiles):
         try:
-            yield tile, _time_ms(executor.convolution(step, tile, images))
+            yield tile, time_ms(executor.convolution(step, tile, images))
         except Exception:  # needs more of something than there is; Triton's errors have no common base
             if index == 0:  # the default must work
                 raise
 
 
-def _time_ms(call: Call) -> float:
+def time_ms(call: Call) -> float:
     """Time a kernel among others like it, without what its launch costs."""
     call.queue()
     torch.cuda.synchronize()
