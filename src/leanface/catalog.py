@@ -60,7 +60,10 @@ BASELINE = "teacher_fp32"
 """What every ratio is relative to."""
 
 DEPLOYED = "quantized_int8"
-"""What the gates are about."""
+"""What the gates are about, and what runs wherever nothing better does."""
+
+DEPLOYED_ON_CPU = "cpu_int8"
+"""The same network for processors that compute its flavor exactly."""
 
 
 TASKS = {"face": "leanface.tasks.face.network:FaceNetwork"}

@@ -1,4 +1,5 @@
-"""`python -m tools.release.ship`: the pipeline's INT8 network becomes the one that LeanFace ships, and its FP16 one.
+"""`python -m tools.release.ship`: the pipeline's INT8 network in both flavors becomes the one that LeanFace ships, and
+its FP16 one.
 
 For whoever prepares a release: it takes what lies in the working tree, if the report's gates passed.
 """
@@ -9,23 +10,33 @@ from itertools import islice
 from pathlib import Path
 from statistics import fmean
 
+import onnx
+from google.protobuf.message import DecodeError
+from onnx.external_data_helper import set_external_data
+
 from leanface import catalog, paths
 from leanface.bundle import load_network, save_bundle
 from leanface.config import load_config
 from leanface.errors import ArtifactError
-from leanface.files import atomic_write, copy_file, read_json, read_text, write_json
+from leanface.files import atomic_write, read_json, read_text, write_json
 from leanface.report.gate import require_gates
 
-SCORED = (catalog.DEPLOYED, "distilled_fp16")
+SCORED = (catalog.DEPLOYED, catalog.DEPLOYED_ON_CPU, "distilled_fp16")
 
 CHECKED = 100
 """Errors of so many faces are kept apart too: reading all of the test split again takes a slow processor minutes."""
 
 MEASURES = ("truth_vertex_mm", "teacher_vertex_mm")
 
+SHARED_BYTES = 1024
+"""Smaller tensors are not worth an entry."""
+
 
 def ship(folder: Path = paths.ASSETS) -> None:
-    """Put both networks and the model card into `folder`; beside them, what they scored, and on which faces.
+    """Put the networks and the model card into `folder`; beside them, what they scored, and on which faces.
+
+    The INT8 weights are in the file of flavor tensorrt alone, and the other flavor refers to them there: with both
+    whole the package would exceed 20 MB.
 
     Raises:
         LeanFaceError: a gate failed, or the report or a network is missing; nothing was changed.
@@ -34,8 +45,10 @@ def ship(folder: Path = paths.ASSETS) -> None:
     # Reports are in Git, networks in DVC's cache: all is read before anything is written.
     summary, config = read_json(paths.SUMMARY), load_config(paths.CONFIG)
     card, (student, spec) = read_text(paths.MODEL_CARD), load_network(paths.DISTILLED)
+    network = _content(paths.onnx_path(catalog.DEPLOYED))
+    on_cpu = without_weights_of(paths.onnx_path(catalog.DEPLOYED_ON_CPU), network, paths.PACKAGED_MODEL.name)
     scores = {
-        "sha256": _digest(paths.onnx_path(catalog.DEPLOYED)),
+        "sha256": hashlib.sha256(network).hexdigest(),
         "teacher": spec.teacher,
         "seed": config.seed,
         "data": config.data.model_dump(mode="json"),
@@ -44,15 +57,43 @@ def ship(folder: Path = paths.ASSETS) -> None:
         "scores": {name: summary["variants"][name] for name in SCORED},
         "first": {"count": CHECKED} | {name: _first_errors(name) for name in SCORED},
     }
-    copy_file(paths.onnx_path(catalog.DEPLOYED), folder / paths.PACKAGED_MODEL.name)
+    atomic_write(folder / paths.PACKAGED_MODEL.name, network)
+    atomic_write(folder / paths.PACKAGED_CPU_MODEL.name, on_cpu)
     save_bundle(student, spec, folder / paths.PACKAGED_STUDENT.name, half=True)
     atomic_write(folder / paths.PACKAGED_CARD.name, card)
     write_json(folder / paths.PACKAGED_SCORES.name, scores)
 
 
-def _digest(path: Path) -> str:
+def without_weights_of(path: Path, other: bytes, location: str) -> bytes:
+    """Return an ONNX file whose tensors refer to another file where that has the same bytes, as ONNX's external data.
+
+    Args:
+        path: the file, whole.
+        other: the other file's content.
+        location: where it will lie, relative to the result.
+
+    Raises:
+        ArtifactError: the file is missing or not ONNX, or has no tensor in common with the other one.
+    """
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        model = onnx.load_model_from_string(_content(path))
+    except DecodeError as error:
+        raise ArtifactError(f"{path} is not an ONNX file ({error}): run `dvc repro`, which makes it.") from None
+    shared = 0
+    for tensor in model.graph.initializer:
+        offset = other.find(tensor.raw_data) if len(tensor.raw_data) >= SHARED_BYTES else -1
+        if offset >= 0:
+            set_external_data(tensor, location, offset=offset, length=len(tensor.raw_data))
+            tensor.ClearField("raw_data")
+            shared += 1
+    if shared == 0:
+        raise ArtifactError(f"{path} has no weights in common with the other flavor: they are not of one network.")
+    return model.SerializeToString()
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing: run `dvc repro`, which makes it.") from None
 

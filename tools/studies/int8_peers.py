@@ -1,27 +1,34 @@
-"""Compares LeanFace's INT8 files with ONNX Runtime's `quantize_static`, and with what one gets without compression.
+"""Compares LeanFace's INT8 files with those of other tools, and with what one gets without compression.
 
     python -m tools.studies int8 docs/results/int8
 
-reads what stages prepare, teacher, distill and export left. Errors are of the val split's faces; the peer is calibrated
-on the train split's. Nothing of the test split is read.
+reads what stages prepare, teacher, distill and export left. Errors are of the val split's faces; the peers are
+calibrated on the train split's. Nothing of the test split is read. A peer that is not installed (`pip install
+"leanface[peers]"`) is not_run.
 """
 
+import copy
+import importlib
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
+import openvino
 import torch
 from jaxtyping import Float32
 from onnxruntime import quantization
+from torch import nn
 
 from leanface import bundle, paths
-from leanface.device import describe_device, has_vnni, usable_cores
+from leanface.device import describe_device, usable_cores
 from leanface.errors import BackendError
 from leanface.files import atomic_write, write_json
 from leanface.metrics.latency import Timing, measure_latency
+from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
 from leanface.runtime import open_runtime
 from leanface.tasks.face.task import FaceTask
 
@@ -31,17 +38,24 @@ PEER: Any = quantization
 
 Images = Float32[np.ndarray, "N 3 H W"]
 Outputs = Float32[np.ndarray, "N outputs"]
+Run = Callable[[Images], Outputs]
 
-PEER_FACES = 128
-"""What `quantize_static` is calibrated on; with more it was no closer."""
+PEER_FACES = 256
+"""What every tool is calibrated on, LeanFace's too (`quantize.calibration_count`)."""
 
 FACES, BATCH = 160, 10
 RUNTIMES = ("openvino", "onnxruntime")
+OPENVINO_DEFAULT = "openvino, as it comes"
+"""Without the f32 hint: floating-point layers in bf16 where the processor has it."""
+
 MEASURES = {"vertex_mm": "vertices, mm", "posed_mm": "posed, mm", "rotation_deg": "rotation, degrees"}
 EXACT = "exact"
 BASELINE = ("Original FP32", "torch")
-WARMUP, WINDOW, WINDOWS_MAX = 5, 20, 12
+WARMUP, WINDOW, WINDOWS_MAX = 5, 10, 12
 """See `leanface.metrics.latency.measure_latency`."""
+
+INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+"""Those of the processor's that decide what these networks cost."""
 
 
 class Row(NamedTuple):
@@ -49,9 +63,16 @@ class Row(NamedTuple):
 
     file: str
     runtime: str
-    size_bytes: int
+    size_bytes: int | None
     errors: dict[str, float] | None
     timing: Timing | None
+    not_run: str | None = None
+
+
+class Peer(NamedTuple):
+    """A file that another tool made of the distilled network, or the reason why there is none."""
+
+    path: Path | None
     not_run: str | None = None
 
 
@@ -78,7 +99,61 @@ def quantized_by_peer(floating: Path, images: Images, target: Path) -> None:
     )
 
 
-def exact(path: Path) -> Callable[[Images], Outputs]:
+def quantized_by_nncf(floating: Path, images: Images, target: Path) -> Peer:
+    """Quantize as OpenVINO's users do: `nncf.quantize` with its defaults."""
+    try:
+        nncf: Any = importlib.import_module("nncf")
+    except ImportError as error:
+        return Peer(None, f'NNCF is not installed ({error}): pip install "leanface[peers]"')
+    faces = nncf.Dataset([{INPUT_NAME: image[None]} for image in images])
+    quantized = nncf.quantize(openvino.Core().read_model(floating), faces, subset_size=len(images))
+    openvino.save_model(quantized, target)
+    return Peer(target)
+
+
+def quantized_by_modelopt(distilled: nn.Module, images: Images, target: Path) -> Peer:
+    """Quantize as ModelOpt's users do: INT8_DEFAULT_CFG, and PyTorch's export to ONNX."""
+    mtq: Any = importlib.import_module("modelopt.torch.quantization")
+    network = copy.deepcopy(distilled)
+
+    def calibrate(quantized: nn.Module) -> None:
+        for start in range(0, len(images), BATCH):
+            quantized(torch.from_numpy(images[start : start + BATCH]))
+
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        network = mtq.quantize(network, mtq.INT8_DEFAULT_CFG, calibrate)
+        axes = {INPUT_NAME: {0: "batch"}, OUTPUT_NAME: {0: "batch"}}
+        torch.onnx.export(
+            network,
+            (torch.from_numpy(images[:1]),),
+            target,
+            input_names=[INPUT_NAME],
+            output_names=[OUTPUT_NAME],
+            dynamic_axes=axes,
+            opset_version=19,
+            dynamo=False,
+        )
+    return Peer(target)
+
+
+class OpenVino:
+    """A file in OpenVINO, without LeanFace's checks.
+
+    Args:
+        precision: of floating-point layers; None leaves it to OpenVINO.
+    """
+
+    def __init__(self, path: Path, precision: str | None) -> None:
+        hints = {"PERFORMANCE_HINT": "LATENCY"} | ({} if precision is None else {"INFERENCE_PRECISION_HINT": precision})
+        self._request = openvino.Core().compile_model(path, "CPU", hints).create_infer_request()
+
+    def __call__(self, images: Images) -> Outputs:
+        """Compute the outputs."""
+        return np.array(self._request.infer({INPUT_NAME: images}, share_inputs=True)[OUTPUT_NAME])
+
+
+def exact(path: Path) -> Run:
     """Open a Q/DQ file so that its arithmetic is computed as written, in float32: no processor's sums overflow."""
     options = ORT.SessionOptions()
     options.intra_op_num_threads = usable_cores()
@@ -89,7 +164,25 @@ def exact(path: Path) -> Callable[[Images], Outputs]:
     return lambda images: session.run(None, {"images": images})[0]
 
 
-def compare(files: dict[str, Path], faces: Images, reference: torch.Tensor, task: FaceTask) -> Iterator[Row]:
+def open_as(path: Path, runtime: str) -> Run:
+    """Open a file: LeanFace's runtimes refuse what they would compute wrongly.
+
+    Raises:
+        BackendError: it does.
+    """
+    if runtime == OPENVINO_DEFAULT:
+        return OpenVino(path, None)
+    if path.suffix == ".xml":
+        return OpenVino(path, "f32")
+    return open_runtime(runtime, path).run
+
+
+def runtimes_of(path: Path) -> tuple[str, ...]:
+    """Name what runs a file; NNCF's is OpenVINO's own."""
+    return ("openvino",) if path.suffix == ".xml" else RUNTIMES
+
+
+def compare(files: dict[str, Peer], faces: Images, reference: torch.Tensor, task: FaceTask) -> Iterator[Row]:
     """Measure every file: its errors exactly and in each runtime, then all speeds in turns."""
     reasons: dict[tuple[str, str], str] = {}
     errors: dict[tuple[str, str], dict[str, float]] = {}
@@ -98,24 +191,27 @@ def compare(files: dict[str, Path], faces: Images, reference: torch.Tensor, task
     one = faces[:1]
     calls[BASELINE] = lambda: teacher.run(one)
 
-    def measured(run: Callable[[Images], Outputs]) -> dict[str, float]:
+    def measured(run: Run) -> dict[str, float]:
         outputs = np.concatenate([run(faces[start : start + BATCH]) for start in range(0, len(faces), BATCH)])
         found = task.errors(torch.from_numpy(outputs), reference)
         return {name: float(found[name].mean()) for name in MEASURES}
 
-    for name, path in files.items():
+    for name, (path, reason) in files.items():
+        if path is None:
+            reasons[name, "openvino"] = reason or ""
+            continue
         quantized = "INT8" in name
-        if quantized:
+        if quantized and path.suffix == ".onnx":
             errors[name, EXACT] = measured(exact(path))
-        for runtime in RUNTIMES:
+        for runtime in (*runtimes_of(path), *(() if quantized else (OPENVINO_DEFAULT,))):
             try:
-                opened = open_runtime(runtime, path)
+                run = open_as(path, runtime)
             except BackendError as error:
                 reasons[name, runtime] = str(error)
                 continue
-            if quantized:
-                errors[name, runtime] = measured(opened.run)
-            calls[name, runtime] = lambda opened=opened: opened.run(one)
+            if "Original" not in name:
+                errors[name, runtime] = measured(run)
+            calls[name, runtime] = lambda run=run: run(one)
     timings = measure_latency(
         calls,
         warmup=WARMUP,
@@ -124,68 +220,92 @@ def compare(files: dict[str, Path], faces: Images, reference: torch.Tensor, task
         interval=0.05,
         baselines=dict.fromkeys(calls, BASELINE),
     )
-    sizes = {name: path.stat().st_size for name, path in files.items()}
+    sizes = {name: _size_bytes(path) for name, (path, _) in files.items() if path is not None}
     sizes[BASELINE[0]] = sum(file.stat().st_size for file in paths.TEACHER.iterdir())
     for key in {**calls, **errors, **reasons}:
-        yield Row(*key, sizes[key[0]], errors.get(key), timings.get(key), reasons.get(key))
+        yield Row(*key, sizes.get(key[0]), errors.get(key), timings.get(key), reasons.get(key))
+
+
+def _size_bytes(path: Path) -> int:
+    """Count the weights that OpenVINO's own format keeps in a second file, too."""
+    weights = path.with_suffix(".bin")
+    return path.stat().st_size + (weights.stat().st_size if path.suffix == ".xml" else 0)
 
 
 def main(folder: Path) -> None:
     """Measure, and write README.md and int8.json."""
     task = FaceTask.load()
     train, val = task.split("train"), task.split("val")
-    faces = val.head(FACES).images.numpy()
+    faces, calibration = val.head(FACES).images.numpy(), train.head(PEER_FACES).images.numpy()
     distilled, _ = bundle.load_network(paths.DISTILLED)
     with torch.inference_mode():
         reference = torch.cat([distilled(torch.from_numpy(faces[k : k + BATCH])) for k in range(0, FACES, BATCH)])
+    floating = paths.onnx_path("distilled_fp32")
     with tempfile.TemporaryDirectory() as scratch:
-        peer = Path(scratch) / "peer.onnx"
-        quantized_by_peer(paths.onnx_path("distilled_fp32"), train.head(PEER_FACES).images.numpy(), peer)
+        static = Path(scratch) / "static.onnx"
+        quantized_by_peer(floating, calibration, static)
         files = {
-            "Original FP32": paths.onnx_path("teacher_fp32"),
-            "Light FP32": paths.onnx_path("distilled_fp32"),
-            "Light INT8, flavor tensorrt": paths.onnx_path("quantized_int8"),
-            "Light INT8, flavor cpu": paths.onnx_path("cpu_int8"),
-            "Light INT8, quantize_static": peer,
+            "Original FP32": Peer(paths.onnx_path("teacher_fp32")),
+            "Light FP32": Peer(floating),
+            "Light INT8, flavor tensorrt": Peer(paths.onnx_path("quantized_int8")),
+            "Light INT8, flavor cpu": Peer(paths.onnx_path("cpu_int8")),
+            "Light INT8, quantize_static": Peer(static),
+            "Light INT8, NNCF": quantized_by_nncf(floating, calibration, Path(scratch) / "nncf.xml"),
+            "Light INT8, ModelOpt PTQ": quantized_by_modelopt(distilled, calibration, Path(scratch) / "modelopt.onnx"),
         }
         rows = sorted(compare(files, faces, reference, task), key=lambda row: [*files].index(row.file))
     device = describe_device()
-    record = [
-        row._asdict() | {"timing": None if row.timing is None else {"latency_ms": row.timing.latency_ms}}
-        for row in rows
-    ]
+    record = [row._asdict() | {"timing": None if row.timing is None else _timing(row.timing)} for row in rows]
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "int8.json", {"device": device, "vnni": has_vnni(), "rows": record})
+    write_json(folder / "int8.json", {"device": device, "instructions": instructions(), "rows": record})
     atomic_write(folder / "README.md", page(rows, device, val.image_size))
+
+
+def _timing(timing: Timing) -> dict[str, Any]:
+    found = timing.speedup
+    speedup = None if found is None else {"value": found.value, "interval": [found.low, found.high]}
+    return {"latency_ms": timing.latency_ms, "speedup": speedup}
+
+
+def instructions() -> list[str]:
+    """List those of `INSTRUCTIONS` that the processor has; only Linux tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    words = set(cpuinfo.read_text().split()) if cpuinfo.is_file() else set[str]()
+    return [name for name in INSTRUCTIONS if name in words]
 
 
 def page(rows: list[Row], device: dict[str, Any], size: int) -> str:
     """Draw the table."""
+    uncompressed = [row.timing.latency_ms for row in rows if "Original" in row.file and row.timing is not None]
+    has = ", ".join(instructions())
     lines = [
         "# INT8 on the CPU, and its peers",
         "",
-        f"`python -m tools.studies int8`, on {device['cpu']} ({usable_cores()} threads, "
-        f"{'with' if has_vnni() else 'without'} VNNI), at {size} px. Errors are mean distances to the distilled "
-        f"network over {FACES} validation faces. *exact*: the file's arithmetic as it is written, which a processor "
-        "with VNNI computes too; without VNNI, sums of unsigned bytes overflow, and the runtimes' rows show by how "
-        "much. The peer is ONNX Runtime's `quantize_static`: U8S8, per channel, min-max, "
-        f"{PEER_FACES} faces of the train split. Speed-ups are medians of paired ratios against the original in "
-        "PyTorch FP32, one image at a time, measured in turns in one run, with their 95 % interval.",
+        f"`python -m tools.studies int8`, on {device['cpu']} ({usable_cores()} threads; {has}), "
+        f"at {size} px. Errors are mean distances to the distilled network over "
+        f"{FACES} validation faces. *exact*: the file's arithmetic as it is written, which a processor with "
+        "VNNI computes too; without VNNI, sums of unsigned bytes overflow, and the runtimes' rows show by how"
+        " much. *As it comes*: OpenVINO's own default, which computes floating-point layers in bf16 where the"
+        f" processor has it; elsewhere LeanFace asks for f32. Every tool is calibrated on {PEER_FACES} faces "
+        "of the train split, by its defaults: ONNX Runtime's `quantize_static` (U8S8, per channel, min-max), "
+        "NNCF's `quantize`, and ModelOpt's `INT8_DEFAULT_CFG`. Speed-ups are medians of paired ratios against"
+        " the original in PyTorch FP32, one image at a time, measured in turns in one run, with their 95 % "
+        "interval; the last column is the median latency over that of the original in its best runtime.",
         "",
-        "| file | MB | runtime | " + " | ".join(MEASURES.values()) + " | ms | speed-up |",
-        "|---|---:|---|" + "---:|" * (len(MEASURES) + 2),
+        "| file | MB | runtime | " + " | ".join(MEASURES.values()) + " | ms | speed-up | over the best original |",
+        "|---|---:|---|" + "---:|" * (len(MEASURES) + 3),
     ]
     for row in rows:
-        cells = [row.file, f"{row.size_bytes / 1e6:.1f}", row.runtime]
+        cells = [row.file, "-" if row.size_bytes is None else f"{row.size_bytes / 1e6:.1f}", row.runtime]
         cells += ["-" if row.errors is None else f"{row.errors[name]:.3f}" for name in MEASURES]
         if row.timing is None:
-            cells += ["-", "-" if row.not_run is None else "not_run"]
+            cells += ["-", "-" if row.not_run is None else "not_run", "-"]
         else:
             ratio = row.timing.speedup
             own = "-" if ratio is None else f"{ratio.value:.1f}"
             if ratio is not None and ratio.low is not None and ratio.high is not None:
                 own += f" ({ratio.low:.1f} to {ratio.high:.1f})"
-            cells += [f"{row.timing.latency_ms:.2f}", own]
+            cells += [f"{row.timing.latency_ms:.2f}", own, f"{min(uncompressed) / row.timing.latency_ms:.1f}"]
         lines.append("| " + " | ".join(cells) + " |")
     refused = {f"{row.file} in {row.runtime}": row.not_run for row in rows if row.not_run is not None}
     lines += ["", *(f"- {what}: `not_run`: {why}" for what, why in refused.items())]

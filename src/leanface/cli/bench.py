@@ -54,8 +54,9 @@ def _bench(arguments: argparse.Namespace) -> None:
 
         print_steps(bench_end_to_end(arguments.model, settings), console)
         return
-    from leanface.reconstruction.network import default_model
+    from leanface.reconstruction.network import default_files
 
-    model = arguments.model or default_model()
-    rows = bench_file(model, settings, original=arguments.original, image_size=arguments.size)
+    rows = bench_file(
+        arguments.model or default_files(), settings, original=arguments.original, image_size=arguments.size
+    )
     print_rows(rows, console)

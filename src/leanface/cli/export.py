@@ -33,11 +33,13 @@ def add_commands(commands: Commands) -> None:
 def _export_bundle(arguments: argparse.Namespace) -> None:
     from leanface.deployment.bundle import export_bundle
     from leanface.reconstruction.lean_face import morphable_model_of
-    from leanface.reconstruction.network import default_model
+    from leanface.reconstruction.network import default_flavors
 
-    model = arguments.model or default_model()
-    export_bundle(model, arguments.morphable_model or morphable_model_of(model), arguments.folder)
-    print(f"{arguments.folder}: run `python reconstruct.py --check` there")
+    model, cpu = default_flavors() if arguments.model is None else (arguments.model, None)
+    cpu = cpu if cpu is not None and cpu.is_file() else None
+    export_bundle(model, arguments.morphable_model or morphable_model_of(model), arguments.folder, cpu=cpu)
+    flavors = "" if cpu is None else f" two flavors of the network, of which it takes {cpu.name} where there is VNNI;"
+    print(f"{arguments.folder}:{flavors} run `python reconstruct.py --check` there")
 
 
 def _export_triton(arguments: argparse.Namespace) -> None:

@@ -2,12 +2,15 @@
 
 import hashlib
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 
 from leanface.deployment import standalone
+from leanface.errors import ArtifactError
 from leanface.face.morphable_model import MorphableModel, load_morphable_model
 from leanface.files import staged, write_json
 from leanface.photos.alignment import template_from_landmarks3d, to_input
@@ -15,7 +18,7 @@ from leanface.photos.crops import crop_faces
 from leanface.photos.detector import FaceDetector
 from leanface.photos.load import load_photo
 from leanface.runtime import open_best
-from leanface.runtime.onnx_file import ExportedNetwork, read_onnx
+from leanface.runtime.onnx_file import read_onnx
 
 SCRIPT = "reconstruct.py"
 CHECKED_PHOTO = "astronaut"
@@ -35,38 +38,50 @@ README = """# LeanFace, on its own
 
 | | |
 |---|---|
-| `model.onnx` | the network, {precision}, for crops of {size} px |
+| `model.onnx` | the network, {precision}, for crops of {size} px |{cpu}
 | `morphable_model.npz` | what its 257 coefficients mean: {vertices} vertices, bases in float16 |
-| `check.npz` | a crop and its coefficients, computed by {runtime} where this folder was made |
+| `check.npz` | a crop and its coefficients, computed where this folder was made ({runtimes}) |
 | `bundle.json` | sizes and checksums |
 
 There is no face detector in here: any that finds eyes, nose and mouth will do.
 """
 
+CPU_ROW = """
+| `model_cpu.onnx` | the same for x86 processors with VNNI, where the script takes it by itself: closer, as fast |"""
 
-def export_bundle(onnx_path: Path, morphable_model: Path, folder: Path) -> None:
+
+def export_bundle(onnx_path: Path, morphable_model: Path, folder: Path, *, cpu: Path | None = None) -> None:
     """Write the folder; it must be missing, empty, or one that this function wrote.
 
     Args:
-        onnx_path: what stage export wrote.
+        onnx_path: what stage export wrote; an INT8 file of flavor tensorrt, which is right on every processor.
         morphable_model: what the network's coefficients belong to.
+        cpu: the same network in flavor cpu, which the script takes where it is exact.
 
     Raises:
-        ArtifactError: a file is missing or damaged, or the folder holds something else.
+        ArtifactError: a file is missing, damaged or of the other flavor, or the folder holds something else.
         BackendError: no runtime can run the network here, so there is nothing to check against.
     """
     exported, model = read_onnx(onnx_path), load_morphable_model(morphable_model)
+    if exported.flavor == "cpu":
+        raise ArtifactError(
+            f"{onnx_path} is of flavor cpu, which processors without VNNI compute wrongly: name the same network's "
+            "file of flavor tensorrt (variant quantized_int8)."
+        )
+    networks = {standalone.MODEL: onnx_path} | ({} if cpu is None else {standalone.CPU_MODEL: cpu})
     with staged(folder.resolve(), KIND) as staging:
-        (staging / "model.onnx").write_bytes(exported.content)
+        for name, path in networks.items():
+            onnx.save(onnx.load(path), staging / name)  # with weights that lie in another file
         np.savez_compressed(staging / "morphable_model.npz", allow_pickle=False, **_arrays(model))
-        runtime = _write_check(exported, model, staging / "check.npz")
+        runtimes = _write_check(networks, model, exported.image_size, staging / "check.npz")
         shutil.copyfile(standalone.__file__, staging / SCRIPT)
         text = README.format(
             script=SCRIPT,
             precision=exported.precision,
             size=exported.image_size,
             vertices=model.vertex_count,
-            runtime=runtime,
+            runtimes=", ".join(f"`{name}` by {runtime}" for name, runtime in runtimes.items()),
+            cpu="" if cpu is None else CPU_ROW,
         )
         (staging / "README.md").write_text(text)
         digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(staging.iterdir())}
@@ -90,11 +105,14 @@ def _template(model: MorphableModel) -> np.ndarray:
     return template_from_landmarks3d(model.mean_vertices[model.landmarks].numpy())
 
 
-def _write_check(exported: ExportedNetwork, model: MorphableModel, path: Path) -> str:
-    """Write a real crop and the best runtime's coefficients of it; return that runtime's name."""
-    face = crop_faces(load_photo(CHECKED_PHOTO), FaceDetector(), _template(model), exported.image_size)[0]
-    files: dict[str, Path] = {"openvino": exported.path, "onnxruntime": exported.path}
-    with open_best(files).runtime as runtime:
-        coefficients = runtime.run(to_input(face.crop)[None])
-        np.savez_compressed(path, crops=face.crop[None], coefficients=coefficients)
-        return runtime.name
+def _write_check(networks: Mapping[str, Path], model: MorphableModel, size: int, path: Path) -> dict[str, str]:
+    """Write a real crop and each network's coefficients of it in the best runtime; return the runtimes' names."""
+    face = crop_faces(load_photo(CHECKED_PHOTO), FaceDetector(), _template(model), size)[0]
+    coefficients: dict[str, np.ndarray] = {}
+    runtimes: dict[str, str] = {}
+    for name, network in networks.items():
+        with open_best({"openvino": network, "onnxruntime": network}).runtime as runtime:
+            coefficients[name] = runtime.run(to_input(face.crop)[None])
+            runtimes[name] = runtime.name
+    np.savez_compressed(path, allow_pickle=False, crops=face.crop[None], **coefficients)
+    return runtimes

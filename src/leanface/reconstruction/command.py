@@ -124,7 +124,6 @@ def run(
             teacher = stack.enter_context(open_teacher(compare, lean_face, threads))
             compare_all(teacher, lean_face, sources, Path(out), every=every, limit=limit)
             return
-        logger.info("%s in %s", lean_face.model_path, lean_face.runtime.name)
         reconstruct_to(lean_face, sources, Path(out), settings, every=every, limit=limit, redo=redo)
 
 

@@ -1,5 +1,6 @@
 """The compressed network in use: a photo in, 3D faces out."""
 
+import logging
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,8 @@ from leanface.reconstruction.result import Pose, Reconstruction, project
 from leanface.reconstruction.surface import Surface
 from leanface.runtime import Runtime
 from leanface.runtime.batches import run_in_batches
+
+logger = logging.getLogger(__name__)
 
 Faces = Literal["all", "largest"]
 
@@ -65,7 +68,7 @@ class LeanFace:
 
         Args:
             model: an exported .onnx file, a bundle's folder or an engine (.plan). By default the network that LeanFace
-                ships, or else the one that the pipeline made in this folder.
+                ships, or else the one that the pipeline made in this folder, in the flavor that the runtime reads best.
             runtime: a name in `leanface.runtime.RUNTIMES`, or "auto": the best one that runs the file here.
             threads: of the network on the CPU; all processors if not given.
             morphable_model: what the coefficients belong to; by default the model of the project that the network lies
@@ -76,8 +79,8 @@ class LeanFace:
             ArtifactError: a file is missing, damaged or not LeanFace's.
             BackendError: the runtime is unknown or cannot run here.
         """
-        model = default_model() if model is None else Path(model)
-        own_model = morphable_model_of(model) if morphable_model is None else Path(morphable_model)
+        path = None if model is None else Path(model)
+        own_model = morphable_model_of(path or default_model()) if morphable_model is None else Path(morphable_model)
 
         def rest() -> tuple[Surface, FaceDetector]:
             surface = Surface(own_model)
@@ -87,7 +90,8 @@ class LeanFace:
         # What opens a network, and sets its threads, is this thread: some libraries count them by thread.
         with ThreadPoolExecutor(1) as loader:
             loading = loader.submit(rest)
-            network = open_network(model, runtime, threads or usable_cores())
+            network = open_network(path, runtime, threads or usable_cores())
+            logger.info("%s in %s", network.path, network.runtime.name)
             try:
                 return cls(network, *loading.result())
             except BaseException:

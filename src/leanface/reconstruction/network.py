@@ -7,7 +7,7 @@ from typing import NamedTuple
 from leanface import catalog, paths
 from leanface.catalog import RUNTIMES, readers_of
 from leanface.errors import ArtifactError, BackendError
-from leanface.runtime import Runtime, open_best, open_runtime
+from leanface.runtime import Runtime, flavored_files, open_best, open_runtime
 from leanface.runtime.onnx_file import read_onnx
 
 
@@ -29,40 +29,55 @@ class _Contract(NamedTuple):
     on_request: tuple[str, ...] = ()
 
 
-def default_model() -> Path:
-    """Find the network that LeanFace ships, or else the pipeline's own.
+def default_flavors() -> tuple[Path, Path]:
+    """Find the network that LeanFace ships, or else the pipeline's own: its flavors tensorrt and cpu.
 
     Raises:
         ArtifactError: there is neither.
     """
-    for path in (paths.PACKAGED_MODEL, paths.onnx_path(catalog.DEPLOYED)):
-        if path.is_file():
-            return path
+    shipped = paths.PACKAGED_MODEL, paths.PACKAGED_CPU_MODEL
+    own = paths.onnx_path(catalog.DEPLOYED), paths.onnx_path(catalog.DEPLOYED_ON_CPU)
+    for tensorrt, cpu in (shipped, own):
+        if tensorrt.is_file():
+            return tensorrt, cpu
     raise ArtifactError(
         f"no network: neither {paths.PACKAGED_MODEL} nor {paths.onnx_path(catalog.DEPLOYED).absolute()} is there. "
         "Reinstall LeanFace, run `dvc repro` in its project, or name an exported network (--model)."
     )
 
 
-def open_network(path: Path, runtime: str, threads: int) -> Network:
+def default_model() -> Path:
+    """Find the default network in the flavor that is right everywhere; errors as for `default_flavors`."""
+    return default_flavors()[0]
+
+
+def default_files() -> dict[str, Path]:
+    """Find what each runtime reads of the default network, by its name; errors as for `default_flavors`."""
+    return flavored_files(*default_flavors())
+
+
+def open_network(path: Path | None, runtime: str, threads: int) -> Network:
     """Check what the file says of itself, and open it.
 
     Args:
-        path: an .onnx file, a bundle's folder, or an engine (.plan).
+        path: an .onnx file, a bundle's folder, or an engine (.plan); None: the default network, in the flavor that the
+            runtime reads.
         runtime: a name in `leanface.catalog.RUNTIMES`, or "auto".
 
     Raises:
         ArtifactError: the file is missing, damaged or not LeanFace's.
         BackendError: the runtime is unknown, does not read such files, or cannot run here.
     """
-    contract = _contract(path)
+    contract = _contract(default_model() if path is None else path)
+    readers = contract.readers + contract.on_request
+    files = default_files() if path is None else dict.fromkeys(readers, path)
     if runtime == "auto":
-        opened = open_best(dict.fromkeys(contract.readers, path), threads).runtime
-    elif runtime in RUNTIMES and runtime not in (readers := contract.readers + contract.on_request):
-        raise BackendError(f"{runtime} does not read {path}; expected one of {', '.join(readers)}.")
+        opened = open_best({name: files[name] for name in contract.readers}, threads).runtime
+    elif runtime in RUNTIMES and runtime not in readers:
+        raise BackendError(f"{runtime} does not read {path or default_model()}; expected one of {', '.join(readers)}.")
     else:
-        opened = open_runtime(runtime, path, threads)
-    return Network(path, opened, contract.image_size, contract.precision)
+        opened = open_runtime(runtime, files.get(runtime, Path()), threads)  # which refuses an unknown name
+    return Network(files[opened.name], opened, contract.image_size, contract.precision)
 
 
 def _contract(path: Path) -> _Contract:

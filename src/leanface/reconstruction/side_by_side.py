@@ -98,8 +98,6 @@ def compare_all(
     Raises:
         ArtifactError: a picture could not be compared; the others are written.
     """
-    for title, network in zip(titles(teacher, student), (teacher, student), strict=True):
-        logger.info("%s: %s in %s", title, network.model_path, network.runtime.name)
     timings: dict[str, Timing] | None = None
     report: dict[str, Any] = {}
     failed: list[str] = []

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from leanface import paths
-from leanface.catalog import RUNTIMES, VARIANTS, RuntimeEntry
+from leanface.catalog import RUNTIMES, VARIANTS, RuntimeEntry, readers_of
+from leanface.device import has_vnni
 from leanface.errors import ArtifactError, BackendError
 from leanface.extras import missing_message
 from leanface.runtime.base import Coefficients, Images, InputSpec, Runtime
@@ -22,6 +23,7 @@ __all__ = [
     "Runtime",
     "exported_files_of",
     "files_of",
+    "flavored_files",
     "open_all",
     "open_best",
     "open_runtime",
@@ -109,6 +111,23 @@ def exported_files_of(variant: str) -> dict[str, Path]:
     """What each runtime reads of a variant as it is deployed, by the runtime's name: its ONNX file, or its engine."""
     files = {"onnx": paths.onnx_path(variant), "engine": paths.engine_path(variant)}
     return {name: files[entry.reads] for name, entry in _runtimes_of(variant).items() if entry.reads in files}
+
+
+def flavored_files(tensorrt: Path, cpu: Path, *, vnni: bool | None = None) -> dict[str, Path]:
+    """Say which flavor of an INT8 network each runtime reads, by the runtime's name.
+
+    Processors with VNNI get `cpu`, which is closer to the distilled network and as fast. Others would overflow in
+    OpenVINO, and compute it in float32 in ONNX Runtime, at a fifth of the speed (docs/results/int8). GPUs get
+    `tensorrt`.
+
+    Args:
+        tensorrt: the file of this flavor.
+        cpu: the file of the other one; where it is missing, all runtimes read the first.
+        vnni: whether the processor has it; None: this one.
+    """
+    exact = has_vnni() if vnni is None else vnni
+    on_cpu = cpu if exact and cpu.is_file() else tensorrt
+    return {name: tensorrt if RUNTIMES[name].on_gpu else on_cpu for name in readers_of("onnx")}
 
 
 def files_of(variant: str) -> dict[str, Path]:

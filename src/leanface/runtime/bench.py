@@ -3,7 +3,7 @@
 On request the original in PyTorch is measured in turns with it, and every row says how many times faster it is.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich import box
@@ -21,19 +21,25 @@ ORIGINAL = "original"
 
 
 def bench_file(
-    path: Path, settings: Benchmark, *, original: Path | None = None, image_size: int | None = None
+    network: Path | Mapping[str, Path],
+    settings: Benchmark,
+    *,
+    original: Path | None = None,
+    image_size: int | None = None,
 ) -> list[Measurement]:
-    """Measure an ONNX file.
+    """Measure an ONNX file, or flavors of one network.
 
     Args:
+        network: the file, or what each runtime reads, by its name.
         original: the bundle that it came from, to be measured in PyTorch as well.
         image_size: other than the one that the file was exported for (px).
 
     Raises:
         ArtifactError: a file is missing, damaged, or was not exported by LeanFace.
     """
-    exported = read_onnx(path)
-    entries = [Entry(path.stem, runtime, path, settings.streams) for runtime in readers_of("onnx")]
+    files = network if isinstance(network, Mapping) else dict.fromkeys(readers_of("onnx"), network)
+    exported = read_onnx(next(iter(files.values())))
+    entries = [Entry(path.stem, runtime, path, settings.streams) for runtime, path in files.items()]
     if original is not None:
         entries.insert(0, Entry(ORIGINAL, "torch", original, (1,)))
     return benchmark_networks(entries, settings, image_size or exported.image_size, baseline=ORIGINAL)

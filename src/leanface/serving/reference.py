@@ -16,7 +16,7 @@ from leanface.face.render import Renderer
 from leanface.monitoring.drift import Reference, features
 from leanface.monitoring.population import Population
 from leanface.reconstruction import LeanFace
-from leanface.reconstruction.network import default_model
+from leanface.reconstruction.network import default_files
 from leanface.serving.settings import Settings
 from leanface.synthesis.synthesis import render_faces, sample_coefficients
 
@@ -33,8 +33,9 @@ VERSION = 1
 
 def reference_path(settings: Settings) -> Path:
     """Name the file that holds, or will hold, a network's reference."""
-    model = settings.model or default_model()
-    files = sorted(model.rglob("*")) if model.is_dir() else [model]
+    model = settings.model
+    networks = sorted(set(default_files().values())) if model is None else [model]
+    files = sorted(model.rglob("*")) if model is not None and model.is_dir() else networks
     digest = hashlib.sha256(f"{VERSION} {settings.runtime}".encode())
     for file in files:
         if file.is_file():

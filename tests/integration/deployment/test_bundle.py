@@ -8,13 +8,16 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
-from leanface import paths
+from leanface import bundle, paths
 from leanface.deployment.bundle import SCRIPT, export_bundle
 from leanface.deployment.triton import export_triton
+from leanface.device import has_vnni
 from leanface.errors import ArtifactError
+from leanface.export.onnx import export_network
 from leanface.face.camera import camera_from_model, image_from_camera
 from leanface.face.coefficients import split
 from leanface.files import MARK, is_intact
@@ -81,7 +84,7 @@ def test_it_runs_where_there_is_no_pytorch(folder: Path, bare, model, runtime: s
 
     checked = run(python, folder / SCRIPT, "--check")
     assert checked.returncode == 0, checked.stderr
-    assert checked.stdout.startswith(f"{runtime}: distance")
+    assert checked.stdout.startswith(f"model.onnx in {runtime}: distance")
 
     photo = tmp_path / "photo.ppm"
     pixels = load_photo("astronaut")
@@ -92,6 +95,41 @@ def test_it_runs_where_there_is_no_pytorch(folder: Path, bare, model, runtime: s
     lines = (tmp_path / "face.obj").read_text().splitlines()
     assert sum(line.startswith("v ") for line in lines) == model.vertex_count
     assert np.load(tmp_path / "face_coefficients.npy").shape == (257,)
+
+
+@pytest.fixture(scope="module")
+def flavored(exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("deployed")
+    network, spec = bundle.load_bundle(exported.int8_bundle)
+    onnx.save(export_network(network, spec, "int8", 19, flavor="cpu"), folder / "cpu.onnx")
+    export_bundle(exported.int8, paths.PACKAGED_MORPHABLE_MODEL, folder / "bundle", cpu=folder / "cpu.onnx")
+    return folder
+
+
+def test_it_takes_the_flavor_that_its_processor_computes_exactly(
+    flavored: Path, script: ModuleType, bare, tmp_path: Path
+) -> None:
+    folder = flavored / "bundle"
+    for flags, expected in {
+        "flags : avx2 avx512f avx512_vnni": "model_cpu.onnx",
+        "flags : avx2 avx_vnni": "model_cpu.onnx",
+        "flags : avx2 avx512f": "model.onnx",
+        "": "model.onnx",
+    }.items():
+        (tmp_path / "cpuinfo").write_text(flags + "\n")
+        assert script.model_for_this_machine(folder, tmp_path / "cpuinfo") == folder / expected
+    assert script.model_for_this_machine(folder, tmp_path / "absent").name == "model.onnx"
+    for runtime in NEEDED:
+        checked = run(bare(runtime), folder / SCRIPT, "--check")
+        assert checked.returncode == 0, checked.stderr
+        name = "model_cpu.onnx" if has_vnni() else "model.onnx"
+        assert checked.stdout.startswith(f"{name} in {runtime}: distance")
+
+
+def test_a_file_that_not_every_processor_computes_is_no_bundle_by_itself(flavored: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="of flavor cpu, which processors without VNNI compute wrongly"):
+        export_bundle(flavored / "cpu.onnx", paths.PACKAGED_MORPHABLE_MODEL, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_its_coefficients_are_the_runtimes_own(folder: Path, script: ModuleType, exported) -> None:

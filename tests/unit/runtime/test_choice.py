@@ -8,7 +8,7 @@ import pytest
 from leanface import catalog, paths
 from leanface.catalog import RUNTIMES
 from leanface.errors import ArtifactError, BackendError
-from leanface.runtime import exported_files_of, files_of, open_all, open_best
+from leanface.runtime import exported_files_of, files_of, flavored_files, open_all, open_best
 
 
 def test_what_cannot_run_is_skipped_with_its_reason(exported, tmp_path: Path) -> None:
@@ -32,6 +32,18 @@ def test_the_int8_file_goes_to_the_runtime_that_computes_int8(exported) -> None:
             assert "GPU" in skipped["triton_int8"] or "Triton" in skipped["triton_int8"]
             assert runtime.name == "openvino"
             assert "onnxruntime-gpu" in skipped["onnxruntime_cuda"] or "GPU" in skipped["onnxruntime_cuda"]
+
+
+@pytest.mark.parametrize("vnni", [True, False])
+def test_the_cpu_flavor_is_for_processors_that_compute_it_exactly(vnni: bool, tmp_path: Path) -> None:
+    tensorrt, cpu = tmp_path / "tensorrt.onnx", tmp_path / "cpu.onnx"
+    cpu.touch()
+    files = flavored_files(tensorrt, cpu, vnni=vnni)
+    assert set(files) == set(catalog.readers_of("onnx"))
+    for name, path in files.items():
+        assert path == (cpu if vnni and not RUNTIMES[name].on_gpu else tensorrt), name
+    cpu.unlink()
+    assert set(flavored_files(tensorrt, cpu, vnni=vnni).values()) == {tensorrt}
 
 
 def test_all_that_can_run_are_open_until_the_end_and_the_others_have_a_reason(exported, tmp_path: Path) -> None:

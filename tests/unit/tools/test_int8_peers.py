@@ -1,0 +1,54 @@
+"""The table of INT8 files by different tools."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from leanface import bundle
+from leanface.metrics.latency import Timing
+from leanface.metrics.ratio import MedianEstimate
+from tools.studies.int8_peers import OPENVINO_DEFAULT, OpenVino, Row, page, quantized_by_modelopt, quantized_by_nncf
+
+
+def timing(latency_ms: float, speedup: float) -> Timing:
+    ratio = MedianEstimate(speedup, speedup - 1, speedup + 1, 8)
+    return Timing(MedianEstimate(latency_ms, None, None, 8), latency_ms, latency_ms, latency_ms, 1.0, ratio, 8, 80)
+
+
+def test_every_row_is_compared_with_the_best_uncompressed_one_and_says_why_it_did_not_run() -> None:
+    errors = {"vertex_mm": 0.1, "posed_mm": 0.2, "rotation_deg": 0.3}
+    rows = [
+        Row("Original FP32", "torch", 100_000_000, None, timing(40.0, 1.0)),
+        Row("Original FP32", OPENVINO_DEFAULT, 96_000_000, None, timing(6.0, 6.7)),
+        Row("Light INT8, flavor cpu", "openvino", 6_500_000, errors, timing(1.5, 26.7)),
+        Row("Light INT8, NNCF", "openvino", None, None, None, "NNCF is not installed"),
+    ]
+    lines = page(rows, {"cpu": "a processor"}, 112).splitlines()
+    assert (
+        "| Light INT8, flavor cpu | 6.5 | openvino | 0.100 | 0.200 | 0.300 | 1.50 | 26.7 (25.7 to 27.7) | 4.0 |"
+        in lines
+    )
+    assert "| Light INT8, NNCF | - | openvino | - | - | - | - | not_run | - |" in lines
+    assert lines[-1] == "- Light INT8, NNCF in openvino: `not_run`: NNCF is not installed"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("nncf") is not None, reason="NNCF is installed")
+def test_a_tool_that_is_not_installed_is_named_with_its_extra(tmp_path: Path) -> None:
+    peer = quantized_by_nncf(tmp_path / "none.onnx", np.zeros((1, 3, 8, 8), np.float32), tmp_path / "peer.xml")
+    assert peer.path is None
+    assert "leanface[peers]" in (peer.not_run or "")
+
+
+def test_modelopts_file_is_near_the_network(exported, images, tmp_path: Path) -> None:
+    network, _ = bundle.load_network(exported.float_bundle)
+    path = quantized_by_modelopt(network, images.numpy(), tmp_path / "modelopt.onnx").path
+    assert path is not None
+    assert any(node.op_type == "QuantizeLinear" for node in onnx.load(path).graph.node)
+    with torch.inference_mode():
+        expected = network(images).numpy()
+    got = OpenVino(path, "f32")(images.numpy())
+    assert 0 < np.linalg.norm(got - expected) < 0.2 * np.linalg.norm(expected)
