@@ -56,13 +56,6 @@ def test_a_file_that_is_not_there_cannot_be_measured(project, capsys: pytest.Cap
     assert capsys.readouterr().err.startswith("ArtifactError: network.onnx is missing")
 
 
-def test_the_network_is_exported_for_other_software(exported, tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
-    for form, mark in (("bundle", "reconstruct.py"), ("triton", "leanface/config.pbtxt")):
-        assert main(["export", form, str(tmp_path / form), "--model", str(exported.int8)]) == 0
-        assert (tmp_path / form / mark).is_file()
-        assert str(tmp_path / form) in capsys.readouterr().out
-
-
 def test_a_bench_does_not_put_threads_to_sleep(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
     assert main(["bench", str(tmp_path / "none.onnx")]) == 1

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from leanface import bundle, paths
+from leanface.cli import main
 from leanface.deployment.bundle import SCRIPT, export_bundle
 from leanface.deployment.triton import export_triton
 from leanface.device import has_vnni
@@ -212,3 +213,10 @@ def test_something_else_in_the_folder_stays(exported, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="LeanFace did not make"):
         export_bundle(exported.int8, paths.PACKAGED_MORPHABLE_MODEL, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_the_command_exports_for_other_software(exported, tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    for form, mark in (("bundle", "reconstruct.py"), ("triton", "leanface/config.pbtxt")):
+        assert main(["export", form, str(tmp_path / form), "--model", str(exported.int8)]) == 0
+        assert (tmp_path / form / mark).is_file()
+        assert str(tmp_path / form) in capsys.readouterr().out

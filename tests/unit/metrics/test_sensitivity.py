@@ -32,7 +32,7 @@ def halved(network: FaceReconstructionNet, conv: str) -> Generator[None]:
 def test_what_changes_nothing_costs_nothing(
     small_network: FaceReconstructionNet, images: Tensor, model: MorphableModel
 ) -> None:
-    changes = {name: Change(name, nullcontext) for name in widths_of(small_network)}
+    changes = {name: Change(name, nullcontext) for name in list(widths_of(small_network))[::8]}
     found = deviations(small_network, images, FaceTask(model), changes)
     assert list(found) == list(changes)
     assert all(deviation == {"vertex_mm": 0.0, "ssim": 1.0} for deviation in found.values())
