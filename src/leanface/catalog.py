@@ -95,6 +95,9 @@ class RuntimeEntry:
 ANY_PRECISION: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
 RUNTIMES = {
+    "triton_int8": RuntimeEntry(
+        "Triton INT8", "onnx", ("int8",), "leanface.runtime.triton_:TritonInt8Runtime", on_gpu=True
+    ),
     "torch_cuda_graph": RuntimeEntry(
         "PyTorch, CUDA graph", "bundle", ("fp16",), "leanface.runtime.torch_:TorchGraphRuntime", on_gpu=True, dash="--"
     ),
@@ -107,9 +110,6 @@ RUNTIMES = {
     ),
     "openvino": RuntimeEntry("OpenVINO", "onnx", ANY_PRECISION, "leanface.runtime.openvino_:OpenVinoRuntime"),
     "onnxruntime": RuntimeEntry("ONNX Runtime", "onnx", ANY_PRECISION, "leanface.runtime.onnxruntime_:OnnxRuntime"),
-    "triton_int8": RuntimeEntry(
-        "Triton INT8", "onnx", ("int8",), "leanface.runtime.triton_:TritonInt8Runtime", on_gpu=True
-    ),
     "torch_cuda": RuntimeEntry(
         "PyTorch, CUDA", "bundle", ("fp32",), "leanface.runtime.torch_:TorchCudaRuntime", on_gpu=True
     ),
@@ -121,9 +121,8 @@ RUNTIMES = {
 }  # fmt: skip
 """By name, the best first.
 
-A GPU comes before the CPU, and what was measured to be faster first (docs/results/h100); TensorRT was not measured.
-`triton_int8` waits behind the CPU's until its kernels have run on a GPU; choose it by name. On the CPU OpenVINO comes
-first, which alone computes the INT8 file in INT8.
+A GPU comes before the CPU, and what was measured to be faster first (docs/results/h200 and h100); TensorRT was not
+measured. On the CPU OpenVINO comes first, which alone computes the INT8 file in INT8.
 """
 
 
@@ -135,7 +134,7 @@ def readers_of(kind: Literal["bundle", "onnx", "engine"]) -> tuple[str, ...]:
 BASELINE_RUNTIMES = ("torch_cuda", "torch")
 """The baseline runs in PyTorch: on the GPU where there is one, for a GPU is not to be compared with a processor."""
 
-PARTS = {"landmarks": "Finding the face and its landmarks", "mtcnn": "MTCNN"}
+PARTS = {"landmarks": "Finding the face and its landmarks", "mtcnn": "BlazeFace"}
 """What is neither a variant nor a runtime, but is measured beside them."""
 
 
