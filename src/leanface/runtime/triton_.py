@@ -29,7 +29,7 @@ FIRST_CAPABILITY = 80
 
 SHARED_PERCENT = 25
 """Of the L1 memory for all kernels of a small batch. With one split, which serves tiles as small as theirs, kernels can
-begin while the one before them finishes: on an H200 one image takes 0.12 ms in place of 0.21."""
+begin while the one before them finishes (docs/decisions/0015-int8-kernels.md)."""
 
 LARGEST_DIFFERENCE = 0.2
 """Relative L2 norm; what rounding ties make of one image stays under it (docs/decisions/0003-uint8-activations.md)."""
