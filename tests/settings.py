@@ -1,6 +1,6 @@
 """Settings that make little work: a few small faces, a few steps on two cores."""
 
-from leanface.config import Data, Machine, Optimizer
+from leanface.config import Benchmark, Build, Data, Machine, Optimizer
 
 DATA = Data(
     image_size=64,
@@ -28,3 +28,26 @@ OPTIMIZER = Optimizer(
 )
 
 MACHINE = Machine(accelerator="cpu", devices=1, precision="32-true", threads=2, compile=False)
+
+BUILD = Build(
+    batch_min=1,
+    batch_opt=2,
+    batch_max=4,
+    workspace_mib=256,
+    builder_level=0,
+    hardware_compatible="none",
+    version_compatible=False,
+    weights="fixed",
+    timing_cache=False,
+)
+
+BENCHMARK = Benchmark(
+    batches=(1, 2),
+    streams=(1, 2),
+    warmup=1,
+    window=2,
+    windows_max=6,
+    interval=1.0,
+    threads=2,
+    energy_seconds=0.01,
+)

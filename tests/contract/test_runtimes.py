@@ -10,11 +10,11 @@ from torch import Tensor
 
 from leanface.bundle import load_bundle
 from leanface.catalog import RUNTIMES
-from leanface.config import Build
 from leanface.errors import ArtifactError, BackendError
 from leanface.runtime import Pool, Runtime, open_runtime
 from leanface.runtime.base import planes_of
 from leanface.runtime.engine import build_engine
+from tests.settings import BUILD
 
 HALF_PRECISION = ("torch_cuda_graph", "torch_compiled")
 BUNDLE_READERS = ("torch", "torch_cuda", *HALF_PRECISION)
@@ -25,17 +25,6 @@ CASES = [
     ("triton_int8", "int8"),
     *((name, precision) for name in FILE_READERS for precision in ("fp32", "fp16", "int8")),
 ]
-BUILD = Build(
-    batch_min=1,
-    batch_opt=2,
-    batch_max=4,
-    workspace_mib=256,
-    builder_level=0,
-    hardware_compatible="none",
-    version_compatible=False,
-    weights="fixed",
-    timing_cache=False,
-)
 STREAMS = 3
 TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "int8": 3e-2}
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from leanface import bundle
 from leanface.catalog import readers_of
-from leanface.config import Build
 from leanface.errors import BackendError, ConfigError
 from leanface.export.onnx import describe, export_network, save_model
 from leanface.export.parity import AS_WRITTEN, as_written, check_parity, headline, parity_inputs
@@ -22,19 +21,8 @@ from leanface.quantization.fake_quantize import fake_quantize
 from leanface.runtime import open_all, open_runtime
 from leanface.runtime.engine import make_profile
 from leanface.runtime.onnx_file import read_onnx
+from tests.settings import BUILD
 from tests.unit.export.test_onnx import SIZE, TOLERANCES, load, parity
-
-BUILD = Build(
-    batch_min=1,
-    batch_opt=2,
-    batch_max=4,
-    workspace_mib=256,
-    builder_level=0,
-    hardware_compatible="none",
-    version_compatible=False,
-    weights="fixed",
-    timing_cache=False,
-)
 
 
 def quantized(

@@ -12,7 +12,6 @@ from rich.console import Console
 from leanface import catalog, paths
 from leanface.bundle import new_spec, save_bundle
 from leanface.catalog import RUNTIMES
-from leanface.config import Benchmark
 from leanface.face.head_model import load_head_model
 from leanface.files import write_json
 from leanface.metrics.measurements import read_benchmark
@@ -32,19 +31,9 @@ from leanface.runtime.benchmark import (
 )
 from leanface.stages.benchmark import run
 from leanface.tasks.face.end_to_end import benchmark_photo
-from tests.settings import DATA
+from tests.settings import BENCHMARK, DATA
 
 SIZE = 64
-SETTINGS = Benchmark(
-    batches=(1, 2),
-    streams=(1, 2),
-    warmup=1,
-    window=2,
-    windows_max=6,
-    interval=1.0,
-    threads=2,
-    energy_seconds=0.01,
-)
 BASE = (catalog.BASELINE, "torch")
 ON_GPU = {name for name, runtime in RUNTIMES.items() if runtime.on_gpu}
 
@@ -78,12 +67,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_runs_has_all_its_numbers_and_what_does_not_has_its_reason(project, monkeypatch):
     monkeypatch.chdir(project)
-    entries = [entry for entry in plan(SETTINGS) if entry.variant in ("teacher_fp32", "quantized_int8")]
-    rows = benchmark_networks(entries, SETTINGS, SIZE)
+    entries = [entry for entry in plan(BENCHMARK) if entry.variant in ("teacher_fp32", "quantized_int8")]
+    rows = benchmark_networks(entries, BENCHMARK, SIZE)
     found = [(row.variant, row.runtime, row.batch, row.streams, row.copies) for row in rows]
     # On a GPU a single stream is measured with and without copies, several with copies only.
     ways = sum(1 + (entry.runtime in ON_GPU and streams == 1) for entry in entries for streams in entry.streams)
-    assert len(found) == len(set(found)) == ways * len(SETTINGS.batches)
+    assert len(found) == len(set(found)) == ways * len(BENCHMARK.batches)
     for row in rows:
         if not row.ran:
             assert row.runtime in ON_GPU
@@ -111,7 +100,7 @@ def test_what_runs_has_all_its_numbers_and_what_does_not_has_its_reason(project,
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here these runtimes run")
 def test_without_a_gpu_its_plan_says_why_nothing_ran(project, monkeypatch):
     monkeypatch.chdir(project)
-    settings = SETTINGS.model_copy(update={"runtimes": "gpu", "streams": (1, 2, 4), "concurrent_batches": (1,)})
+    settings = BENCHMARK.model_copy(update={"runtimes": "gpu", "streams": (1, 2, 4), "concurrent_batches": (1,)})
     rows = benchmark_networks(plan(settings), settings, SIZE)
     assert all(row.not_run for row in rows)
     assert {(row.batch, row.copies) for row in rows if row.streams > 1} == {(1, True)}
@@ -119,11 +108,11 @@ def test_without_a_gpu_its_plan_says_why_nothing_ran(project, monkeypatch):
 
 def test_what_the_time_is_too_short_for_says_so(project, monkeypatch):
     monkeypatch.chdir(project)
-    entries = [entry for entry in plan(SETTINGS) if entry.runtime == "onnxruntime"][:1]
-    (first, *_) = benchmark_networks(entries, SETTINGS.model_copy(update={"seconds": 1e-9}), SIZE)
+    entries = [entry for entry in plan(BENCHMARK) if entry.runtime == "onnxruntime"][:1]
+    (first, *_) = benchmark_networks(entries, BENCHMARK.model_copy(update={"seconds": 1e-9}), SIZE)
     assert "benchmark.seconds" in str(first.not_run)
     monkeypatch.setattr("leanface.runtime.benchmark.SHARES", {"open": 1e12, "time": 0.0, "energy": 0.0, "memory": 0.0})
-    (first, *_) = benchmark_networks(entries, SETTINGS.model_copy(update={"seconds": 1e-9, "interval": 0.01}), SIZE)
+    (first, *_) = benchmark_networks(entries, BENCHMARK.model_copy(update={"seconds": 1e-9, "interval": 0.01}), SIZE)
     assert (first.windows, first.memory_mb) == (1, None)
     assert first.latency is not None
     assert first.latency.low is None, "one window has no interval"
@@ -135,7 +124,7 @@ def test_the_stage_measures_what_it_can_in_its_piece_of_time(project, monkeypatc
     write_json(paths.DEVICE, {})
     paths.MORPHABLE_MODEL.parent.mkdir()
     paths.MORPHABLE_MODEL.symlink_to(paths.PACKAGED_MORPHABLE_MODEL)
-    run(benchmark=SETTINGS.model_copy(update={"runtimes": "gpu"}), data=DATA, seconds=1e-9)
+    run(benchmark=BENCHMARK.model_copy(update={"runtimes": "gpu"}), data=DATA, seconds=1e-9)
     written = read_benchmark(paths.BENCHMARK)
     assert written.settings.seconds == 1e-9
     assert not any(row.ran for row in written.rows)
@@ -145,7 +134,7 @@ def test_the_stage_measures_what_it_can_in_its_piece_of_time(project, monkeypatc
 def test_a_batch_that_a_runtime_refuses_is_not_run_and_stops_no_other(project, monkeypatch):
     monkeypatch.chdir(project)
     entry = Entry("teacher_fp32", "onnxruntime", paths.onnx_path("teacher_fp32"), (1,))
-    refused = benchmark_networks([entry], SETTINGS, SIZE + 8)  # no multiple of 16
+    refused = benchmark_networks([entry], BENCHMARK, SIZE + 8)  # no multiple of 16
     assert len(refused) == 2
     assert all("multiples of 16" in str(row.not_run) for row in refused)
 
@@ -155,7 +144,7 @@ def test_a_network_with_more_weights_needs_more_memory(project, tmp_path, monkey
     network = build_network().eval()
     save_bundle(network, new_spec(network, SIZE), tmp_path / "wide")
     little, much = (
-        measure_fresh(Entry("any", "torch", path, (1,)), 1, (2, 1), SETTINGS, SIZE)
+        measure_fresh(Entry("any", "torch", path, (1,)), 1, (2, 1), BENCHMARK, SIZE)
         for path in (paths.TEACHER, tmp_path / "wide")
     )
     assert set(little) == set(much) == {1, 2}
@@ -167,7 +156,7 @@ def test_a_network_with_more_weights_needs_more_memory(project, tmp_path, monkey
 
 def test_one_file_is_measured_and_shown_as_a_table(project, monkeypatch):
     monkeypatch.chdir(project)
-    rows = bench_file(paths.onnx_path("distilled_fp32"), SETTINGS)
+    rows = bench_file(paths.onnx_path("distilled_fp32"), BENCHMARK)
     assert {row.runtime for row in rows} == set(catalog.readers_of("onnx"))
     console = Console(record=True, width=120, quiet=False, file=io.StringIO())
     print_rows(rows, console)
@@ -183,14 +172,14 @@ def test_one_file_is_measured_and_shown_as_a_table(project, monkeypatch):
 
 
 def test_a_file_is_compared_with_its_original_at_any_size(exported):
-    rows = bench_file(exported.fp32, SETTINGS, original=exported.float_bundle, image_size=96)
+    rows = bench_file(exported.fp32, BENCHMARK, original=exported.float_bundle, image_size=96)
     assert (rows[0].variant, rows[0].runtime) == (ORIGINAL, "torch")
     assert rows[0].size_bytes is not None
     assert rows[0].size_bytes > 1_000_000
     assert rows[0].speedup == MedianEstimate(1.0, 1.0, 1.0, 6)
     ran = [row for row in rows if row.ran]
     assert all(row.speedup is not None and row.speedup.value > 0 for row in ran)
-    assert len(ran) > len(SETTINGS.batches)
+    assert len(ran) > len(BENCHMARK.batches)
     console = Console(record=True, width=140, quiet=False, file=io.StringIO())
     print_rows(rows, console)
     text = console.export_text()
@@ -203,7 +192,7 @@ def test_a_file_is_compared_with_its_original_at_any_size(exported):
 def test_the_way_from_photo_to_vertices_is_timed_for_both_networks(project, monkeypatch):
     monkeypatch.chdir(project)
     photo = load_photo("astronaut")[:260, 100:360]
-    rows = benchmark_photo(SETTINGS, SIZE, load_head_model(), photo)
+    rows = benchmark_photo(BENCHMARK, SIZE, load_head_model(), photo)
     assert [(row.variant, row.runtime) for row in rows] == [LANDMARKS, *END_TO_END["all"]]
     assert all(row.latency_ms is not None and row.latency_ms > 0 for row in rows)
     assert [row.speedup is not None for row in rows] == [False, True, True]

@@ -8,7 +8,6 @@ import torch
 
 from leanface import catalog
 from leanface.catalog import RUNTIMES
-from leanface.config import Benchmark
 from leanface.errors import ArtifactError, BackendError
 from leanface.runtime import Runtime, files_of
 from leanface.runtime.base import InputSpec
@@ -18,21 +17,11 @@ from leanface.runtime.benchmark import (
     _noting,  # pyright: ignore[reportPrivateUsage]
     plan,
 )
-
-SETTINGS = Benchmark(
-    batches=(1, 2),
-    streams=(1, 2),
-    warmup=1,
-    window=2,
-    windows_max=6,
-    interval=1.0,
-    threads=2,
-    energy_seconds=0.01,
-)
+from tests.settings import BENCHMARK
 
 
 def test_every_network_is_to_be_measured_in_every_runtime_that_reads_it():
-    entries = plan(SETTINGS)
+    entries = plan(BENCHMARK)
     found = {(entry.variant, entry.runtime) for entry in entries}
     assert len(found) == len(entries)
     slow = {name for name, runtime in RUNTIMES.items() if runtime.slow_start}
@@ -45,7 +34,7 @@ def test_every_network_is_to_be_measured_in_every_runtime_that_reads_it():
 
 
 def test_a_gpus_plan_begins_with_the_baseline_and_ends_with_what_starts_slowly():
-    settings = SETTINGS.model_copy(update={"runtimes": "gpu"})
+    settings = BENCHMARK.model_copy(update={"runtimes": "gpu"})
     entries = plan(settings)
     assert {entry.runtime for entry in entries} == {name for name, runtime in RUNTIMES.items() if runtime.on_gpu}
     assert len({entry[:2] for entry in entries}) == len(entries)
@@ -59,7 +48,7 @@ def test_a_gpus_plan_begins_with_the_baseline_and_ends_with_what_starts_slowly()
 def test_a_file_that_is_not_ours_is_refused(tmp_path):
     (tmp_path / "odd.onnx").write_bytes(b"odd")
     with pytest.raises(ArtifactError, match=r"odd\.onnx"):
-        bench_file(tmp_path / "odd.onnx", SETTINGS)
+        bench_file(tmp_path / "odd.onnx", BENCHMARK)
 
 
 def test_a_failure_is_noted_once_and_the_call_not_made_again():
