@@ -1,4 +1,4 @@
-"""Preparing faces in a process of its own: killed, short of disk space, and measured."""
+"""Preparing faces: in a process of its own, killed, short of disk space, and measured; by more and fewer threads."""
 
 import os
 import signal
@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from leanface.config import Data
 from leanface.face.morphable_model import MorphableModel
-from leanface.synthesis.dataset import IMAGES, FaceDataset
+from leanface.synthesis.dataset import COEFFICIENTS, IMAGES, LANDMARKS, FaceDataset
 from leanface.synthesis.prepare import prepare_faces
 from tests.file_trees import manifest_of, sha256
 from tests.settings import DATA
@@ -83,3 +84,33 @@ def test_memory_does_not_grow_with_the_count(tmp_path: Path) -> None:
         peaks_mib.append(float(output))
     written_mib = (many - few) * 128 * 128 * 3 / 2**20
     assert peaks_mib[1] - peaks_mib[0] < written_mib / 4
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(1, 1), (3, 2)])
+def test_the_bytes_depend_on_neither_workers_nor_threads(
+    model: MorphableModel, faces: Path, tmp_path: Path, workers: int, threads: int
+) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        again = prepare_faces(model, DATA, 0, tmp_path / "faces", workers)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert again == manifest_of(faces) == manifest_of(tmp_path / "faces")
+    for name, entry in again["splits"].items():
+        files = {file.name: sha256(file) for file in (tmp_path / "faces" / name).iterdir()}
+        assert files == entry["sha256"]
+        assert set(files) == {IMAGES, COEFFICIENTS, LANDMARKS}
+
+
+def test_another_seed_gives_other_faces_and_another_model_another_hash(
+    model: MorphableModel, faces: Path, tmp_path: Path
+) -> None:
+    small = DATA.model_copy(update={"train_count": 1, "val_count": 1})
+    other = prepare_faces(model, small, 1, tmp_path / "faces")
+    assert other["splits"]["test"]["sha256"] != manifest_of(faces)["splits"]["test"]["sha256"]
+    assert other["morphable_model_sha256"] == manifest_of(faces)["morphable_model_sha256"]
+    paler = MorphableModel(**{**dict(model.named_buffers()), "mean_albedo": model.mean_albedo + 0.01})
+    changed = prepare_faces(paler, small, 1, tmp_path / "faces")
+    assert changed["morphable_model_sha256"] != other["morphable_model_sha256"]

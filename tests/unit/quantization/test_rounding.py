@@ -73,10 +73,19 @@ def test_inputs_without_variance_are_rounded_too(constant: float) -> None:
     assert rounded.isfinite().all()
 
 
-def test_weights_lie_on_their_levels_and_ranges_stay(small_network: FaceReconstructionNet, images: Tensor) -> None:
-    network = fake_quantize(small_network, images, QUANTIZER)
-    ranges = {name: module.amax.clone() for name, module in quantizers_of(network)}
+@pytest.fixture(scope="module")
+def rounded(shared_network: FaceReconstructionNet) -> tuple[nn.Module, nn.Module]:
+    """A quantized network as it was, and with rounded weights. Do not change them."""
+    images = smooth_images(4, seed=7)
+    network = fake_quantize(copy.deepcopy(shared_network), images, QUANTIZER)
+    before = copy.deepcopy(network)
     round_weights(network, images)
+    return before, network
+
+
+def test_weights_lie_on_their_levels_and_ranges_stay(rounded: tuple[nn.Module, nn.Module]) -> None:
+    before, network = rounded
+    ranges = {name: module.amax for name, module in quantizers_of(before)}
     for name, module in quantizers_of(network):
         assert torch.equal(module.amax, ranges[name])
         if name.endswith("weight_quantizer"):
@@ -84,16 +93,14 @@ def test_weights_lie_on_their_levels_and_ranges_stay(small_network: FaceReconstr
             torch.testing.assert_close(module(weight), weight, rtol=0, atol=1e-6 * float(weight.abs().max()))
 
 
-def test_mean_responses_stay_those_of_the_weights_before(small_network: FaceReconstructionNet, images: Tensor) -> None:
-    network = fake_quantize(small_network, images, QUANTIZER)
-    before = copy.deepcopy(network)
-    round_weights(network, images)
+def test_mean_responses_stay_those_of_the_weights_before(rounded: tuple[nn.Module, nn.Module], images: Tensor) -> None:
+    before, network = rounded
     name = next(iter(trace(network).layers))  # the first layer reads the same in both
-    layer, old = network.get_submodule(name).requires_grad_(False), before.get_submodule(name)
+    layer, old = network.get_submodule(name), before.get_submodule(name)
     norm, old_norm = (each.get_submodule(trace(network).norms[name]) for each in (network, before))
     assert isinstance(norm, NORMS)
     patches = patches_of(layer, layer.input_quantizer(images))[::STRIDE]  # the positions that count
-    shift = (patches @ (layer.weight - old.weight).flatten(1).T).mean(0)
+    shift = (patches @ (layer.weight - old.weight).detach().flatten(1).T).mean(0)
     moved = norm.running_mean - old_norm.running_mean
     torch.testing.assert_close(moved, shift, rtol=1e-3, atol=1e-5)
     assert moved.abs().max() > 0

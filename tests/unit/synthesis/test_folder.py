@@ -86,24 +86,6 @@ def test_names_do_not_decide_the_split(photos: Path, faces: Path, tmp_path: Path
         assert pictures[0] == pictures[1]
 
 
-def test_all_faces_of_a_photo_stay_together(photo_folder: Path, tmp_path: Path) -> None:
-    photos = tmp_path / "photos"
-    shutil.copytree(photo_folder, photos)
-    both = [Image.fromarray(load_photo(name)) for name in PACKAGED_PHOTOS]
-    pair = Image.new("RGB", (both[0].width + both[1].width, max(picture.height for picture in both)))
-    pair.paste(both[0], (0, 0))
-    pair.paste(both[1], (both[0].width, 0))
-    pair.save(photos / "pair.png")
-    found = {
-        faces: prepare_folder(source(photos, faces), 64, TEMPLATE_224, tmp_path / faces)["splits"]
-        for faces in ("largest", "all")
-    }
-    assert sum(entry["count"] for entry in found["largest"].values()) == 13
-    for faces, count in {"largest": 1, "all": 2}.items():
-        held = [[face["photo"] for face in found[faces][split]["faces"]].count("pair.png") for split in SPLITS]
-        assert sorted(held) == [0, 0, count]
-
-
 def test_too_few_faces_and_no_photos_are_refused_and_leave_nothing(faces: Path, tmp_path: Path) -> None:
     few = tmp_path / "few"
     few.mkdir()

@@ -4,14 +4,11 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-import torch
 
-from leanface import bundle
 from leanface.metrics.latency import Timing
 from leanface.metrics.ratio import MedianEstimate
-from tools.studies.int8_peers import OPENVINO_DEFAULT, OpenVino, Row, page, quantized_by_modelopt, quantized_by_nncf
+from tools.studies.int8_peers import OPENVINO_DEFAULT, Row, page, quantized_by_nncf
 
 
 def timing(latency_ms: float, speedup: float) -> Timing:
@@ -41,14 +38,3 @@ def test_a_tool_that_is_not_installed_is_named_with_its_extra(tmp_path: Path) ->
     peer = quantized_by_nncf(tmp_path / "none.onnx", np.zeros((1, 3, 8, 8), np.float32), tmp_path / "peer.xml")
     assert peer.path is None
     assert "leanface[peers]" in (peer.not_run or "")
-
-
-def test_modelopts_file_is_near_the_network(exported, images, tmp_path: Path) -> None:
-    network, _ = bundle.load_network(exported.float_bundle)
-    path = quantized_by_modelopt(network, images.numpy(), tmp_path / "modelopt.onnx").path
-    assert path is not None
-    assert any(node.op_type == "QuantizeLinear" for node in onnx.load(path).graph.node)
-    with torch.inference_mode():
-        expected = network(images).numpy()
-    got = OpenVino(path, "f32")(images.numpy())
-    assert 0 < np.linalg.norm(got - expected) < 0.2 * np.linalg.norm(expected)
