@@ -304,7 +304,7 @@ def page(rows: list[Row], device: dict[str, Any], size: int) -> str:
             ratio = row.timing.speedup
             own = "-" if ratio is None else f"{ratio.value:.1f}"
             if ratio is not None and ratio.low is not None and ratio.high is not None:
-                own += f" ({ratio.low:.1f} to {ratio.high:.1f})"
+                own += f" ({ratio.low:.1f} to {ratio.high:.1f}{', too wide' if ratio.too_wide else ''})"
             cells += [f"{row.timing.latency_ms:.2f}", own, f"{min(uncompressed) / row.timing.latency_ms:.1f}"]
         lines.append("| " + " | ".join(cells) + " |")
     refused = {f"{row.file} in {row.runtime}": row.not_run for row in rows if row.not_run is not None}

@@ -38,7 +38,7 @@ def _export_bundle(arguments: argparse.Namespace) -> None:
     model, cpu = default_flavors() if arguments.model is None else (arguments.model, None)
     cpu = cpu if cpu is not None and cpu.is_file() else None
     export_bundle(model, arguments.morphable_model or morphable_model_of(model), arguments.folder, cpu=cpu)
-    flavors = "" if cpu is None else f" two flavors of the network, of which it takes {cpu.name} where there is VNNI;"
+    flavors = "" if cpu is None else " two flavors of the network, the one for CPUs for processors with VNNI;"
     print(f"{arguments.folder}:{flavors} run `python reconstruct.py --check` there")
 
 

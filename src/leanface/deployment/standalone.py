@@ -26,8 +26,8 @@ MODEL, CPU_MODEL = "model.onnx", "model_cpu.onnx"
 """The network, right everywhere; and, if it is there, its flavor for x86 processors with VNNI, which alone multiply
 unsigned by signed bytes exactly."""
 
-TOLERANCE = 0.02
-"""Runtimes round INT8 differently: relative L2 distance of the coefficients that --check allows."""
+TOLERANCE = 0.1
+"""Relative L2 distance of the coefficients that --check allows: runtimes round INT8 differently, by up to 0.06 yet."""
 
 PPM_HEADER = re.compile(rb"P6(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+255\s")
 
