@@ -11,8 +11,8 @@ from leanface.metrics.ratio import MedianEstimate
 from tools.studies.int8_peers import OPENVINO_DEFAULT, Row, page, quantized_by_nncf
 
 
-def timing(latency_ms: float, speedup: float) -> Timing:
-    ratio = MedianEstimate(speedup, speedup - 1, speedup + 1, 8)
+def timing(latency_ms: float, speedup: float, spread: float = 0.1) -> Timing:
+    ratio = MedianEstimate(speedup, speedup * (1 - spread), speedup * (1 + spread), 8)
     return Timing(MedianEstimate(latency_ms, None, None, 8), latency_ms, latency_ms, latency_ms, 1.0, ratio, 8, 80)
 
 
@@ -22,13 +22,15 @@ def test_every_row_is_compared_with_the_best_uncompressed_one_and_says_why_it_di
         Row("Original FP32", "torch", 100_000_000, None, timing(40.0, 1.0)),
         Row("Original FP32", OPENVINO_DEFAULT, 96_000_000, None, timing(6.0, 6.7)),
         Row("Light INT8, flavor cpu", "openvino", 6_500_000, errors, timing(1.5, 26.7)),
+        Row("Light INT8, flavor cpu", "onnxruntime", 6_500_000, errors, timing(2.0, 20.0, 0.5)),
         Row("Light INT8, NNCF", "openvino", None, None, None, "NNCF is not installed"),
     ]
     lines = page(rows, {"cpu": "a processor"}, 112).splitlines()
     assert (
-        "| Light INT8, flavor cpu | 6.5 | openvino | 0.100 | 0.200 | 0.300 | 1.50 | 26.7 (25.7 to 27.7) | 4.0 |"
+        "| Light INT8, flavor cpu | 6.5 | openvino | 0.100 | 0.200 | 0.300 | 1.50 | 26.7 (24.0 to 29.4) | 4.0 |"
         in lines
     )
+    assert any("| 20.0 (10.0 to 30.0, too wide) |" in line for line in lines)
     assert "| Light INT8, NNCF | - | openvino | - | - | - | - | not_run | - |" in lines
     assert lines[-1] == "- Light INT8, NNCF in openvino: `not_run`: NNCF is not installed"
 
