@@ -16,7 +16,7 @@ def add_commands(commands: Commands) -> None:
         "bench",
         USE,
         "measure a network in every runtime that can run it here",
-        "leanface bench\nleanface bench --end-to-end",
+        "leanface bench\nleanface bench --end-to-end --original models/teacher",
         _bench,
     )
     parser.add_argument("model", type=Path, nargs="?", metavar="MODEL.onnx", help="(default: the shipped one)")
@@ -52,7 +52,7 @@ def _bench(arguments: argparse.Namespace) -> None:
     if arguments.end_to_end:
         from leanface.reconstruction.bench import bench_end_to_end, print_steps
 
-        print_steps(bench_end_to_end(arguments.model, settings), console)
+        print_steps(bench_end_to_end(arguments.model, settings, original=arguments.original), console)
         return
     from leanface.reconstruction.network import default_files
 

@@ -5,24 +5,33 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from leanface.catalog import MEASURES
 from leanface.config import Benchmark
 from leanface.metrics.latency import Timing, measure_latency
+from leanface.metrics.ratio import MedianEstimate
+from leanface.photos.detector import FaceDetection
 from leanface.photos.load import load_photo
+from leanface.photos.mtcnn import Mtcnn
 from leanface.reconstruction.lean_face import LeanFace
 from leanface.reconstruction.pictures import overlay, preview
 from leanface.runtime.batches import run_in_batches
 
 PHOTO = "grace_hopper"
 NETWORK = "network"
+JOURNEY, ORIGINALS = "photo to GLB", "photo to GLB, original"
+"""The second: MTCNN finds the face, PyTorch runs the original in float32, and the texture is a PNG."""
+
 REST = "all but the network"
 
 SECONDS = 45.0
@@ -32,6 +41,9 @@ SHARES = {"crop": 0.2, "photo": 0.5, "files": 0.9, "journey": 1.0}
 """When, as a share of the time, each part's measurement ends; what one leaves, the next may use."""
 
 RUNS_MIN = 3
+
+MIN_FACE_PX = 40
+"""That MTCNN looks for, as `LeanFace` does by default."""
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +57,16 @@ class Step(NamedTuple):
 
 
 def bench_end_to_end(
-    path: Path | None, settings: Benchmark, photo_name: str = PHOTO, seconds: float = SECONDS
+    path: Path | None,
+    settings: Benchmark,
+    photo_name: str = PHOTO,
+    seconds: float = SECONDS,
+    original: Path | None = None,
 ) -> list[Step]:
     """Time each step on a photo with one face, batch 1, with a line of progress on standard error.
 
     Args:
+        original: a bundle whose journey is measured in turns with the network's; see `ORIGINALS`.
         settings: threads (of the network), warmup, window, windows_max and interval are used.
         seconds: after which no step is measured any more, if each has run at least RUNS_MIN times.
 
@@ -57,7 +74,11 @@ def bench_end_to_end(
         LeanFaceError: the network cannot be opened, or there is no face in the photo.
     """
     start = time.monotonic()
-    with LeanFace.load(path, threads=settings.threads) as lean_face, tempfile.TemporaryDirectory() as folder:
+    with (
+        LeanFace.load(path, threads=settings.threads) as lean_face,
+        nullcontext() if original is None else LeanFace.load(original, "torch", settings.threads) as teacher,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         photo = load_photo(photo_name)
         crops = lean_face.crop(photo, "largest")
         pixels = crops[0].crop[None]
@@ -92,8 +113,10 @@ def bench_end_to_end(
             ("files", "GLB with 1024 px"): lambda: textured.save_mesh(Path(folder) / "face.glb"),
             ("files", "preview"): lambda: preview(textured),
             ("files", "overlay"): lambda: overlay(photo, [textured]),
-            ("journey", "photo to GLB"): journey,
+            ("journey", JOURNEY): journey,
         }
+        if teacher is not None:
+            calls["journey", ORIGINALS] = _originals_journey(teacher, png)
         logger.info("measuring %d steps, for about %.0f s at most", len(calls), seconds)
         timings: dict[tuple[str, str], Timing] = {}
         with tqdm(
@@ -107,11 +130,29 @@ def bench_end_to_end(
                     window=max(RUNS_MIN, settings.window // 3) if part in ("files", "journey") else settings.window,
                     windows_max=settings.windows_max,
                     interval=settings.interval,
+                    baselines=dict.fromkeys([("journey", JOURNEY), ("journey", ORIGINALS)], ("journey", ORIGINALS))
+                    if part == "journey" and teacher
+                    else None,
                     until=start + share * seconds,
                     runs_min=RUNS_MIN,
                     on_window=lambda key: progress.set_description_str(": ".join(key)),
                 )
     return [Step(name, part, timings[part, name]) for part, name in calls]
+
+
+def _originals_journey(teacher: LeanFace, png: Path) -> Callable[[], object]:
+    mtcnn = Mtcnn()
+
+    def journey() -> None:
+        photo = load_photo(png)
+        found = mtcnn.find(photo, MIN_FACE_PX)
+        largest = int(np.argmax(found.boxes[:, 3] - found.boxes[:, 1]))
+        face = FaceDetection(found.boxes[largest], found.landmarks[largest], float(found.scores[largest]))
+        crop = teacher.align(photo, face)
+        (decoded,) = teacher.decode(teacher.read(crop.crop[None]), [crop])
+        teacher.textured(decoded, photo, 1024).encode_mesh(texture_format="png")
+
+    return journey
 
 
 def ratio(steps: list[Step]) -> float:
@@ -132,9 +173,18 @@ def print_steps(steps: list[Step], console: Console) -> None:
         part = step.part
     console.print(table)
     console.print(f"everything but the network, for an aligned crop: {ratio(steps):.2f} times the network's own time")
+    gain = next((step.timing.speedup for step in steps if step.name == JOURNEY), None)
+    if gain is not None:
+        console.print(f"{JOURNEY}: {MEASURES['speedup'].text(gain.value)} as fast as the original's{_interval(gain)}")
     if uncertain := [step.name for step in steps if step.timing.latency.too_wide]:
         console.print(
             f"times that vary too much: {', '.join(uncertain)}; leave the machine idle and measure again",
             markup=False,
             soft_wrap=True,
         )
+
+
+def _interval(gain: MedianEstimate) -> str:
+    if gain.low is None or gain.high is None:
+        return ""
+    return f" (95 % interval {MEASURES['speedup'].interval_text((gain.low, gain.high))})"

@@ -6,8 +6,18 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from leanface.catalog import MEASURES
 from leanface.config import Benchmark
-from leanface.reconstruction.bench import NETWORK, REST, RUNS_MIN, bench_end_to_end, print_steps, ratio
+from leanface.reconstruction.bench import (
+    JOURNEY,
+    NETWORK,
+    ORIGINALS,
+    REST,
+    RUNS_MIN,
+    bench_end_to_end,
+    print_steps,
+    ratio,
+)
 
 
 def test_every_step_is_measured_and_shown(exported: Any) -> None:
@@ -23,6 +33,23 @@ def test_every_step_is_measured_and_shown(exported: Any) -> None:
         print_steps(steps, console)
     assert all(step.name in text.get() for step in steps)
     assert f"{ratio(steps):.2f} times the network's own time" in text.get()
+    assert all(step.timing.speedup is None for step in steps)
+
+
+def test_the_whole_journey_is_compared_with_the_original_s(exported: Any) -> None:
+    settings = Benchmark(
+        batches=(1,), streams=(1,), threads=1, warmup=1, window=2, windows_max=6, interval=1.0, energy_seconds=1.0
+    )
+    steps = bench_end_to_end(exported.fp32, settings, seconds=20.0, original=exported.float_bundle)
+    ours, original = steps[-2:]
+    assert (ours.name, original.name) == (JOURNEY, ORIGINALS)
+    assert ours.timing.speedup is not None
+    assert original.timing.speedup is not None
+    assert original.timing.speedup.value == 1.0
+    console = Console(width=200)
+    with console.capture() as text:
+        print_steps(steps, console)
+    assert f"{JOURNEY}: {MEASURES['speedup'].text(ours.timing.speedup.value)} as fast as the original's" in text.get()
 
 
 def test_without_time_every_step_still_runs_and_says_how_often(exported: Any, caplog: pytest.LogCaptureFixture) -> None:
