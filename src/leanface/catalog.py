@@ -4,7 +4,8 @@ A new variant, runtime or measure is one entry. Order matters: variants go from 
 runtimes from the best to the last, and tables show measures in the order given.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ DASH = "\N{EN DASH}"
 """Stands for an unknown number."""
 
 TIMES = "\N{MULTIPLICATION SIGN}"
+PERCENT = "%"
 
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -64,10 +66,6 @@ DEPLOYED = "quantized_int8"
 
 DEPLOYED_ON_CPU = "cpu_int8"
 """The same network for processors that compute its flavor exactly."""
-
-
-TASKS = {"face": "leanface.tasks.face.network:FaceNetwork"}
-"""What builds each task's network, MODULE:CLASS, imported when it is needed; a task may also be FILE.py:CLASS."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +183,12 @@ class Measure:
         return _with_unit(self.short or self.title, self.unit)
 
     @property
+    def axis(self) -> str:
+        """Short title and unit, for an axis whose numbers have no unit."""
+        title = self.short or self.title
+        return f"{title} ({self.unit})" if self.unit else title
+
+    @property
     def full_heading(self) -> str:
         """Title, what it is against, and unit."""
         to = {"teacher": " to the original", "truth": " to ground truth", None: ""}[self.against]
@@ -196,7 +200,7 @@ class Measure:
             return DASH
         shown = value / self.scale
         text = number(shown) if self.decimals is None else f"{shown:.{self.decimals}f}"
-        return text + (TIMES if self.unit == TIMES else "")
+        return text + {TIMES: TIMES, PERCENT: f" {PERCENT}"}.get(self.unit, "")
 
     def interval_text(self, interval: tuple[float, float] | None) -> str:
         """Round a 95 % interval for a reader; "" for None."""
@@ -204,7 +208,7 @@ class Measure:
 
 
 def _with_unit(title: str, unit: str) -> str:
-    return title if unit in ("", TIMES) else f"{title} ({unit})"
+    return title if unit in ("", TIMES, PERCENT) else f"{title} ({unit})"
 
 
 def _similarity(title: str, definition: str, *, error: bool = False) -> Measure:
@@ -248,10 +252,41 @@ def _against(reference: Literal["teacher", "truth"], name: str) -> Measure:
     return Measure(title, unit, "lower", f"{definition}, {which}", short, against=reference)
 
 
+CLASSIFICATION_MEASURES = {
+    "accuracy": Measure(
+        "Accuracy", "%", "higher", "share of the images whose class is right", decimals=2, scale=0.01, against="truth"
+    ),
+    "truth_error": Measure(
+        "Error rate", "%", "lower", "share of the images whose class is wrong", "Error", 2, 0.01, against="truth"
+    ),
+    "truth_kl": Measure("Cross-entropy", "nats", "lower", "of the true classes, under the answers", against="truth"),
+    "calibration_error": Measure(
+        "Calibration error", "%", "lower",
+        "mean distance of the confidence from the accuracy, in 10 bins of confidence (ECE); its interval takes each "
+        "bin's distance as known",
+        decimals=2, scale=0.01, against="truth",
+    ),
+    "teacher_agreement": Measure(
+        "Agreement", "%", "higher", "share of the images to which both networks give the same class", decimals=2,
+        scale=0.01, against="teacher",
+    ),
+    "teacher_error": Measure(
+        "Disagreement", "%", "lower", "share of the images to which the networks give different classes", decimals=2,
+        scale=0.01, against="teacher",
+    ),
+    "teacher_kl": Measure(
+        "KL divergence", "nats", "lower", "of the answer from the original's, over the classes", "KL to original",
+        against="teacher",
+    ),
+}  # fmt: skip
+"""What every classifier is measured by."""
+
+
 MEASURES = {
     **_SIMILARITIES,
     **{f"teacher_{name}": _against("teacher", name) for name in _ERRORS},
     **{f"truth_{name}": _against("truth", name) for name in _ERRORS},
+    **CLASSIFICATION_MEASURES,
     "speedup": Measure(
         "Times faster", TIMES, "higher",
         "images per second over those of the original in PyTorch FP32, in pairs of windows measured in turns",
@@ -279,19 +314,183 @@ MEASURES = {
 }  # fmt: skip
 """By the one name that a number has in every file, table and run."""
 
-SUMMARY = (
-    "ssim", "ssim_render", "ssim_face", "mse", "truth_vertex_mm", "teacher_vertex_mm", "macs", "size_mb", "size_ratio",
-    "latency_ms", "speedup", "throughput_ratio", "memory_mb", "energy_ratio",
+_COSTS = (
+    "macs", "size_mb", "size_ratio", "latency_ms", "speedup", "throughput_ratio", "memory_mb", "energy_ratio",
 )  # fmt: skip
-"""What reports/summary.json has of each variant."""
+"""What reports/summary.json has of each variant of any task."""
 
-HEADLINE = (
-    "ssim", "mse", "truth_vertex_mm", "teacher_vertex_mm", "speedup", "latency_ms", "size_ratio", "size_mb",
-)  # fmt: skip
-"""What a run is judged by at a glance, of the deployed network: reports/metrics.json."""
+_COST_HEADLINE = ("speedup", "latency_ms", "size_ratio", "size_mb")
 
-GATES = {"ssim": "uv_ssim_min", "mse": "mse_max", "size_ratio": "size_ratio_min", "speedup": "speedup_min"}
-"""Measures that the deployed network must reach, and the setting in `evaluate.gates` that holds the limit."""
+
+@dataclass(frozen=True)
+class Subject:
+    """How reports, comparisons and MLflow speak of a task.
+
+    Attributes:
+        sample: one of what its networks read.
+        samples: several of them.
+        error: the error to ground truth by which networks are compared; lower is better.
+        teacher_error: the error to the teacher, which takes its place where there are no labels.
+        likeness: how alike a network and the teacher are.
+        quality: what reports/summary.json has of each variant, beside its costs.
+        quality_headline: what a run is judged by at a glance, beside its costs.
+        steps: what is shown after each step of the compression.
+        verdict: the last words of a run, with measures in braces.
+        constant: who always gives the same answer.
+        picture: of a folder of stage evaluate: the one that stands for the run.
+        pictures: captions of those pictures of stages prepare and teacher, in `leanface.report.sources`, that it has.
+        sheets: the pictures of such a folder, by file name without suffix, and what each shows.
+        templates: folder of its report and model card; None: the general ones.
+        curves: panels of a training's picture: unit, and the columns of history.csv with their labels.
+        damages: title of each measure of a `Deviation` in pictures, and the least that is shown of it.
+        measures: those that `MEASURES` lacks; see `know`.
+    """
+
+    sample: str
+    samples: str
+    error: str
+    teacher_error: str
+    likeness: str
+    quality: tuple[str, ...]
+    quality_headline: tuple[str, ...]
+    steps: tuple[str, ...]
+    verdict: str
+    constant: str
+    picture: str
+    pictures: Mapping[str, str]
+    sheets: Mapping[str, str]
+    curves: Mapping[str, tuple[tuple[str, str], ...]]
+    damages: Mapping[str, tuple[str, float]]
+    templates: str | None = None
+    measures: Mapping[str, Measure] = field(default_factory=dict[str, Measure])
+
+    @property
+    def summary(self) -> tuple[str, ...]:
+        """What reports/summary.json has of each variant."""
+        return (*self.quality, *_COSTS)
+
+    @property
+    def headline(self) -> tuple[str, ...]:
+        """What a run is judged by at a glance, of the deployed network: reports/metrics.json."""
+        return (*self.quality_headline, *_COST_HEADLINE)
+
+
+LOSS_CURVE = {"loss": (("train/loss", "training loss"),)}
+
+FACE = Subject(
+    sample="face",
+    samples="faces",
+    error="truth_vertex_mm",
+    teacher_error="teacher_vertex_mm",
+    likeness="ssim",
+    quality=("ssim", "ssim_render", "ssim_face", "mse", "truth_vertex_mm", "teacher_vertex_mm"),
+    quality_headline=("ssim", "mse", "truth_vertex_mm", "teacher_vertex_mm"),
+    steps=("teacher_vertex_mm", "teacher_rotation_deg", "truth_vertex_mm", "truth_rotation_deg"),
+    verdict="vertices {teacher_vertex_mm} mm and UV SSIM {ssim} from the original's",
+    constant="Mean face",
+    picture="faces.png",
+    pictures={
+        "faces": "Faces and photos, as the networks see them",
+        "distributions": "Distributions of the faces",
+        "teacher": "What the original network predicts",
+        "teacher_errors": "Errors of the original by yaw and by image size",
+    },
+    sheets={
+        "faces": "Test faces (never trained on)",
+        "photos": "Real photos (there is no ground truth, only the comparison)",
+        "worst": "The faces on which it is least like the original",
+        "heatmap": "Where on the face it errs",
+    },
+    curves=LOSS_CURVE
+    | {
+        "mm": (("val/identity_mm", "identity"), ("val/expression_mm", "expression"), ("val/vertex_mm", "vertices")),
+        "degrees": (("val/rotation_deg", "rotation"),),
+        "levels of 255": (("val/albedo_levels", "albedo"),),
+    },
+    damages={"vertex_mm": ("vertex error (mm)", 1e-3), "ssim": ("1 - SSIM, rendered face", 1e-5)},
+    templates="tasks/face",
+)
+
+CLASSIFICATION = Subject(
+    sample="image",
+    samples="images",
+    error="truth_error",
+    teacher_error="teacher_kl",
+    likeness="teacher_agreement",
+    quality=("accuracy", "truth_error", "truth_kl", "calibration_error", "teacher_agreement", "teacher_kl"),
+    quality_headline=("accuracy", "truth_error", "teacher_agreement", "teacher_kl"),
+    steps=("teacher_kl", "teacher_error", "truth_kl", "truth_error"),
+    verdict="accuracy {accuracy}, and the original's class for {teacher_agreement} of the images",
+    constant="Majority class",
+    picture="confusion.png",
+    pictures={"faces": "Images of each class, as the networks see them"},
+    sheets={
+        "confusion": "Which class is taken for which",
+        "worst": "The images whose true class it finds least likely",
+    },
+    curves=LOSS_CURVE
+    | {
+        "cross-entropy": (("val/kl", "validation"),),
+        "error rate": (("val/error", "validation"),),
+    },
+    damages={
+        "kl": ("KL divergence from the original (nats)", 1e-6),
+        "error": ("share of images of another class", 1e-3),
+    },
+)
+"""Of every classifier, the user's own too."""
+
+
+@dataclass(frozen=True)
+class TaskEntry:
+    """One task of LeanFace's own; each part is MODULE:NAME, imported when it is needed.
+
+    The parts lie apart so that each stage depends on the code of its own part alone. A user's task, FILE.py:CLASS, is
+    one class that has all of them.
+
+    Attributes:
+        network: a `leanface.task.TaskNetwork`.
+        task: a `leanface.task.Task`.
+        prepare, make_teacher, evaluate, journey: see `leanface.task.WholeTask`.
+    """
+
+    subject: Subject
+    network: str
+    task: str
+    prepare: str
+    make_teacher: str
+    evaluate: str
+    journey: str
+
+
+TASKS = {
+    "face": TaskEntry(
+        subject=FACE,
+        network="leanface.tasks.face.network:FaceNetwork",
+        task="leanface.tasks.face.task:FaceTask",
+        prepare="leanface.tasks.face.prepare:prepare",
+        make_teacher="leanface.tasks.face.original:make_teacher",
+        evaluate="leanface.tasks.face.judgment:evaluate",
+        journey="leanface.tasks.face.end_to_end:journey",
+    ),
+    "digits": TaskEntry(
+        subject=replace(CLASSIFICATION, sample="digit", samples="digits"),
+        network="leanface.tasks.digits.network:DigitsNetwork",
+        task="leanface.tasks.digits.task:DigitsTask",
+        prepare="leanface.tasks.digits.prepare:prepare",
+        make_teacher="leanface.tasks.digits.teacher:make_teacher",
+        evaluate="leanface.tasks.digits.evaluation:evaluate",
+        journey="leanface.tasks.classification.journey:no_journey",
+    ),
+}
+"""By the name that params.yaml has for it; a task may also be FILE.py:CLASS."""
+
+
+def know(subject: Subject) -> Subject:
+    """Add the measures of a user's own task to `MEASURES`, by names that are free."""
+    for name, measure in subject.measures.items():
+        MEASURES.setdefault(name, measure)
+    return subject
 
 
 def measures_against(reference: Literal["teacher", "truth"]) -> dict[str, Measure]:

@@ -7,12 +7,15 @@ its own section of that file. Units are in the names.
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import Annotated, Any, Literal, Self, cast, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from leanface.errors import ArtifactError, ConfigError, did_you_mean
+
+FACE = "face"
+"""The task whose configuration has sections of its own."""
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -23,13 +26,42 @@ Temperature = Annotated[float, Field(ge=0.01, le=1e6)]
 """Beyond these limits softened distributions are one-hot or uniform to within rounding."""
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 """NumPy's generator takes 32 bits."""
+AnySize = Annotated[int, Field(ge=8, le=1024)]
+"""Height and width of a network's images in pixels."""
 ImageSize = Annotated[int, Field(ge=64, le=448, multiple_of=16)]
+"""What the face's network reads."""
 
 
 class Section(BaseModel):
     """Base of every section: immutable, and strict about its keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class TaskChoice(Section):
+    """What the networks are for.
+
+    Attributes:
+        name: in leanface.catalog.TASKS, or a user's own FILE.py:CLASS.
+        name_sha256: of that file; stage configure fills it in, so that stages run again when the file has changed.
+    """
+
+    name: str
+    name_sha256: str | None = None
+
+
+class Samples(Section):
+    """Stage prepare: how large images are, and how many there may be of each split.
+
+    Attributes:
+        image_size: stage configure takes it from the task, if that has one size alone.
+        train_count: at most; None: all there are. The others likewise.
+    """
+
+    image_size: AnySize
+    train_count: Count | None = None
+    val_count: Count | None = None
+    test_count: Count | None = None
 
 
 class PhotoFolder(Section):
@@ -46,16 +78,16 @@ class PhotoFolder(Section):
     test_share: Annotated[float, Field(gt=0.0, le=0.4)]
 
 
-class Data(Section):
+class Data(Samples):
     """Stage prepare: which morphable model; how many faces are rendered, how large, and how wild, or whose photos."""
 
     morphable_model: str = "packaged"
     morphable_model_sha256: str | None = None
     folder: PhotoFolder | None = None
     image_size: ImageSize
-    train_count: Count
-    val_count: Count
-    test_count: Count
+    train_count: Count  # pyright: ignore[reportIncompatibleVariableOverride, reportGeneralTypeIssues]
+    val_count: Count  # pyright: ignore[reportIncompatibleVariableOverride, reportGeneralTypeIssues]
+    test_count: Count  # pyright: ignore[reportIncompatibleVariableOverride, reportGeneralTypeIssues]
     images_per_identity: Count
     supersample: Annotated[int, Field(ge=1, le=4)]
     yaw_max_rad: Annotated[float, Field(ge=0.0, le=1.2)]
@@ -86,12 +118,19 @@ class Measure(Section):
     picture_count: Count
 
 
-class Teacher(Section):
-    """Stage teacher: where the original network comes from."""
+class Original(Section):
+    """Stage teacher: where the original network comes from: trained here, or a bundle's folder."""
 
-    source: Literal["pretrained", "trained", "modelscope", "checkpoint"]
+    source: Literal["trained", "checkpoint"]
     path: str | None
     path_sha256: str | None = None
+    optimizer: Optimizer
+
+
+class Teacher(Original):
+    """Stage teacher, of the face: where the original network comes from."""
+
+    source: Literal["pretrained", "trained", "modelscope", "checkpoint"]  # pyright: ignore[reportIncompatibleVariableOverride]
     streamed: bool
     image_sizes: tuple[ImageSize, ...]
     width: Annotated[float, Field(gt=0.0, le=1.0)]
@@ -99,13 +138,12 @@ class Teacher(Section):
     start_from: str | None
     start_from_sha256: str | None = None
     freeze_batch_norm: bool
-    optimizer: Optimizer
     piece_seconds: Positive | None
     measure: Measure
 
 
 class Analyze(Section):
-    """Stage analyze: the sensitivity of the reconstruction, read in so many faces of the train split.
+    """Stage analyze: the sensitivity of the outputs, for so many faces, or other samples, of the train split.
 
     A group of coupled channels is pruned at each of `ratios`.
     """
@@ -152,7 +190,8 @@ class Distill(Section):
     """Stage distill: the pruned network learns from the teacher.
 
     Attributes:
-        temperature: T of the attentive imitation; larger treats samples more alike.
+        temperature: T. Of a classifier it softens the classes' probabilities; of the face's attentive imitation the
+            weights of samples, so that larger treats them more alike.
         alpha: weight of the labels; 1 - alpha weighs the teacher's outputs.
         imitation: how much the teacher's own error decides how much a sample counts; 0: all alike.
         terms: weights of the task's error terms, against the teacher and against labels alike.
@@ -163,7 +202,7 @@ class Distill(Section):
     imitation: Fraction
     terms: dict[str, NonNegative]
     streamed: bool
-    image_sizes: Annotated[tuple[ImageSize, ...], Field(min_length=1)]
+    image_sizes: Annotated[tuple[AnySize, ...], Field(min_length=1)]
     freeze_batch_norm: bool
     start_from: str | None
     start_from_sha256: str | None = None
@@ -238,22 +277,22 @@ class Build(Section):
         return self
 
 
-class Gates(Section):
-    """What the INT8 network must reach against the original for the report to call the run a success."""
-
-    uv_ssim_min: Fraction
-    mse_max: Positive
-    size_ratio_min: Positive
-    speedup_min: Positive
+Gates = dict[Annotated[str, Field(pattern=r"^[a-z]\w*_(min|max)$")], NonNegative]
+"""Limits of the INT8 network's measures for the report to call the run a success, as MEASURE_min or MEASURE_max."""
 
 
 class Evaluate(Section):
     """Stage evaluate: the proof against the original."""
 
     count: Count
-    uv_size: Annotated[int, Field(ge=32, le=1024)]
     picture_count: Count
     gates: Gates
+
+
+class FaceEvaluate(Evaluate):
+    """Stage evaluate, of the face."""
+
+    uv_size: Annotated[int, Field(ge=32, le=1024)]
 
 
 class Benchmark(Section):
@@ -301,13 +340,14 @@ class Machine(Section):
 
 
 class Config(Section):
-    """Everything that an experiment depends on."""
+    """Everything that an experiment depends on, whatever its networks are for."""
 
     scale: str
     seed: Seed
+    task: TaskChoice
     machine: Machine
-    data: Data
-    teacher: Teacher
+    data: Samples
+    teacher: Original
     analyze: Analyze
     prune: Prune
     distill: Distill
@@ -318,16 +358,28 @@ class Config(Section):
     benchmark: Benchmark
 
     @model_validator(mode="after")
-    def _agreeing(self) -> "Config":
+    def _possible(self) -> Self:
+        if not self.export.dynamic_size and (self.build.image_size_min or self.build.image_size_max):
+            raise ValueError("engines for several image sizes (build.image_size_*) need export.dynamic_size")
+        if self.teacher.source == "checkpoint" and self.teacher.path is None:
+            raise ValueError("teacher checkpoint needs teacher.path")
+        return self
+
+
+class FaceConfig(Config):
+    """The same for the face, whose data, original and proof have more to choose; it has every key that there is."""
+
+    data: Data  # pyright: ignore[reportIncompatibleVariableOverride]
+    teacher: Teacher  # pyright: ignore[reportIncompatibleVariableOverride]
+    evaluate: FaceEvaluate  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @model_validator(mode="after")
+    def _agreeing(self) -> Self:
         source, packaged = self.teacher.source, self.data.morphable_model == "packaged"
         if source == "modelscope" and packaged:
             raise ValueError("teacher modelscope reads the Basel Face Model: set data.morphable_model to modelscope")
         if source == "pretrained" and not packaged:
             raise ValueError("teacher pretrained reads the packaged model: set data.morphable_model to packaged")
-        if not self.export.dynamic_size and (self.build.image_size_min or self.build.image_size_max):
-            raise ValueError("engines for several image sizes (build.image_size_*) need export.dynamic_size")
-        if source == "checkpoint" and self.teacher.path is None:
-            raise ValueError("teacher checkpoint needs teacher.path")
         if source == "trained" and self.data.folder is not None and not self.teacher.streamed:
             raise ValueError("teacher trained needs labels, which photos lack: set teacher.streamed, or data to faces")
         return self
@@ -339,10 +391,12 @@ def parse_config(tree: Mapping[str, Any], source: str = "configuration") -> Conf
     Raises:
         ConfigError: names each wrong key, what was given and what is allowed.
     """
+    task: Any = tree.get("task") or {}
+    schema = FaceConfig if task.get("name", FACE) == FACE else Config
     try:
-        return Config.model_validate(tree)
+        return schema.model_validate(tree)
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc']))}: {_explain(e)}" for e in error.errors()]
+        lines = [f"  {'.'.join(map(str, e['loc']))}: {_explain(e, schema)}" for e in error.errors()]
         raise ConfigError(
             f"{source} is not valid:\n" + "\n".join(lines) + "\nFix these keys in params.yaml or conf/."
         ) from None
@@ -360,11 +414,11 @@ def fields_of(section: Any) -> dict[str, type[BaseModel] | None] | None:
     return found
 
 
-def _explain(error: Any) -> str:
+def _explain(error: Any, schema: type[Config]) -> str:
     """Say what is wrong with one value, and what was probably meant."""
     if error["type"] == "extra_forbidden":
         *parents, key = error["loc"]
-        fields = _section_at(parents)
+        fields = _section_at(schema, parents)
         return f"unknown key.{did_you_mean(key, fields)} Valid here: {', '.join(fields)}"
     advice = ""
     if error["type"] == "literal_error":
@@ -372,8 +426,8 @@ def _explain(error: Any) -> str:
     return f"{error['msg']} (got {error.get('input')!r}).{advice}"
 
 
-def _section_at(parents: Sequence[str | int]) -> dict[str, type[BaseModel] | None]:
-    section: Any = Config
+def _section_at(schema: type[Config], parents: Sequence[str | int]) -> dict[str, type[BaseModel] | None]:
+    section: Any = schema
     for name in parents:
         section = (fields_of(section) or {}).get(str(name))
     return fields_of(section) or {}
@@ -395,3 +449,15 @@ def load_config(path: Path) -> Config:
     if not isinstance(tree, dict):
         raise ArtifactError(f"{path} is empty; rewrite it with `leanface stage configure`.")
     return parse_config(cast(dict[str, Any], tree), str(path))
+
+
+def load_face_config(path: Path) -> FaceConfig:
+    """Read the resolved configuration of the face.
+
+    Raises:
+        ArtifactError, ConfigError: as `load_config`, or it is another task's.
+    """
+    config = load_config(path)
+    if not isinstance(config, FaceConfig):
+        raise ConfigError(f"{path} is of task {config.task.name}; this is for the face alone: set `task: face`.")
+    return config

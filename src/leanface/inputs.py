@@ -11,6 +11,7 @@ from leanface.config import Config, load_config
 from leanface.errors import ConfigError, LeanFaceError
 
 KEYS = (
+    ("task", "name"),
     ("data", "morphable_model"),
     ("data", "folder", "path"),
     ("teacher", "path"),
@@ -56,19 +57,24 @@ def record_inputs(config: Config, last: Path) -> Config:
     for *parents, key in KEYS:
         section, old = _at(tree, parents), _at(before, parents)
         name = section.get(key)
+        if parents == ["task"]:  # FILE.py:CLASS, or a task of LeanFace's own
+            name, colon, _ = str(name).partition(":")
+            name = name if colon else None
         if name is None or name in NAMES:
             continue
         digest: Callable[[Path], str] = _listing if parents == ["data", "folder"] else _digest
+        if parents == ["task"]:
+            digest = _plain
         try:
             section[key + SUFFIX] = digest(locate(name))
         except OSError as error:
-            section[key + SUFFIX] = old.get(key + SUFFIX) if old.get(key) == name else None
+            section[key + SUFFIX] = old.get(key + SUFFIX) if old.get(key) == section[key] else None
             if section[key + SUFFIX] is None:
                 raise ConfigError(
                     f"{'.'.join([*parents, key])}: {name} cannot be read ({error.strerror}). Name a file or folder "
                     "that is there; a relative path starts at the project's root folder."
                 ) from None
-    return Config.model_validate(tree)
+    return type(config).model_validate(tree)
 
 
 def _at(tree: dict[str, Any], parents: list[str]) -> dict[str, Any]:
@@ -84,6 +90,11 @@ def _digest(path: Path) -> str:
         with file.open("rb") as stream:
             hasher.update(hashlib.file_digest(stream, "sha256").digest())
     return hasher.hexdigest()
+
+
+def _plain(path: Path) -> str:
+    """Hash a file alone: bundles name a task's file by that."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _listing(folder: Path) -> str:

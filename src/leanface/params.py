@@ -1,7 +1,7 @@
 """params.yaml: what an experiment changes, split into choices of conf/'s groups and single values.
 
 A scalar at `a.b` chooses conf/a/b/SCALAR.yaml where conf/a/b/ is a folder (`scale: tiny`); everything else
-replaces one value (`prune: {ratio: 0.3}`).
+replaces one value (`prune: {ratio: 0.3}`). `task: FILE.py:CLASS` chooses conf/task/own.yaml and names the file.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 import yaml
 from pydantic import BaseModel
 
-from leanface.config import Config, fields_of
+from leanface.config import FaceConfig, fields_of
 from leanface.errors import ConfigError, did_you_mean
 
 
@@ -58,7 +58,7 @@ def sort_params(tree: Mapping[str, Any], conf: Path, source: str) -> Params:
         ConfigError: a key or a choice is unknown; it says which are valid.
     """
     params = Params()
-    _sort_into(params, params.values, tree, Config, (), conf, source)
+    _sort_into(params, params.values, tree, FaceConfig, (), conf, source)
     return params
 
 
@@ -73,7 +73,7 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
 def known_keys() -> list[str]:
     """Return every key of the configuration, dotted, sections included."""
-    return list(_dotted(Config, ""))
+    return list(_dotted(FaceConfig, ""))
 
 
 def _dotted(schema: Any, prefix: str) -> Iterator[str]:
@@ -104,6 +104,9 @@ def _sort_into(
         if _is_mapping(value):
             inner = fields[key] if fields is not None else None
             _sort_into(params, values.setdefault(key, {}), value, inner, names, conf, source)
+        elif names == ("task",) and ":" in str(value):  # a user's own, FILE.py:CLASS
+            params.choices["task"] = "own"
+            values.setdefault("task", {})["name"] = value
         elif group.is_dir():
             options = sorted(file.stem for file in group.glob("*.yaml"))
             if value not in options:

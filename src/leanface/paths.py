@@ -27,6 +27,9 @@ CACHE = Path(".cache")
 
 PIPELINE = Path("dvc.yaml")
 REPORTS = Path("reports")
+DATA = Path("data")
+"""All that stage prepare makes; what is in it, the task knows."""
+
 CONFIG = REPORTS / "config.yaml"
 DEVICE = REPORTS / "device.json"
 
@@ -35,6 +38,9 @@ MORPHABLE_MODEL = Path("data/morphable_model.npz")
 
 FACES = Path("data/faces")
 PHOTOS = Path("data/photos")
+SAMPLES = Path("data/samples")
+"""What other tasks than the face prepare."""
+
 PREPARE_REPORT = REPORTS / "prepare"
 
 TEACHER = Path("models/teacher")

@@ -78,9 +78,11 @@ def _record(title: str, name: str, run: Any, arguments: dict[str, Any], config: 
             arguments["log"] = record.log_live
         record.log(run(**arguments), 0)
     if name == "report" and not tracking.in_trial():
+        from leanface.task import subject_of
+
         summary = json.loads(paths.SUMMARY.read_text())
         pages = [paths.CONFIG, paths.SUMMARY, paths.REPORT_HTML, paths.REPORT_MD, paths.MODEL_CARD, paths.FIGURES]
-        pages.append(paths.evaluation_dir(catalog.DEPLOYED) / tracking.PICTURE)
+        pages.append(paths.evaluation_dir(catalog.DEPLOYED) / subject_of(config.task).picture)
         tracking.log_summary(summary, config.model_dump(), pages, {}, paths.onnx_path(catalog.DEPLOYED))
 
 

@@ -9,7 +9,7 @@ import torch
 
 from leanface import catalog, paths
 from leanface.catalog import MEASURES, RUNTIMES, VARIANTS, Measure, RuntimeEntry
-from leanface.config import Benchmark, Gates
+from leanface.config import Benchmark
 from leanface.face.morphable_model import MorphableModel
 from leanface.report.page import write_report
 from leanface.report.sources import read_sources
@@ -52,12 +52,16 @@ def test_evaluation_takes_every_measure_in_the_catalog_and_no_other(model: Morph
     images = torch.zeros(2, 3, 64, 64)
     compared = evaluator.compare(lambda batch: mean.numpy(), lambda batch: mean.numpy(), images)
     taken = {*compared.similarity, *evaluator.errors(mean, mean)}
-    assert taken == {name for name, measure in MEASURES.items() if measure.against is not None}
+    compared = {name for name, measure in MEASURES.items() if measure.against is not None}
+    assert taken == compared - set(catalog.CLASSIFICATION_MEASURES)
 
 
 def test_what_is_summarized_and_gated_is_in_the_catalog() -> None:
-    assert {*catalog.SUMMARY, *catalog.HEADLINE, *catalog.GATES} <= set(MEASURES)
-    assert set(catalog.GATES.values()) == set(Gates.model_fields)
+    for entry in catalog.TASKS.values():
+        subject = entry.subject
+        named = {*subject.summary, *subject.headline, *subject.steps, subject.error, subject.teacher_error}
+        assert {*named, subject.likeness} <= set(MEASURES)
+        assert {subject.error, subject.teacher_error, subject.likeness} <= set(subject.summary)
     assert {catalog.BASELINE, catalog.DEPLOYED} <= set(catalog.EVALUATED) <= set(VARIANTS)
     assert set(catalog.BASELINE_RUNTIMES) <= set(RUNTIMES)
 
@@ -90,7 +94,7 @@ def test_a_new_measure_is_one_entry(monkeypatch: pytest.MonkeyPatch, run: Path) 
     monkeypatch.setitem(MEASURES, "truth_ear_mm", measure)
     for variant in catalog.EVALUATED:
         write_evaluation(evaluation(variant))
-    write_report(read_sources(), GATES)
+    write_report(read_sources(), "face", catalog.FACE, GATES)
     value = read_sources().evaluations["quantized_int8"].mean("truth_ear_mm")
     for page in (paths.REPORT_HTML, paths.REPORT_MD, paths.MODEL_CARD):
         assert re.search(rf"Ear error \(mm\).*{measure.text(value)}", page.read_text()), page
@@ -113,7 +117,7 @@ def test_a_measure_is_written_with_the_digits_that_count(measure: str, value: fl
 
 
 def test_a_variant_keeps_its_numbers_under_the_same_names_in_json() -> None:
-    numbers = dict.fromkeys(catalog.SUMMARY, 1.5)
+    numbers = dict.fromkeys(catalog.FACE.summary, 1.5)
     written = VariantSummary.model_validate({"runtime": "openvino", "intervals": {"speedup": (1, 2)}, **numbers})
     assert VariantSummary.model_validate_json(written.model_dump_json()) == written
-    assert written.model_dump().keys() == {"runtime", "intervals", *catalog.SUMMARY}
+    assert written.model_dump().keys() == {"runtime", "intervals", *catalog.FACE.summary}

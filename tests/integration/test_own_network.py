@@ -1,37 +1,85 @@
-"""The example of a network of one's own, as a user runs it; and what is said of a task's file that does not work."""
+"""The example of a network of one's own through the stages; and what is said of a task's file that does not work."""
 
-import importlib.util
+import importlib
+import inspect
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+import yaml
 
-from leanface import bundle
+from leanface import bundle, paths
+from leanface.config import load_config
 from leanface.errors import ArtifactError, ConfigError
+from leanface.metrics.measurements import read_evaluation
+from leanface.reconstruction.network import open_network
+from leanface.runner import stage_sections
+from leanface.stages import configure
 from leanface.task import network_of
 
 EXAMPLE = Path(__file__).parents[2] / "examples/own_network/gratings.py"
+ROOT = Path(__file__).parents[2]
 
 
-def test_the_example_keeps_its_accuracy_and_its_bundle_fits_its_file_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = Path(shutil.copy(EXAMPLE, tmp_path))
-    monkeypatch.chdir(tmp_path)
-    spec = importlib.util.spec_from_file_location("gratings", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found = module.main()
-    assert found["teacher"] > 0.95
-    assert found["re-fitted"] > found["pruned"]
-    assert found["int8"] > 0.95
-    assert (module.OUT / "int8.onnx").is_file()
+def run_stage(name: str, **arguments: Any) -> dict[str, float]:
+    """As `leanface stage` does, without MLflow."""
+    run, config = importlib.import_module(f"leanface.stages.{name}").run, load_config(paths.CONFIG)
+    if "log" in inspect.signature(run).parameters:
+        arguments["log"] = lambda metrics, step: None
+    return run(**{section: getattr(config, section) for section in stage_sections(name)}, **arguments)
 
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict[str, float]]]:
+    """A project in which the example went from its own data to an evaluated INT8 file; what each stage returned."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("project"))
+        shutil.copytree(ROOT / "conf", "conf")
+        shutil.copy(EXAMPLE, "gratings.py")
+        paths.PARAMS.write_text(
+            yaml.safe_dump({"task": "gratings.py:Gratings", "distill": {"optimizer": {"steps": 20}}})
+        )
+        configure.run()
+        done = {name: run_stage(name) for name in ("prepare", "teacher", "analyze", "prune", "distill", "quantize")}
+        for variant in ("teacher_fp32", "quantized_int8"):
+            done |= {f"{name}@{variant}": run_stage(name, variant=variant) for name in ("export", "evaluate")}
+        yield done
+
+
+def test_the_example_keeps_its_accuracy(chain: dict[str, dict[str, float]]) -> None:
+    assert chain["teacher"]["accuracy"] > 0.9
+    prune = chain["prune"]
+    assert prune["compensated/teacher_kl"] < prune["pruned/teacher_kl"]
+    assert prune["macs_share"] < 0.5
+    teacher, student = (
+        read_evaluation(paths.evaluation_dir(name) / "metrics.json") for name in ("teacher_fp32", "quantized_int8")
+    )
+    assert teacher.mean("teacher_agreement") == 1
+    assert (student.mean("accuracy") or 0) > (teacher.mean("accuracy") or 1) - 0.1
+    assert student.constant["accuracy"] < 0.2  # eight classes
+    assert {file.name for file in paths.evaluation_dir("quantized_int8").glob("*.png")} == {
+        "confusion.png",
+        "worst.png",
+    }
+
+
+def test_its_files_are_refused_where_faces_are_read(chain: dict[str, dict[str, float]]) -> None:
+    for file in (paths.onnx_path("quantized_int8"), paths.DISTILLED):
+        with pytest.raises(ArtifactError, match=r"of task gratings\.py:Gratings; this is for networks"):
+            open_network(file, "auto", 1)
+
+
+def test_its_bundle_fits_its_file_alone(chain: dict[str, dict[str, float]]) -> None:
+    network, spec = bundle.load_bundle(paths.QUANTIZED)
+    assert network(torch.zeros(1, 3, 32, 32)).shape == (1, 8)
+    assert spec.task == "gratings.py:Gratings"
+    file = Path("gratings.py")
     file.write_text(file.read_text() + "# another network\n")
     with pytest.raises(ArtifactError, match=r"gratings\.py has changed since"):
-        bundle.load_bundle(module.OUT / "int8")
+        bundle.load_bundle(paths.QUANTIZED)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +89,7 @@ def test_the_example_keeps_its_accuracy_and_its_bundle_fits_its_file_alone(
         ("own.py:Own", "import torch\n\n\nx = torch.no_such_thing\n", r"own\.py, line 4: AttributeError"),
         ("own.py:Owned", "class Own: ...\n", r"own\.py has no class Owned\. Did you mean Own\?"),
         ("other.py:Own", "", r"other\.py cannot be read \(No such file"),
-        ("faec", "", r"no task 'faec'\. Did you mean face\? Use face, or path/to/my_task\.py:MyTask"),
+        ("faec", "", r"no task 'faec'\. Did you mean face\? Use face, digits, or path/to/my_task\.py:MyTask"),
     ],
 )
 def test_a_task_that_cannot_be_had_is_named(

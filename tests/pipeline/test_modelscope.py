@@ -111,7 +111,7 @@ def test_the_proof_has_no_ground_truth(chain: dict[str, dict[str, float]]) -> No
     for evaluation in evaluations:
         assert not [name for name in evaluation["measures"] if name.startswith("truth_")]
         assert {"ssim", "mse", "teacher_vertex_mm"} <= set(evaluation["measures"])
-        assert "ssim" in evaluation["mean_face"]
+        assert "ssim" in evaluation["constant"]
         assert evaluation["measures"]["ssim_face"] is not None  # the face is in the picture
     assert evaluations[0]["measures"]["ssim"]["mean"] == pytest.approx(1, abs=1e-3)
     assert (paths.evaluation_dir(VARIANTS[1]) / "faces.png").is_file()

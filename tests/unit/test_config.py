@@ -116,12 +116,13 @@ def test_params_win_over_the_scale_and_the_scale_over_the_groups(project: Path) 
     configure.run()
     config = load_config(paths.CONFIG)
     scale = yaml.safe_load((paths.CONF / "scale/tiny.yaml").read_text())
+    of_task = yaml.safe_load((paths.CONF / "task/scale/face_tiny.yaml").read_text())
     group = yaml.safe_load((paths.CONF / "distill/terms.yaml").read_text())
     assert config.distill.optimizer.steps == 3
     assert config.distill.optimizer.batch_size == scale["distill"]["optimizer"]["batch_size"]
     assert config.distill.alpha == group["alpha"]
     assert config.teacher.source == "trained"
-    assert config.teacher.optimizer.steps == scale["teacher"]["optimizer"]["steps"]
+    assert config.teacher.optimizer.steps == of_task["teacher"]["optimizer"]["steps"]
 
 
 def test_a_number_in_scientific_notation_is_a_number(project: Path) -> None:

@@ -11,7 +11,7 @@ from leanface.runner import run_stage, stage_sections
 
 
 def test_sections_are_the_parameters_of_run() -> None:
-    assert stage_sections("prune") == ["prune", "seed"]
+    assert stage_sections("prune") == ["data", "prune", "seed", "task"]
     assert stage_sections("probe") == []
     assert "variant" not in stage_sections("export")
     assert "log" not in stage_sections("distill")

@@ -9,7 +9,7 @@ import yaml
 
 from leanface import paths
 from leanface.cli import guarded
-from leanface.config import Benchmark, load_config
+from leanface.config import Benchmark, load_face_config
 from tools.gpu_box.import_run import import_run
 from tools.gpu_box.pack import pack, restore
 from tools.gpu_box.run import run_offline
@@ -45,7 +45,7 @@ def _import(arguments: argparse.Namespace) -> None:
 def _shipped(arguments: argparse.Namespace) -> None:
     from tools.gpu_box.shipped import measure_shipped
 
-    config = load_config(arguments.config)
+    config = load_face_config(arguments.config)
     settings = Benchmark.model_validate(yaml.safe_load(GPU_BENCHMARK.read_text()))
     measure_shipped(arguments.folder, settings, config.data, config.seed, arguments.faces)
 

@@ -66,7 +66,7 @@ def check_goals(evaluations: Mapping[str, Evaluation], gates: Mapping[str, float
     goals = list(GOALS)
     if gates is not None:
         goals += [
-            Goal("Gate: UV SSIM to the original", catalog.DEPLOYED, "ssim", gates["uv_ssim_min"]),
+            Goal("Gate: UV SSIM to the original", catalog.DEPLOYED, "ssim", gates["ssim_min"]),
             Goal("Gate: re-rendered MSE to the original", catalog.DEPLOYED, "mse", gates["mse_max"]),
         ]
     checked: list[Json] = []

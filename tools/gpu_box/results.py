@@ -14,6 +14,7 @@ from leanface.catalog import (
     BASELINE,
     DEPLOYED,
     EVALUATED,
+    FACE,
     MEASURES,
     RUNTIMES,
     VARIANTS,
@@ -178,8 +179,8 @@ def write_results(run: Path, folder: Path, cpu: Path | None = None) -> Json:
         "cpu_name": "" if cpu_benchmark is None else cpu_benchmark.device["cpu"],
         "asks": asks(summary),
         "speed_caption": SPEED_CAPTION,
-        "steps": tables.steps(stages),
-        "step_measures": [MEASURES[name].full_heading for name in tables.STEP_MEASURES],
+        "steps": tables.steps(stages, FACE.steps),
+        "step_measures": [MEASURES[name].full_heading for name in FACE.steps],
         "evaluations": evaluations,
         "qualities": [
             (title, list(found), tables.quality(found, measures))

@@ -29,10 +29,10 @@ from leanface.metrics.measurements import BenchmarkRecord
 from leanface.networks.packed import load_pretrained
 from leanface.photos.load import load_photo
 from leanface.runtime import open_runtime
-from leanface.runtime.benchmark import Entry, baseline_runtime, benchmark_networks, plan
+from leanface.runtime.benchmark import Entry, baseline_runtime, benchmark_end_to_end, benchmark_networks, plan
 from leanface.synthesis.dataset import FaceDataset
 from leanface.synthesis.prepare import prepare_faces
-from leanface.tasks.face.end_to_end import benchmark_photo
+from leanface.tasks.face.end_to_end import photo_journey
 from leanface.tasks.face.evaluation import Evaluator
 
 IMAGE_SIZE = 224
@@ -87,7 +87,8 @@ def measure_speed(settings: Benchmark, photo: str) -> BenchmarkRecord:
     before = clocks_mhz()
     rows = benchmark_networks(entries, settings, IMAGE_SIZE)
     after = clocks_mhz()
-    end_to_end = benchmark_photo(settings, IMAGE_SIZE, load_head_model(paths.MORPHABLE_MODEL), load_photo(photo))
+    journey = photo_journey(IMAGE_SIZE, load_head_model(paths.MORPHABLE_MODEL), load_photo(photo))
+    end_to_end = benchmark_end_to_end(settings, journey.whole, journey.before)
     return BenchmarkRecord(
         device=describe_device(),
         image_size=IMAGE_SIZE,

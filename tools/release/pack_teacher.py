@@ -14,7 +14,7 @@ import torch
 
 from leanface import paths
 from leanface.bundle import load_network
-from leanface.config import load_config
+from leanface.config import load_face_config
 from leanface.errors import ArtifactError
 from leanface.networks.packed import Statistics, load_packed, save_packed, statistics_of
 from leanface.networks.resnet import FaceReconstructionNet, scaled_widths
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=paths.CONFIG, help="how faces are rendered")
     parser.add_argument("--batch-size", type=int, default=128, help=f"faces in each of {STATISTICS_BATCHES} batches")
     arguments = parser.parse_args()
-    config = load_config(arguments.config)
+    config = load_face_config(arguments.config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     stream = Stream(config.data, tuple(arguments.sizes), device)
     pack_at_sizes(

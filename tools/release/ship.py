@@ -16,7 +16,7 @@ from onnx.external_data_helper import set_external_data
 
 from leanface import catalog, paths
 from leanface.bundle import load_network, save_bundle
-from leanface.config import load_config
+from leanface.config import load_face_config
 from leanface.errors import ArtifactError
 from leanface.files import atomic_write, read_json, read_text, write_json
 from leanface.report.gate import require_gates
@@ -43,7 +43,7 @@ def ship(folder: Path = paths.ASSETS) -> None:
     """
     require_gates(paths.SUMMARY)
     # Reports are in Git, networks in DVC's cache: all is read before anything is written.
-    summary, config = read_json(paths.SUMMARY), load_config(paths.CONFIG)
+    summary, config = read_json(paths.SUMMARY), load_face_config(paths.CONFIG)
     card, (student, spec) = read_text(paths.MODEL_CARD), load_network(paths.DISTILLED)
     network = _content(paths.onnx_path(catalog.DEPLOYED))
     on_cpu = without_weights_of(paths.onnx_path(catalog.DEPLOYED_ON_CPU), network, paths.PACKAGED_MODEL.name)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from leanface import paths
-from leanface.config import load_config
+from leanface.config import load_face_config
 from leanface.errors import Unfinished
 from leanface.files import read_json, write_json
 from leanface.params import merge
@@ -50,7 +50,7 @@ def ablate(
         Unfinished: the time was over.
     """
     end = None if seconds is None else time.monotonic() + seconds
-    config, kind = load_config(paths.CONFIG), STUDIES[stage]
+    config, kind = load_face_config(paths.CONFIG), STUDIES[stage]
     if steps is not None:
         changed = merge(config.model_dump(), {stage: {"optimizer": {"steps": steps}}})
         config = type(config).model_validate(changed)

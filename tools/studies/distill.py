@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from leanface import bundle, paths
-from leanface.config import Config, Prune
+from leanface.config import FaceConfig, Prune
 from leanface.distillation.distill import distill
 from leanface.training.checkpoint import fingerprint
 from leanface.training.fit import MetricLog, Session
@@ -20,7 +20,7 @@ class DistillStudy(Study[DistillVariant]):
 
     variant = DistillVariant
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: FaceConfig) -> None:
         super().__init__(config)
         self._students: dict[str, tuple[nn.Module, Kept]] = {}
 

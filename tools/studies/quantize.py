@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from leanface import bundle, paths
-from leanface.config import Config
+from leanface.config import FaceConfig
 from leanface.distillation.distill import train_on
 from leanface.export.onnx import export_network
 from leanface.metrics.outputs import predict
@@ -24,7 +24,7 @@ class QuantizeStudy(Study[QuantizeVariant]):
 
     variant = QuantizeVariant
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: FaceConfig) -> None:
         super().__init__(config)
         self._student, self._spec = bundle.load_network(paths.DISTILLED)
         self._parents = {"parent": bundle.digest(paths.DISTILLED), "teacher": bundle.digest(paths.TEACHER)}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from leanface import bundle, paths, tracking
-from leanface.config import Config
+from leanface.config import FaceConfig
 from leanface.face.render import Renderer
 from leanface.face.uv_map import UvMap
 from leanface.files import Json
@@ -51,7 +51,7 @@ class Study(ABC, Generic[V]):
 
     variant: ClassVar[type[Variant]]
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: FaceConfig) -> None:
         self.config = config
         self.task = FaceTask.load(config.data)
         self.model = self.task.model

@@ -17,6 +17,7 @@ from leanface.photos.alignment import template_from_landmarks3d, to_input
 from leanface.photos.crops import crop_faces
 from leanface.photos.detector import FaceDetector
 from leanface.photos.load import load_photo
+from leanface.reconstruction.network import require_face
 from leanface.runtime import open_best
 from leanface.runtime.onnx_file import read_onnx
 
@@ -63,6 +64,7 @@ def export_bundle(onnx_path: Path, morphable_model: Path, folder: Path, *, cpu: 
         BackendError: no runtime can run the network here, so there is nothing to check against.
     """
     exported, model = read_onnx(onnx_path), load_morphable_model(morphable_model)
+    require_face(onnx_path, exported.task)
     if exported.flavor == "cpu":
         raise ArtifactError(
             f"{onnx_path} is of flavor cpu, which processors without VNNI compute wrongly: name the same network's "

@@ -23,6 +23,7 @@ from leanface.errors import ArtifactError
 from leanface.face.coefficients import COUNT
 from leanface.files import staged
 from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
+from leanface.reconstruction.network import require_face
 from leanface.runtime.engine import load_description
 from leanface.runtime.onnx_file import ExportedNetwork, read_onnx
 
@@ -67,6 +68,7 @@ def export_triton(onnx_path: Path, plan_path: Path, folder: Path, batch_max: int
         ArtifactError: the network is missing or damaged, or the folder holds something else.
     """
     exported = read_onnx(onnx_path)
+    require_face(onnx_path, exported.task)
     batch, reason = _usable(plan_path, exported)
     batch_max = min(batch_max, batch or batch_max)
     with staged(folder.resolve(), KIND) as staging:

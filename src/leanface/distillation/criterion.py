@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import cast
 
 import torch
@@ -18,6 +18,21 @@ logger = logging.getLogger(__name__)
 Weights = Float[Tensor, " batch"] | None
 
 
+Errors = Callable[[Tensor, Tensor], dict[str, Tensor]]
+"""(predicted, target) to the terms of each sample."""
+
+
+class _Errors(nn.Module):
+    """Error terms, computed together."""
+
+    def __init__(self, terms: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.terms = nn.ModuleDict(dict(terms))
+
+    def forward(self, predicted: Tensor, target: Tensor) -> dict[str, Tensor]:
+        return {name: cast(SampleError, error).per_sample(predicted, target) for name, error in self.terms.items()}
+
+
 class DistillationCriterion(nn.Module):
     """(1 - alpha) * (terms against the teacher, weighted by imitation) + alpha * (terms against the labels).
 
@@ -31,6 +46,8 @@ class DistillationCriterion(nn.Module):
     Source: Saputra et al., distilling knowledge from a deep pose regressor network, ICCV 2019 (arXiv:1908.00858), which
     weighs by 1 - error / (largest error - smallest); the softmax and its temperature stand in for that.
 
+    A classifier's terms are softened by the same temperature (`Task.terms`).
+
     Args:
         teacher: the network to learn from.
         task: what the outputs mean.
@@ -43,10 +60,14 @@ class DistillationCriterion(nn.Module):
         self.alpha = distill.alpha
         self.imitation, self.temperature = distill.imitation, distill.temperature
         self.weights = {name: weight for name, weight in distill.terms.items() if weight > 0}
-        self.errors = nn.ModuleDict(dict(task.terms(list(self.weights))))
+        terms = task.terms(list(self.weights), self.temperature)
+        self.imitated, self.labeled = _Errors(terms.teacher), _Errors(terms.labels)
         self.teacher = FrozenTeacher(teacher)
         # Hundreds of small kernels, which a processor launches slower than a GPU runs them.
-        self._errors = torch.compile(self._per_sample, dynamic=False) if compiled else self._per_sample
+        self._imitated, self._labeled = (
+            torch.compile(errors.forward, dynamic=False) if compiled else errors.forward
+            for errors in (self.imitated, self.labeled)
+        )
         self.teacher_error = task.whole_error()
 
     def forward(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
@@ -60,20 +81,17 @@ class DistillationCriterion(nn.Module):
         loss = torch.zeros((), device=predicted.device)
         if alpha < 1:
             outputs = self.teacher(batch)
-            parts = self._compare(predicted, outputs, self._importance(outputs, truth))
+            parts = self._compare(self._imitated, predicted, outputs, self._importance(outputs, truth))
             loss = (1 - alpha) * self._total(parts)
         if truth is not None and alpha > 0:
-            parts["labels"] = self._total(self._compare(predicted, truth, None))
+            parts["labels"] = self._total(self._compare(self._labeled, predicted, truth, None))
             loss = loss + alpha * parts["labels"]
         return parts | {"loss": loss}
 
-    def _compare(self, predicted: Tensor, target: Tensor, weights: Weights) -> dict[str, Tensor]:
+    def _compare(self, errors: Errors, predicted: Tensor, target: Tensor, weights: Weights) -> dict[str, Tensor]:
         """Compute the terms, as means over samples."""
-        per_sample = self._errors(predicted.float(), target)
+        per_sample = errors(predicted.float(), target)
         return {name: (error if weights is None else error * weights).mean() for name, error in per_sample.items()}
-
-    def _per_sample(self, predicted: Tensor, target: Tensor) -> dict[str, Tensor]:
-        return {name: cast(SampleError, error).per_sample(predicted, target) for name, error in self.errors.items()}
 
     def _total(self, terms: Mapping[str, Tensor]) -> Tensor:
         return torch.stack([weight * terms[name] for name, weight in self.weights.items()]).sum()

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from leanface.catalog import Subject
 from leanface.errors import ExportError
 from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
 
@@ -56,27 +57,29 @@ class Parity:
 
 
 def parity_inputs(
-    faces: Float[Tensor, "batch 3 height width"], *, dynamic_size: bool
+    images: Float[Tensor, "batch 3 height width"], subject: Subject, *, dynamic_size: bool
 ) -> dict[str, Float[Tensor, "_ 3 _ _"]]:
-    """What a file is compared on, by name: faces, and what a service may be sent as well.
+    """What a file is compared on, by name: samples of its task, and what a service may be sent as well.
 
     Args:
+        images: the samples.
+        subject: what they are called.
         dynamic_size: whether the file takes images of another size.
     """
     generator = torch.Generator().manual_seed(0)
-    noise = torch.rand(2, *faces.shape[1:], generator=generator).round()
-    faint = FAINT * torch.rand(1, *faces.shape[1:], generator=generator)
+    noise = torch.rand(2, *images.shape[1:], generator=generator).round()
+    faint = FAINT * torch.rand(1, *images.shape[1:], generator=generator)
     inputs = {
-        "faces": faces,
-        "one face": faces[:1],
-        "seven faces": faces[torch.arange(7) % len(faces)],
+        subject.samples: images,
+        f"one {subject.sample}": images[:1],
+        f"seven {subject.samples}": images[torch.arange(7) % len(images)],
         "black": faint,
         "white": 1.0 - faint,
         "black and white noise": noise,  # the largest contrast that the input contract allows
     }
     if dynamic_size:
-        height, width = (side + more for side, more in zip(faces.shape[2:], LARGER_PX, strict=True))
-        inputs["another size"] = F.interpolate(faces[:2], size=(height, width), mode="bilinear").contiguous()
+        height, width = (side + more for side, more in zip(images.shape[2:], LARGER_PX, strict=True))
+        inputs["another size"] = F.interpolate(images[:2], size=(height, width), mode="bilinear").contiguous()
     return inputs
 
 
@@ -116,10 +119,10 @@ def check_parity(
 
 
 def headline(rows: Sequence[Parity]) -> dict[str, float]:
-    """The difference on faces as the file is written, and the largest of any sample in any runtime."""
-    faces = next(row for row in rows if row.runtime == AS_WRITTEN)
+    """The difference on samples as the file is written, and the largest of any sample in any runtime."""
+    samples = next(row for row in rows if row.runtime == AS_WRITTEN)
     return {
-        "parity_relative_l2": faces.relative_l2,
+        "parity_relative_l2": samples.relative_l2,
         "parity_worst_relative_l2": max(row.worst_relative_l2 for row in rows),
     }
 

@@ -1,10 +1,14 @@
 """A mean over test samples, and how sure we are of it."""
 
+import csv
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+
+from leanface.files import staged_file
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -88,3 +92,12 @@ def means(samples: Samples) -> dict[str, float]:
     """Average each measure over the samples that it is defined for; leave out those that are defined for none."""
     defined = {name: values[~np.isnan(values)] for name, values in samples.items()}
     return {name: float(values.mean()) for name, values in defined.items() if values.size}
+
+
+def write_samples(samples: Samples, path: Path) -> None:
+    """Write a CSV with a row per sample and a column per measure; undefined values are left empty."""
+    with staged_file(path) as staging, staging.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["sample", *samples])
+        for index, row in enumerate(zip(*samples.values(), strict=True)):
+            writer.writerow([index, *("" if np.isnan(value) else f"{value:.6g}" for value in row)])

@@ -105,15 +105,16 @@ class PhotoScores(BaseModel):
 
 
 class Evaluation(BaseModel):
-    """How one network compares with the teacher and with ground truth, on test faces and photos.
+    """How one network compares with the teacher and with the truth, on test samples and, of faces, on photos.
 
     Attributes:
         runtime: in which its file was read.
         better_runtimes: why each better one was not used.
-        count: test faces.
-        measures: by name in the catalog; None where the measure is undefined for all faces.
-        undefined: how many faces each mean leaves out, if any.
-        mean_face: what always predicting the average face would score.
+        count: test samples.
+        measures: by name in the catalog; None where the measure is undefined for all samples.
+        undefined: how many samples each mean leaves out, if any.
+        constant: what always giving the same answer, as the mean face, would score.
+        photos: None for a task that has none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -125,11 +126,11 @@ class Evaluation(BaseModel):
     image_size: int
     measures: dict[str, MeanEstimate | None]
     undefined: dict[str, int]
-    mean_face: dict[str, float]
-    photos: PhotoScores
+    constant: dict[str, float]
+    photos: PhotoScores | None
 
     def mean(self, measure: str) -> float | None:
-        """Return the mean over the test faces; None where it is undefined for all of them, or was not taken."""
+        """Return the mean over the test samples; None where it is undefined for all of them, or was not taken."""
         found = self.measures.get(measure)
         return None if found is None else found.mean
 

@@ -17,8 +17,8 @@ ORIGINAL, PRUNED = "#9aa4b0", "#0969da"
 
 
 def plot_widths(original: Widths, pruned: Widths, path: Path) -> None:
-    """Plot every backbone convolution's output channels, before and after."""
-    names = [name for name in original if name.startswith("backbone.")]
+    """Plot the output channels of every layer that lost some, before and after."""
+    names = [name for name in original if original[name][1] != pruned[name][1]] or list(original)
     figure = Figure(figsize=(12, 4.2), layout="constrained")
     axes = figure.subplots()
     for widths, color, label in ((original, ORIGINAL, "original"), (pruned, PRUNED, "pruned")):
@@ -45,9 +45,8 @@ def size_metrics(original: nn.Module, pruned: nn.Module, size: int) -> dict[str,
     }
 
 
-def recovered(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Share of the error against the original that compensation took back; {} if there was none to take."""
-    error = "teacher_vertex_mm"
+def recovered(metrics: Mapping[str, float], error: str) -> dict[str, float]:
+    """Share of an error against the original that compensation took back; {} if there was none to take."""
     before, after = (metrics.get(f"{state}/{error}") for state in ("pruned", "compensated"))
     return {} if not before or after is None else {f"recovered/{error}": 1 - after / before}
 
@@ -68,7 +67,9 @@ def write_layers(
 
 
 def _name_layers(axes: Axes, names: list[str]) -> None:
-    labels = [name.removeprefix("backbone.") for name in names]
+    tops = {name.partition(".")[0] for name in names}
+    shared = f"{tops.pop()}." if len(tops) == 1 else ""
+    labels = [name.removeprefix(shared) for name in names]
     axes.set_xticks(range(len(names)), labels, rotation=90, fontsize=6)
     axes.margins(x=0.005)
 

@@ -65,7 +65,7 @@ def open_network(path: Path | None, runtime: str, threads: int) -> Network:
         runtime: a name in `leanface.catalog.RUNTIMES`, or "auto".
 
     Raises:
-        ArtifactError: the file is missing, damaged or not LeanFace's.
+        ArtifactError: the file is missing, damaged, not LeanFace's, or of another task than the face.
         BackendError: the runtime is unknown, does not read such files, or cannot run here.
     """
     contract = _contract(default_model() if path is None else path)
@@ -87,6 +87,7 @@ def _contract(path: Path) -> _Contract:
         if not (path / SPEC).is_file():
             raise ArtifactError(f"{path} is not a bundle: it has no {SPEC}. Name an .onnx file, a bundle or a .plan.")
         spec = load_spec(path)
+        require_face(path, spec.task)
         precision, readers = spec.scheme or "fp32", readers_of("bundle")
         # Those that compute in FP32 also simulate 8 bits; the others round to what they compute in.
         exact = tuple(name for name in readers if {precision, "fp32"} & set(RUNTIMES[name].precisions))
@@ -94,7 +95,20 @@ def _contract(path: Path) -> _Contract:
     if path.suffix == ".plan":
         return _engine_contract(path)
     exported = read_onnx(path)
+    require_face(path, exported.task)
     return _Contract(exported.image_size, exported.precision, readers_of("onnx"))
+
+
+def require_face(path: Path, task: str) -> None:
+    """Refuse a network that does not read faces.
+
+    Raises:
+        ArtifactError: it is another task's.
+    """
+    if task != "face":
+        raise ArtifactError(
+            f"{path} holds a network of task {task}; this is for networks that read faces. `leanface bench` runs any."
+        )
 
 
 def _engine_contract(path: Path) -> _Contract:

@@ -32,11 +32,11 @@ def verdict_lines(summary: Path) -> list[str]:
         f"{len(failed)} of {len(found.gates)} gates failed:" if failed else f"All {len(found.gates)} gates passed."
     )
     network = found.deployed
-    size, error = (MEASURES[name].text(network.measures.get(name)) for name in ("size_ratio", "teacher_vertex_mm"))
+    quality = found.subject.verdict.format_map({name: network.text(name) for name in network.measures})
     interval = network.interval_text("speedup")
     headline = f"{variant_title(DEPLOYED)}: {network.text('speedup')} as fast as the original in PyTorch"
     headline += f" ({interval})" if interval else ""
-    headline += f", {size} smaller, vertices {error} mm and UV SSIM {network.text('ssim')} from the original's."
+    headline += f", {network.text('size_ratio')} smaller, {quality}."
     warning = [] if found.warning is None else [found.warning]
     return [verdict, *(f"  {line}" for line in failed), headline, *warning, f"Report: {paths.REPORT_HTML}"]
 

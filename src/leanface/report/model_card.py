@@ -19,6 +19,8 @@ def model_card(sources: Sources) -> Json:
         "precision": metadata["precision"],
         "license": metadata["license"],
         "input": json.loads(metadata["input"]),
+        "output": description["outputs"][0]["name"],
+        "outputs": max(stop for _, stop in layout.values()),
         "layout": {name: f"{start} to {stop - 1}" for name, (start, stop) in layout.items()},
         "dynamic_size": isinstance(description["inputs"][0]["shape"][2], str),
         "bundle": description["bundle_sha256"],

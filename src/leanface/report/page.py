@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from leanface import catalog, paths
-from leanface.catalog import BASELINE, DEPLOYED, EVALUATED, MEASURES
+from leanface.catalog import BASELINE, DEPLOYED, EVALUATED, MEASURES, Subject
 from leanface.config import Gates
 from leanface.files import Json, atomic_write, write_json
 from leanface.report import tables
-from leanface.report.figures import error_measure, save_pareto
+from leanface.report.figures import save_pareto
 from leanface.report.model_card import model_card
 from leanface.report.sheet import DIFFERENCE_GAIN
 from leanface.report.sources import PICTURES, Sources
@@ -23,7 +23,7 @@ class Card:
     """One number at the top of the page, as text.
 
     Attributes:
-        beside: what the original and a constant mean face score, for comparison.
+        beside: what the original and a constant answer score, for comparison.
         gate: None for a number that nothing depends on.
     """
 
@@ -36,24 +36,30 @@ class Card:
     gate: GateResult | None = None
 
 
-def write_report(sources: Sources, gates: Gates) -> Summary:
+def write_report(sources: Sources, task: str, subject: Subject, gates: Gates) -> Summary:
     """Write every file of the report, summary.json and metrics.json last.
 
     Raises:
         ArtifactError: a number that the report rests on is missing.
     """
-    summary = summarize(sources, gates)
+    summary = summarize(sources, task, subject, gates)
     pareto = {"pareto": paths.FIGURES / "pareto.png", "pareto_narrow": paths.FIGURES / "pareto_narrow.png"}
     for name, path in pareto.items():
-        save_pareto(summary.variants, path, narrow=name == "pareto_narrow")
+        save_pareto(summary.variants, summary.error, path, narrow=name == "pareto_narrow")
     pictures = sources.pictures | pareto
     for name in EVALUATED:
-        for sheet in ("faces", "photos", "worst", "heatmap"):
+        for sheet in subject.sheets:
             pictures[f"{name}_{sheet}"] = paths.evaluation_dir(name) / f"{sheet}.png"
     context = _context(sources, summary)
-    atomic_write(paths.REPORT_HTML, render("report/template.html.j2", pictures=inlined(pictures), **context))
+    own = subject.templates
+    page, card = (
+        ("report/template.html.j2", "report/model_card.md.j2")
+        if own is None
+        else (f"{own}/report.html.j2", f"{own}/model_card.md.j2")
+    )
+    atomic_write(paths.REPORT_HTML, render(page, pictures=inlined(pictures), **context))
     atomic_write(paths.REPORT_MD, render("report/template.md.j2", **context))
-    atomic_write(paths.MODEL_CARD, render("report/model_card.md.j2", **context))
+    atomic_write(paths.MODEL_CARD, render(card, **context))
     atomic_write(paths.SUMMARY, summary.model_dump_json(indent=1) + "\n")
     write_json(paths.METRICS, headline(summary))
     return summary
@@ -62,14 +68,14 @@ def write_report(sources: Sources, gates: Gates) -> Summary:
 def cards(sources: Sources, summary: Summary) -> list[Card]:
     """List each gate, and the error that has none."""
     gated = [_card(name, sources, summary, gate) for name, gate in summary.gates.items()]
-    return [*gated, _card(error_measure(summary.variants), sources, summary)]
+    return [*gated, _card(summary.error, sources, summary)]
 
 
 def _card(name: str, sources: Sources, summary: Summary, gate: GateResult | None = None) -> Card:
     measure, deployed = MEASURES[name], summary.deployed
     scores = {
         "the original": sources.evaluations[BASELINE].mean(name) if measure.against == "truth" else None,
-        "a constant mean face": sources.evaluations[BASELINE].mean_face.get(name),
+        f"a constant {summary.subject.constant.lower()}": sources.evaluations[BASELINE].constant.get(name),
     }
     beside = ", ".join(f"{who} {measure.text(score)}" for who, score in scores.items() if score is not None)
     interval = deployed.interval_text(name)
@@ -88,9 +94,13 @@ def _card(name: str, sources: Sources, summary: Summary, gate: GateResult | None
 
 def _context(sources: Sources, summary: Summary) -> dict[str, Any]:
     students = {name: sources.evaluations[name] for name in EVALUATED if name != BASELINE}
-    evaluation = sources.evaluations[BASELINE]
+    evaluation, subject = sources.evaluations[BASELINE], summary.subject
+    captions = {picture.name: picture.caption for picture in PICTURES} | dict(subject.pictures)
     return {
         "summary": summary,
+        "subject": subject,
+        "likeness": MEASURES[subject.likeness],
+        "error": MEASURES[summary.error],
         "deployed": summary.deployed,
         "cards": cards(sources, summary),
         "failed_count": sum(not gate.passed for gate in summary.gates.values()),
@@ -103,7 +113,7 @@ def _context(sources: Sources, summary: Summary) -> dict[str, Any]:
         "count": evaluation.count,
         "against_teacher": tables.quality(students, catalog.measures_against("teacher")),
         "against_truth": tables.quality(sources.evaluations, catalog.measures_against("truth")),
-        "mean_face": evaluation.mean_face,
+        "constant": evaluation.constant,
         "students": {name: catalog.variant_title(name) for name in students},
         "networks": {name: catalog.variant_title(name) for name in EVALUATED},
         "variant_title": catalog.variant_title,
@@ -117,13 +127,17 @@ def _context(sources: Sources, summary: Summary) -> dict[str, Any]:
         "engines": {name: list(tables.flatten(_without_kernels(engine))) for name, engine in sources.engines.items()},
         "exports": {name: list(tables.flatten(description)) for name, description in sources.exports.items()},
         "stages": {name: list(tables.flatten(_scalars(metrics))) for name, metrics in sources.stages.items()},
-        "steps": tables.steps(sources.stages),
-        "step_measures": [MEASURES[name].full_heading for name in tables.STEP_MEASURES],
+        "steps": tables.steps(sources.stages, subject.steps),
+        "step_measures": [MEASURES[name].full_heading for name in subject.steps],
         "device": list(tables.flatten(sources.device)),
         "config": sources.config,
         "card": model_card(sources),
-        "captions": {picture.name: picture.caption for picture in PICTURES},
-        "absent": [picture for picture in PICTURES if picture.name not in sources.pictures],
+        "captions": captions,
+        "absent": [
+            (captions[picture.name], picture.path)
+            for picture in PICTURES
+            if captions[picture.name] and picture.name not in sources.pictures
+        ],
         "gain": DIFFERENCE_GAIN,
     }
 

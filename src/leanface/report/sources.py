@@ -22,18 +22,22 @@ STAGE_REPORTS = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that a stage may have made, and what it shows."""
+    """A picture that a stage may have made, and what it shows.
+
+    Attributes:
+        caption: "" for pictures that not every task has; `Subject.pictures` has theirs.
+    """
 
     name: str
     path: Path
-    caption: str
+    caption: str = ""
 
 
 PICTURES = (
-    Picture("faces", paths.PREPARE_REPORT / "contact_sheet.png", "Faces and photos, as the networks see them"),
-    Picture("distributions", paths.PREPARE_REPORT / "distributions.png", "Distributions of the faces"),
-    Picture("teacher", paths.TEACHER_REPORT / "reconstructions.png", "What the original network predicts"),
-    Picture("teacher_errors", paths.TEACHER_REPORT / "errors.png", "Errors of the original by yaw and by image size"),
+    Picture("faces", paths.PREPARE_REPORT / "contact_sheet.png"),
+    Picture("distributions", paths.PREPARE_REPORT / "distributions.png"),
+    Picture("teacher", paths.TEACHER_REPORT / "reconstructions.png"),
+    Picture("teacher_errors", paths.TEACHER_REPORT / "errors.png"),
     Picture("teacher_curves", paths.TEACHER_REPORT / "curves.png", "Training of the original"),
     Picture("layers", paths.LAYERS_PICTURE, "Where the original spends parameters and computation"),
     Picture("sensitivity", paths.SENSITIVITY_PICTURE, "What pruning or INT8 in one layer alone costs"),

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from leanface import paths
-from leanface.catalog import BASELINE, DEPLOYED, EVALUATED, GATES, HEADLINE, MEASURES, SUMMARY
+from leanface.catalog import BASELINE, DEPLOYED, EVALUATED, FACE, MEASURES, TASKS, Subject, know
 from leanface.config import Gates
 from leanface.errors import ArtifactError
 from leanface.metrics.measurements import BenchmarkRecord, Measurement, fastest_first
@@ -84,6 +84,8 @@ class Summary(BaseModel):
     """The contents of summary.json.
 
     Attributes:
+        task: what the networks are for.
+        own_subject: how a user's own task is spoken of; LeanFace's are in the catalog.
         scale: of the configuration.
         device: the record of the machine that measured it.
         not_measured: why a measure is unknown for all variants.
@@ -91,6 +93,8 @@ class Summary(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    task: str = "face"
+    own_subject: Subject | None = None
     scale: str
     image_size: int
     device: dict[str, Any]
@@ -117,6 +121,18 @@ class Summary(BaseModel):
             ) from None
 
     @property
+    def subject(self) -> Subject:
+        """How the task is spoken of."""
+        return subject_in(self.task, self.own_subject)
+
+    @property
+    def error(self) -> str:
+        """The error that all variants have: to ground truth, or without labels to the original."""
+        subject = self.subject
+        labeled = any(variant.measures.get(subject.error) is not None for variant in self.variants.values())
+        return subject.error if labeled else subject.teacher_error
+
+    @property
     def passed(self) -> bool:
         """Whether all gates are passed."""
         return all(gate.passed for gate in self.gates.values())
@@ -132,14 +148,21 @@ class Summary(BaseModel):
         return self.variants[DEPLOYED]
 
 
-def summarize(sources: Sources, gates: Gates) -> Summary:
+def subject_in(task: str, own: Subject | None) -> Subject:
+    """Return how the task of a summary is spoken of; its own measures are in `MEASURES` from then on."""
+    return TASKS[task].subject if own is None and task in TASKS else know(own or FACE)
+
+
+def summarize(sources: Sources, task: str, subject: Subject, gates: Gates) -> Summary:
     """Collect the headline numbers and check the gates.
 
     Raises:
         ArtifactError: a variant or the baseline was not measured.
     """
-    variants = {name: _variant(name, sources) for name in EVALUATED}
+    variants = {name: _variant(name, sources, subject) for name in EVALUATED}
     return Summary(
+        task=task,
+        own_subject=None if task in TASKS else subject,
         scale=sources.settings["scale"],
         image_size=sources.benchmark.image_size,
         device=sources.device,
@@ -152,7 +175,7 @@ def summarize(sources: Sources, gates: Gates) -> Summary:
 
 def headline(summary: Summary) -> dict[str, float | None]:
     """Choose the few numbers of the deployed network that `dvc exp show` and `dvc metrics show` list."""
-    return {name: summary.deployed.measures.get(name) for name in HEADLINE}
+    return {name: summary.deployed.measures.get(name) for name in summary.subject.headline}
 
 
 def check_gates(gates: Gates, deployed: VariantSummary) -> dict[str, GateResult]:
@@ -161,9 +184,9 @@ def check_gates(gates: Gates, deployed: VariantSummary) -> dict[str, GateResult]
     A value that is undefined, or measured too briefly to have an interval, fails.
     """
     results: dict[str, GateResult] = {}
-    for name, field in GATES.items():
-        limit, interval = getattr(gates, field), deployed.interval(name)
-        at_least = MEASURES[name].better == "higher"
+    for gate, limit in gates.items():
+        name, _, bound = gate.rpartition("_")
+        interval, at_least = deployed.interval(name), bound == "min"
         passed = interval is not None and (interval[0] >= limit if at_least else interval[1] <= limit)
         results[name] = GateResult(
             limit=limit,
@@ -192,7 +215,7 @@ def baseline(benchmark: BenchmarkRecord, batch: int) -> Measurement:
     return rows[0]
 
 
-def _variant(name: str, sources: Sources) -> VariantSummary:
+def _variant(name: str, sources: Sources, subject: Subject) -> VariantSummary:
     benchmark, evaluation = sources.benchmark, sources.evaluations[name]
     best = fastest_first(benchmark.rows, variant=name, batch=1, streams=1)
     if not best:
@@ -215,12 +238,12 @@ def _variant(name: str, sources: Sources) -> VariantSummary:
         "memory_mb": fastest.memory_mb,
         "energy_ratio": _energy_ratio(base, fastest),
     }
-    quality = {measure: evaluation.measures.get(measure) for measure in SUMMARY}
+    quality = {measure: evaluation.measures.get(measure) for measure in subject.summary}
     intervals = {measure: (found.low, found.high) for measure, found in quality.items() if found is not None}
     for measure, found in (ratios | {"latency_ms": fastest.latency}).items():
         if found is not None and found.low is not None and found.high is not None:
             intervals[measure] = (found.low, found.high)
-    numbers = {measure: measured.get(measure) for measure in SUMMARY}
+    numbers = {measure: measured.get(measure) for measure in subject.summary}
     return VariantSummary.model_validate({"runtime": fastest.runtime, "intervals": intervals} | numbers)
 
 

@@ -1,6 +1,6 @@
 """Turn what was measured into the report's tables: rows of text, laid out in the templates."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -33,8 +33,6 @@ STEPS = (
 )
 """What is done to the network, the stage that does it, and that state's prefix in the stage's metrics."""
 
-STEP_MEASURES = ("teacher_vertex_mm", "teacher_rotation_deg", "truth_vertex_mm", "truth_rotation_deg")
-
 
 @dataclass(frozen=True)
 class Rung:
@@ -55,8 +53,8 @@ class Rung:
     size_ratio: float | None
     memory_mb: float | None
     images_per_second: float | None
-    ssim: float | None
-    truth_vertex_mm: float | None
+    likeness: float | None
+    error: float | None
 
 
 def ladder(sources: Sources, summary: Summary) -> list[Rung]:
@@ -95,21 +93,21 @@ def _rung(name: str, row: Measurement, slowest_ms: float, sources: Sources, summ
         images_per_second=max((other.images_per_second or 0.0 for other in bulk), default=None),
         # An engine that did not run was not evaluated either, whatever its ONNX file scores elsewhere; and the
         # original in PyTorch is what the others are compared with.
-        ssim=measures["ssim"] if row.ran and row.runtime not in BASELINE_RUNTIMES else None,
-        truth_vertex_mm=measures["truth_vertex_mm"] if row.ran else None,
+        likeness=measures[summary.subject.likeness] if row.ran and row.runtime not in BASELINE_RUNTIMES else None,
+        error=measures[summary.error] if row.ran else None,
     )
 
 
 @dataclass(frozen=True)
 class ParityLine:
-    """How closely one file in one runtime agrees with PyTorch: on faces, and on the input on which it is farthest off.
+    """How closely one file in one runtime agrees with PyTorch: on samples, and on the input where it is farthest off.
 
     `reason` says why it, or each of several files, was not compared; then there are no numbers.
     """
 
     name: str
     runtime: str
-    faces: float | None = None
+    samples: float | None = None
     worst_input: str = DASH
     worst: float | None = None
     worst_sample: float | None = None
@@ -202,12 +200,12 @@ def ratio_text(ratio: MedianEstimate | None) -> tuple[str, str]:
     return (measure.text(ratio.value), f"{interval}, too wide to compare" if ratio.too_wide else interval)
 
 
-def steps(stages: Mapping[str, Json]) -> list[tuple[str, list[str]]]:
-    """Write how far off the network is after each of `STEPS` that was taken: a cell per `STEP_MEASURES`."""
+def steps(stages: Mapping[str, Json], measures: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Write how far off the network is after each of `STEPS` that was taken: a cell per measure."""
     return [
-        (name, [MEASURES[measure].text(stages[stage].get(prefix + measure)) for measure in STEP_MEASURES])
+        (name, [MEASURES[measure].text(stages[stage].get(prefix + measure)) for measure in measures])
         for name, stage, prefix in STEPS
-        if stage in stages and any(prefix + measure in stages[stage] for measure in STEP_MEASURES)
+        if stage in stages and any(prefix + measure in stages[stage] for measure in measures)
     ]
 
 

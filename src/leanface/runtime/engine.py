@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 Shape = tuple[int, int, int, int]
 
+TURING = "SM75"
+
 TIMING_CACHE = ".timing.cache"
 """Beside the engines, which share it: what full TensorRT learned about its kernels' times."""
 
@@ -258,6 +260,10 @@ def _build(
         if not config.set_timing_cache(config.create_timing_cache(known), False):  # of another GPU or version
             config.set_timing_cache(config.create_timing_cache(b""), False)
     plan = builder.build_serialized_network(network, config)
+    if plan is None and TURING in targets and build.targets in ("auto", "portable") and len(targets) > 1:
+        # TensorRT-RTX has no FP32 matrix product for it, which a linear layer needs; the record says what is left.
+        targets = _set_targets(library, trt, config, [name for name in targets if name != TURING])
+        plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise BackendError(f"{library} could not build an engine from {exported.path}: {'; '.join(logger.errors)}")
     if times_kernels:

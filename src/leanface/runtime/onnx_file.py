@@ -25,7 +25,8 @@ class ExportedNetwork(NamedTuple):
 
     `dynamic_size` tells whether it takes images of other sizes too; `teacher` is the digest of its teacher's weights
     (see `leanface.bundle.weights_digest`), None if the file records none; `flavor` is a
-    `leanface.networks.interface.Flavor`, None if the file is not INT8 or of LeanFace 0.1.
+    `leanface.networks.interface.Flavor`, None if the file is not INT8 or of LeanFace 0.1; `task` is what the network is
+    for, always the face in files of LeanFace 0.1.
     """
 
     path: Path
@@ -35,6 +36,7 @@ class ExportedNetwork(NamedTuple):
     dynamic_size: bool
     teacher: str | None
     flavor: str | None = None
+    task: str = "face"
 
 
 def read_onnx(path: Path) -> ExportedNetwork:
@@ -60,7 +62,8 @@ def read_onnx(path: Path) -> ExportedNetwork:
         (height_is_free,) = {_has_free_height(graph) for graph in graphs}
         precision, teacher = metadata[METADATA_PREFIX + "precision"], metadata.get(METADATA_PREFIX + "teacher")
         flavor = metadata.get(METADATA_PREFIX + "flavor")
-        return ExportedNetwork(path, content, size, precision, height_is_free, teacher, flavor)
+        task = metadata.get(METADATA_PREFIX + "task", "face")
+        return ExportedNetwork(path, content, size, precision, height_is_free, teacher, flavor, task)
     except (KeyError, ValueError, TypeError, IndexError):
         raise ArtifactError(
             f"{path} does not say its image size and precision; export it with `leanface stage export`, which writes "

@@ -1,24 +1,22 @@
 """Stage benchmark: latency, throughput, memory, energy and size of every network in every runtime on this machine."""
 
 from leanface import catalog, paths
-from leanface.config import Benchmark, Data
-from leanface.face.head_model import load_head_model
+from leanface.config import Benchmark, Samples, TaskChoice
 from leanface.files import atomic_write, read_json
 from leanface.metrics.counters import clocks_mhz
 from leanface.metrics.measurements import BenchmarkRecord
-from leanface.photos.load import load_photo
-from leanface.runtime.benchmark import baseline_runtime, benchmark_networks, headline, plan
-from leanface.tasks.face.end_to_end import benchmark_photo
+from leanface.runtime.benchmark import baseline_runtime, benchmark_end_to_end, benchmark_networks, headline, plan
+from leanface.task import journey_of
 
 
-def run(*, benchmark: Benchmark, data: Data, seconds: float | None = None) -> dict[str, float]:
+def run(*, task: TaskChoice, benchmark: Benchmark, data: Samples, seconds: float | None = None) -> dict[str, float]:
     if seconds is not None:
         benchmark = benchmark.model_copy(update={"seconds": min(seconds, benchmark.seconds or seconds)})
     before = clocks_mhz()
     rows = benchmark_networks(plan(benchmark), benchmark, data.image_size)
     after = clocks_mhz()
-    photo = load_photo(data.photos[0])
-    end_to_end = benchmark_photo(benchmark, data.image_size, load_head_model(paths.MORPHABLE_MODEL), photo)
+    journey = journey_of(task)(benchmark, data)
+    end_to_end = [] if journey is None else benchmark_end_to_end(benchmark, journey.whole, journey.before)
     record = BenchmarkRecord(
         device=read_json(paths.DEVICE),
         image_size=data.image_size,

@@ -5,24 +5,26 @@ from dataclasses import asdict
 from pathlib import Path
 
 from leanface import bundle, catalog, paths
-from leanface.config import Export
+from leanface.config import Export, Samples, TaskChoice
 from leanface.export.onnx import describe, export_network, save_model
 from leanface.export.parity import AS_WRITTEN, as_written, check_parity, headline, parity_inputs
 from leanface.networks.quantized import in_flavor
 from leanface.runtime import open_all
-from leanface.synthesis.dataset import FaceDataset
+from leanface.task import load_task
 
 
-def run(*, variant: str, export: Export) -> dict[str, float]:
+def run(*, variant: str, task: TaskChoice, export: Export, data: Samples) -> dict[str, float]:
     chosen = catalog.VARIANTS[variant]
     folder, flavor = chosen.bundle, chosen.flavor or "tensorrt"
     network, spec = bundle.load_bundle(folder)
     precision = variant.rpartition("_")[2]
-    model = export_network(network, spec, precision, export.opset, dynamic_size=export.dynamic_size, flavor=flavor)
+    dynamic_size = export.dynamic_size and spec.input.any_size
+    model = export_network(network, spec, precision, export.opset, dynamic_size=dynamic_size, flavor=flavor)
     description = {"variant": variant, "bundle_sha256": bundle.digest(folder), **describe(model)}
 
-    faces = FaceDataset(paths.FACES / "val").head(export.parity_count).images
-    inputs = parity_inputs(faces, dynamic_size=export.dynamic_size)
+    loaded = load_task(task, data)
+    images = loaded.split("val").head(export.parity_count).images
+    inputs = parity_inputs(images, loaded.subject, dynamic_size=dynamic_size)
     with tempfile.TemporaryDirectory() as scratch:  # a file that fails is never seen among the models
         file = Path(scratch) / paths.onnx_path(variant).name
         save_model(model, file, description)

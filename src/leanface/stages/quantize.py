@@ -1,25 +1,33 @@
 """Stage quantize: the student in 8 bits: calibrated, maybe trained on with the distillation criterion, and rounded."""
 
 from leanface import bundle, paths
-from leanface.config import Distill, Machine, Quantize
+from leanface.config import Distill, Machine, Quantize, Samples, TaskChoice
 from leanface.distillation.distill import train_on
 from leanface.files import write_json
 from leanface.metrics.outputs import predict, reference_errors
 from leanface.quantization.calibrate import calibrate, quantizer_of, round_calibrated
-from leanface.tasks.face.task import FaceTask
+from leanface.task import load_task
 from leanface.training.fit import MetricLog, Session
 
 
 def run(
-    *, quantize: Quantize, distill: Distill, machine: Machine, seed: int, log: MetricLog, seconds: float | None = None
+    *,
+    task: TaskChoice,
+    quantize: Quantize,
+    distill: Distill,
+    data: Samples,
+    machine: Machine,
+    seed: int,
+    log: MetricLog,
+    seconds: float | None = None,
 ) -> dict[str, float]:
-    task = FaceTask.load()
-    val = task.split("val")
+    loaded = load_task(task, data)
+    val = loaded.split("val")
     teacher, _ = bundle.load_network(paths.TEACHER)
     student, parent = bundle.load_network(paths.DISTILLED)
     outputs, predictions = predict(teacher, val), {"float": predict(student, val)}
     quantizer = quantizer_of(quantize, parent.widths)
-    network = calibrate(student, quantize, quantizer, task.split("train"))
+    network = calibrate(student, quantize, quantizer, loaded.split("train"))
     predictions["calibrated"] = predict(network, val)
     parents = {"parent": bundle.digest(paths.DISTILLED), "teacher": bundle.digest(paths.TEACHER)}
     metrics: dict[str, float] = {}
@@ -27,11 +35,11 @@ def run(
         key = [quantize, parents]
         session = Session(machine, seed, paths.QUANTIZE_REPORT, log, paths.QUANTIZE_STATE, key, seconds)
         labeled = val.labeled(outputs)
-        result = train_on(network, teacher, task, quantize.optimizer, distill, session, val=labeled)
+        result = train_on(network, teacher, loaded, quantize.optimizer, distill, session, val=labeled)
         predictions["trained"] = predict(network, val)
         metrics = {"seconds": result.seconds, "images_per_second": result.images_per_second}
     if quantize.rounding != "nearest":
-        round_calibrated(network, quantize, task.split("train"))
+        round_calibrated(network, quantize, loaded.split("train"))
         predictions["rounded"] = predict(network, val)
     lineage = {"teacher_weights": bundle.weights_digest(paths.TEACHER), "license": parent.license}
     provenance = parents | {"quantize": quantize.model_dump(mode="json"), "seed": seed} | lineage
@@ -39,6 +47,6 @@ def run(
     bundle.save_bundle(network, parent.model_copy(update=fields), paths.QUANTIZED)
 
     references = {"teacher": outputs, **val.truth()}
-    metrics |= reference_errors(task, predictions, references)
+    metrics |= reference_errors(loaded, predictions, references)
     write_json(paths.QUANTIZE_REPORT / "metrics.json", metrics)
     return metrics

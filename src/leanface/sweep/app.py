@@ -25,11 +25,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from leanface import catalog, paths, tracking
+from leanface import paths, tracking
 from leanface.device import THREAD_VARIABLES
 from leanface.errors import ArtifactError, ConfigError
 from leanface.files import Json, read_json
 from leanface.machine_lock import MACHINE_LOCK
+from leanface.report.summary import Summary
 from leanface.sweep.experiments import (
     Stages,
     TrialError,
@@ -60,7 +61,10 @@ from leanface.sweep.trials import (
 
 logger = logging.getLogger(__name__)
 
-OBJECTIVES = ("truth_vertex_mm",)
+ERROR = "error"
+"""Stands among objectives for the error of the task, as `Summary.error` has it."""
+
+OBJECTIVES = (ERROR,)
 """What a job returns to Hydra, of the smallest variant's row in summary.json; lower is better."""
 
 
@@ -272,11 +276,12 @@ def _share(launcher: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _objectives(summary: Json, objectives: Sequence[str]) -> list[float]:
-    row: Mapping[str, Any] = summary["variants"][catalog.DEPLOYED]
+    found = Summary.parse(summary, str(paths.SUMMARY))
+    row = {**found.deployed.measures, ERROR: found.deployed.measures.get(found.error)}
     known = {measure for measure, value in row.items() if isinstance(value, int | float)}
     if unknown := sorted(set(objectives) - known):
         raise ConfigError(f"objectives {unknown} are not in {paths.SUMMARY}; it has {', '.join(sorted(known))}")
-    return [float(row[objective]) for objective in objectives]
+    return [float(row[objective] or 0.0) for objective in objectives]
 
 
 def _is_finished(name: str) -> bool:

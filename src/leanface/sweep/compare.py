@@ -11,7 +11,7 @@ from leanface.errors import ArtifactError
 from leanface.report.gate import gate_lines, require_gates
 from leanface.report.summary import Summary
 from leanface.sweep.comparison.page import print_table, shown_names, write_page
-from leanface.sweep.comparison.trials import TrialResult, trial_result
+from leanface.sweep.comparison.trials import TrialResult, subject_of, trial_result
 from leanface.sweep.experiments import apply_experiment, cache_folder, experiment_names, read_output, read_tree
 from leanface.sweep.trials import read_trials
 
@@ -37,7 +37,7 @@ def compare(names: Sequence[str], sweep: str | None, console: Console) -> Path:
     if not rows:
         raise ArtifactError("there is no experiment to compare; `leanface sweep -m prune.ratio=0.3,0.5` makes some.")
     print_table(rows, console)
-    sheet = paths.evaluation_dir(catalog.DEPLOYED) / "faces.png"
+    sheet = paths.evaluation_dir(catalog.DEPLOYED) / subject_of(rows).picture
     shown, cache = shown_names(rows)[:FACES_MAX], cache_folder()
     faces = {name: png for name in shown if (png := read_output(sheet, name, cache)) is not None}
     if absent := [name for name in shown if name not in faces]:
@@ -60,12 +60,13 @@ def promote(name: str) -> list[str]:
         LeanFaceError: there is no such experiment, or DVC could not apply it.
         TrackingError: it is applied, but MLflow is out of reach.
     """
-    gate_lines(Summary.parse(read_tree(paths.SUMMARY, name), name).gates)
+    found = Summary.parse(read_tree(paths.SUMMARY, name), name)
+    gate_lines(found.gates)
     apply_experiment(name)
     lines = require_gates(paths.SUMMARY)  # of what lies here now
     summary, config = read_tree(paths.SUMMARY, name), read_tree(paths.CONFIG, name)
     pages = [paths.CONFIG, paths.SUMMARY, paths.REPORT_HTML, paths.REPORT_MD]
-    pages.append(paths.evaluation_dir(catalog.DEPLOYED) / tracking.PICTURE)
+    pages.append(paths.evaluation_dir(catalog.DEPLOYED) / found.subject.picture)
     tags = {tracking.PROMOTED_TAG: name}
     tracking.log_summary(summary, config, pages, tags, paths.onnx_path(catalog.DEPLOYED))
     tracking.deliver()

@@ -18,7 +18,7 @@ from leanface.tracking.names import (
     SWEEP_TAG,
 )
 from leanface.tracking.pages import open_pages
-from leanface.tracking.pipeline import PICTURE, in_trial, log_headline, log_summary
+from leanface.tracking.pipeline import in_trial, log_headline, log_summary
 from leanface.tracking.place import store_root, tracking_uri
 from leanface.tracking.runs import Run, begin_run, stage_run
 from leanface.tracking.store import deliver
@@ -30,7 +30,6 @@ __all__ = [
     "MODEL",
     "PARENT_RUN",
     "PARENT_TAG",
-    "PICTURE",
     "PROMOTED_TAG",
     "SUMMARY_TAG",
     "SWEEP_TAG",

@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from leanface import paths
-from leanface.catalog import BASELINE, DEPLOYED, MEASURES, TIMES, VARIANTS, variant_title
+from leanface.catalog import BASELINE, DEPLOYED, MEASURES, PERCENT, TIMES, VARIANTS, Subject, variant_title
 from leanface.files import Json
+from leanface.report.summary import subject_in
 from leanface.tracking import outbox
 from leanface.tracking.champion import newest_made
 from leanface.tracking.group import end_pipeline
@@ -24,12 +27,6 @@ from leanface.tracking.names import (
 from leanface.tracking.place import store_root
 from leanface.tracking.record import Dataset, Record, Variant, find_files, read_record
 from leanface.tracking.runs import Run, flatten, now, origin
-
-PICTURE = "faces.png"
-"""An artifact that is shown in a run's description."""
-
-HEADLINE = ("truth_vertex_mm", "teacher_vertex_mm", "speedup", "size_ratio", "ssim")
-"""Measures of the deployed network that sum a run up, the most telling first."""
 
 DIGEST_LENGTH = 16
 """Hexadecimal digits of a dataset's digest; MLflow's pages show them in full."""
@@ -91,7 +88,8 @@ def log_summary(
     run = Run(record)
     numbers = {f"{variant}/{name}": value for variant in summary["variants"]
                for name, value in _numbers(summary, variant).items()}  # fmt: skip
-    run.log({name: numbers[name] for name in sorted(numbers, key=_rank)}, 0)
+    first = _headline_measures(_subject(summary))
+    run.log({name: numbers[name] for name in sorted(numbers, key=lambda name: _rank(name, first))}, 0)
     run.open()
     record.made_at = _later_than_others(run)
     run.finish("FINISHED")
@@ -101,11 +99,12 @@ def headline(summary: Mapping[str, Any]) -> str:
     """Say in a line how good, fast and small the deployed network is, and whether its gates passed."""
     ours, original = _numbers(summary, DEPLOYED), _numbers(summary, BASELINE)
     parts = list[str]()
-    for name in HEADLINE:
+    for name in _headline_measures(_subject(summary)):
         if name in ours:
             measure, text = MEASURES[name], MEASURES[name].text(ours[name])
             title = (measure.short or measure.title).lower() if measure.short else measure.title
-            part = f"{text} {title}" if measure.unit == TIMES else f"{title} {text} {measure.unit}".rstrip()
+            unit = "" if measure.unit == PERCENT else f" {measure.unit}".rstrip()
+            part = f"{text} {title}" if measure.unit == TIMES else f"{title} {text}{unit}"
             known = measure.against == "truth" and name in original
             parts.append(f"{part} (original {measure.text(original[name])})" if known else part)
     failed = [name for name, gate in summary["gates"].items() if not gate["passed"]]
@@ -115,9 +114,10 @@ def headline(summary: Mapping[str, Any]) -> str:
 
 def _description(summary: Mapping[str, Any], names: Sequence[str]) -> str:
     """Return a run's description in Markdown; {run_id} stands for its id, which MLflow chooses."""
-    parts = [f"**{headline(summary)}**"]
-    if PICTURE in names:
-        parts.append(f"![Test faces, and both networks' heads](get-artifact?path={PICTURE}&run_uuid={{run_id}})")
+    parts, subject = [f"**{headline(summary)}**"], _subject(summary)
+    if subject.picture in names:
+        caption = subject.sheets.get(subject.picture.removesuffix(".png"), subject.samples)
+        parts.append(f"![{caption}](get-artifact?path={subject.picture}&run_uuid={{run_id}})")
     rows = "\n".join(f"| {name} | {_verdict(gate)} |" for name, gate in summary["gates"].items())
     return "\n\n".join([*parts, f"| Gate | |\n|---|---|\n{rows}"])
 
@@ -141,16 +141,17 @@ def _variants(summary: Mapping[str, Any]) -> list[Variant]:
 
 
 def _datasets() -> list[Dataset]:
-    """Return the splits of the faces that this pipeline was trained and tested on, known by their images' SHA-256."""
+    """Return the splits that this pipeline was trained and tested on, known by their images' SHA-256."""
+    folder = next((each for each in (paths.FACES, paths.SAMPLES) if each.is_dir()), paths.FACES)
     try:
-        manifest: Json = json.loads((paths.FACES / "manifest.json").read_text())
+        manifest: Json = json.loads((folder / "manifest.json").read_text())
         shared = {"image_size": manifest["image_size"], "seed": manifest["seed"]}
         found = list[Dataset]()
         for split, context in CONTEXTS.items():
             described = manifest["splits"][split]
             digest = described["sha256"]["images.npy"][:DIGEST_LENGTH]
             profile = {"count": described["count"], **shared}
-            found.append(Dataset(f"faces/{split}", digest, str(paths.FACES / split), context, profile))
+            found.append(Dataset(f"{folder.name}/{split}", digest, str(folder / split), context, profile))
         return found
     except (OSError, ValueError, LookupError, TypeError):  # photos of the user's have no such manifest
         return []
@@ -177,9 +178,19 @@ def _passed(summary: Mapping[str, Any]) -> bool:
     return all(gate["passed"] for gate in summary["gates"].values())
 
 
-def _rank(metric: str) -> int:
+def _subject(summary: Mapping[str, Any]) -> Subject:
+    own: Any = summary.get("own_subject")
+    return subject_in(summary.get("task", "face"), own and TypeAdapter(Subject).validate_python(own))
+
+
+def _headline_measures(subject: Subject) -> tuple[str, ...]:
+    """Name the measures of the deployed network that sum a run up, the most telling first."""
+    return (subject.error, subject.teacher_error, "speedup", "size_ratio", subject.likeness)
+
+
+def _rank(metric: str, first: Sequence[str]) -> int:
     """Put headlines first, then the deployed network's: MLflow's pages plot the first metric unless told otherwise."""
     variant, _, measure = metric.partition("/")
     if variant != DEPLOYED:
-        return len(HEADLINE) + 1
-    return HEADLINE.index(measure) if measure in HEADLINE else len(HEADLINE)
+        return len(first) + 1
+    return first.index(measure) if measure in first else len(first)

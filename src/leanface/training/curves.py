@@ -1,6 +1,6 @@
 """Training curves as a picture."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -8,22 +8,15 @@ from matplotlib.ticker import MaxNLocator
 
 from leanface.files import staged_file
 
-PANELS = {
-    "loss": (("train/loss", "training loss"),),
-    "mm": (
-        ("val/identity_mm", "identity"),
-        ("val/expression_mm", "expression"),
-        ("val/vertex_mm", "vertices"),
-    ),
-    "degrees": (("val/rotation_deg", "rotation"),),
-    "levels of 255": (("val/albedo_levels", "albedo"),),
-}
 
+def plot_curves(rows: Sequence[dict[str, float]], panels: Mapping[str, Sequence[tuple[str, str]]], path: Path) -> None:
+    """Draw the history of a training (see `leanface.training.fit.FitResult`) to a PNG.
 
-def plot_curves(rows: Sequence[dict[str, float]], path: Path) -> None:
-    """Draw the history of a training (see `leanface.training.fit.FitResult`) to a PNG."""
+    Args:
+        panels: as `leanface.catalog.Subject.curves`.
+    """
     figure = Figure(figsize=(12, 2.8), layout="constrained")
-    for axes, (unit, curves) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
+    for axes, (unit, curves) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         for name, label in curves:
             points = [(row["step"], row[name]) for row in rows if name in row]
             if points:

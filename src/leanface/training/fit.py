@@ -4,7 +4,7 @@ import csv
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,16 +17,13 @@ from torch import nn
 from leanface.config import Machine, Optimizer
 from leanface.errors import Unfinished
 from leanface.files import staged_file
-from leanface.task import Task, TrainingData
+from leanface.task import MetricLog, Task, TrainingData
 from leanface.training.batch_norm import measure_batch_norm
 from leanface.training.checkpoint import Best, Checkpoint, fingerprint
 from leanface.training.curves import plot_curves
 from leanface.training.module import Criterion, TrainingModule
 
 logger = logging.getLogger(__name__)
-
-MetricLog = Callable[[Mapping[str, float], int], None]
-"""(metrics, step): where live curves go."""
 
 POINTS = 8
 """How many times a training is validated and written to its curves, beside its start."""
@@ -199,7 +196,7 @@ def fit(
         raise SystemExit(0)
     report.mkdir(parents=True, exist_ok=True)
     _write_history(history.rows, report / "history.csv")
-    plot_curves(history.rows, report / "curves.png")
+    plot_curves(history.rows, task.subject.curves, report / "curves.png")
     if not finished:
         progress = f"{trainer.global_step} of {optimizer.steps} steps are done"
         raise Unfinished(f"{progress}; run the stage again to go on.")

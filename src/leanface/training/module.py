@@ -1,7 +1,7 @@
 """The one LightningModule: teacher, distillation and quantization differ in their criterion and network only."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
@@ -13,8 +13,6 @@ from leanface.errors import LeanFaceError
 from leanface.task import Batch, Task
 from leanface.training.average import WeightAverage
 from leanface.training.batch_norm import batch_norms
-
-HEADS = "final_layers."
 
 Criterion = Callable[[nn.Module, Batch], dict[str, Tensor]]
 """(network, batch) to named terms; "loss" is minimized, the others are logged."""
@@ -125,11 +123,15 @@ class TrainingModule(LightningModule):
         self.average.load_state_dict(checkpoint["average"])
 
 
-def parameter_groups(network: nn.Module, settings: Optimizer, head_scales: list[float]) -> list[dict[str, Any]]:
-    """Return AdamW's groups: no decay on biases and batch norms; each head's learning rate scaled to its outputs."""
+def parameter_groups(network: nn.Module, settings: Optimizer, head_scales: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return AdamW's groups: no decay on biases and batch norms; each head's learning rate scaled to its outputs.
+
+    Args:
+        head_scales: by the head's module name.
+    """
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
-        scale = head_scales[int(name.removeprefix(HEADS).split(".")[0])] if name.startswith(HEADS) else 1.0
+        scale = head_scales.get(name.rpartition(".")[0], 1.0)
         groups.setdefault((scale, parameter.ndim > 1), []).append(parameter)
     return [
         {

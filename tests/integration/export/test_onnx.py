@@ -11,7 +11,7 @@ from onnx import TensorProto
 from torch import Tensor, nn
 
 from leanface import bundle
-from leanface.catalog import readers_of
+from leanface.catalog import FACE, readers_of
 from leanface.errors import BackendError, ConfigError
 from leanface.export.onnx import describe, export_network, save_model
 from leanface.export.parity import AS_WRITTEN, as_written, check_parity, headline, parity_inputs
@@ -67,7 +67,7 @@ def test_layers_that_are_kept_from_int8_compute_in_float16(
 @pytest.mark.parametrize("precision", TOLERANCES)
 def test_every_runtime_computes_it_for_odd_inputs_too(exported, precision: str, images: Tensor) -> None:
     network, model = load(exported, precision)
-    inputs = parity_inputs(images, dynamic_size=True)
+    inputs = parity_inputs(images, FACE, dynamic_size=True)
     with open_all(dict.fromkeys(readers_of("onnx"), getattr(exported, precision))) as (runtimes, skipped):
         runs = {AS_WRITTEN: as_written(model)} | {runtime.name: runtime.run for runtime in runtimes}
         rows = check_parity(network, runs, inputs, 2 * TOLERANCES[precision])

@@ -12,6 +12,7 @@ from rich.console import Console
 from leanface import catalog, paths
 from leanface.bundle import new_spec, save_bundle
 from leanface.catalog import RUNTIMES
+from leanface.config import TaskChoice
 from leanface.face.head_model import load_head_model
 from leanface.files import write_json
 from leanface.metrics.measurements import read_benchmark
@@ -24,13 +25,14 @@ from leanface.runtime.benchmark import (
     END_TO_END,
     LANDMARKS,
     Entry,
+    benchmark_end_to_end,
     benchmark_networks,
     headline,
     measure_fresh,
     plan,
 )
 from leanface.stages.benchmark import run
-from leanface.tasks.face.end_to_end import benchmark_photo
+from leanface.tasks.face.end_to_end import photo_journey
 from tests.settings import BENCHMARK, DATA
 
 SIZE = 64
@@ -124,7 +126,8 @@ def test_the_stage_measures_what_it_can_in_its_piece_of_time(project, monkeypatc
     write_json(paths.DEVICE, {})
     paths.MORPHABLE_MODEL.parent.mkdir()
     paths.MORPHABLE_MODEL.symlink_to(paths.PACKAGED_MORPHABLE_MODEL)
-    run(benchmark=BENCHMARK.model_copy(update={"runtimes": "gpu"}), data=DATA, seconds=1e-9)
+    settings = BENCHMARK.model_copy(update={"runtimes": "gpu"})
+    run(benchmark=settings, task=TaskChoice(name="face"), data=DATA, seconds=1e-9)
     written = read_benchmark(paths.BENCHMARK)
     assert written.settings.seconds == 1e-9
     assert not any(row.ran for row in written.rows)
@@ -192,7 +195,7 @@ def test_a_file_is_compared_with_its_original_at_any_size(exported):
 def test_the_way_from_photo_to_vertices_is_timed_for_both_networks(project, monkeypatch):
     monkeypatch.chdir(project)
     photo = load_photo("astronaut")[:260, 100:360]
-    rows = benchmark_photo(BENCHMARK, SIZE, load_head_model(), photo)
+    rows = benchmark_end_to_end(BENCHMARK, *photo_journey(SIZE, load_head_model(), photo))
     assert [(row.variant, row.runtime) for row in rows] == [LANDMARKS, *END_TO_END["all"]]
     assert all(row.latency_ms is not None and row.latency_ms > 0 for row in rows)
     assert [row.speedup is not None for row in rows] == [False, True, True]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from leanface import bundle, paths
-from leanface.config import load_config
+from leanface.config import load_face_config
 from leanface.networks.packed import load_packed, statistics_of
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.stages import configure
@@ -26,7 +26,7 @@ def test_each_size_has_the_statistics_of_the_packed_weights(project: Path, monke
     pack.main()
     assert set(project.iterdir()) - before == {project / "out.npz"}
 
-    config = load_config(paths.CONFIG)
+    config = load_face_config(paths.CONFIG)
     stream = Stream(config.data, (32,), torch.device("cpu"))
     packed = load_packed(Path("out.npz"), 32)
     found, larger = statistics_of(packed), statistics_of(load_packed(Path("out.npz"), 64))

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from leanface import bundle, paths
-from leanface.config import Config, Quantize, load_config
+from leanface.config import FaceConfig, Quantize, load_face_config
 from leanface.errors import ConfigError
 from leanface.face.morphable_model import MorphableModel
 from leanface.files import read_json, write_json
@@ -40,20 +40,22 @@ def pruned(small_network: FaceReconstructionNet) -> PruneResult:
 
 
 @pytest.fixture
-def config(project: Path) -> Config:
+def config(project: Path) -> FaceConfig:
     paths.PARAMS.write_text("scale: tiny\n")
     configure.run()
-    return load_config(paths.CONFIG)
+    return load_face_config(paths.CONFIG)
 
 
 @pytest.mark.parametrize("table", sorted((Path(__file__).parents[3] / "tools/studies/tables").glob("*.yaml")))
-def test_every_shipped_table_is_valid_and_its_variants_differ(table: Path, config: Config) -> None:
+def test_every_shipped_table_is_valid_and_its_variants_differ(table: Path, config: FaceConfig) -> None:
     kind = QuantizeVariant if table.stem == "quantize" else DistillVariant
     variants = list(read_variants(table, config, kind).values())
     assert len(variants) == len({variant.model_dump_json() for variant in variants})
 
 
-def test_a_variant_changes_the_common_settings_which_change_the_configuration(config: Config, tmp_path: Path) -> None:
+def test_a_variant_changes_the_common_settings_which_change_the_configuration(
+    config: FaceConfig, tmp_path: Path
+) -> None:
     table = tmp_path / "table.yaml"
     table.write_text("common: {alpha: 0.5, temperature: 2}\nvariants: {a: {}, b: {alpha: 1, from: scratch, seed: 7}}\n")
     first, second = read_variants(table, config.model_copy(update={"seed": 3}), DistillVariant).values()
@@ -75,7 +77,7 @@ def test_a_variant_changes_the_common_settings_which_change_the_configuration(co
         ("a: [", "no table"),
     ],
 )
-def test_a_wrong_table_says_what_is_wrong(text: str, says: str, config: Config, tmp_path: Path) -> None:
+def test_a_wrong_table_says_what_is_wrong(text: str, says: str, config: FaceConfig, tmp_path: Path) -> None:
     (tmp_path / "table.yaml").write_text(text)
     with pytest.raises(ConfigError, match=f"(?s){says}"):
         read_variants(tmp_path / "table.yaml", config, DistillVariant)
@@ -105,8 +107,8 @@ def test_students_start_alike_and_leave_their_model_alone(
 
 @pytest.fixture
 def prepared(
-    config: Config, model: MorphableModel, small_network: FaceReconstructionNet, pruned: PruneResult
-) -> Config:
+    config: FaceConfig, model: MorphableModel, small_network: FaceReconstructionNet, pruned: PruneResult
+) -> FaceConfig:
     """A project with faces, an original and a pruned network."""
     paths.MORPHABLE_MODEL.parent.mkdir()
     paths.MORPHABLE_MODEL.write_bytes(paths.PACKAGED_MORPHABLE_MODEL.read_bytes())
@@ -126,7 +128,7 @@ def ablate(variants: dict[str, Any], stage: str = "distill") -> dict[str, int]:
 
 
 def test_students_of_several_sizes_are_shared_among_processes_and_drawn_over_their_cost(
-    prepared: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    prepared: FaceConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     changes = {"prune": {"ratio": 0.25, "round_to": 4, "importance": {"name": "magnitude"}}}
     variants = {"half": {}, "larger": changes, "larger_scratch": changes | {"from": "scratch"}}
@@ -171,7 +173,7 @@ def test_a_wrong_share_is_refused(share: str, capsys: pytest.CaptureFixture[str]
     assert "expected 1/4" in capsys.readouterr().err
 
 
-def test_what_is_done_is_not_done_again_and_the_table_grows(prepared: Config) -> None:
+def test_what_is_done_is_not_done_again_and_the_table_grows(prepared: FaceConfig) -> None:
     folder, others = paths.ABLATIONS / "table", {"labels_scratch": {"alpha": 1.0, "from": "scratch", "seed": 1}}
     first = ablate({"mixed": {}})
     second = ablate({"mixed": {}, **others})
@@ -193,7 +195,7 @@ def test_what_is_done_is_not_done_again_and_the_table_grows(prepared: Config) ->
     assert third["labels_scratch"] == second["labels_scratch"]
 
 
-def test_quantized_variants_are_what_the_stage_makes_and_say_what_8_bits_move(prepared: Config) -> None:
+def test_quantized_variants_are_what_the_stage_makes_and_say_what_8_bits_move(prepared: FaceConfig) -> None:
     small_network, spec = bundle.load_network(paths.PRUNED)
     bundle.save_bundle(small_network, spec, paths.DISTILLED)
     kept = ["final_layers.0", "backbone.conv1"]

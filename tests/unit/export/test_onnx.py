@@ -13,6 +13,7 @@ from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 
 from leanface import bundle
+from leanface.catalog import FACE
 from leanface.errors import ExportError
 from leanface.export.onnx import describe, export_network, save_model
 from leanface.export.parity import AS_WRITTEN, FAINT, Parity, as_written, check_parity, parity_inputs
@@ -165,7 +166,7 @@ def test_a_file_that_computes_something_else_is_refused(exported, images: Tensor
 
 
 def test_odd_inputs_keep_the_input_contract(images: Tensor) -> None:
-    inputs = parity_inputs(images, dynamic_size=True)
+    inputs = parity_inputs(images, FACE, dynamic_size=True)
     assert {len(pictures) for pictures in inputs.values()} >= {1, 7}
     assert len({pictures.shape[2:] for pictures in inputs.values()}) == 2
     for name, pictures in inputs.items():
@@ -174,7 +175,7 @@ def test_odd_inputs_keep_the_input_contract(images: Tensor) -> None:
     assert 0 < inputs["black"].max() <= FAINT
     assert 1 - FAINT <= inputs["white"].min() < 1
     assert set(inputs["black and white noise"].unique().tolist()) == {0.0, 1.0}
-    assert {pictures.shape[2:] for pictures in parity_inputs(images, dynamic_size=False).values()} == {(64, 64)}
+    assert {pictures.shape[2:] for pictures in parity_inputs(images, FACE, dynamic_size=False).values()} == {(64, 64)}
 
 
 def test_a_runtime_that_fails_on_one_input_is_named_with_it(exported, images: Tensor) -> None:
@@ -182,7 +183,7 @@ def test_a_runtime_that_fails_on_one_input_is_named_with_it(exported, images: Te
     honest = as_written(model)
     runs = {AS_WRITTEN: honest, "blind": lambda pictures: honest(pictures) + (pictures.max() <= FAINT)}
     with pytest.raises(ExportError, match=r"blind, black \(1, 3, 64, 64\)") as caught:
-        check_parity(network, runs, parity_inputs(images, dynamic_size=True), 1e-4)
+        check_parity(network, runs, parity_inputs(images, FACE, dynamic_size=True), 1e-4)
     assert str(caught.value).count("sample 0") == 1
 
 

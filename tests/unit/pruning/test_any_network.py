@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from leanface import bundle
+from leanface.catalog import CLASSIFICATION
 from leanface.errors import BackendError
 from leanface.export.onnx import export_network, save_model
 from leanface.export.parity import AS_WRITTEN, as_written, check_parity, parity_inputs
@@ -133,7 +134,7 @@ def test_exported_files_compute_what_the_network_computes(name: str, precision: 
     save_model(model, file, {})
     meant = in_flavor(network, "tensorrt") if precision == "int8" else network
     runtimes = {each: open_runtime(each, file) for each in ("onnxruntime", "openvino")}
-    inputs = parity_inputs(images(8, 9), dynamic_size=False)
+    inputs = parity_inputs(images(8, 9), CLASSIFICATION, dynamic_size=False)
     runs = {AS_WRITTEN: as_written(model)} | {each: runtime.run for each, runtime in runtimes.items()}
     rows = check_parity(meant, runs, inputs, {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.2}[precision])
     assert {row.runtime for row in rows} == set(runs)

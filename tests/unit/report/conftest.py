@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 
 from leanface import catalog, paths
-from leanface.config import Benchmark, Gates
+from leanface.config import Benchmark
 from leanface.metrics.estimate import estimates
 from leanface.metrics.measurements import BenchmarkRecord, Evaluation, Measurement, PhotoScores
 from leanface.metrics.ratio import MedianEstimate
 from leanface.report.sources import PICTURES
 
-GATES = Gates(uv_ssim_min=0.982, mse_max=0.005, size_ratio_min=15.0, speedup_min=10.0)
+GATES = {"ssim_min": 0.982, "mse_max": 0.005, "size_ratio_min": 15.0, "speedup_min": 10.0}
 DEVICE = {"cpu": "Imaginary 2000", "cores": 2, "gpus": [], "runtimes": {"torch": "2.0", "tensorrt": None}}
 SIZES = dict(zip(catalog.EVALUATED, (96_000_000, 24_000_000, 12_000_000, 6_500_000, 6_000_000), strict=True))
 BATCHES = (1, 8)
@@ -92,7 +92,10 @@ def write_record(benchmark: BenchmarkRecord, path: Path = paths.BENCHMARK) -> No
 
 def evaluation(variant: str) -> Evaluation:
     random = np.random.default_rng(len(variant))
-    against_teacher, against_truth = (catalog.measures_against(it) for it in ("teacher", "truth"))
+    against_teacher, against_truth = (
+        [name for name in catalog.measures_against(it) if name not in catalog.CLASSIFICATION_MEASURES]
+        for it in ("teacher", "truth")
+    )
     samples = {name: random.uniform(0.5, 3.0, 20) for name in (*against_teacher, *against_truth)}
     samples |= {name: random.uniform(0.98, 0.99, 20) for name in against_teacher if name.startswith("ssim")}
     samples |= {name: random.uniform(0.001, 0.003, 20) for name in against_teacher if name.startswith("mse")}
@@ -104,7 +107,7 @@ def evaluation(variant: str) -> Evaluation:
         image_size=112,
         measures=estimates(samples),
         undefined={},
-        mean_face={"ssim": 0.965, **dict.fromkeys(against_truth, 3.37)},
+        constant={"ssim": 0.965, **dict.fromkeys(against_truth, 3.37)},
         photos=PhotoScores(names=("someone",), measures=dict.fromkeys(against_teacher, 0.5), undefined={}),
     )
 
@@ -130,6 +133,7 @@ def exported(variant: str) -> dict[str, Any]:
         "variant": variant,
         "bundle_sha256": "f00d",
         "opset": 19,
+        "outputs": [{"name": "coefficients", "dtype": "float32", "shape": ["batch", 257]}],
         "inputs": [{"name": "images", "dtype": "float32", "shape": ["batch", 3, "height", "width"]}],
         "metadata": {f"leanface.{name}": value for name, value in metadata.items()},
         "parity": {"rows": rows, "not_run": {"onnxruntime_cuda": "there is no such GPU"}},

@@ -165,7 +165,7 @@ def test_quality_and_pictures_are_shown_where_the_run_has_them(
         exact = {name: MeanEstimate(20, value, value, value, value, value, value) for name, value in values.items()}
         write_evaluation(found.model_copy(update={"measures": found.measures | exact}))
     write_record(benchmark)
-    paths.CONFIG.write_text("evaluate: {gates: {uv_ssim_min: 0.982, mse_max: 0.005}}\n")
+    paths.CONFIG.write_text("evaluate: {gates: {ssim_min: 0.982, mse_max: 0.005}}\n")
     folder = tmp_path / "results"
     summary = write_results(run, folder)
 

@@ -18,6 +18,8 @@ from leanface.training.fit import resolve_precision
 from leanface.training.module import parameter_groups
 from tests.settings import MACHINE, OPTIMIZER
 
+SCALES = (1.0, 1.0, 1.0, 0.3, 0.1, 0.04, 0.2)
+
 
 def some(model: MorphableModel, count: int = 64) -> torch.Tensor:
     return sample_coefficients(model, count, torch.Generator().manual_seed(5))
@@ -95,7 +97,11 @@ def test_average_follows_and_swap_is_its_own_inverse() -> None:
 
 def test_heads_learn_at_the_scale_of_their_outputs() -> None:
     network = FaceReconstructionNet()
-    groups = parameter_groups(network, OPTIMIZER, [1.0, 1.0, 1.0, 0.3, 0.1, 0.04, 0.2])
+    groups = parameter_groups(
+        network,
+        OPTIMIZER,
+        {f"final_layers.{head}": scale for head, scale in enumerate(SCALES)},
+    )
     rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
     assert len(rates) == len(list(network.parameters()))
     assert rates[id(network.final_layers[3].weight)] == pytest.approx(3e-4)

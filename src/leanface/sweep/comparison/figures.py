@@ -24,7 +24,7 @@ def save_fronts(trials: Sequence[TrialResult], error: str, chosen: TrialResult |
     for axes, cost in zip(figure.subplots(1, len(COSTS), sharey=True), COSTS, strict=True):
         axes.set_xlabel(MEASURES[cost].heading)
         points = {
-            trial.name: (price / MEASURES[cost].scale, mistake, trial.passed)
+            trial.name: (price / MEASURES[cost].scale, mistake / MEASURES[error].scale, trial.passed)
             for trial in trials
             if (price := trial.value(cost)) is not None and (mistake := trial.value(error)) is not None
         }
@@ -51,14 +51,13 @@ def save_fronts(trials: Sequence[TrialResult], error: str, chosen: TrialResult |
         axes.margins(0.12)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].set_ylabel(MEASURES[error].short_heading)
+    figure.axes[0].set_ylabel(MEASURES[error].axis)
     save_figure(figure, path)
 
 
-def save_heatmaps(trials: Sequence[TrialResult], error: str, keys: tuple[str, str], path: Path) -> None:
-    """Draw the mean of error, speed-up and SSIM over two parameters; a combination without a trial stays empty."""
+def save_heatmaps(trials: Sequence[TrialResult], panels: tuple[str, ...], keys: tuple[str, str], path: Path) -> None:
+    """Draw the mean of each measure over two parameters; a combination without a trial stays empty."""
     across, down = (sorted({trial.params[key] for trial in trials}, key=_order) for key in keys)
-    panels = (error, "speedup", "ssim")
     figure = _figure(11.5, 1.5 + 0.55 * len(down))
     for axes, name in zip(figure.subplots(1, len(panels)), panels, strict=True):
         grid = np.full((len(down), len(across)), np.nan)

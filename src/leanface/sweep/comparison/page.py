@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from leanface.catalog import DASH, MEASURES
+from leanface.catalog import DASH, MEASURES, Subject
 from leanface.files import atomic_write
 from leanface.report.templates import render
 from leanface.sweep.comparison.figures import save_fronts, save_heatmaps
@@ -24,16 +24,21 @@ from leanface.sweep.comparison.trials import (
     front,
     on_one_machine,
     recommended,
+    subject_of,
 )
 
 FACES_WIDTH = 760
 """Pixels; a sheet of faces is shown that wide at most."""
 
-COLUMNS = ("truth_vertex_mm", "teacher_vertex_mm", "ssim", "speedup", "latency_ms", "size_mb", "macs")
-CARDS = ("speedup", "latency_ms", "size_mb", "truth_vertex_mm")
-ROOMY = ("teacher_vertex_mm", "latency_ms", "macs")
-"""Columns that a terminal of less than `ROOMY_WIDTH` characters leaves to the page."""
 ROOMY_WIDTH = 110
+"""Characters of a terminal that shows all columns; a narrower one leaves some to the page."""
+
+
+def columns(subject: Subject, *, narrow: bool = False) -> tuple[str, ...]:
+    """List the measures that are compared."""
+    shown = (subject.error, subject.teacher_error, subject.likeness, "speedup", "latency_ms", "size_mb", "macs")
+    left = (subject.teacher_error, "latency_ms", "macs") if narrow else ()
+    return tuple(name for name in shown if name not in left)
 
 
 def shown_names(trials: Sequence[TrialResult]) -> list[str]:
@@ -53,7 +58,7 @@ def print_table(trials: Sequence[TrialResult], console: Console) -> None:
     """Print a line per trial, the fastest first; another machine's and failures come last."""
     chosen, keys, fronts = recommended(trials), differing(trials), _on_a_front(trials)
     comparable, others = on_one_machine(trials)
-    measures = [measure for measure in COLUMNS if console.width >= ROOMY_WIDTH or measure not in ROOMY]
+    measures = columns(subject_of(trials), narrow=console.width < ROOMY_WIDTH)
     table = Table(box=None, header_style="dim", pad_edge=False)
     table.add_column("Trial", no_wrap=True, min_width=max(len(trial.name) for trial in trials))
     for key in keys:
@@ -81,6 +86,8 @@ def write_page(title: str, trials: Sequence[TrialResult], faces: Mapping[str, by
     """
     chosen, error, keys, fronts = recommended(trials), error_measure(trials), differing(trials), _on_a_front(trials)
     comparable, others = on_one_machine(trials)
+    subject = subject_of(trials)
+    measures = columns(subject)
     inlined: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "picture.png"
@@ -88,13 +95,13 @@ def write_page(title: str, trials: Sequence[TrialResult], faces: Mapping[str, by
         inlined["fronts"] = _inline(picture.read_bytes())
         pair = ("prune.ratio", "distill.temperature")
         if comparable and set(pair) <= set(keys):
-            save_heatmaps(comparable, error, pair, picture)
+            save_heatmaps(comparable, (error, "speedup", subject.likeness), pair, picture)
             inlined["heatmaps"] = _inline(picture.read_bytes())
     lines: list[dict[str, Any]] = [
         {
             "name": trial.name,
             "params": _params(trial, keys),
-            "cells": [(_cell(trial, measure), _interval(trial, measure)) for measure in COLUMNS],
+            "cells": [(_cell(trial, measure), _interval(trial, measure)) for measure in measures],
             "gates": _gates(trial),
             "kind": "mark" if trial == chosen else "" if trial.name in fronts else "off",
         }
@@ -103,11 +110,12 @@ def write_page(title: str, trials: Sequence[TrialResult], faces: Mapping[str, by
     text = render(
         "sweep/comparison/page.html.j2",
         title=title,
+        samples=subject.samples,
         chosen=chosen,
         rule=RULE,
         command=_command(chosen),
         keys=keys,
-        columns=[MEASURES[measure].short_heading for measure in COLUMNS],
+        columns=[MEASURES[measure].short_heading for measure in measures],
         lines=lines,
         failed=[trial for trial in trials if trial.reason is not None],
         remarks=_remarks(trials),
@@ -119,7 +127,7 @@ def write_page(title: str, trials: Sequence[TrialResult], faces: Mapping[str, by
         },
         cards=[
             (MEASURES[measure].short_heading, _cell(chosen, measure), _interval(chosen, measure))
-            for measure in CARDS
+            for measure in ("speedup", "latency_ms", "size_mb", subject.error)
             if chosen is not None
         ],
     )

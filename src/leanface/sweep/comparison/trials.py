@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from leanface.catalog import FACE, Subject
+from leanface.errors import ArtifactError
 from leanface.files import Json
 from leanface.report.summary import Summary, VariantSummary
 
@@ -67,9 +69,28 @@ def trial_result(name: str, params: Mapping[str, Any], summary: Json) -> TrialRe
 
 
 def error_measure(trials: Sequence[TrialResult]) -> str:
-    """Choose the error that all have: against ground truth; of photos without labels against the original."""
-    labeled = all(trial.value("truth_vertex_mm") is not None for trial in trials if trial.reason is None)
-    return "truth_vertex_mm" if labeled else "teacher_vertex_mm"
+    """Choose the error that all have: against ground truth; of samples without labels against the original."""
+    subject = subject_of(trials)
+    labeled = all(trial.value(subject.error) is not None for trial in trials if trial.reason is None)
+    return subject.error if labeled else subject.teacher_error
+
+
+def subject_of(trials: Sequence[TrialResult]) -> Subject:
+    """Return how the trials' task is spoken of.
+
+    Raises:
+        ArtifactError: they are of several tasks, whose errors cannot be compared.
+    """
+    tasks: dict[str, list[str]] = {}
+    for trial in trials:
+        if trial.summary is not None:
+            tasks.setdefault(trial.summary.task, []).append(trial.name)
+    if len(tasks) > 1:
+        listed = "; ".join(f"{task}: {', '.join(names[:5])}" for task, names in tasks.items())
+        raise ArtifactError(
+            f"these trials are of different tasks ({listed}); name those of one: `leanface compare A B`."
+        )
+    return next((trial.summary.subject for trial in trials if trial.summary is not None), FACE)
 
 
 def front(trials: Sequence[TrialResult], error: str, cost: str) -> set[str]:

@@ -1,23 +1,28 @@
-"""Measure how long it takes from a photo to posed vertices."""
+"""The way from a photo to posed vertices, to be measured from end to end."""
 
 import numpy as np
 from jaxtyping import UInt8
 
-from leanface.config import Benchmark
+from leanface import paths
+from leanface.config import Benchmark, Data
 from leanface.errors import ArtifactError
 from leanface.face.decoder import DecodedMesh, Decoder
-from leanface.face.head_model import HeadModel
-from leanface.metrics.measurements import Measurement
+from leanface.face.head_model import HeadModel, load_head_model
 from leanface.photos.alignment import align, to_input
 from leanface.photos.detector import FaceDetector
+from leanface.photos.load import load_photo
 from leanface.runtime import Runtime
-from leanface.runtime.benchmark import benchmark_end_to_end
+from leanface.task import Journey
 
 
-def benchmark_photo(
-    settings: Benchmark, image_size: int, head: HeadModel, photo: UInt8[np.ndarray, "H W 3"]
-) -> list[Measurement]:
-    """Measure from a photo with known landmarks to posed vertices; and, in its own row, finding the landmarks.
+def journey(settings: Benchmark, data: Data) -> Journey:
+    """Go from the first of data.photos, with known landmarks, to posed vertices; before that, find the landmarks."""
+    photo = load_photo(data.photos[0])
+    return photo_journey(data.image_size, load_head_model(paths.MORPHABLE_MODEL), photo)
+
+
+def photo_journey(image_size: int, head: HeadModel, photo: UInt8[np.ndarray, "H W 3"]) -> Journey:
+    """Do the same with any photo.
 
     Raises:
         ArtifactError: there is no face in the photo.
@@ -32,4 +37,4 @@ def benchmark_photo(
         crop, _ = align(photo, landmarks, size=image_size)
         return decoder.decode(network.run(to_input(crop)[None])[0])
 
-    return benchmark_end_to_end(settings, reconstruct, lambda: detector.detect(photo))
+    return Journey(reconstruct, lambda: detector.detect(photo))

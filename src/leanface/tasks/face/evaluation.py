@@ -1,8 +1,6 @@
 """Compare one network's predictions with the teacher's and with ground truth."""
 
-import csv
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +12,6 @@ from leanface.face.errors import geometry_errors, vertex_errors_mm
 from leanface.face.morphable_model import MorphableModel
 from leanface.face.render import Renderer
 from leanface.face.uv_map import UvMap
-from leanface.files import staged_file
 from leanface.metrics.estimate import Samples, means
 from leanface.synthesis.synthesis import population
 from leanface.tasks.face.fidelity import render_similarity, uv_similarity
@@ -78,15 +75,6 @@ class Evaluator:
         average, _ = population(self.model)
         constant = average.expand_as(teacher)
         return means(uv_similarity(self.model, self.uv_map, constant, teacher) | self.errors(constant, truth))
-
-
-def write_samples(samples: Samples, path: Path) -> None:
-    """Write a CSV with a row per sample and a column per measure; undefined values are left empty."""
-    with staged_file(path) as staging, staging.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["sample", *samples])
-        for index, row in enumerate(zip(*samples.values(), strict=True)):
-            writer.writerow([index, *("" if np.isnan(value) else f"{value:.6g}" for value in row)])
 
 
 def _predictions(run: Run, images: Float[Tensor, "batch 3 H W"], batch_size: int) -> Float[Tensor, "batch 257"]:

@@ -1,6 +1,6 @@
 """The face, as compression sees it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Self, cast
 
 import numpy as np
@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leanface import paths
+from leanface.catalog import FACE
 from leanface.config import Data
 from leanface.errors import ConfigError
 from leanface.face.coefficients import HEAD_SIZES, LAYOUT, split
@@ -19,7 +20,8 @@ from leanface.metrics.image import ssim
 from leanface.synthesis.datamodule import FaceDataModule, Stream
 from leanface.synthesis.dataset import FaceDataset
 from leanface.synthesis.synthesis import population
-from leanface.task import Deviation, Split
+from leanface.task import Deviation, Split, Terms
+from leanface.tasks.face.layers import NAMING
 from leanface.tasks.face.losses import TERMS, CoefficientLoss
 
 DIGITS = 6
@@ -34,7 +36,9 @@ class FaceTask:
         data: how faces are rendered; only streamed training data need it.
     """
 
+    subject = FACE
     selection = "posed_mm"
+    naming = NAMING
 
     def __init__(self, model: MorphableModel, data: Data | None = None) -> None:
         """Take a morphable model, and maybe how faces are rendered."""
@@ -76,11 +80,11 @@ class FaceTask:
             stream = Stream(self.data, stream_sizes, device, paths.MORPHABLE_MODEL)
         return FaceDataModule(paths.FACES, batch_size, seed, stream, cast(FaceDataset | None, val))
 
-    def output_scales(self) -> list[float]:
-        """Return the root mean square of the standard deviations of each head's outputs."""
+    def output_scales(self) -> dict[str, float]:
+        """Return the root mean square of the standard deviations of each head's outputs, by the head's name."""
         _, deviation = population(self.model)
         parts: tuple[Tensor, ...] = torch.split(deviation, list(HEAD_SIZES))
-        return [float(part.square().mean().sqrt()) for part in parts]
+        return {f"final_layers.{head}": float(part.square().mean().sqrt()) for head, part in enumerate(parts)}
 
     def output_weights(self, outputs: Float[Tensor, "count 257"]) -> Float[Tensor, "257"]:
         """Turn squared errors of coefficients into fractions of a group's variance, summed over groups.
@@ -102,11 +106,12 @@ class FaceTask:
         """Measure millimeters, levels and degrees; see `leanface.face.errors.geometry_errors`."""
         return geometry_errors(self.model, predicted, target)
 
-    def terms(self, names: Sequence[str]) -> Mapping[str, nn.Module]:
-        """Build error terms; see `leanface.task.Task.terms`."""
+    def terms(self, names: Sequence[str], temperature: float) -> Terms:
+        """Build error terms, the same against the teacher and against labels; see `leanface.task.Task.terms`."""
         if unknown := sorted(set(names) - set(TERMS)):
             raise ConfigError(f"distill.terms: there is no {', '.join(unknown)}; use {', '.join(TERMS)}.")
-        return {name: TERMS[name](self.model) for name in names}
+        terms = {name: TERMS[name](self.model) for name in names}
+        return Terms(terms, terms)
 
     def whole_error(self) -> nn.Module:
         """Build the coefficients' error: the sum over groups of unexplained variance."""

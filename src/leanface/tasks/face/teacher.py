@@ -104,7 +104,7 @@ LICENSES = {
 """Of the weights from these sources; a checkpoint's is not known."""
 
 
-def make_teacher(request: Request) -> FaceReconstructionNet:
+def original_network(request: Request) -> FaceReconstructionNet:
     """Load or train the original network, in eval mode, from the configured source.
 
     Raises:
@@ -119,6 +119,6 @@ def initialize_heads(network: FaceReconstructionNet, task: FaceTask) -> None:
     """Start from the population's mean, with outputs of the population's order of magnitude."""
     mean, _ = population(task.model)
     biases: tuple[Tensor, ...] = torch.split(mean, list(HEAD_SIZES))
-    for head, bias, scale in zip(network.final_layers, biases, task.output_scales(), strict=True):
+    for head, bias, scale in zip(network.final_layers, biases, task.output_scales().values(), strict=True):
         head.get_parameter("weight").normal_(std=0.01 * scale)
         head.get_parameter("bias").copy_(bias)

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from leanface.face.morphable_model import load_morphable_model
-from leanface.metrics.estimate import means, summarize, undefined
+from leanface.metrics.estimate import means, summarize, undefined, write_samples
 from leanface.synthesis.synthesis import population
-from leanface.tasks.face.evaluation import Evaluator, write_samples
+from leanface.tasks.face.evaluation import Evaluator
 
 
 @pytest.fixture(scope="module")

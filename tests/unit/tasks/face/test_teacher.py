@@ -14,7 +14,7 @@ from leanface.networks.packed import save_packed, statistics_of
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.networks.widths import widths_of
 from leanface.tasks.face.task import FaceTask
-from leanface.tasks.face.teacher import Request, make_teacher
+from leanface.tasks.face.teacher import Request, original_network
 from tests.settings import DATA, MACHINE
 
 
@@ -34,13 +34,13 @@ def test_a_checkpoint_is_a_bundle_a_packed_network_or_weights(
     request_for, small_network: FaceReconstructionNet, tmp_path: Path
 ) -> None:
     bundle.save_bundle(small_network, bundle.new_spec(small_network, 64), tmp_path / "bundle")
-    loaded = make_teacher(request_for(tmp_path / "bundle"))
+    loaded = original_network(request_for(tmp_path / "bundle"))
     assert widths_of(loaded) == widths_of(small_network)
     assert all(torch.equal(x, y) for x, y in zip(loaded.parameters(), small_network.parameters(), strict=True))
 
-    packed = make_teacher(request_for(paths.PRETRAINED_TEACHER))
+    packed = original_network(request_for(paths.PRETRAINED_TEACHER))
     torch.save({"net_recon": packed.state_dict()}, tmp_path / "epoch_20.pth")
-    weights = make_teacher(request_for(tmp_path / "epoch_20.pth"))
+    weights = original_network(request_for(tmp_path / "epoch_20.pth"))
     assert torch.equal(weights.get_parameter("backbone.conv1.weight"), packed.get_parameter("backbone.conv1.weight"))
     assert not weights.training
 
@@ -49,17 +49,17 @@ def test_a_packed_teacher_reads_with_the_statistics_of_the_datas_size(request_fo
     network, path = FaceReconstructionNet(), tmp_path / "sizes.npz"
     own = statistics_of(network)
     save_packed(network, path, {size: {name: value + size for name, value in own.items()} for size in (64, 224)})
-    found = statistics_of(make_teacher(request_for(path)))
+    found = statistics_of(original_network(request_for(path)))
     assert DATA.image_size == 64
     assert all(torch.equal(value, own[name] + 64) for name, value in found.items())
 
 
 def test_other_files_are_refused(request_for, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"none\.pt is missing; name a PyTorch or safetensors checkpoint"):
-        make_teacher(request_for(tmp_path / "none.pt"))
+        original_network(request_for(tmp_path / "none.pt"))
     (tmp_path / "empty").mkdir()
     for name in ("text.pt", "text.npz"):
         (tmp_path / name).write_text("no weights")
     for name, says in {"empty": "not a bundle", "text.pt": "checkpoint", "text.npz": "packed network"}.items():
         with pytest.raises(ArtifactError, match=says):
-            make_teacher(request_for(tmp_path / name))
+            original_network(request_for(tmp_path / name))

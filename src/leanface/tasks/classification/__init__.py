@@ -1,0 +1,1 @@
+"""What classifiers have in common: their data, losses, measures and pictures."""

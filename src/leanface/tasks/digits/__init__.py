@@ -1,0 +1,1 @@
+"""Handwritten digits: a small task, to try the whole pipeline on."""
