@@ -236,6 +236,8 @@ def test_quantized_variants_are_what_the_stage_makes_and_say_what_8_bits_move(pr
 
     settings = read_json(folder / "qat" / RESULT)["variant"]["quantize"]
     made = quantize.run(
+        task=prepared.task,
+        data=prepared.data,
         quantize=Quantize.model_validate(settings),
         distill=prepared.distill,
         machine=prepared.machine,

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from leanface import bundle, paths
-from leanface.config import Distill, Machine
+from leanface.config import Distill, Machine, TaskChoice
 from leanface.distillation.distill import distill
 from leanface.face.morphable_model import MorphableModel
 from leanface.metrics.outputs import predict
@@ -79,7 +79,8 @@ def test_a_student_can_be_trained_on(small_network: FaceReconstructionNet, faces
     terms = yaml.safe_load((paths.CONF / "distill/terms.yaml").read_text())
     settings = Distill.model_validate(terms | {"optimizer": OPTIMIZER, "start_from": str(earlier)})
     # Stage prune left nothing: it is not asked.
-    metrics = stage.run(distill=settings, data=DATA, machine=MACHINE, seed=0, log=lambda row, step: None)
+    task = TaskChoice(name="face")
+    metrics = stage.run(task=task, distill=settings, data=DATA, machine=MACHINE, seed=0, log=lambda row, step: None)
     spec = bundle.load_spec(paths.DISTILLED)
     assert spec.provenance["parent"] == bundle.digest(earlier)
     assert spec.input.size == DATA.image_size
