@@ -13,8 +13,7 @@ docs/results/teacher_224/README.md)."""
 PACKAGED_MODEL = ASSETS / "leanface_int8.onnx"
 """The compressed network that `leanface reconstruct` uses unless told otherwise."""
 PACKAGED_CPU_MODEL = ASSETS / "leanface_int8_cpu.onnx"
-"""The same in flavor cpu (docs/decisions/0017-flavors.md), if the release has it; its INT8 weights are those in the other
-file's bytes."""
+"""The same in flavor cpu (docs/decisions/0017-flavors.md), if the release has it; its weights are in the other file."""
 PACKAGED_STUDENT = ASSETS / "leanface_fp16"
 """The same network before it was quantized, for GPUs and to train on."""
 PACKAGED_CARD = PACKAGED_MODEL.with_suffix(".md")
