@@ -27,18 +27,18 @@ CACHE = Path(".cache")
 
 PIPELINE = Path("dvc.yaml")
 REPORTS = Path("reports")
-DATA = Path("data")
-"""All that stage prepare makes; what is in it, the task knows."""
+PREPARED = Path("data/prepared")
+"""All that stage prepare makes, and what DVC empties before it; the rest of data/ is the user's."""
 
 CONFIG = REPORTS / "config.yaml"
 DEVICE = REPORTS / "device.json"
 
-MORPHABLE_MODEL = Path("data/morphable_model.npz")
+MORPHABLE_MODEL = PREPARED / "morphable_model.npz"
 """The one that this pipeline's coefficients belong to."""
 
-FACES = Path("data/faces")
-PHOTOS = Path("data/photos")
-SAMPLES = Path("data/samples")
+FACES = PREPARED / "faces"
+PHOTOS = PREPARED / "photos"
+SAMPLES = PREPARED / "samples"
 """What other tasks than the face prepare."""
 
 PREPARE_REPORT = REPORTS / "prepare"

@@ -190,6 +190,12 @@ def test_outputs_are_where_paths_says() -> None:
     assert outs <= constants
 
 
+def test_no_output_is_a_folder_in_which_users_keep_their_own() -> None:
+    """DVC empties an output before its stage runs."""
+    for out in set[Path]().union(*map(names, OUTS.values())):
+        assert len(out.parts) > 1, out
+
+
 def test_experiments_share_the_results_of_all_stages_that_take_long() -> None:
     shared = {
         name

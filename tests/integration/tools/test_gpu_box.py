@@ -210,7 +210,7 @@ stages:
   prune:
     cmd: "false"
     params: [{reports/config.yaml: [prune]}]
-    deps: [src/code.py, data/faces]
+    deps: [src/code.py, data/prepared/faces]
     outs: [{models/pruned: {persist: true}}, reports/prune]
   benchmark:
     cmd: "false"
@@ -218,7 +218,7 @@ stages:
     metrics: [{reports/benchmark.json: {cache: false}}]
   teacher:
     cmd: "false"
-    deps: [data/faces]
+    deps: [data/prepared/faces]
     outs: [models/teacher, reports/teacher]
 """
 
@@ -237,7 +237,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_network) -> Pat
         for path, text in {
             "dvc.yaml": PIPELINE,
             "src/code.py": "x = 1\n",
-            "data/faces/manifest.json": json.dumps({"seed": 0, "versions": {"numpy": folder.name}}),
+            "data/prepared/faces/manifest.json": json.dumps({"seed": 0, "versions": {"numpy": folder.name}}),
             "reports/config.yaml": "prune: {ratio: 0.5}\n",
         }.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -323,7 +323,7 @@ def test_a_run_goes_nowhere_but_into_its_own_folder(name: str, tmp_path: Path) -
     [
         ("reports/config.yaml", "prune: {ratio: 0.3}\n", ConfigError, r"prune = \{'ratio': 0.5\}"),
         ("src/code.py", "x = 2\n", ArtifactError, r"other versions of src/code.py than are here"),
-        ("data/faces/manifest.json", '{"seed": 1}', ArtifactError, r"other versions of data/faces"),
+        ("data/prepared/faces/manifest.json", '{"seed": 1}', ArtifactError, r"other versions of data/prepared/faces"),
     ],
 )
 def test_a_run_of_something_else_is_refused_and_leaves_nothing(
@@ -354,7 +354,7 @@ def test_reports_alone_can_be_kept_but_make_no_pipeline(there: Path, monkeypatch
 def test_faces_of_the_same_recipe_may_differ_in_their_bytes(there: Path) -> None:
     (paths.FACES / "manifest.json").write_text('{"seed": 0, "splits": "rendered elsewhere"}')
     folder = import_run(there, "first")
-    assert list(json.loads((folder / "provenance.json").read_text())["differences"]) == ["data/faces"]
+    assert list(json.loads((folder / "provenance.json").read_text())["differences"]) == ["data/prepared/faces"]
 
 
 def test_lost_and_damaged_parts_are_told(there: Path) -> None:

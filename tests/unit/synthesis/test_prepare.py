@@ -86,7 +86,7 @@ def test_the_stage_fails_with_one_message_where_it_cannot_write(
     Path("data").write_text("a file")
     assert main(["stage", "prepare"]) == 1
     errors = capsys.readouterr().err
-    assert errors.startswith("ArtifactError: cannot write data/morphable_model.npz")
+    assert errors.startswith("ArtifactError: cannot write data/prepared/morphable_model.npz")
     assert "Traceback" not in errors
     assert not paths.PREPARE_REPORT.exists()
 
