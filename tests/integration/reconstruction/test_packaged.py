@@ -10,17 +10,26 @@ import torch
 
 from leanface import catalog, paths
 from leanface.config import Data
+from leanface.device import has_vnni
 from leanface.errors import NoFaceError
 from leanface.face.morphable_model import MorphableModel
 from leanface.metrics.outputs import mean_errors, predict
 from leanface.networks.packed import load_packed, load_pretrained
 from leanface.photos.load import load_photo
 from leanface.reconstruction import LeanFace
+from leanface.runtime.onnx_file import read_onnx
 from leanface.synthesis.dataset import FaceDataset
 from leanface.synthesis.prepare import prepare_faces
 from leanface.tasks.face.task import FaceTask
 
 KNOWN = json.loads(paths.PACKAGED_SCORES.read_text())
+PACKAGED = {
+    catalog.DEPLOYED: (paths.PACKAGED_MODEL, "auto"),
+    catalog.DEPLOYED_ON_CPU: (paths.PACKAGED_CPU_MODEL, "openvino" if has_vnni() else "onnxruntime"),
+    "distilled_fp16": (paths.PACKAGED_STUDENT, "auto"),
+}
+"""Each scored network, and what computes it exactly here."""
+
 SCORES, FIRST = KNOWN["scores"][catalog.DEPLOYED], KNOWN["first"]
 
 
@@ -48,14 +57,23 @@ def test_it_is_small_and_passed_its_gates() -> None:
     assert all(gate["passed"] for gate in KNOWN["gates"].values())
     with LeanFace.load() as lean_face:
         assert (lean_face.precision, lean_face.image_size) == ("int8", KNOWN["data"]["image_size"])
+        if lean_face.runtime.name in ("openvino", "onnxruntime"):
+            assert lean_face.model_path == (paths.PACKAGED_CPU_MODEL if has_vnni() else paths.PACKAGED_MODEL)
+
+
+def test_both_flavors_are_the_same_weights_and_take_little_room() -> None:
+    assert read_onnx(paths.PACKAGED_MODEL).flavor == "tensorrt"
+    assert read_onnx(paths.PACKAGED_CPU_MODEL).flavor == "cpu"
+    assert paths.PACKAGED_CPU_MODEL.stat().st_size < 1e6
+    assert read_onnx(paths.PACKAGED_CPU_MODEL).teacher == read_onnx(paths.PACKAGED_MODEL).teacher
 
 
 @pytest.mark.parametrize("variant", KNOWN["scores"])
 def test_its_errors_are_those_of_its_card(
     variant: str, model: MorphableModel, test_faces: FaceDataset, original: torch.Tensor
 ) -> None:
-    path = paths.PACKAGED_MODEL if variant == catalog.DEPLOYED else paths.PACKAGED_STUDENT
-    with LeanFace.load(path) as lean_face:
+    path, runtime = PACKAGED[variant]
+    with LeanFace.load(path, runtime) as lean_face:
         answers = torch.from_numpy(lean_face.read(test_faces.images))
     truth = torch.from_numpy(test_faces.coefficients)
     # Processors round INT8 sums differently, and rendered bytes may differ by a level.
