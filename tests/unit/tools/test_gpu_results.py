@@ -240,7 +240,7 @@ def test_the_shipped_networks_page_has_traffic_layers_and_agreement(benchmark: B
     assert summary["targets"]["traffic_saved"]["passed"]
     page = (tmp_path / "page/README.md").read_text()
     for text in (
-        "ships with LeanFace",
+        "shipped with LeanFace",
         "| 300 | 200 |",
         "75.2 ms for 256",
         "500 µs",
