@@ -124,7 +124,7 @@ def test_what_the_time_is_too_short_for_says_so(project, monkeypatch):
 def test_the_stage_measures_what_it_can_in_its_piece_of_time(project, monkeypatch):
     monkeypatch.chdir(project)
     write_json(paths.DEVICE, {})
-    paths.MORPHABLE_MODEL.parent.mkdir()
+    paths.MORPHABLE_MODEL.parent.mkdir(parents=True)
     paths.MORPHABLE_MODEL.symlink_to(paths.PACKAGED_MORPHABLE_MODEL)
     settings = BENCHMARK.model_copy(update={"runtimes": "gpu"})
     run(benchmark=settings, task=TaskChoice(name="face"), data=DATA, seconds=1e-9)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from leanface import paths
 from leanface.monitoring.drift import FEATURES
 from leanface.photos.load import PACKAGED_PHOTOS
 from leanface.serving.input_drift import drift_of
@@ -18,7 +19,7 @@ def test_the_documented_table_is_what_the_command_says(root: Path, project: Path
         name: [float(value) for value in values]
         for name, *values in ROW.findall((root / "docs/deployment.md").read_text())
     }
-    drift = drift_of(list(PACKAGED_PHOTOS))
+    drift = drift_of(list(PACKAGED_PHOTOS), paths.PACKAGED_MODEL)
     assert list(rows) == list(drift.names) == list(PACKAGED_PHOTOS)
     for shown, values, percentiles in zip(rows.values(), drift.values, drift.percentiles, strict=True):
         assert np.allclose(shown[::2], values, atol=0.4, rtol=0.01)

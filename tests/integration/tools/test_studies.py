@@ -110,7 +110,7 @@ def prepared(
     config: FaceConfig, model: MorphableModel, small_network: FaceReconstructionNet, pruned: PruneResult
 ) -> FaceConfig:
     """A project with faces, an original and a pruned network."""
-    paths.MORPHABLE_MODEL.parent.mkdir()
+    paths.MORPHABLE_MODEL.parent.mkdir(parents=True)
     paths.MORPHABLE_MODEL.write_bytes(paths.PACKAGED_MORPHABLE_MODEL.read_bytes())
     prepare_faces(model, FEW, 0, paths.FACES)
     bundle.save_bundle(small_network, bundle.new_spec(small_network, 64), paths.TEACHER)

@@ -25,7 +25,7 @@ from tests.settings import DATA, FEW, MACHINE, OPTIMIZER
 @pytest.fixture
 def faces(project: Path, model: MorphableModel) -> Path:
     """A project with a few faces."""
-    paths.MORPHABLE_MODEL.parent.mkdir()
+    paths.MORPHABLE_MODEL.parent.mkdir(parents=True)
     paths.MORPHABLE_MODEL.symlink_to(paths.PACKAGED_MORPHABLE_MODEL)
     prepare_faces(model, FEW, 0, paths.FACES)
     return paths.FACES
