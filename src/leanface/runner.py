@@ -8,6 +8,7 @@ import os
 import random
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,6 +42,8 @@ def run_stage(name: str, variant: str | None = None, seconds: float | None = Non
         ConfigError: the stage needs a variant and got none, or the other way round.
         LeanFaceError: whatever the stage raises.
     """
+    # Lightning 2.6 uses what PyTorch 2.13 deprecates; nothing that a user could do.
+    warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
     run = _load(name)
     wanted = inspect.signature(run).parameters
     if ("variant" in wanted) != (variant is not None):
