@@ -11,7 +11,7 @@ from torch import Tensor
 from leanface.bundle import load_bundle
 from leanface.catalog import RUNTIMES
 from leanface.errors import ArtifactError, BackendError
-from leanface.runtime import Pool, Runtime, open_runtime
+from leanface.runtime import Runtime, open_runtime, pipelined
 from leanface.runtime.base import planes_of
 from leanface.runtime.engine import build_engine
 from tests.settings import BUILD
@@ -98,8 +98,8 @@ def test_streams_compute_the_same_at_the_same_time(case: tuple[Runtime, str], ex
     one, precision = case
     batches = [images[index : index + 1 + index % 2].numpy() for index in (0, 1, 2, 0, 1, 2, 1, 0)]
     expected = [one.run(batch) for batch in batches]
-    with opened(one.name, exported, precision, STREAMS) as many, Pool(many) as pool:
-        for got, alone in zip(pool.map(batches), expected, strict=True):
+    with opened(one.name, exported, precision, STREAMS) as many:
+        for got, alone in zip(pipelined(many, batches), expected, strict=True):
             assert np.linalg.norm(got - alone) <= TOLERANCES[precision] * np.linalg.norm(alone)
 
 

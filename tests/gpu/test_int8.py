@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from leanface import paths
-from leanface.runtime import Pool, open_runtime
+from leanface.runtime import Pool, open_runtime, pipelined
 from leanface.runtime.base import planes_of
 from leanface.runtime.int8.plan import read_plan
 from leanface.runtime.int8.tuning import default_tile
@@ -100,11 +100,14 @@ def test_tiles_are_measured_and_change_nothing(exported, tmp_path: Path, monkeyp
 def test_one_thread_keeps_many_streams_busy_and_none_disturbs_another(name: str, exported) -> None:
     path = exported.int8 if name == "triton_int8" else exported.float_bundle
     batches = [noise(1 + seed % 3, 64, 64, seed) for seed in range(6)]
-    with open_runtime(name, path, streams=4) as runtime, Pool(runtime) as pool:
+    with open_runtime(name, path, streams=4) as runtime:
         assert runtime.is_asynchronous
         expected = [runtime.run(batch) for batch in batches]
-        for got, right in zip(pool.map(batches * 20), expected * 20, strict=True):
+        for got, right in zip(pipelined(runtime, batches * 20), expected * 20, strict=True):
             assert distance(got, right) < 1e-6
+        with Pool(runtime) as pool:
+            for future, right in zip([pool.submit(batch) for batch in batches * 20], expected * 20, strict=True):
+                assert distance(future.result(), right) < 1e-6
 
 
 def test_fp16_s_first_layers_by_triton_answer_as_cudnns(exported, monkeypatch: pytest.MonkeyPatch) -> None:

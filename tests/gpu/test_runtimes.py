@@ -14,7 +14,7 @@ from leanface.config import Benchmark
 from leanface.errors import BackendError
 from leanface.metrics.measurements import Measurement
 from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
-from leanface.runtime import Pool, Runtime, open_runtime
+from leanface.runtime import Runtime, open_runtime, pipelined
 from leanface.runtime.base import planes_of
 from leanface.runtime.benchmark import Entry, benchmark_networks
 
@@ -105,12 +105,12 @@ def test_resident_images_stay_and_copies_replace_them(case, reference, images: T
         assert distance(runtime.run(images[1:3].numpy()), reference(images[1:3].numpy())) < TOLERANCES[precision]
 
 
-def test_streams_of_a_pool_do_not_disturb_each_other(case, exported, reference, images: Tensor) -> None:
+def test_streams_do_not_disturb_each_other(case, exported, reference, images: Tensor) -> None:
     one, precision = case
     batches = [images[start : start + 1 + start % 2].numpy() for start in (0, 1, 2, 3)] * 8
     expected = [reference(batch) for batch in batches[:4]] * 8
-    with opened(one.name, exported, precision, streams=4) as many, Pool(many) as pool:
-        for got, right in zip(pool.map(batches), expected, strict=True):
+    with opened(one.name, exported, precision, streams=4) as many:
+        for got, right in zip(pipelined(many, batches), expected, strict=True):
             assert distance(got, right) < TOLERANCES[precision]
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from leanface.bundle import load_bundle
 from leanface.face.coefficients import COUNT
 from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
-from leanface.runtime import Pool, Runtime
+from leanface.runtime import Runtime, pipelined
 from leanface.runtime.base import Coefficients, Images, InputSpec
 from leanface.runtime.cuda import Buffer, Cuda
 from leanface.runtime.onnxruntime_ import CUDA_PROVIDER
@@ -125,6 +125,6 @@ def test_sessions_on_user_streams_compute_side_by_side(cuda: Callable[[], Any], 
     with torch.inference_mode():
         expected = [network(torch.from_numpy(batch)).numpy() for batch in batches[:4]] * ROUNDS
     runtime = user_streams(cuda)(exported.fp32, streams=STREAMS)
-    with runtime, Pool(runtime) as pool:
-        for got, right in zip(pool.map(batches), expected, strict=True):
+    with runtime:
+        for got, right in zip(pipelined(runtime, batches), expected, strict=True):
             assert np.linalg.norm(got - right) < 1e-4 * np.linalg.norm(right)

@@ -172,7 +172,7 @@ def write_results(run: Path, folder: Path, cpu: Path | None = None) -> Json:
         "batches": benchmark.settings.batches,
         "settings": benchmark.settings,
         "config": config,
-        "streams": [row for row in benchmark.rows if row.streams > 1 and row.ran],
+        "streams": streams_of(benchmark.rows),
         "not_run": sorted({(row.runtime, row.not_run) for row in benchmark.rows if row.not_run is not None}),
         "end_to_end": benchmark.end_to_end,
         "cpu": [] if cpu_benchmark is None else cpu_rows(cpu_benchmark),
@@ -224,6 +224,19 @@ def copy_pictures(run: Path, folder: Path) -> dict[str, str]:
             copy_file(path, folder / f"{name}.png")
             copied[f"{name}.png"] = caption
     return copied
+
+
+def streams_of(rows: Sequence[Measurement]) -> list[tuple[Measurement, float | None]]:
+    """Return the rows of several streams, each with its images per second over one stream's, with copies too."""
+    alone = {
+        (row.variant, row.runtime, row.batch): row.images_per_second for row in rows if row.streams == 1 and row.copies
+    }
+    found: list[tuple[Measurement, float | None]] = []
+    for row in rows:
+        if row.streams > 1 and row.images_per_second is not None:
+            one = alone.get((row.variant, row.runtime, row.batch))
+            found.append((row, None if one is None else row.images_per_second / one))
+    return found
 
 
 def worst_layers(shipped: Json, count: int = 8) -> list[Json]:

@@ -5,10 +5,8 @@ call and its baseline, measured in the same round, make a pair: their ratio hold
 """
 
 import math
-import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -28,9 +26,9 @@ class Timing:
     """Latency of one call.
 
     Attributes:
-        latency: the median over windows of each window's median (ms).
+        latency: the median over windows of each window's median (ms), or mean; see `measure_latency`.
         p90_ms: percentile over all runs; p95_ms and p99_ms likewise.
-        calls_per_second: of all clients together; the median over windows.
+        calls_per_second: the median over windows.
         speedup: how many times as many calls per second as its baseline; None for a call without one.
         windows: how many were measured.
         runs: how many were timed.
@@ -52,10 +50,10 @@ class Timing:
 
 
 class Window(NamedTuple):
-    """Every run of a call in one window, and how many there were per second."""
+    """Every run of a call in one window, and what a call took in it."""
 
     times_ms: Float[np.ndarray, " runs"]
-    calls_per_second: float
+    typical_ms: float
 
 
 def measure_latency(
@@ -66,7 +64,7 @@ def measure_latency(
     windows_max: int,
     interval: float,
     baselines: Mapping[Key, Key] | None = None,
-    clients: Mapping[Key, int] | None = None,
+    in_flight: Mapping[Key, int] | None = None,
     until: float = math.inf,
     runs_min: int | None = None,
     window_seconds: float = 0.0,
@@ -85,20 +83,20 @@ def measure_latency(
         interval: how much an interval's upper end may exceed its lower one, as a share of that.
         baselines: the call that each one is compared with. A baseline is measured in every round in which one that it
             belongs to is.
-        clients: threads that make a call at the same time, each `window` times and without a pause; 1 if not given.
+        in_flight: of a call that returns one of several results that are computed at the same time, how many there
+            are. So many more runs are uncounted, and it takes the mean of a window's runs, some of which need not wait.
         until: no window begins later than this (time.monotonic) except each call's first.
         runs_min: runs after which a window or warm-up that lasts beyond `until` ends early; by default it never does.
         window_seconds: how long a window lasts at least, with more runs where these are short.
         on_window: called with a call's key before each of its windows.
     """
-    baselines, clients = baselines or {}, clients or {}
+    baselines, in_flight = baselines or {}, in_flight or {}
     least = math.inf if runs_min is None else runs_min
     windows: dict[Key, dict[int, Window]] = {key: {} for key in calls}  # by round
 
     def timing(key: Key) -> Timing:
         base = baselines.get(key)
-        compared = None if base is None else (windows[base], clients.get(base, 1))
-        return _timing(windows[key], clients.get(key, 1), compared)
+        return _timing(windows[key], None if base is None else windows[base])
 
     def done(key: Key) -> bool:
         if len(windows[key]) >= windows_max or key in baselines.values():
@@ -113,8 +111,10 @@ def measure_latency(
             if windows[key] and time.monotonic() > until:
                 continue
             on_window(key)
-            _times_ms(calls[key], SETTLE_RUNS if windows[key] else warmup, least, until)
-            windows[key][number] = _window(calls[key], window, clients.get(key, 1), least, until, window_seconds)
+            started = in_flight.get(key, 0)
+            _times_ms(calls[key], started + (SETTLE_RUNS if windows[key] else warmup), least, until)
+            times_ms = _times_ms(calls[key], window, least, until, window_seconds)
+            windows[key][number] = Window(times_ms, float((np.mean if started else np.median)(times_ms)))
         number += 1
         if time.monotonic() > until:
             break
@@ -134,25 +134,6 @@ def _in_groups(calls: Mapping[Key, object], baselines: Mapping[Key, Key]) -> lis
     return [key for base, group in groups.items() for key in (base, *group)]
 
 
-def _window(call: Callable[[], object], runs: int, clients: int, least: float, until: float, seconds: float) -> Window:
-    if clients == 1:
-        start_ns = time.perf_counter_ns()
-        times_ms = _times_ms(call, runs, least, until, seconds)
-    else:
-        ready = threading.Barrier(clients + 1)
-
-        def client() -> Float[np.ndarray, " runs"]:
-            ready.wait()
-            return _times_ms(call, runs, least, until, seconds)
-
-        with ThreadPoolExecutor(clients) as threads:
-            pending = [threads.submit(client) for _ in range(clients)]
-            ready.wait()  # starting the threads may take longer than the calls
-            start_ns = time.perf_counter_ns()
-            times_ms = np.concatenate([future.result() for future in pending])
-    return Window(times_ms, 1e9 * len(times_ms) / (time.perf_counter_ns() - start_ns))
-
-
 def _times_ms(
     call: Callable[[], object], runs: int, least: float, until: float, seconds: float = 0.0
 ) -> Float[np.ndarray, " runs"]:
@@ -168,28 +149,22 @@ def _times_ms(
     return np.array(times_ns, dtype=np.int64) / 1e6
 
 
-def _timing(own: Mapping[int, Window], clients: int, compared: tuple[Mapping[int, Window], int] | None) -> Timing:
+def _timing(own: Mapping[int, Window], base: Mapping[int, Window] | None) -> Timing:
     times_ms = np.concatenate([window.times_ms for window in own.values()])
     p90, p95, p99 = (float(value) for value in np.percentile(times_ms, (90, 95, 99)))
     speedup = None
-    if compared is not None:
-        base, base_clients = compared
+    if base is not None:
         both = [number for number in own if number in base]
         speedup = paired_ratio(
-            [_median_ms(base[number]) / base_clients for number in both],
-            [_median_ms(own[number]) / clients for number in both],
+            [base[number].typical_ms for number in both], [own[number].typical_ms for number in both]
         )
     return Timing(
-        latency=estimate_median([_median_ms(window) for window in own.values()]),
+        latency=estimate_median([window.typical_ms for window in own.values()]),
         p90_ms=p90,
         p95_ms=p95,
         p99_ms=p99,
-        calls_per_second=float(np.median([window.calls_per_second for window in own.values()])),
+        calls_per_second=float(np.median([1e3 / np.mean(window.times_ms) for window in own.values()])),
         speedup=speedup,
         windows=len(own),
         runs=len(times_ms),
     )
-
-
-def _median_ms(window: Window) -> float:
-    return float(np.median(window.times_ms))

@@ -18,7 +18,7 @@ class Measurement(BaseModel):
     """One network in one runtime at one batch size; what could not run has a reason and no numbers.
 
     Attributes:
-        streams: batches at the same time, through a `Pool` with as many callers; latencies are then a caller's.
+        streams: batches at the same time (`leanface.runtime.pipelined`); `latency` is then from one result to the next.
         copies: of the images to the GPU and of the coefficients back, in every call; otherwise the images lie there
             already. On the CPU there are none.
         not_run: why it did not run.

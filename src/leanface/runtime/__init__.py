@@ -12,7 +12,7 @@ from leanface.device import has_vnni
 from leanface.errors import ArtifactError, BackendError
 from leanface.extras import missing_message
 from leanface.runtime.base import Coefficients, Images, InputSpec, Runtime
-from leanface.runtime.pool import Pool
+from leanface.runtime.pool import Pool, pipelined
 
 __all__ = [
     "Choice",
@@ -27,6 +27,7 @@ __all__ = [
     "open_all",
     "open_best",
     "open_runtime",
+    "pipelined",
     "runtime_class",
 ]
 
@@ -60,7 +61,7 @@ def open_runtime(name: str, path: Path, threads: int = 0, streams: int = 1) -> R
 
     Args:
         threads: on the CPU, divided among the streams; 0 leaves the choice to the runtime.
-        streams: how many batches can run at the same time, see `Pool`.
+        streams: how many batches can run at the same time, see `Pool` and `pipelined`.
 
     Raises:
         ArtifactError: the file is missing, damaged, or not what this runtime reads.

@@ -2,10 +2,11 @@
 
 import contextlib
 import gc
+import itertools
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -21,7 +22,7 @@ from leanface.errors import BackendError
 from leanface.metrics.counters import energy_counters, energy_per_call_j, gpu_memory_bytes
 from leanface.metrics.latency import Timing, measure_latency
 from leanface.metrics.measurements import Measurement
-from leanface.runtime import Images, Pool, Runtime, files_of, open_runtime
+from leanface.runtime import Coefficients, Images, Runtime, files_of, open_runtime, pipelined
 
 END_TO_END = {
     "all": ((BASELINE, "torch"), ("quantized_int8", "openvino")),
@@ -106,6 +107,7 @@ def benchmark_networks(
     late = f"benchmark.seconds ({settings.seconds}) did not suffice for it."
     rows: dict[Key, Measurement] = {}
     calls: dict[Key, Callable[[], object]] = {}
+    pipelines: dict[Key, _Pipeline] = {}
     with contextlib.ExitStack() as stack:
         for entry, streams in _each(entries):
             keys = _keys(entry, streams, settings)
@@ -120,12 +122,14 @@ def benchmark_networks(
             except BackendError as error:
                 rows |= {key: _not_run(key, entry, error) for key in keys}
                 continue
-            pool = stack.enter_context(Pool(opened)) if streams > 1 else None
             for key in keys:
                 try:
                     for stream in range(streams):  # each allocates, or captures, at its first run
                         opened.run(_images(key.batch, image_size, entry.runtime), stream)
-                    call = _call(opened, pool, key, image_size)
+                    call = _call(opened, key, image_size)
+                    if isinstance(call, _Pipeline):
+                        pipelines[key] = call
+                        stack.callback(call.drain)
                     call()
                 except BackendError as error:  # an engine's profile or a GPU's memory may be too small for it
                     rows[key] = _not_run(key, entry, error)
@@ -133,7 +137,7 @@ def benchmark_networks(
                     calls[key] = call
         failures: dict[Key, BackendError] = {}
         calls = {key: _noting(failures, key, call) for key, call in calls.items()}
-        timings = _measure(calls, _baselines(calls, baseline), settings, until["time"])
+        timings = _measure(calls, _baselines(calls, baseline), settings, until["time"], pipelines)
         energies = {key: _energy(key, call, settings, until["energy"]) for key, call in calls.items()}
         calls.clear()
     for entry, streams in _each(entries):
@@ -259,8 +263,18 @@ def _baselines(calls: dict[Key, Callable[[], object]], variant: str) -> dict[Key
 
 
 def _measure(
-    calls: dict[Key, Callable[[], object]], baselines: dict[Key, Key], settings: Benchmark, until: float = math.inf
+    calls: dict[Key, Callable[[], object]],
+    baselines: dict[Key, Key],
+    settings: Benchmark,
+    until: float = math.inf,
+    pipelines: Mapping[Key, "_Pipeline"] | None = None,
 ) -> dict[Key, Timing]:
+    flowing = pipelines or {}
+
+    def drain(_: Key) -> None:
+        for pipeline in flowing.values():
+            pipeline.drain()
+
     return measure_latency(
         calls,
         warmup=settings.warmup,
@@ -268,10 +282,31 @@ def _measure(
         windows_max=settings.windows_max,
         interval=settings.interval,
         baselines=baselines,
-        clients={key: key.streams for key in calls},
+        in_flight={key: pipeline.in_flight for key, pipeline in flowing.items()},
         until=until,
         window_seconds=WINDOW_SECONDS,
+        on_window=drain,
     )
+
+
+class _Pipeline:
+    """Gives the next result of a batch that is computed again and again in all streams; none goes on after `drain`."""
+
+    def __init__(self, network: Runtime, images: Images) -> None:
+        self.in_flight = 2 * network.streams
+        """Or fewer: what is computed or waits ahead of a result."""
+        self._network, self._images = network, images
+        self._results: Generator[Coefficients] | None = None
+
+    def __call__(self) -> None:
+        if self._results is None:
+            self._results = pipelined(self._network, itertools.repeat(self._images))
+        next(self._results)
+
+    def drain(self) -> None:
+        if self._results is not None:
+            self._results.close()
+            self._results = None
 
 
 def _noting(failures: dict[Key, BackendError], key: Key, call: Callable[[], object]) -> Callable[[], None]:
@@ -303,13 +338,13 @@ def _energy(key: Key, call: Callable[[], object], settings: Benchmark, until: fl
     return {"energy_mj": 1e3 * energy_j / key.batch, "energy_source": counters[0].source}
 
 
-def _call(network: Runtime, pool: Pool | None, key: Key, image_size: int) -> Callable[[], object]:
+def _call(network: Runtime, key: Key, image_size: int) -> Callable[[], object]:
     images = _images(key.batch, image_size, network.name)
-    if pool is not None:
-        return lambda: pool.submit(images).result()
-    return (
-        (lambda: network.run(images)) if key.copies or not RUNTIMES[network.name].on_gpu else network.resident(images)
-    )
+    if key.streams > 1:
+        return _Pipeline(network, images)
+    if key.copies or not RUNTIMES[network.name].on_gpu:
+        return lambda: network.run(images)
+    return network.resident(images)
 
 
 def _images(batch: int, image_size: int, runtime: str) -> Images:

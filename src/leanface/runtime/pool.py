@@ -1,8 +1,8 @@
-"""Many callers, one network: batches that run at the same time, in the order in which they came."""
+"""Batches that run at the same time: of many callers (`Pool`), or of one (`pipelined`)."""
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -56,24 +56,6 @@ class Pool:
         future.add_done_callback(lambda _: self._slots.release())
         return future
 
-    def map(self, batches: Iterable[Images]) -> Iterator[Coefficients]:
-        """Yield the coefficients of each batch, in order; at most `room` batches are read ahead.
-
-        Raises:
-            BackendError: of the first batch that fails; those after it are cancelled.
-        """
-        pending: deque[Future[Coefficients]] = deque()
-        try:
-            for images in batches:
-                if len(pending) == self._room:
-                    yield pending.popleft().result()
-                pending.append(self.submit(images))
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
-
     def close(self, cancel: bool = False) -> None:
         """Accept nothing more, and return when all threads have ended; a second call does nothing.
 
@@ -89,6 +71,60 @@ class Pool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close(cancel=error is not None)
+
+
+def pipelined(runtime: Runtime, batches: Iterable[Images]) -> Generator[Coefficients]:
+    """Yield the coefficients of each batch, in order, keeping all streams of a runtime busy.
+
+    Use `runtime` for nothing else meanwhile. Where it `is_asynchronous`, the caller's thread begins and collects all
+    batches itself: on a GPU, handing each batch to another thread takes longer than a small batch.
+
+    Raises:
+        BackendError: of the first batch that fails; those after it are dropped.
+    """
+    if runtime.is_asynchronous:
+        return _in_turns(runtime, batches)
+    return _by_threads(runtime, batches)
+
+
+def _in_turns(runtime: Runtime, batches: Iterable[Images]) -> Generator[Coefficients]:
+    begun: deque[Callable[[], Coefficients]] = deque()
+    try:
+        for number, images in enumerate(batches):
+            done = begun.popleft()() if len(begun) == runtime.streams else None
+            begun.append(_begin(runtime, images, number % runtime.streams))
+            if done is not None:
+                yield done
+        while begun:
+            yield begun.popleft()()
+    finally:
+        for wait in begun:  # their streams have to be free for what comes next
+            with suppress(BackendError):
+                wait()
+
+
+def _begin(runtime: Runtime, images: Images, stream: int) -> Callable[[], Coefficients]:
+    """Begin a batch; if that fails, the result says so, in its turn."""
+    try:
+        return runtime.begin(images, stream)
+    except BackendError as error:
+        failure = error
+
+    def fail() -> Coefficients:
+        raise failure
+
+    return fail
+
+
+def _by_threads(runtime: Runtime, batches: Iterable[Images]) -> Generator[Coefficients]:
+    with Pool(runtime) as pool:
+        pending: deque[Future[Coefficients]] = deque()
+        for images in batches:
+            if len(pending) == pool.room:
+                yield pending.popleft().result()
+            pending.append(pool.submit(images))
+        while pending:
+            yield pending.popleft().result()
 
 
 class _Threads:

@@ -1,17 +1,9 @@
-import threading
 import time
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import pytest
 
-from leanface.metrics.latency import (
-    SETTLE_RUNS,
-    Timing,
-    Window,
-    _timing,  # pyright: ignore[reportPrivateUsage]
-    measure_latency,
-)
+from leanface.metrics.latency import SETTLE_RUNS, Timing, measure_latency
 from leanface.metrics.ratio import PAIRS_MIN
 
 
@@ -162,12 +154,6 @@ def test_a_baseline_goes_on_as_long_as_one_that_is_compared_with_it(clock):
     assert timings["uneven"].speedup.count == 9
 
 
-def test_every_client_counts_for_the_speedup():
-    own, base = ({0: Window(np.full(4, latency_ms), 1.0)} for latency_ms in (8.0, 6.0))
-    found = _timing(own, 2, (base, 1))
-    assert (found.latency_ms, found.speedup.value) == (8.0, 2 * 6 / 8)
-
-
 def test_an_error_in_a_call_is_not_swallowed():
     def broken() -> None:
         raise RuntimeError("no such device")
@@ -183,21 +169,23 @@ def test_the_rate_is_that_of_all_runs_not_of_the_typical_one(clock):
     assert timing.calls_per_second == pytest.approx(500.0)
 
 
-def test_clients_call_at_the_same_time_and_each_as_often():
-    clients, window = 3, 4
-    together = threading.Barrier(clients, timeout=60)  # breaks unless all of them are in the call at once
-    callers: list[int] = []
+def test_results_in_flight_are_not_counted_and_take_the_mean(clock):
+    in_flight = 3
+    pairs = (0.5 if index % 2 else 9.5 for index in range(10_000))  # every second result is there already
+    lasting = clock.lasting(pairs)
+    calls: list[None] = []
 
     def call() -> None:
-        if threading.current_thread() is not threading.main_thread():
-            callers.append(threading.get_ident())
-            together.wait()
+        calls.append(None)
+        lasting()
 
     timing = measure_latency(
-        {"it": call}, warmup=1, window=window, windows_max=3, interval=1.0, clients={"it": clients}
+        {"it": call}, warmup=1, window=4, windows_max=2, interval=0.5, in_flight={"it": in_flight}
     )["it"]
-    assert len(callers) == clients * window * 3
-    assert timing.calls_per_second > 0
+    assert timing.latency_ms == pytest.approx(5.0)
+    assert timing.calls_per_second == pytest.approx(200.0)
+    assert len(calls) == (1 + in_flight + 4) + (SETTLE_RUNS + in_flight + 4)
+    assert timing.runs == 8
 
 
 def test_when_the_time_is_up_windows_end_early_only_if_they_may():

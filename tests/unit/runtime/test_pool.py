@@ -1,4 +1,4 @@
-"""Many callers at once, on real runtimes: order, back-pressure, errors that stay with their request, a clean end."""
+"""Many batches at once, of one caller or of many, on real runtimes: order, back-pressure, errors, a clean end."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ import pytest
 from torch import Tensor
 
 from leanface.errors import BackendError
-from leanface.runtime import Images, Pool, Runtime, open_runtime
+from leanface.runtime import Images, Pool, Runtime, open_runtime, pipelined
 from leanface.runtime.base import Coefficients, InputSpec, threads_per_stream
 
 STREAMS = 3
@@ -84,8 +84,12 @@ def stream_threads() -> list[str]:
 def test_results_come_in_order_for_many_callers(runtime: Runtime, images: Tensor) -> None:
     batches = [images[index % 4 : index % 4 + 1 + index % 2].numpy() for index in range(12)]
     expected = [runtime.run(images) for images in batches]
+
+    def results_of_all() -> list[Coefficients]:
+        return [future.result() for future in [pool.submit(images) for images in batches]]
+
     with Pool(runtime) as pool, ThreadPoolExecutor(4) as callers:
-        for results in callers.map(lambda _: list(pool.map(batches)), range(4)):
+        for results in [caller.result() for caller in [callers.submit(results_of_all) for _ in range(4)]]:
             for got, alone in zip(results, expected, strict=True):
                 assert np.allclose(got, alone, rtol=1e-3, atol=1e-4)
 
@@ -102,14 +106,25 @@ def test_an_error_in_one_batch_hurts_no_other(runtime: Runtime, images: Tensor) 
                 assert np.allclose(future.result(), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_a_failed_batch_ends_the_map_at_its_place(runtime: Runtime, images: Tensor) -> None:
-    good = images[:1].numpy()
-    with Pool(runtime) as pool:
-        results = pool.map([good, good, good.astype(np.float64), good])
-        assert [next(results).shape, next(results).shape] == [(1, 257)] * 2
-        with pytest.raises(BackendError, match="float64"):
-            next(results)
-        assert pool.submit(good).result().shape == (1, 257)
+def test_pipelined_results_come_in_order(runtime: Runtime, images: Tensor) -> None:
+    batches = [images[index % 4 : index % 4 + 1 + index % 2].numpy() for index in range(12)]
+    expected = [runtime.run(images) for images in batches]
+    for got, alone in zip(pipelined(runtime, iter(batches)), expected, strict=True):
+        assert np.allclose(got, alone, rtol=1e-3, atol=1e-4)
+    assert list(pipelined(runtime, [])) == []
+
+
+def test_a_failed_batch_ends_the_pipeline_at_its_place(gated: Gated) -> None:
+    gated.gate.set()
+    got: list[float] = []
+    with pytest.raises(BackendError, match="float64"):
+        got.extend(
+            one[0, 0] for one in pipelined(gated, [*map(batch, range(3)), batch(3).astype(np.float64), batch(4)])
+        )
+    assert got == [0, 1, 2]
+    assert not gated.running
+    assert gated.run(batch(5))[0, 0] == 5
+    assert not stream_threads()
 
 
 def test_closing_finishes_what_was_accepted_and_leaves_no_thread(runtime: Runtime, images: Tensor) -> None:
@@ -160,7 +175,7 @@ def test_no_more_is_accepted_than_there_is_room_for(gated: Gated) -> None:
         assert [future.result()[0, 0] for future in (*accepted, fourth.result())] == [0, 1, 2, 3]
 
 
-def test_map_reads_no_further_ahead_than_there_is_room_for(gated: Gated) -> None:
+def test_a_pipeline_reads_few_batches_ahead_and_may_be_left(gated: Gated) -> None:
     read: list[int] = []
 
     def batches() -> Iterator[Images]:
@@ -169,12 +184,12 @@ def test_map_reads_no_further_ahead_than_there_is_room_for(gated: Gated) -> None
             yield batch(value)
 
     gated.gate.set()
-    with Pool(gated, waiting=1) as pool:
-        results = pool.map(batches())
-        assert next(results)[0, 0] == 0
-        assert len(read) == pool.room + 1
-        results.close()
-    assert len(read) == 4
+    results = pipelined(gated, batches())
+    assert next(results)[0, 0] == 0
+    assert len(read) <= 2 * gated.streams + 1
+    results.close()
+    assert len(read) <= 2 * gated.streams + 1
+    assert not gated.running
 
 
 def test_closing_with_cancel_drops_what_has_not_started(gated: Gated) -> None:
