@@ -20,6 +20,8 @@ Planes = Float32[np.ndarray, "batch 3 height width"]
 Images = Pixels | Planes
 """RGB: bytes as they are cut from a photo, or the same divided by 255 as planes."""
 
+ACCEPTED = (np.dtype(np.uint8), np.dtype(np.float32))
+
 Coefficients = Float32[np.ndarray, "batch outputs"]
 
 Range = tuple[int, int | None]
@@ -59,7 +61,7 @@ class InputSpec:
         """
         if not isinstance(images, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise BackendError(f"{self.name}: expected a numpy array, got {type(images).__name__}")
-        if images.dtype.name not in ("uint8", "float32"):
+        if images.dtype not in ACCEPTED:
             raise BackendError(
                 f"{self.name}: expected uint8 or float32, got {images.dtype}; give pixels as they are, or divided by "
                 "255 as float32."

@@ -18,7 +18,7 @@ from leanface.errors import BackendError
 from leanface.networks.inference import HalfPrecision
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.runtime.base import Coefficients, Images, InputSpec, Pixels, Runtime, threads_per_stream
-from leanface.runtime.cuda_graph import GraphLane
+from leanface.runtime.cuda_graph import GraphLane, take_stream
 
 
 class TorchRuntime(Runtime):
@@ -59,7 +59,7 @@ class TorchCudaRuntime(TorchRuntime):
         spec = super()._open(path, threads, streams)
         self._tf32_before = torch.backends.cudnn.allow_tf32
         torch.backends.cudnn.allow_tf32 = False
-        self._cuda_streams = [torch.cuda.Stream() for _ in range(streams)]
+        self._cuda_streams = [take_stream(self) for _ in range(streams)]
         return spec
 
     def _infer(self, images: Images, stream: int) -> Coefficients:
