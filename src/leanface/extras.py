@@ -12,6 +12,7 @@ EXTRAS = {
     "demo": ("fastapi", "matplotlib", "safetensors", "scipy", "skimage", "torch", "uvicorn"),
     "video": ("av",),
     "engines": ("tensorrt_rtx_bindings", "cuda"),
+    "lean": ("tensorrt_lean_bindings",),
     "ray": ("ray",),
 }  # fmt: skip
 """By extra, the names under which its packages are imported; the first extra that has one is named."""

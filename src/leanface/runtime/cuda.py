@@ -3,7 +3,7 @@
 import ctypes
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -20,13 +20,16 @@ class Cuda:
         BackendError: cuda-python is not installed, there is no driver or no GPU, or a call fails.
     """
 
+    captures: ClassVar[bool] = True
+    """Whether it has CUDA graphs."""
+
     def __init__(self) -> None:
         try:
             import cuda.bindings.runtime as api  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise BackendError(
                 "a TensorRT engine runs on an NVIDIA GPU, through cuda-python, which is not installed here "
-                f"({error}); on a machine with a GPU: `pip install cuda-bindings`."
+                f"({error}); on a machine with a GPU: `pip install cuda-bindings`, or pycuda in its place."
             ) from None
         self._api: Any = api  # pyright: ignore[reportUnknownMemberType]
         self._resources = ExitStack()

@@ -40,7 +40,7 @@ def cudart() -> Any:
         BackendError: it is missing.
     """
     try:
-        from cuda.bindings import runtime
+        import cuda.bindings.runtime as runtime  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise BackendError(f"cuda-python is not installed here ({error}): `pip install cuda-bindings`.") from None
     return runtime  # pyright: ignore[reportUnknownVariableType]

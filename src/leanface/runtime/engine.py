@@ -80,12 +80,26 @@ def _rtx() -> Any:
     return tensorrt_rtx_bindings
 
 
-LIBRARIES: dict[str, Callable[[], Any]] = {"tensorrt": _full, "tensorrt_rtx": _rtx}
-"""Libraries with (nearly) the same API, best first."""
+def _lean() -> Any:
+    import tensorrt_lean_bindings  # pyright: ignore[reportMissingImports]
+
+    return tensorrt_lean_bindings  # pyright: ignore[reportUnknownVariableType]
 
 
-def load_tensorrt(names: Iterable[str] = tuple(LIBRARIES)) -> tuple[str, Any]:
-    """Name and module of the first library of `LIBRARIES` that is installed.
+LIBRARIES: dict[str, Callable[[], Any]] = {"tensorrt": _full, "tensorrt_rtx": _rtx, "tensorrt_lean": _lean}
+"""Libraries with (nearly) the same API. The lean one only runs engines."""
+
+BUILDERS = ("tensorrt", "tensorrt_rtx")
+"""Those that build engines, best first."""
+
+
+def runners_of(library: str, *, version_compatible: bool) -> tuple[str, ...]:
+    """Return the libraries that run what `library` built, best first."""
+    return (library, "tensorrt_lean") if library == "tensorrt" and version_compatible else (library,)
+
+
+def load_tensorrt(names: Iterable[str] = BUILDERS) -> tuple[str, Any]:
+    """Name and module of the first of these `LIBRARIES` that is installed.
 
     Raises:
         BackendError: none is.

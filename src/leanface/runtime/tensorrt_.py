@@ -1,7 +1,8 @@
-"""TensorRT on a CUDA GPU, from an engine: full TensorRT or TensorRT-RTX, whichever built it."""
+"""TensorRT on a CUDA GPU, from an engine: by the library that built it, or by TensorRT's lean runtime."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ from leanface.errors import ArtifactError, BackendError
 from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
 from leanface.runtime.base import Coefficients, Images, InputSpec, Runtime, check_names
 from leanface.runtime.cuda import Cuda
-from leanface.runtime.engine import LIBRARIES, load_description, load_tensorrt, new_logger
+from leanface.runtime.engine import BUILDERS, load_description, load_tensorrt, new_logger, runners_of
+from leanface.runtime.pycuda_ import PyCuda
 
 
 class TensorRtRuntime(Runtime):
@@ -22,23 +24,24 @@ class TensorRtRuntime(Runtime):
         library = str(description.get("library"))
         if description.get("options", {}).get("weights") == "stripped":
             raise BackendError(f"{path} was built without its weights; set build.weights to fixed or refittable.")
-        if library not in LIBRARIES:
-            raise BackendError(f"{path} was built by {library!r}; expected one of {', '.join(LIBRARIES)}.")
-        _, trt = load_tensorrt([library])
+        if library not in BUILDERS:
+            raise BackendError(f"{path} was built by {library!r}; expected one of {', '.join(BUILDERS)}.")
+        version_compatible = bool(description.get("options", {}).get("version_compatible"))
+        library, trt = load_tensorrt(runners_of(library, version_compatible=version_compatible))
         with ExitStack() as resources:
             # CUDA first: without a GPU its message says so more clearly than TensorRT's.
-            devices = [Cuda() for _ in range(streams)]
+            devices = [new_cuda() for _ in range(streams)]
             for device in devices:
                 resources.callback(device.close)
             require_target(path, description.get("targets", []), devices[0].compute_capability)
-            engine = _load_engine(library, trt, path)
+            engine = _load_engine(library, trt, path, version_compatible=version_compatible)
             spec = _input_spec(trt, engine, path)
             self.outputs = int(engine.get_tensor_shape(OUTPUT_NAME)[1])
             self._lanes = [
                 _Lane(device, _new_context(library, trt, engine, path), spec, self.outputs) for device in devices
             ]
             # TensorRT-RTX captures its own graphs, and swaps kernels that it compiles meanwhile.
-            self._captures = library == "tensorrt"
+            self._captures = library != "tensorrt_rtx" and devices[0].captures
             self._engine = engine  # it must outlive its contexts
             self._resources = resources.pop_all()
         return spec
@@ -57,7 +60,7 @@ class TensorRtRuntime(Runtime):
 class _Lane:
     """An execution context with its own CUDA stream, and buffers for the largest shape of the engine's profile."""
 
-    def __init__(self, cuda: Cuda, context: Any, spec: InputSpec, outputs: int) -> None:
+    def __init__(self, cuda: Cuda | PyCuda, context: Any, spec: InputSpec, outputs: int) -> None:
         batch, side = int(spec.batch[1] or 1), int(spec.side[1] or 1)
         self._cuda, self._context, self._outputs = cuda, context, outputs
         self._images = cuda.allocate(batch * 3 * side * side)
@@ -116,6 +119,17 @@ class _Lane:
             raise BackendError("the engine failed to run; see TensorRT's own messages.")
 
 
+def new_cuda() -> Cuda | PyCuda:
+    """Return a stream by cuda-python, or by pycuda where only that is installed.
+
+    Raises:
+        BackendError: neither is installed, or there is no GPU.
+    """
+    if find_spec("cuda") is None and find_spec("pycuda") is not None:
+        return PyCuda()
+    return Cuda()
+
+
 def require_target(path: Path, targets: Sequence[str], capability: str) -> None:
     """Refuse an engine that was built for other GPUs before its library does, which does not say for which.
 
@@ -130,9 +144,11 @@ def require_target(path: Path, targets: Sequence[str], capability: str) -> None:
         )
 
 
-def _load_engine(library: str, trt: Any, path: Path) -> Any:
+def _load_engine(library: str, trt: Any, path: Path, *, version_compatible: bool) -> Any:
     logger = new_logger(trt)
     runtime = trt.Runtime(logger)
+    if version_compatible:
+        runtime.engine_host_code_allowed = True  # such a plan may carry the runtime that it was built with
     engine = runtime.deserialize_cuda_engine(path.read_bytes())
     if engine is None:
         raise BackendError(

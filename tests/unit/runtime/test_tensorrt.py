@@ -11,7 +11,7 @@ import pytest
 from leanface.errors import BackendError
 from leanface.runtime import cuda, engine, tensorrt_
 from leanface.runtime.cuda import Cuda
-from leanface.runtime.engine import load_tensorrt
+from leanface.runtime.engine import BUILDERS, LIBRARIES, load_tensorrt, runners_of
 from leanface.runtime.tensorrt_ import require_target
 
 CLASSES = {
@@ -41,24 +41,32 @@ def used_names(module: Any) -> set[tuple[str, str]]:
     }
 
 
-@pytest.fixture
-def trt() -> Any:
+def installed(library: str) -> Any:
     try:
-        return load_tensorrt()[1]
+        return load_tensorrt([library])[1]
     except BackendError as error:
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize("module", [engine, tensorrt_], ids=["engine", "tensorrt_"])
-def test_every_name_it_uses_exists_in_the_bindings(trt: Any, module: Any) -> None:
-    names = used_names(module)
+@pytest.fixture(params=LIBRARIES)
+def trt(request: pytest.FixtureRequest) -> Any:
+    return installed(request.param)
+
+
+@pytest.mark.parametrize(
+    ("module", "library"),
+    [(engine, library) for library in BUILDERS] + [(tensorrt_, library) for library in LIBRARIES],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+def test_every_name_it_uses_exists_in_the_bindings(module: Any, library: str) -> None:
+    trt, names = installed(library), used_names(module)
     missing = {
         f"{variable}.{attribute}"
         for variable, attribute in names
         if not hasattr(trt if variable == "trt" else getattr(trt, CLASSES[variable]), attribute)
     }
     assert len(names) > 5
-    assert not missing
+    assert missing <= ({"trt.CudaGraphStrategy"} if library != "tensorrt_rtx" else set())  # asked of that one alone
 
 
 def test_the_calls_of_inference_are_those_of_the_present_api(trt: Any) -> None:
@@ -86,6 +94,8 @@ def test_the_calls_of_inference_are_those_of_the_present_api(trt: Any) -> None:
     ],
 )
 def test_the_calls_take_what_they_are_given(trt: Any, owner: str, call: str, parameters: list[str]) -> None:
+    if not hasattr(trt, owner):
+        pytest.skip("the lean runtime builds no engines")
     if call == "create_execution_context" and not hasattr(trt, "CudaGraphStrategy"):
         pytest.skip("full TensorRT leaves CUDA graphs to its caller")
     signatures = re.findall(rf"{call}\(self: [\w.]+((?:, \w+: [^,)]+)*)\)", getattr(getattr(trt, owner), call).__doc__)
@@ -111,6 +121,12 @@ def test_every_cuda_function_it_calls_exists_with_as_many_arguments() -> None:
         parameters = re.match(rf"{name}\((.*)\)", getattr(api, name).__doc__)
         assert parameters is not None
         assert len([text for text in parameters[1].split(",") if text]) == count, name
+
+
+def test_the_lean_runtime_runs_version_compatible_engines_alone() -> None:
+    assert runners_of("tensorrt", version_compatible=True) == ("tensorrt", "tensorrt_lean")
+    assert runners_of("tensorrt", version_compatible=False) == ("tensorrt",)
+    assert runners_of("tensorrt_rtx", version_compatible=True) == ("tensorrt_rtx",)
 
 
 def test_an_engine_for_other_gpus_is_refused_and_says_for_which() -> None:
