@@ -66,7 +66,8 @@ def test_every_name_it_uses_exists_in_the_bindings(module: Any, library: str) ->
         if not hasattr(trt if variable == "trt" else getattr(trt, CLASSES[variable]), attribute)
     }
     assert len(names) > 5
-    assert missing <= ({"trt.CudaGraphStrategy"} if library != "tensorrt_rtx" else set())  # asked of that one alone
+    of_rtx = {"trt.CudaGraphStrategy", "settings.cuda_graph_strategy"}
+    assert missing <= (set() if library == "tensorrt_rtx" else of_rtx)
 
 
 def test_the_calls_of_inference_are_those_of_the_present_api(trt: Any) -> None:
