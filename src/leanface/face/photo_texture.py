@@ -9,18 +9,20 @@ photo to model, which is carried on over the surface from where it is known (a s
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from leanface.device import usable_cores
 from leanface.errors import ConfigError
 from leanface.face import kernels
 from leanface.face.compiled import compiled
+from leanface.face.continuation import Continuation, Graph
 from leanface.face.geometry import DISTANCE_M
-from leanface.face.uv_layout import UvLayout, bilinear, spread
+from leanface.face.texture_runs import spread_rows
+from leanface.face.uv_layout import Painting, UvLayout, bilinear
 
 SIZE_MAX_PX = 4096
 DEPTH_MAP_PX = 512
@@ -40,13 +42,6 @@ RIM = 0.03
 
 SMOOTHNESS, DECAY = 2.0, 0.004
 """Of the ratio of photo to model: how far it is averaged, and how fast it goes to its mean where nothing is known."""
-
-RESIDUAL, STEPS_MAX = 3e-3, 300
-"""When that ratio is solved for: the remaining error is of a gray level or two, where no photo shows any better."""
-
-CLUSTER_STIFFNESS = 0.3
-"""How much weaker the bonds between clusters are than the sum of their vertices': within clusters nothing gives way.
-Measured: with it the solution on clusters is the nearest to the vertices' own."""
 
 RATIO_LOG_MAX = 0.7
 """The photo may be twice as bright as the model, or half: beyond that it shows something that is not the head."""
@@ -72,36 +67,14 @@ class Lighting:
     irradiance: Float[np.ndarray, "vertices 3"]
 
 
-class _Graph(NamedTuple):
-    """Neighbors by rows: those of vertex i are neighbors[starts[i] : starts[i + 1]], each with a strength."""
-
-    starts: Int[np.ndarray, " vertices+1"]
-    neighbors: Int[np.ndarray, " entries"]
-    strengths: Float32[np.ndarray, " entries"]
-
-    @classmethod
-    def of(cls, edges: Int[np.ndarray, "entries 2"], strengths: Float[np.ndarray, " entries"], count: int) -> Self:
-        """Build it from edges in both directions, sorted."""
-        starts = np.searchsorted(edges[:, 0], np.arange(count + 1))
-        neighbors = np.ascontiguousarray(edges[:, 1], np.int32)
-        return cls(starts.astype(np.int32), neighbors, strengths.astype(np.float32))
-
-
 class PhotoTexture:
     """Takes textures from photos of one model's heads. Any threads may share it."""
 
     def __init__(self, triangles: Int[np.ndarray, "triangles 3"], count: int) -> None:
-        """Find each of `count` vertices' neighbors, and clusters of about ten that solve for the whole head at once."""
+        """Prepare for a mesh of `count` vertices."""
         self._triangles = triangles
-        following = triangles[:, [1, 2, 0]]
-        pairs = np.stack([np.concatenate([triangles, following]), np.concatenate([following, triangles])], -1)
-        edges, _ = _unique_pairs(pairs.reshape(-1, 2))
-        self._graph = _Graph.of(edges, np.full(len(edges), SMOOTHNESS), count)
-        self._cluster = np.full(count, -1, np.int32)
-        clusters = _gather(self._graph.starts, self._graph.neighbors, self._cluster)
-        between = self._cluster[edges]
-        bonds, bond_counts = _unique_pairs(between[between[:, 0] != between[:, 1]])
-        self._clusters = _Graph.of(bonds, CLUSTER_STIFFNESS * SMOOTHNESS * bond_counts, clusters)
+        self._graph = Graph.of(np.stack([triangles, triangles[:, [1, 2, 0]]], axis=-1).reshape(-1, 2), count)
+        self._continuation = Continuation(self._graph, SMOOTHNESS)
 
     def paint(
         self,
@@ -130,7 +103,8 @@ class PhotoTexture:
         if layout.size > SIZE_MAX_PX:
             raise ConfigError(f"a texture has at most {SIZE_MAX_PX} x {SIZE_MAX_PX} pixels, got {layout.size}.")
         weights = self.weights(photo.shape[:2], vertices_photo, vertices_camera, normals_camera)
-        factor = _reduction(layout, vertices_photo, weights)
+        painting = layout.painting
+        factor = _reduction(painting, vertices_photo, weights)
         if factor > 1:
             photo = np.asarray(Image.fromarray(photo).reduce(factor))
         at = (vertices_photo[:, :2] + 0.5) / factor - 0.5
@@ -138,19 +112,17 @@ class PhotoTexture:
         parts = [at, weights[:, None], 255 * fill]
         if delight:
             parts.append(1 / np.maximum(self._smooth(lighting.irradiance), LIGHT_MIN))
-        attributes = np.concatenate(parts, 1, dtype=np.float32)[layout.vertex]
-        texture = np.zeros((layout.size, layout.size, 3), np.uint8)
-        covered = np.zeros((layout.size, layout.size), np.bool_)
+        attributes = np.concatenate(parts, 1, dtype=np.float32)
         photo = np.ascontiguousarray(photo)
-
-        def band(rows: tuple[int, int]) -> None:
-            _paint(layout.pixel, layout.back_to_front, attributes, photo, rows[0], rows[1], texture, covered)
-
+        texture = np.empty((layout.size, layout.size, 3), np.uint8)
         workers = usable_cores()
         edges = np.linspace(0, layout.size, 4 * workers + 1).astype(int).tolist()
+        bands = list(itertools.pairwise(edges))
         with ThreadPoolExecutor(workers) as threads:
-            list(threads.map(band, itertools.pairwise(edges)))
-        return spread(texture, covered)
+            same = (*painting.runs, painting.triangles, painting.planes, attributes, photo, texture)
+            list(threads.map(lambda rows: _paint_rows(*same, *rows), bands))
+            list(threads.map(lambda rows: spread_rows(*painting.runs, texture, *rows), bands))
+        return texture
 
     def weights(
         self,
@@ -160,38 +132,22 @@ class PhotoTexture:
         normals_camera: Float[np.ndarray, "vertices 3"],
     ) -> Float[np.ndarray, " vertices"]:
         """Rate how well the photo shows each vertex, in [0,1]."""
-        sight = np.array([0, 0, DISTANCE_M], np.float32) - vertices_camera
-        cosine = (sight * normals_camera).sum(1) / np.linalg.norm(sight, axis=1)
-        weights = _smoothstep((cosine - TURNED_AWAY) / (FACING - TURNED_AWAY))
-        height, width = photo_shape[:2]
-        xy = vertices_photo[:, :2]
-        inside = np.minimum(xy + 0.5, (width, height) - xy - 0.5).min(1)
-        weights *= _smoothstep(inside / (RIM * np.ptp(xy, axis=0).max()))
-        weights = (weights * self._seen(vertices_photo)).astype(np.float32)
-        for _ in range(FEATHER_STEPS):
-            weights = np.minimum(weights, self._mean_of_neighbors(weights[:, None])[:, 0])
-        return weights
-
-    def _smooth(self, values: Float[np.ndarray, "vertices 3"]) -> Float[np.ndarray, "vertices 3"]:
-        """Average out what folds of the mesh add: they never lie just where the photo's do."""
-        for _ in range(LIGHT_STEPS):
-            values = self._mean_of_neighbors(values)
-        return values
-
-    def _mean_of_neighbors(self, values: Float32[np.ndarray, "vertices channels"]) -> np.ndarray:
-        means = np.empty_like(values)
-        _average(values, self._graph.starts, self._graph.neighbors, means)
-        return means
-
-    def _seen(self, vertices_photo: Float[np.ndarray, "vertices 3"]) -> np.ndarray:
-        """Find the vertices that nothing lies in front of."""
         low = vertices_photo[:, :2].min(0)
         scale = (DEPTH_MAP_PX - 1) / np.ptp(vertices_photo[:, :2], axis=0).max()
         fitted = np.concatenate([(vertices_photo[:, :2] - low) * scale, vertices_photo[:, 2:]], 1, dtype=np.float32)
         nearness = kernels.inverse_depth(fitted, self._triangles, DEPTH_MAP_PX)
-        column, row = np.rint(fitted[:, :2]).astype(int).clip(0, DEPTH_MAP_PX - 1).T
-        nearest = np.maximum(nearness[row, column], 1e-6)
-        return 1 / fitted[:, 2] <= 1 / nearest + DEPTH_TOLERANCE_M
+        weights = np.empty((len(fitted), 1), np.float32)
+        rim = np.float32(RIM * (DEPTH_MAP_PX - 1) / scale)
+        _rate(fitted, nearness, vertices_photo, vertices_camera, normals_camera, photo_shape[0], photo_shape[1], rim, weights)
+        for _ in range(FEATHER_STEPS):
+            weights = np.minimum(weights, self._graph.means(weights))
+        return weights[:, 0]
+
+    def _smooth(self, values: Float[np.ndarray, "vertices 3"]) -> Float[np.ndarray, "vertices 3"]:
+        """Average out what folds of the mesh add: they never lie just where the photo's do."""
+        for _ in range(LIGHT_STEPS):
+            values = self._graph.means(values)
+        return values
 
     def _fill(
         self, seen: Float[np.ndarray, "vertices 3"], weights: Float[np.ndarray, " vertices"], lighting: Lighting
@@ -202,218 +158,132 @@ class PhotoTexture:
             return lit
         ratio = np.log((seen + DARK) / (lit + DARK)).clip(-RATIO_LOG_MAX, RATIO_LOG_MAX)
         mean = np.average(ratio, axis=0, weights=weights)
-        mass = weights + np.float32(DECAY)
-        coarse_mass = np.bincount(self._cluster, mass).astype(np.float32)
-        right = np.ascontiguousarray(weights[:, None] * (ratio - mean), np.float32)
-        # First for clusters, where few steps lead far, then for each vertex.
-        coarse_right = [np.bincount(self._cluster, column).astype(np.float32) for column in right.T]
-        coarse = np.zeros((len(coarse_mass), 3), np.float32)
-        _solve(coarse_mass, *self._clusters, np.stack(coarse_right, axis=1), coarse)
-        carried = coarse[self._cluster]
-        _solve(mass, *self._graph, right, carried)
+        carried = self._continuation.solve(ratio - mean, weights, DECAY)
         return np.clip(lit * np.exp(carried + mean), 0, 1)
 
 
-def _unique_pairs(
-    pairs: Int[np.ndarray, "pairs 2"],
-) -> tuple[Int[np.ndarray, "unique 2"], Int[np.ndarray, " unique"]]:
-    """Sort pairs of numbers below 2^31 and count equal ones: ten times as fast as `np.unique` along an axis."""
-    keys, counts = np.unique(pairs[:, 0].astype(np.int64) << 32 | pairs[:, 1], return_counts=True)
-    return np.stack([keys >> 32, keys & 0xFFFFFFFF], axis=1), counts
-
-
 def _reduction(
-    layout: UvLayout, vertices_photo: Float[np.ndarray, "vertices 3"], weights: Float[np.ndarray, " vertices"]
+    painting: Painting, vertices_photo: Float[np.ndarray, "vertices 3"], weights: Float[np.ndarray, " vertices"]
 ) -> int:
     """Estimate the photo's pixels per texel, in each direction, where the photo is finer than the texture; else 1."""
-    some = layout.triangles[::SAMPLED]
-    shown = some[weights[layout.vertex[some]].min(1) > 0]
-    if not len(shown):
+    some = painting.triangles[::SAMPLED]
+    shown = weights[some].min(1) > 0
+    if not shown.any():
         return 1
-    photo_area = _areas(vertices_photo[layout.vertex[shown], :2])
-    texture_area = np.maximum(_areas(layout.pixel[shown]), 1e-6)
+    first, second, third = vertices_photo[some[shown], :2].transpose(1, 2, 0)
+    (across_x, across_y), (down_x, down_y) = second - first, third - first
+    photo_area = np.abs(across_x * down_y - across_y * down_x) / 2
+    texture_area = np.maximum(painting.areas[::SAMPLED][shown], 1e-6)
     return max(1, round(float(np.sqrt(np.median(photo_area / texture_area)))))
 
 
-def _smoothstep(x: np.ndarray) -> np.ndarray:
-    x = np.clip(x, 0, 1)
-    return x * x * (3 - 2 * x)
-
-
-def _areas(corners: Float[np.ndarray, "triangles 3 2"]) -> Float[np.ndarray, " triangles"]:
-    first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    return np.abs(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]) / 2
-
-
-@compiled()
-def _average(values: Any, starts: Any, neighbors: Any, out: Any) -> None:
-    """Fill out (V,C) with the means of the values (V,C) of each vertex's neighbors, 0 without any."""
-    for vertex in range(out.shape[0]):
-        start, end = starts[vertex], starts[vertex + 1]
-        share = np.float32(1) / np.float32(max(end - start, 1))
-        for channel in range(out.shape[1]):
-            total = np.float32(0)
-            for at in range(start, end):
-                total += values[neighbors[at], channel]
-            out[vertex, channel] = share * total
-
-
-@compiled()
-def _gather(starts: Any, neighbors: Any, cluster: Any) -> int:
-    """Fill cluster (V,), -1 at first, with the number of each vertex's cluster; return how many there are."""
-    count = 0
-    for vertex in range(cluster.shape[0]):
-        free = cluster[vertex] < 0
-        for at in range(starts[vertex], starts[vertex + 1]):
-            free = free and cluster[neighbors[at]] < 0
-        if free:
-            cluster[vertex] = count
-            for at in range(starts[vertex], starts[vertex + 1]):
-                cluster[neighbors[at]] = count
-            count += 1
-    for vertex in range(cluster.shape[0]):  # what lies between clusters joins one
-        for at in range(starts[vertex], starts[vertex + 1]):
-            if cluster[vertex] < 0:
-                cluster[vertex] = cluster[neighbors[at]]
-    return count
-
-
 @compiled(fastmath={"contract"})
-def _solve(mass: Any, starts: Any, neighbors: Any, strengths: Any, right: Any, solution: Any) -> None:
-    """Solve (mass + Laplacian of the graph) solution = right, three columns (V,3), from what is in `solution`.
-
-    By conjugate gradients, with the matrix's diagonal as preconditioner.
-    """
-    count = mass.shape[0]
-    diagonal = np.empty(count, np.float32)
-    residual = np.empty((count, 3), np.float32)
-    direction = np.empty((count, 3), np.float32)
-    product = np.empty((count, 3), np.float32)
-    energy, goal, curvature = np.zeros(3, np.float32), np.zeros(3, np.float32), np.zeros(3, np.float32)
-    left, new_energy = np.zeros(3, np.float32), np.zeros(3, np.float32)
-    for row in range(count):
-        total = mass[row]
-        x = y = z = np.float32(0)
-        for at in range(starts[row], starts[row + 1]):
-            strength, other = strengths[at], np.uint32(neighbors[at])
-            total += strength
-            x += strength * solution[other, 0]
-            y += strength * solution[other, 1]
-            z += strength * solution[other, 2]
-        diagonal[row] = total
-        for k, around in enumerate((x, y, z)):
-            residual[row, k] = right[row, k] - total * solution[row, k] + around
-            direction[row, k] = residual[row, k] / total
-            energy[k] += residual[row, k] * direction[row, k]
-            goal[k] += np.float32(RESIDUAL * RESIDUAL) * right[row, k] * right[row, k]
-    for _ in range(STEPS_MAX):
-        for k in range(3):
-            curvature[k] = left[k] = new_energy[k] = 0
-        for row in range(count):
-            x = y = z = np.float32(0)
-            for at in range(starts[row], starts[row + 1]):
-                strength, other = strengths[at], np.uint32(neighbors[at])
-                x += strength * direction[other, 0]
-                y += strength * direction[other, 1]
-                z += strength * direction[other, 2]
-            for k, around in enumerate((x, y, z)):
-                product[row, k] = diagonal[row] * direction[row, k] - around
-                curvature[k] += direction[row, k] * product[row, k]
-        for row in range(count):
-            inverse = np.float32(1) / diagonal[row]
-            for k in range(3):
-                step = energy[k] / curvature[k] if curvature[k] > 0 else np.float32(0)
-                solution[row, k] += step * direction[row, k]
-                residual[row, k] -= step * product[row, k]
-                squared = residual[row, k] * residual[row, k]
-                left[k] += squared
-                new_energy[k] += squared * inverse
-        if left[0] <= goal[0] and left[1] <= goal[1] and left[2] <= goal[2]:
-            return
-        for row in range(count):
-            inverse = np.float32(1) / diagonal[row]
-            for k in range(3):
-                growth = new_energy[k] / energy[k] if energy[k] > 0 else np.float32(0)
-                direction[row, k] = residual[row, k] * inverse + growth * direction[row, k]
-        for k in range(3):
-            energy[k] = new_energy[k]
-
-
-@compiled(fastmath={"contract"})
-def _paint(
-    pixel: Any, triangles: Any, attributes: Any, photo: Any, first_row: int, end_row: int, texture: Any, covered: Any
+def _rate(
+    fitted: Any, nearness: Any, seen: Any, camera: Any, normals: Any, height: int, width: int, rim: Any, out: Any
 ) -> None:
-    """Paint rows first_row to end_row of texture (S,S,3) uint8, and mark the texels that the surface covers.
+    """Fill out (V,1) with how well a photo of height x width shows each vertex, without feathering.
 
-    pixel (C,2) says where the map's vertices lie; attributes (C,6 or 9) are the photo's x and y, the photo's weight,
-    the color to fill with (0 to 255), and perhaps a gain that the result is multiplied by. All are linear within a
-    triangle: triangles are too small for perspective to show.
+    fitted (V,3) is seen (V,3), px in the photo and 1 / depth, moved to the depth map `nearness` (S,S).
     """
-    size, count = texture.shape[1], attributes.shape[1]
+    last = nearness.shape[0] - 1
+    half, zero, one, three = np.float32(0.5), np.float32(0), np.float32(1), np.float32(3)
+    tolerance, distance = np.float32(DEPTH_TOLERANCE_M), np.float32(DISTANCE_M)
+    for vertex in range(out.shape[0]):
+        out[vertex, 0] = zero
+        row = min(max(int(np.rint(fitted[vertex, 1])), 0), last)
+        column = min(max(int(np.rint(fitted[vertex, 0])), 0), last)
+        nearest = max(nearness[row, column], np.float32(1e-6))
+        if one / fitted[vertex, 2] > one / nearest + tolerance:
+            continue
+        x, y, z = -camera[vertex, 0], -camera[vertex, 1], distance - camera[vertex, 2]
+        cosine = x * normals[vertex, 0] + y * normals[vertex, 1] + z * normals[vertex, 2]
+        cosine /= np.sqrt(x * x + y * y + z * z)
+        facing = (cosine - np.float32(TURNED_AWAY)) / np.float32(FACING - TURNED_AWAY)
+        left, top = seen[vertex, 0] + half, seen[vertex, 1] + half
+        inside = min(left, top, np.float32(width) - left, np.float32(height) - top) / rim
+        if facing > zero and inside > zero:
+            facing, inside = min(facing, one), min(inside, one)
+            out[vertex, 0] = facing * facing * (three - (facing + facing)) * inside * inside * (three - (inside + inside))
+
+
+@compiled(fastmath={"contract"})
+def _paint_rows(
+    rows: Any,
+    left: Any,
+    shown: Any,
+    triangles: Any,
+    planes: Any,
+    attributes: Any,
+    photo: Any,
+    texture: Any,
+    first_row: int,
+    end_row: int,
+) -> None:
+    """Paint what shows the surface in some rows of texture (S,S,3) uint8.
+
+    attributes (V,6 or 9) are the photo's x and y, the photo's weight, the color to fill with (0 to 255), and perhaps a
+    gain that the result is multiplied by. All are linear within a triangle: triangles are too small for perspective to
+    show.
+    """
+    size, count = texture.shape[0], attributes.shape[1]
     last_x, last_y = np.float32(photo.shape[1] - 1), np.float32(photo.shape[0] - 1)
     right_most, bottom_most = photo.shape[1] - 1, photo.shape[0] - 1
-    zero, one = np.float32(0), np.float32(1)
-    gradient_x = np.empty(9, np.float32)
-    gradient_y = np.empty(9, np.float32)
-    start = np.empty(9, np.float32)
-    for index in range(triangles.shape[0]):
-        a, b, c = triangles[index, 0], triangles[index, 1], triangles[index, 2]
-        y0, y1, y2 = pixel[a, 1], pixel[b, 1], pixel[c, 1]
-        top = max(int(np.ceil(min(y0, y1, y2))), first_row)
-        bottom = min(int(np.floor(max(y0, y1, y2))), end_row - 1)
-        if top > bottom:
-            continue
-        x0, x1, x2 = pixel[a, 0], pixel[b, 0], pixel[c, 0]
-        left = max(int(np.ceil(min(x0, x1, x2))), 0)
-        right = min(int(np.floor(max(x0, x1, x2))), size - 1)
-        area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
-        if left > right or area >= -np.float32(1e-9):
-            continue
-        inverse = one / area
-        second_x, second_y = (y2 - y0) * inverse, -(x2 - x0) * inverse
-        third_x, third_y = -(y1 - y0) * inverse, (x1 - x0) * inverse
-        for k in range(count):
-            to_b, to_c = attributes[b, k] - attributes[a, k], attributes[c, k] - attributes[a, k]
-            gradient_x[k] = to_b * second_x + to_c * third_x
-            gradient_y[k] = to_b * second_y + to_c * third_y
-            start[k] = attributes[a, k]
-        shown = max(attributes[a, 2], attributes[b, 2], attributes[c, 2]) > zero
-        for row in range(top, bottom + 1):
-            y = np.float32(row) - y0
-            for column in range(left, right + 1):
-                x = np.float32(column) - x0
-                second = x * second_x + y * second_y
-                third = x * third_x + y * third_y
-                if second < zero or third < zero or second + third > one:
-                    continue
-                red = start[3] + x * gradient_x[3] + y * gradient_y[3]
-                green = start[4] + x * gradient_x[4] + y * gradient_y[4]
-                blue = start[5] + x * gradient_x[5] + y * gradient_y[5]
-                if shown:
-                    weight = min(max(start[2] + x * gradient_x[2] + y * gradient_y[2], zero), one)
-                    px = min(max(start[0] + x * gradient_x[0] + y * gradient_y[0], zero), last_x)
-                    py = min(max(start[1] + x * gradient_x[1] + y * gradient_y[1], zero), last_y)
-                    i, j = np.uint32(py), np.uint32(px)
-                    i2, j2 = np.uint32(min(i + 1, bottom_most)), np.uint32(min(j + 1, right_most))
-                    v, u = py - np.float32(i), px - np.float32(j)
+    zero, half, one, full = np.float32(0), np.float32(0.5), np.float32(1), np.float32(255)
+    value, growth = np.zeros(9, np.float32), np.zeros(9, np.float32)
+    for row in range(first_row, end_row):
+        i = np.uint32(row)
+        for run in range(rows[row], rows[row + 1]):
+            index = shown[run]
+            if index < 0:
+                continue
+            start = left[run]
+            end = left[run + 1] if run + 1 < rows[row + 1] else size
+            x, y = np.float32(start) - planes[index, 0], np.float32(row) - planes[index, 1]
+            second_x, third_x = planes[index, 2], planes[index, 4]
+            second, third = x * second_x + y * planes[index, 3], x * third_x + y * planes[index, 5]
+            a, b, c = np.uint32(triangles[index, 0]), np.uint32(triangles[index, 1]), np.uint32(triangles[index, 2])
+            for k in range(count):
+                base = attributes[a, k]
+                to_b, to_c = attributes[b, k] - base, attributes[c, k] - base
+                value[k] = base + second * to_b + third * to_c
+                growth[k] = second_x * to_b + third_x * to_c
+            seen = max(attributes[a, 2], attributes[b, 2], attributes[c, 2]) > zero
+            for column in range(start, end):
+                step = np.float32(column - start)
+                red, green, blue = value[3] + step * growth[3], value[4] + step * growth[4], value[5] + step * growth[5]
+                if seen:
+                    weight = min(max(value[2] + step * growth[2], zero), one)
+                    px = min(max(value[0] + step * growth[0], zero), last_x)
+                    py = min(max(value[1] + step * growth[1], zero), last_y)
+                    top, near = np.uint32(py), np.uint32(px)
+                    bottom, far = np.uint32(min(top + 1, bottom_most)), np.uint32(min(near + 1, right_most))
+                    v, u = py - np.float32(top), px - np.float32(near)
                     w00, w01 = (one - v) * (one - u) * weight, (one - v) * u * weight
                     w10, w11 = v * (one - u) * weight, v * u * weight
                     rest = one - weight
                     red = rest * red + (
-                        w00 * photo[i, j, 0] + w01 * photo[i, j2, 0] + w10 * photo[i2, j, 0] + w11 * photo[i2, j2, 0]
+                        w00 * photo[top, near, 0]
+                        + w01 * photo[top, far, 0]
+                        + w10 * photo[bottom, near, 0]
+                        + w11 * photo[bottom, far, 0]
                     )
                     green = rest * green + (
-                        w00 * photo[i, j, 1] + w01 * photo[i, j2, 1] + w10 * photo[i2, j, 1] + w11 * photo[i2, j2, 1]
+                        w00 * photo[top, near, 1]
+                        + w01 * photo[top, far, 1]
+                        + w10 * photo[bottom, near, 1]
+                        + w11 * photo[bottom, far, 1]
                     )
                     blue = rest * blue + (
-                        w00 * photo[i, j, 2] + w01 * photo[i, j2, 2] + w10 * photo[i2, j, 2] + w11 * photo[i2, j2, 2]
+                        w00 * photo[top, near, 2]
+                        + w01 * photo[top, far, 2]
+                        + w10 * photo[bottom, near, 2]
+                        + w11 * photo[bottom, far, 2]
                     )
                 if count == 9:
-                    red *= start[6] + x * gradient_x[6] + y * gradient_y[6]
-                    green *= start[7] + x * gradient_x[7] + y * gradient_y[7]
-                    blue *= start[8] + x * gradient_x[8] + y * gradient_y[8]
-                r, at = np.uint32(row), np.uint32(column)
-                texture[r, at, 0] = np.uint8(min(max(red, zero), np.float32(255)) + np.float32(0.5))
-                texture[r, at, 1] = np.uint8(min(max(green, zero), np.float32(255)) + np.float32(0.5))
-                texture[r, at, 2] = np.uint8(min(max(blue, zero), np.float32(255)) + np.float32(0.5))
-                covered[r, at] = True
+                    red *= value[6] + step * growth[6]
+                    green *= value[7] + step * growth[7]
+                    blue *= value[8] + step * growth[8]
+                j = np.uint32(column)
+                texture[i, j, 0] = np.uint8(min(max(red, zero), full) + half)
+                texture[i, j, 1] = np.uint8(min(max(green, zero), full) + half)
+                texture[i, j, 2] = np.uint8(min(max(blue, zero), full) + half)

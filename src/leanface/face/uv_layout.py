@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Float32, Int, UInt8
 from leanface.face import kernels
 from leanface.face.compiled import compiled
 from leanface.face.geometry import DISTANCE_DM
+from leanface.face.texture_runs import Runs, triangle_map
 
 SEAM_STRETCH = 4.0
 """A triangle that is larger on the map, relative to its size on the mean head, than so many times the median triangle
@@ -20,6 +21,23 @@ class Fragments(NamedTuple):
 
     triangle: Int[np.ndarray, "size size"]
     barycentric: Float32[np.ndarray, "size size 3"]
+
+
+class Painting(NamedTuple):
+    """What painting a texture takes that is the same for all faces.
+
+    Attributes:
+        runs: of texels, with the triangles that they show.
+        triangles: of the model's vertices.
+        planes: of each triangle, the first corner's x and y (texels), how the second corner's weight grows with x and
+            with y, and how the third one's does.
+        areas: of the triangles, in texels.
+    """
+
+    runs: Runs
+    triangles: Int[np.ndarray, "triangles 3"]
+    planes: Float32[np.ndarray, "triangles 6"]
+    areas: Float[np.ndarray, " triangles"]
 
 
 class UvLayout:
@@ -61,10 +79,18 @@ class UvLayout:
         self._depth_dm = DISTANCE_DM - mean_vertices[self.vertex, 2]
 
     @functools.cached_property
-    def back_to_front(self) -> Int[np.ndarray, "triangles 3"]:
-        """The triangles in an order in which those in front are painted last: teeth overlap on the map."""
+    def painting(self) -> "Painting":
+        """How the texture is painted, row by row. Only the teeth overlap on the map, front and back: the front wins."""
         order = np.argsort(-self._depth_dm[self.triangles].sum(1), kind="stable")
-        return self.triangles[order]
+        triangles = self.triangles[order]
+        runs = Runs.of(triangle_map(self.pixel, triangles, self.size))
+        first, second, third = self.pixel[triangles].transpose(1, 0, 2).astype(np.float64)
+        to_second, to_third = second - first, third - first
+        area = to_second[:, 0] * to_third[:, 1] - to_third[:, 0] * to_second[:, 1]
+        with np.errstate(divide="ignore", invalid="ignore"):  # of triangles that cover no texel
+            slopes = [to_third[:, 1], -to_third[:, 0], -to_second[:, 1], to_second[:, 0]] / area
+        planes = np.concatenate([first.T, slopes]).T.astype(np.float32)
+        return Painting(runs, self.vertex[triangles].astype(np.int32), np.ascontiguousarray(planes), np.abs(area) / 2)
 
     @functools.cached_property
     def fragments(self) -> Fragments:
@@ -90,68 +116,22 @@ def _longest_side(corners: Float[np.ndarray, "triangles 3 axes"]) -> Float[np.nd
 
 def bilinear(image: UInt8[np.ndarray, "H W 3"], at: Float[np.ndarray, "N 2"]) -> Float32[np.ndarray, "N 3"]:
     """Look up colors (0 to 255) at places (x, y), pixel centers at integers; beyond the image its edge."""
-    height, width = image.shape[:2]
-    x, y = at[:, 0].clip(0, width - 1), at[:, 1].clip(0, height - 1)
-    left, top = (
-        np.floor(x).astype(int).clip(max=max(width - 2, 0)),
-        np.floor(y).astype(int).clip(max=max(height - 2, 0)),
-    )
-    right, bottom = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
-    u, v = (x - left)[:, None], (y - top)[:, None]
-    upper = image[top, left] * (1 - u) + image[top, right] * u
-    lower = image[bottom, left] * (1 - u) + image[bottom, right] * u
-    return (upper * (1 - v) + lower * v).astype(np.float32)
-
-
-def spread(
-    texture: UInt8[np.ndarray, "size size 3"], mask: Bool[np.ndarray, "size size"]
-) -> UInt8[np.ndarray, "size size 3"]:
-    """Return the texture with colors from nearby everywhere outside the mask: viewers filter across the mask's rim.
-
-    Each pixel outside takes the mean color of the smallest square of 2, 4, 8, ... pixels around it that has any.
-
-    Returns:
-        A new array; a texture without any mask comes back as it is.
-    """
-    levels = [(texture.copy(), mask.copy())]
-    while not levels[-1][1].all() and len(levels[-1][1]) > 1:
-        colors, known = levels[-1]
-        side = (len(known) + 1) // 2
-        coarse = np.zeros((side, side, 3), np.uint8), np.zeros((side, side), np.bool_)
-        _halve(colors, known, *coarse)
-        levels.append(coarse)
-    for (colors, known), (coarse_colors, coarse_known) in zip(levels[-2::-1], levels[:0:-1], strict=True):
-        _fill_from(coarse_colors, coarse_known, colors, known)
-    return levels[0][0]
+    colors = np.empty((len(at), 3), np.float32)
+    _look_up(image, at, colors)
+    return colors
 
 
 @compiled()
-def _halve(colors: Any, known: Any, coarse_colors: Any, coarse_known: Any) -> None:
-    """Average the known pixels of each square of four."""
-    side = known.shape[0]
-    for row in range(coarse_known.shape[0]):
-        for column in range(coarse_known.shape[1]):
-            count = 0
-            red = green = blue = 0
-            for i in range(2 * row, min(2 * row + 2, side)):
-                for j in range(2 * column, min(2 * column + 2, side)):
-                    if known[i, j]:
-                        count += 1
-                        red += colors[i, j, 0]
-                        green += colors[i, j, 1]
-                        blue += colors[i, j, 2]
-            if count:
-                coarse_known[row, column] = True
-                coarse_colors[row, column, 0] = (red + count // 2) // count
-                coarse_colors[row, column, 1] = (green + count // 2) // count
-                coarse_colors[row, column, 2] = (blue + count // 2) // count
-
-
-@compiled()
-def _fill_from(coarse_colors: Any, coarse_known: Any, colors: Any, known: Any) -> None:
-    for row in range(known.shape[0]):
-        for column in range(known.shape[1]):
-            if not known[row, column] and coarse_known[row // 2, column // 2]:
-                known[row, column] = True
-                for channel in range(3):
-                    colors[row, column, channel] = coarse_colors[row // 2, column // 2, channel]
+def _look_up(image: Any, at: Any, colors: Any) -> None:
+    last_x, last_y = np.float32(image.shape[1] - 1), np.float32(image.shape[0] - 1)
+    zero, one = np.float32(0), np.float32(1)
+    for index in range(at.shape[0]):
+        x = min(max(np.float32(at[index, 0]), zero), last_x)
+        y = min(max(np.float32(at[index, 1]), zero), last_y)
+        left, top = int(x), int(y)
+        right, bottom = min(left + 1, image.shape[1] - 1), min(top + 1, image.shape[0] - 1)
+        u, v = x - np.float32(left), y - np.float32(top)
+        for channel in range(3):
+            upper = (one - u) * image[top, left, channel] + u * image[top, right, channel]
+            lower = (one - u) * image[bottom, left, channel] + u * image[bottom, right, channel]
+            colors[index, channel] = (one - v) * upper + v * lower

@@ -12,7 +12,6 @@ from jaxtyping import Float, UInt8
 from leanface.face import geometry
 from leanface.face.coefficients import ALBEDO, ANGLES, LAYOUT
 from leanface.face.mesh import TextureFormat, encode_mesh
-from leanface.face.uv_layout import spread
 from leanface.files import atomic_write
 from leanface.photos.alignment import Alignment
 from leanface.photos.detector import FaceDetection
@@ -102,7 +101,8 @@ class Reconstruction:
         texture = self.texture
         if texture is None:
             albedo = layout.sample(self.surface.head.albedo(self.coefficients[ALBEDO]))
-            texture = spread((albedo * 255).round().astype(np.uint8), layout.mask)
+            texture = (albedo * 255).round().astype(np.uint8)
+            layout.painting.runs.spread(texture)
         return encode_mesh(name, layout, self.vertices, self.normals, texture, texture_format)
 
     def to_json(self) -> dict[str, Any]:
