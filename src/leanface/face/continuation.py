@@ -120,7 +120,7 @@ def _correct(
     """Fill out (V,3) with what three levels, added up, make of residual (V,3)."""
     clusters, groups = cluster_inverse.shape[0], group_inverse.shape[0]
     by_cluster, by_group = np.zeros((clusters, 3), np.float32), np.zeros((groups, 3), np.float32)
-    of_groups = np.zeros((groups, 3), np.float32)
+    of_groups = np.empty((groups, 3), np.float32)
     for row in range(residual.shape[0]):
         at = np.uint32(cluster[row])
         for k in range(3):
@@ -130,9 +130,13 @@ def _correct(
         for k in range(3):
             by_group[at, k] += by_cluster[row, k]
     for row in range(groups):
+        x = y = z = np.float32(0)
         for column in range(groups):
-            for k in range(3):
-                of_groups[row, k] += group_inverse[row, column] * by_group[column, k]
+            share = group_inverse[row, column]
+            x += share * by_group[column, 0]
+            y += share * by_group[column, 1]
+            z += share * by_group[column, 2]
+        of_groups[row, 0], of_groups[row, 1], of_groups[row, 2] = x, y, z
     for row in range(clusters):
         at = np.uint32(group[row])
         for k in range(3):
@@ -179,15 +183,17 @@ def _solve(
                 growth = energy[k] / before[k] if before[k] > 0 else np.float32(0)
                 direction[row, k] = corrected[row, k] + growth * direction[row, k]
         for row in range(count):
+            i = np.uint32(row)
             x = y = z = np.float32(0)
-            for at in range(starts[row], starts[row + 1]):
-                other = np.uint32(neighbors[at])
+            for at in range(starts[i], starts[i + np.uint32(1)]):
+                other = np.uint32(neighbors[np.uint32(at)])
                 x += direction[other, 0]
                 y += direction[other, 1]
                 z += direction[other, 2]
+            diagonal = np.float32(1) / inverse[i]
             for k, around in enumerate((x, y, z)):
-                product[row, k] = direction[row, k] / inverse[row] - smoothness * around
-                curvature[k] += direction[row, k] * product[row, k]
+                product[i, k] = direction[i, k] * diagonal - smoothness * around
+                curvature[k] += direction[i, k] * product[i, k]
         for row in range(count):
             for k in range(3):
                 step = energy[k] / curvature[k] if curvature[k] > 0 else np.float32(0)

@@ -26,10 +26,10 @@ def _greatest(a: Any, b: Any, c: Any) -> Any:
 
 
 @compiled()
-def fill_visible(vertices: Any, triangles: Any, nearest: Any, depth: Any, weights: Any) -> None:
-    """Fill nearest (H,W), depth (H,W) and weights (H,W,2) of one image: vertices (V,3) float32, triangles (T,3).
+def fill_visible(vertices: Any, triangles: Any, nearest: Any, depth: Any) -> None:
+    """Fill nearest (H,W) and depth (H,W) of one image: vertices (V,3) float32, triangles (T,3).
 
-    `nearest` starts at -1 and `depth` at 0; weights are the second and third corner's, where a triangle is seen.
+    `nearest` starts at -1 and `depth`, whose unit is the inverse of a length, at 0.
     """
     last = nearest.shape[0] - 1
     zero, one = np.float32(0.0), np.float32(1.0)
@@ -58,11 +58,20 @@ def fill_visible(vertices: Any, triangles: Any, nearest: Any, depth: Any, weight
                 z = first * z0 + second * z1 + third * z2
                 # Indices known to be unsigned spare numba a check for negative ones.
                 i, j = np.uint32(row), np.uint32(column)
-                if _least(first, second, third) >= zero and z > depth[i, j]:
-                    depth[i, j] = z
-                    nearest[i, j] = index
-                    weights[i, j, 0] = second
-                    weights[i, j, 1] = third
+                # Always written: half of the pixels lie outside, and no processor foresees which.
+                seen = (first >= zero) & (second >= zero) & (third >= zero) & (z > depth[i, j])
+                depth[i, j] = z if seen else depth[i, j]
+                nearest[i, j] = index if seen else nearest[i, j]
+
+
+@compiled(inline="always")
+def barycentric(vertices: Any, a: Any, b: Any, c: Any, row: Any, column: Any) -> Any:
+    """Return the weights of a triangle's second and third corner at a pixel, as `fill_visible` computes them."""
+    x0, y0 = vertices[a, 0], vertices[a, 1]
+    x10, y10, x20, y20 = vertices[b, 0] - x0, vertices[b, 1] - y0, vertices[c, 0] - x0, vertices[c, 1] - y0
+    x, y = np.float32(column) - x0, np.float32(row) - y0
+    inverse = np.float32(1.0) / (x10 * y20 - x20 * y10)
+    return (x * y20 - x20 * y) * inverse, (x10 * y - x * y10) * inverse
 
 
 @compiled()
@@ -70,19 +79,12 @@ def _weights(vertices: Any, triangles: Any, nearest: Any, weights: Any) -> None:
     """Fill weights (H,W,3) float32 of one image with the barycentric coordinates of pixels that see a triangle."""
     size = nearest.shape[0]
     for row in range(size):
-        y = np.float32(row)
         for column in range(size):
             index = nearest[row, column]
             if index < 0:
                 continue
-            x = np.float32(column)
             a, b, c = triangles[index, 0], triangles[index, 1], triangles[index, 2]
-            x0, y0 = vertices[a, 0], vertices[a, 1]
-            x1, y1 = vertices[b, 0], vertices[b, 1]
-            x2, y2 = vertices[c, 0], vertices[c, 1]
-            inverse = np.float32(1.0) / ((x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0))
-            second = ((x - x0) * (y2 - y0) - (x2 - x0) * (y - y0)) * inverse
-            third = ((x1 - x0) * (y - y0) - (x - x0) * (y1 - y0)) * inverse
+            second, third = barycentric(vertices, a, b, c, row, column)
             weights[row, column, 0] = np.float32(1.0) - second - third
             weights[row, column, 1] = second
             weights[row, column, 2] = third
@@ -104,7 +106,7 @@ def _blend(nearest: Any, weights: Any, attributes: Any, triangles: Any, out: Any
 
 
 @compiled()
-def _shade(nearest: Any, weights: Any, triangles: Any, attributes: Any, supersample: int, out: Any) -> None:
+def _shade(nearest: Any, vertices: Any, triangles: Any, attributes: Any, supersample: int, out: Any) -> None:
     """Add to out (4,H,W) float32 of one image the attributes (V,3) that its samples (H*s,W*s) see, and coverage."""
     size = nearest.shape[0]
     share = np.float32(1.0 / supersample**2)
@@ -115,9 +117,9 @@ def _shade(nearest: Any, weights: Any, triangles: Any, attributes: Any, supersam
             if index < 0:
                 continue
             j = column // supersample
-            second, third = weights[row, column, 0], weights[row, column, 1]
-            first = np.float32(1.0) - second - third
             a, b, c = triangles[index, 0], triangles[index, 1], triangles[index, 2]
+            second, third = barycentric(vertices, a, b, c, row, column)
+            first = np.float32(1.0) - second - third
             for channel in range(3):
                 out[channel, i, j] += share * (
                     first * attributes[a, channel] + second * attributes[b, channel] + third * attributes[c, channel]
@@ -131,12 +133,11 @@ def _draw(vertices: Any, attributes: Any, triangles: Any, supersample: int, out:
     samples = out.shape[2] * supersample
     nearest = np.empty((samples, samples), np.int32)
     depth = np.empty((samples, samples), np.float32)
-    weights = np.empty((samples, samples, 2), np.float32)
     for image in range(out.shape[0]):
         nearest[:] = -1
         depth[:] = 0
-        fill_visible(vertices[image], triangles, nearest, depth, weights)
-        _shade(nearest, weights, triangles, attributes[image], supersample, out[image])
+        fill_visible(vertices[image], triangles, nearest, depth)
+        _shade(nearest, vertices[image], triangles, attributes[image], supersample, out[image])
 
 
 @compiled()
@@ -180,7 +181,7 @@ def visible_triangles(
     """See `leanface.face.rasterize.visible_triangles`."""
     nearest = np.full((len(vertices_image), size, size), -1, np.int64)
     for image, found in zip(vertices_image, nearest, strict=True):
-        fill_visible(image, triangles, found, np.zeros((size, size), np.float32), np.empty((size, size, 2), np.float32))
+        fill_visible(image, triangles, found, np.zeros((size, size), np.float32))
     return nearest
 
 
@@ -189,7 +190,7 @@ def inverse_depth(
 ) -> Float32[np.ndarray, "size size"]:
     """Draw 1 / depth of what is nearest at each pixel; 0 where nothing is."""
     nearest, depth = np.full((size, size), -1, np.int32), np.zeros((size, size), np.float32)
-    fill_visible(vertices_image, triangles, nearest, depth, np.empty((size, size, 2), np.float32))
+    fill_visible(vertices_image, triangles, nearest, depth)
     return depth
 
 

@@ -108,20 +108,26 @@ class PhotoTexture:
         if factor > 1:
             photo = np.asarray(Image.fromarray(photo).reduce(factor))
         at = (vertices_photo[:, :2] + 0.5) / factor - 0.5
-        fill = self._fill(bilinear(photo, at) / 255, weights, lighting)
-        parts = [at, weights[:, None], 255 * fill]
+        colors = self._fill(bilinear(photo, at) / 255, weights, lighting)
+        parts = [at, weights[:, None], 255 * colors]
         if delight:
             parts.append(1 / np.maximum(self._smooth(lighting.irradiance), LIGHT_MIN))
         attributes = np.concatenate(parts, 1, dtype=np.float32)
         photo = np.ascontiguousarray(photo)
         texture = np.empty((layout.size, layout.size, 3), np.uint8)
+        runs = painting.runs
+
+        def paint(band: tuple[int, int]) -> None:
+            _paint_rows(*runs, painting.triangles, painting.planes, attributes, photo, texture, *band)
+
+        def fill(band: tuple[int, int]) -> None:
+            spread_rows(*runs, texture, *band)
+
         workers = usable_cores()
         edges = np.linspace(0, layout.size, 4 * workers + 1).astype(int).tolist()
-        bands = list(itertools.pairwise(edges))
         with ThreadPoolExecutor(workers) as threads:
-            same = (*painting.runs, painting.triangles, painting.planes, attributes, photo, texture)
-            list(threads.map(lambda rows: _paint_rows(*same, *rows), bands))
-            list(threads.map(lambda rows: spread_rows(*painting.runs, texture, *rows), bands))
+            for step in (paint, fill):
+                list(threads.map(step, itertools.pairwise(edges)))
         return texture
 
     def weights(
@@ -132,13 +138,24 @@ class PhotoTexture:
         normals_camera: Float[np.ndarray, "vertices 3"],
     ) -> Float[np.ndarray, " vertices"]:
         """Rate how well the photo shows each vertex, in [0,1]."""
-        low = vertices_photo[:, :2].min(0)
-        scale = (DEPTH_MAP_PX - 1) / np.ptp(vertices_photo[:, :2], axis=0).max()
+        xy = np.ascontiguousarray(vertices_photo[:, :2].T)
+        low = xy.min(1)
+        scale = (DEPTH_MAP_PX - 1) / (xy.max(1) - low).max()
         fitted = np.concatenate([(vertices_photo[:, :2] - low) * scale, vertices_photo[:, 2:]], 1, dtype=np.float32)
         nearness = kernels.inverse_depth(fitted, self._triangles, DEPTH_MAP_PX)
         weights = np.empty((len(fitted), 1), np.float32)
         rim = np.float32(RIM * (DEPTH_MAP_PX - 1) / scale)
-        _rate(fitted, nearness, vertices_photo, vertices_camera, normals_camera, photo_shape[0], photo_shape[1], rim, weights)
+        _rate(
+            fitted,
+            nearness,
+            vertices_photo,
+            vertices_camera,
+            normals_camera,
+            photo_shape[0],
+            photo_shape[1],
+            rim,
+            weights,
+        )
         for _ in range(FEATHER_STEPS):
             weights = np.minimum(weights, self._graph.means(weights))
         return weights[:, 0]
@@ -203,7 +220,9 @@ def _rate(
         inside = min(left, top, np.float32(width) - left, np.float32(height) - top) / rim
         if facing > zero and inside > zero:
             facing, inside = min(facing, one), min(inside, one)
-            out[vertex, 0] = facing * facing * (three - (facing + facing)) * inside * inside * (three - (inside + inside))
+            out[vertex, 0] = (
+                facing * facing * (three - (facing + facing)) * inside * inside * (three - (inside + inside))
+            )
 
 
 @compiled(fastmath={"contract"})

@@ -1,12 +1,15 @@
 """Pictures of reconstructions: the head from three sides, and the mesh over its photo."""
 
+import functools
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 from PIL import Image, ImageDraw
 
+from leanface.device import usable_cores
 from leanface.face import kernels
 from leanface.face.coefficients import split
 from leanface.face.compiled import compiled
@@ -33,7 +36,8 @@ LANDMARK_COLOR = (255, 200, 0)
 
 def preview(face: Reconstruction) -> UInt8[np.ndarray, "size 3*size 3"]:
     """Draw the head as in the photo and from both sides, with its texture, or else the model's lit albedo."""
-    return np.concatenate([view(face, yaw) for yaw in VIEWS_RAD], 1)
+    with ThreadPoolExecutor(usable_cores()) as threads:
+        return np.concatenate(list(threads.map(functools.partial(view, face), VIEWS_RAD)), 1)
 
 
 def view(face: Reconstruction, yaw_rad: float | None, size: int = VIEW_PX) -> UInt8[np.ndarray, "size size 3"]:
@@ -43,7 +47,9 @@ def view(face: Reconstruction, yaw_rad: float | None, size: int = VIEW_PX) -> UI
     image = project(vertices, size * SUPERSAMPLE)
     center = (size * SUPERSAMPLE - 1) / 2
     image[:, :2] = (image[:, :2] - center) * np.float32(ZOOM) + np.float32(center)
-    drawn = _lit(face, image, size) if face.texture is None else _textured(face, face.texture, image, size)
+    if face.texture is not None:
+        return _textured(face, face.texture, image, size)
+    drawn = _lit(face, image, size)
     return _to_image(drawn[:3] + BACKING * (1 - drawn[3]))
 
 
@@ -93,52 +99,63 @@ def _lit(
 
 def _textured(
     face: Reconstruction,
-    texture: UInt8[np.ndarray, "texels texels 3"],
+    texture: UInt8[np.ndarray, "side side 3"],
     image: Float32[np.ndarray, "vertices 3"],
     size: int,
-) -> Float32[np.ndarray, "4 size size"]:
-    """Return the texture's colors, and coverage."""
+) -> UInt8[np.ndarray, "size size 3"]:
     layout = face.surface.layout(len(texture))
     # A texture much finer than the picture would be looked up too sparsely.
     factor = max(1, len(texture) // (2 * size * SUPERSAMPLE))
     reduced = np.asarray(Image.fromarray(texture).reduce(factor)) if factor > 1 else texture
-    out = np.zeros((4, size, size), np.float32)
     samples = size * SUPERSAMPLE
-    nearest = np.full((samples, samples), -1, np.int32)
-    depth, weights = np.zeros((samples, samples), np.float32), np.empty((samples, samples, 2), np.float32)
-    kernels.fill_visible(image[layout.vertex], layout.triangles, nearest, depth, weights)
+    nearest, depth = np.full((samples, samples), -1, np.int32), np.zeros((samples, samples), np.float32)
+    corners = image[layout.vertex]
+    kernels.fill_visible(corners, layout.triangles, nearest, depth)
     places = (layout.pixel + np.float32(0.5)) / np.float32(factor) - np.float32(0.5)
-    _look_up(nearest, weights, layout.triangles, places, reduced, SUPERSAMPLE, out)
+    out = np.empty((size, size, 3), np.uint8)
+    _look_up(nearest, corners, layout.triangles, places, reduced, SUPERSAMPLE, out)
     return out
 
 
-@compiled()
-def _look_up(nearest: Any, weights: Any, triangles: Any, places: Any, texture: Any, supersample: int, out: Any) -> None:
-    """Add to out (4,H,W) float32 the colors of texture (S,S,3) uint8 that its samples (H*s,W*s) see, and coverage."""
-    size, last = nearest.shape[0], np.float32(texture.shape[0] - 1)
+@compiled(fastmath={"contract"})
+def _look_up(
+    nearest: Any, vertices: Any, triangles: Any, places: Any, texture: Any, supersample: int, out: Any
+) -> None:
+    """Fill out (H,W,3) uint8 with the colors of texture (S,S,3) uint8 that its samples (H*s,W*s) see, or gray."""
+    last, right_most = np.float32(texture.shape[0] - 1), texture.shape[0] - 1
+    one, zero, backing = np.float32(1), np.float32(0), np.float32(255 * BACKING)
     share = np.float32(1.0 / supersample**2)
-    one, zero = np.float32(1), np.float32(0)
-    for row in range(size):
-        i = row // supersample
-        for column in range(size):
-            index = nearest[row, column]
-            if index < 0:
-                continue
-            j = column // supersample
-            second, third = weights[row, column, 0], weights[row, column, 1]
-            first = one - second - third
-            a, b, c = triangles[index, 0], triangles[index, 1], triangles[index, 2]
-            x = first * places[a, 0] + second * places[b, 0] + third * places[c, 0]
-            y = first * places[a, 1] + second * places[b, 1] + third * places[c, 1]
-            x, y = min(max(x, zero), last), min(max(y, zero), last)
-            left, top = int(x), int(y)
-            right, bottom = min(left + 1, texture.shape[1] - 1), min(top + 1, texture.shape[0] - 1)
-            u, v = x - np.float32(left), y - np.float32(top)
-            for channel in range(3):
-                upper = (one - u) * texture[top, left, channel] + u * texture[top, right, channel]
-                lower = (one - u) * texture[bottom, left, channel] + u * texture[bottom, right, channel]
-                out[channel, i, j] += share / np.float32(255) * ((one - v) * upper + v * lower)
-            out[3, i, j] += share
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            red = green = blue = zero
+            for row in range(i * supersample, (i + 1) * supersample):
+                for column in range(j * supersample, (j + 1) * supersample):
+                    index = nearest[np.uint32(row), np.uint32(column)]
+                    if index < 0:
+                        red += backing
+                        green += backing
+                        blue += backing
+                        continue
+                    at = np.uint32(index)
+                    a, b, c = np.uint32(triangles[at, 0]), np.uint32(triangles[at, 1]), np.uint32(triangles[at, 2])
+                    second, third = kernels.barycentric(vertices, a, b, c, row, column)
+                    first = one - second - third
+                    x = first * places[a, 0] + second * places[b, 0] + third * places[c, 0]
+                    y = first * places[a, 1] + second * places[b, 1] + third * places[c, 1]
+                    x, y = min(max(x, zero), last), min(max(y, zero), last)
+                    left, top = np.uint32(x), np.uint32(y)
+                    right, bottom = np.uint32(min(left + 1, right_most)), np.uint32(min(top + 1, right_most))
+                    u, v = x - np.float32(left), y - np.float32(top)
+                    w00, w01, w10, w11 = (one - v) * (one - u), (one - v) * u, v * (one - u), v * u
+                    red += w00 * texture[top, left, 0] + w01 * texture[top, right, 0]
+                    red += w10 * texture[bottom, left, 0] + w11 * texture[bottom, right, 0]
+                    green += w00 * texture[top, left, 1] + w01 * texture[top, right, 1]
+                    green += w10 * texture[bottom, left, 1] + w11 * texture[bottom, right, 1]
+                    blue += w00 * texture[top, left, 2] + w01 * texture[top, right, 2]
+                    blue += w10 * texture[bottom, left, 2] + w11 * texture[bottom, right, 2]
+            out[i, j, 0] = np.uint8(red * share + np.float32(0.5))
+            out[i, j, 1] = np.uint8(green * share + np.float32(0.5))
+            out[i, j, 2] = np.uint8(blue * share + np.float32(0.5))
 
 
 def _to_image(planes: Float32[np.ndarray, "3 size size"]) -> UInt8[np.ndarray, "size size 3"]:

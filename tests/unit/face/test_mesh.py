@@ -16,7 +16,6 @@ from leanface.face.geometry import METERS_PER_DM
 from leanface.face.lighting import vertex_normals
 from leanface.face.mesh import FORMATS, HEADER, TextureFormat, encode_mesh
 from leanface.face.morphable_model import MorphableModel
-from leanface.face.uv_layout import spread
 from leanface.face.uv_map import UvMap
 from leanface.files import atomic_write
 from leanface.synthesis.synthesis import sample_coefficients
@@ -88,7 +87,9 @@ def test_a_file_holds_the_models_own_shape_in_metres(
 def test_textured_files_hold_the_texture_and_each_corners_place_in_it(
     suffix: str, uv_map: UvMap, coefficients: Tensor, texture: np.ndarray, tmp_path: Path
 ) -> None:
-    write(tmp_path / f"face{suffix}", uv_map, coefficients, spread(texture, uv_map.mask.numpy()))
+    filled = texture.copy()
+    uv_map.layout.painting.runs.spread(filled)
+    write(tmp_path / f"face{suffix}", uv_map, coefficients, filled)
     mesh = read(tmp_path / f"face{suffix}")
     material = mesh.visual.material
     image = np.asarray((material.image if suffix == ".obj" else material.baseColorTexture).convert("RGB"))

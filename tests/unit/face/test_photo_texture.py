@@ -9,12 +9,13 @@ import torch
 from leanface.errors import ConfigError
 from leanface.face.camera import camera_from_model, image_from_camera
 from leanface.face.coefficients import ANGLES, split
+from leanface.face.continuation import RESIDUAL, Continuation, Graph
 from leanface.face.geometry import METERS_PER_DM
 from leanface.face.lighting import irradiance, vertex_normals
 from leanface.face.morphable_model import MorphableModel
 from leanface.face.photo_texture import Lighting, PhotoTexture
 from leanface.face.rasterize import draw
-from leanface.face.uv_layout import spread
+from leanface.face.texture_runs import Runs
 from leanface.face.uv_map import UvMap
 from leanface.synthesis.synthesis import population
 
@@ -151,14 +152,67 @@ def test_too_large_a_texture_is_refused(model: MorphableModel, painter: PhotoTex
         painter.paint(UvMap(model, 4097, whole_head=True).layout, *made[:5])
 
 
+def test_painting_is_what_a_look_at_each_texel_gives(
+    model: MorphableModel, painter: PhotoTexture, uv_map: UvMap
+) -> None:
+    """Gray stays gray, however it is weighed; a ramp is where each texel's point of the surface is seen."""
+    made = scene(model, 0.3)
+    gray = np.full_like(made.photo, 128)
+    lighting = Lighting(np.full_like(made.lighting.albedo, 128 / 255), np.ones_like(made.lighting.irradiance))
+    weights = painter.weights(gray.shape[:2], *made[1:4])
+    ramp = np.broadcast_to(np.linspace(0, 255, PHOTO_PX)[None, :, None], gray.shape).round().astype(np.uint8)
+    texture = painter.paint(uv_map.layout, gray, *made[1:4], lighting)
+    assert np.abs(texture.astype(int) - 128).max() <= 1
+    triangle, barycentric = uv_map.layout.fragments
+    corners = uv_map.layout.vertex[uv_map.layout.triangles[triangle]]
+    places = (made.vertices_photo[corners, 0] * barycentric).sum(-1)
+    shown = (weights[corners].min(-1) == 1) & uv_map.mask.numpy()
+    textured = painter.paint(uv_map.layout, ramp, *made[1:4], lighting)
+    expected = np.interp(places[shown], np.arange(PHOTO_PX), ramp[0, :, 0])
+    assert shown.mean() > 0.05
+    assert np.abs(textured[shown, 0] - expected).max() <= 1
+
+
 @pytest.mark.parametrize("size", [1, 7, 64])
 def test_spreading_keeps_what_is_known_and_fills_the_rest_from_it(size: int) -> None:
     generator = np.random.default_rng(0)
     texture = generator.integers(100, 120, (size, size, 3)).astype(np.uint8)
     mask = generator.random((size, size)) < 0.1
     mask[0, 0] = True
-    before = texture.copy()
-    filled = spread(np.where(mask[..., None], texture, 0), mask)
-    np.testing.assert_array_equal(filled[mask], before[mask])
+    filled = np.where(mask[..., None], texture, 0).astype(np.uint8)
+    Runs.of(np.where(mask, 5, -1)).spread(filled)
+    np.testing.assert_array_equal(filled[mask], texture[mask])
     assert filled.min() >= 100
-    assert spread(texture, np.zeros_like(mask)).tolist() == before.tolist()
+    Runs.of(np.full((size, size), -1)).spread(filled)  # nothing to take colors from
+    np.testing.assert_array_equal(filled[mask], texture[mask])
+
+
+def test_runs_say_what_each_texel_shows(uv_map: UvMap) -> None:
+    runs = uv_map.layout.painting.runs
+    row = np.repeat(np.arange(TEXTURE_PX), np.diff(runs.rows))
+    lengths = np.diff(np.append(row * TEXTURE_PX + runs.left, TEXTURE_PX**2))
+    assert (lengths > 0).all()
+    shown = np.repeat(runs.shown, lengths).reshape(TEXTURE_PX, TEXTURE_PX)
+    mask = uv_map.mask.numpy()
+    assert ((shown >= 0) == mask).mean() > 0.9999
+    assert mask.ravel()[~shown[shown < 0]].mean() > 0.9999  # a color comes from the surface
+
+
+def test_continuation_solves_its_equation() -> None:
+    """Against a dense solution, on a grid of which a corner is known."""
+    side = 24
+    index = np.arange(side * side).reshape(side, side)
+    across, down = np.stack([index[:, :-1], index[:, 1:]], -1), np.stack([index[:-1], index[1:]], -1)
+    pairs = np.concatenate([across.reshape(-1, 2), down.reshape(-1, 2)])
+    weights = np.zeros((side, side), np.float32)
+    weights[:8, :8] = 1
+    weights = weights.ravel()
+    values = np.random.default_rng(0).normal(1, 0.1, (side * side, 3)).astype(np.float32)
+    solved = Continuation(Graph.of(pairs, side * side), 2.0).solve(values, weights, 0.004)
+    laplacian = np.zeros((side * side, side * side))
+    np.add.at(laplacian, (pairs[:, 0], pairs[:, 1]), -2.0)
+    laplacian += laplacian.T
+    laplacian -= np.diag(laplacian.sum(1))
+    expected = np.linalg.solve(laplacian + np.diag(weights + 0.004), weights[:, None] * values)
+    assert np.abs(solved - expected).max() < 2 * RESIDUAL
+    assert np.ptp(expected) > 0.1
