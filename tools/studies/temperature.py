@@ -137,7 +137,7 @@ def draw(runs: Runs, path: Path) -> None:
         axes.set_xticks(TEMPERATURES, [f"{t:g}" for t in TEMPERATURES])
         axes.minorticks_off()
         axes.set_xlabel("temperature")
-        axes.set_title(measure.heading, fontsize=10)
+        axes.set_title(measure.axis, fontsize=10)
         axes.grid(alpha=0.3)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(STARTS))
     save_figure(figure, path)
@@ -155,31 +155,35 @@ def page(runs: Runs, study: Study) -> str:
         f"with alpha {settings.alpha:g}, from {len(SEEDS)} seeds, and measured on the {len(study.test)} "
         f"{subject.samples} of the test split. The teacher's error rate is "
         f"{MEASURES['truth_error'].text(original['truth_error'])}. Given are means over the seeds with 95 % intervals "
-        "(Student's t). They say how much another training may differ, not how much other test images may.",
+        "(Student's t). They say how much another training may differ, not how much other test images may. Of the "
+        f"{len(STARTS) * (len(TEMPERATURES) - 1) * len(SHOWN)} differences, one or two would be bold by chance.",
     ]
     for start, described in STARTS.items():
-        lines += ["", f"## From {described}", "", _row("T", *(MEASURES[name].heading for name in SHOWN))]
-        lines.append("|---|" + "---:|" * len(SHOWN))
-        for temperature in TEMPERATURES:
-            found = runs[start, temperature]
-            lines.append(_row(f"{temperature:g}", *(_cell([run[name] for run in found], name) for name in SHOWN)))
-        lines += ["", f"Less the same seed's at T = {TEMPERATURES[0]:g}; **bold** where the interval is without 0:", ""]
-        lines += [_row("T", *(MEASURES[name].heading for name in SHOWN)), "|---|" + "---:|" * len(SHOWN)]
+        lines += ["", f"## From {described}", "", *_table(TEMPERATURES, {t: runs[start, t] for t in TEMPERATURES})]
         first = runs[start, TEMPERATURES[0]]
-        for temperature in TEMPERATURES[1:]:
-            pairs = list(zip(runs[start, temperature], first, strict=True))
-            cells = [_cell([one[name] - other[name] for one, other in pairs], name, marked=True) for name in SHOWN]
-            lines.append(_row(f"{temperature:g}", *cells))
+        less = {
+            t: [
+                {name: one[name] - other[name] for name in SHOWN}
+                for one, other in zip(runs[start, t], first, strict=True)
+            ]
+            for t in TEMPERATURES[1:]
+        }
+        lines += ["", f"Less the same seed's at T = {TEMPERATURES[0]:g}; **bold** where the interval is without 0:", ""]
+        lines += _table(TEMPERATURES[1:], less, marked=True)
     lines += ["", "![Each measure over the temperature](temperature.png)", ""]
     return "\n".join(lines)
 
 
-def _cell(values: Sequence[float], name: str, *, marked: bool = False) -> str:
+def _table(
+    temperatures: Sequence[float], found: Mapping[float, Sequence[Mapping[str, float]]], *, marked: bool = False
+) -> list[str]:
+    head = ["T", *(MEASURES[name].axis for name in SHOWN)]
+    rows = [[f"{t:g}", *(_cell([run[name] for run in found[t]], name, marked) for name in SHOWN)] for t in temperatures]
+    return [f"| {' | '.join(row)} |" for row in (head, ["---", *["---:"] * len(SHOWN)], *rows)]
+
+
+def _cell(values: Sequence[float], name: str, marked: bool) -> str:
     measure, found = MEASURES[name], interval(values)
     digits = 4 if measure.unit == "nats" else 2
     text = f"{found.mean / measure.scale:.{digits}f} ± {found.reach / measure.scale:.{digits}f}"
     return f"**{text}**" if marked and abs(found.mean) > found.reach else text
-
-
-def _row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
