@@ -4,17 +4,15 @@ import base64
 import io
 import json
 import re
-import shutil
 import signal
 import struct
 import sys
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +21,7 @@ from PIL import Image
 
 from leanface.cli import main
 from leanface.photos.load import PACKAGED_PHOTOS, photo_path
+from tests.browsers import Browser, open_page, running_chromium
 from tests.servers import Reply, Server, behind_proxy, running
 
 pytest.importorskip("fastapi", reason="the extra `demo` is not installed")
@@ -170,73 +169,23 @@ def test_unfinished_uploads_keep_no_one_waiting(server: Server) -> None:
         assert read(server, photo_path("astronaut").read_bytes()).status == 200
 
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-# WebGL by the processor, and a camera that shows a file.
-BROWSER_OPTIONS = (
-    *("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"),
-    *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
-)
-
-
-class Browser(NamedTuple):
-    """A browser with the demo's page, and everything that went wrong on it."""
-
-    page: Any
-    problems: list[str]
-
-    def wait(self, script: str) -> None:
-        """Until it is true; Playwright's own way needs `eval`, which the page forbids."""
-        for _ in range(1200):
-            if self.page.evaluate(script):
-                return
-            time.sleep(0.05)
-        raise AssertionError(f"never true: {script}; {self.problems}")
-
-    def wait_for_heads(self) -> None:
-        self.wait("[...document.querySelectorAll('model-viewer')].every(viewer => viewer.loaded)")
-
-
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
-    film = tmp_path_factory.mktemp("camera") / "face.mjpeg"
-    film.write_bytes(mjpeg_frame("grace_hopper"))
-    options = [*BROWSER_OPTIONS, f"--use-file-for-fake-video-capture={film}"]
-    with playwright.sync_playwright() as control:
-        browser = control.chromium.launch(executable_path=path, args=options)
+    with running_chromium(tmp_path_factory.mktemp("camera")) as browser:
         yield browser
-        browser.close()
-
-
-def mjpeg_frame(name: str) -> bytes:
-    photo = Image.open(photo_path(name)).convert("RGB")
-    stream = io.BytesIO()
-    photo.resize((480, 480 * photo.height // photo.width // 16 * 16)).save(stream, "JPEG", subsampling="4:2:0")
-    return stream.getvalue()
 
 
 @pytest.fixture
 def browse(chromium: Any, server: Server) -> Iterator[Callable[..., Browser]]:
-    """Opens the page; whatever it asks of other servers, and every error of its script, is a problem."""
+    """Opens the page."""
     with ExitStack() as stack:
 
-        def open_page(width: int, script: str = "", url: str = f"http://127.0.0.1:{server.port}/") -> Browser:
+        def browse(width: int, script: str = "", url: str = f"http://127.0.0.1:{server.port}/") -> Browser:
             context = chromium.new_context(viewport={"width": width, "height": 800}, accept_downloads=True)
             stack.callback(context.close)
-            page, problems = context.new_page(), list[str]()
-            own = (url, "blob:", "data:")
-            page.on("pageerror", lambda error: problems.append(str(error)))
-            page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
-            page.on("request", lambda ask: None if ask.url.startswith(own) else problems.append(ask.url))
-            page.add_init_script(script)
-            page.goto(url)
-            return Browser(page, problems)
+            return open_page(context, url, script)
 
-        yield open_page
+        yield browse
 
 
 def test_an_uploaded_photo_becomes_two_textured_heads_that_turn_together(

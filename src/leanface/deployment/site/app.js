@@ -1,0 +1,165 @@
+// The page: photo or webcam in, a head in 3D out.
+import { encodeGlb } from "./glb.js";
+import { Photo } from "./images.js";
+import { loadReader, NoFace } from "./reader.js";
+import { bounds, paintTexture, TEXTURE_PX } from "./texture.js";
+
+const PHOTO_PX_MAX = 2048;  // longer side of what is worked with
+const DOTS = 3;  // one vertex in so many is drawn over the photo
+const OVERLAY_PX = 400;  // height of a head there
+// The smallest module with an instruction of WebAssembly SIMD.
+const SIMD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11];
+
+const $ = id => document.getElementById(id);
+const video = document.querySelector("video");
+const webgl = !!document.createElement("canvas").getContext("webgl2");
+let reader, address;
+
+function say(text, bad = false) { $("message").textContent = text; $("message").className = bad ? "bad" : ""; }
+
+function working(now) { document.querySelectorAll("#choose button, #file").forEach(control => control.disabled = now); }
+
+/** Keep all files for later, and let threads be used: both are the service worker's, which is there after one reload. */
+async function install() {
+  if (!navigator.serviceWorker) return;
+  try {
+    await navigator.serviceWorker.register("sw.js");
+    await navigator.serviceWorker.ready;
+  } catch {
+    return;  // a private window, or a disk that is full: it works without
+  }
+  if (!crossOriginIsolated && !sessionStorage.getItem("reloaded")) {
+    sessionStorage.setItem("reloaded", "once");
+    location.reload();
+    await new Promise(() => {});
+  }
+}
+
+async function start() {
+  if (typeof DecompressionStream === "undefined" || typeof WebAssembly === "undefined" || !WebAssembly.validate(Uint8Array.from(SIMD))) {
+    say("This browser has no WebAssembly SIMD, so it cannot read photos. Use a current Chrome, Edge, Firefox or Safari, or `leanface " +
+      "reconstruct` on a computer.", true);
+    return null;
+  }
+  const limits = [];
+  if (!webgl) limits.push("This browser has no WebGL, so heads are not shown in 3D here. You can still see them in the photo and download them.");
+  if (!navigator.mediaDevices?.getUserMedia) limits.push("The webcam needs HTTPS or localhost. You can still choose a photo.");
+  $("limits").textContent = limits.join(" ");
+  $("limits").hidden = !limits.length;
+  $("webcam").hidden = !navigator.mediaDevices?.getUserMedia;
+  say("Loading 17 MB, once …");
+  try {
+    await install();
+    say("Starting …");
+    if (webgl) import("./model-viewer.min.js");
+    reader = await loadReader();
+  } catch (error) {
+    say(`The page could not be loaded (${error.message}). Reload it, or try another browser.`, true);
+    return null;
+  }
+  working(false);
+  say("A photo with one large, upright face works best. You can also drop it anywhere on this page.");
+  return reader;
+}
+
+/** The reader, as soon as it is loaded; null if it cannot be. */
+export const ready = start();
+
+/** Draw a picture, at most PHOTO_PX_MAX long, upright, on white. */
+async function pixelsOf(source) {
+  const bitmap = await createImageBitmap(source), scale = Math.min(1, PHOTO_PX_MAX / Math.max(bitmap.width, bitmap.height));
+  const canvas = Object.assign(document.createElement("canvas"), { width: Math.round(bitmap.width * scale), height: Math.round(bitmap.height * scale) });
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  Object.assign(context, { fillStyle: "#fff", imageSmoothingQuality: "high" });
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  bitmap.close();
+  return context.getImageData(0, 0, canvas.width, canvas.height);
+}
+
+export async function show(source) {
+  working(true);
+  say("Reading the face …");
+  try {
+    const pixels = await pixelsOf(source).catch(() => { throw new NoFace("This is not a photo that the browser can read. Choose a JPEG, PNG or WebP."); });
+    const begin = performance.now(), photo = new Photo(pixels), face = await reader.read(photo), painting = performance.now();
+    const texture = new ImageData(paintTexture(reader.model, face.mesh, face.coefficients, photo), TEXTURE_PX);
+    const glb = encodeGlb(reader.model, face.mesh, await jpeg(texture), TEXTURE_PX), end = performance.now();
+    URL.revokeObjectURL(address);
+    address = URL.createObjectURL(glb);
+    $("mesh").href = address;
+    draw(pixels, face);
+    $("result").hidden = false;
+    $("head").hidden = $("front").hidden = !webgl;
+    if (webgl) $("head").src = address;
+    const ms = time => `${Math.round(time)}\u00a0ms`, { detection, network, decode } = face.times;
+    $("summary").textContent = `Finding the face took ${ms(detection)}, the network ${ms(network)}, the shape ${ms(decode)}, texture and file ${ms(end - painting)}.`;
+    say(`Done in ${((end - begin) / 1000).toFixed(2)} s.${webgl ? " Drag the head to turn it." : ""}`);
+  } catch (error) {
+    $("result").hidden = true;
+    say(error instanceof NoFace ? error.message : `Something went wrong (${error.message}). Try another photo.`, true);
+    if (!(error instanceof NoFace)) console.error(error);
+  } finally { working(false); }
+}
+
+async function jpeg(pixels) {
+  const canvas = Object.assign(document.createElement("canvas"), { width: pixels.width, height: pixels.height });
+  canvas.getContext("2d").putImageData(pixels, 0, 0);
+  const blob = await new Promise(resolve => canvas.toBlob(resolve, "image/jpeg", 0.9));
+  return new Uint8Array(await blob.arrayBuffer());
+}
+
+/** The face in the photo, with what faces the camera of the surface, and the landmarks. */
+function draw(pixels, { mesh, landmarks }) {
+  const [left, right, top, bottom] = bounds(mesh.photo), unit = (bottom - top) / OVERLAY_PX;
+  const canvas = Object.assign($("overlay"), { width: 1.4 * (right - left) / unit, height: 1.4 * OVERLAY_PX }), context = canvas.getContext("2d");
+  const x0 = left - 0.2 * (right - left), y0 = top - 0.2 * (bottom - top);
+  const dot = (x, y, size) => context.fillRect((x - x0) / unit - size / 2, (y - y0) / unit - size / 2, size, size);
+  const whole = Object.assign(document.createElement("canvas"), { width: pixels.width, height: pixels.height });
+  whole.getContext("2d").putImageData(pixels, 0, 0);
+  context.drawImage(whole, x0, y0, canvas.width * unit, canvas.height * unit, 0, 0, canvas.width, canvas.height);
+  context.fillStyle = "rgb(120 220 255 / 70%)";
+  for (let at = 0; at < mesh.photo.length; at += 3 * DOTS) {
+    if (mesh.normalsCamera[at + 2] > 0.1) dot(mesh.photo[at], mesh.photo[at + 1], 1.5);
+  }
+  context.fillStyle = "#ff3b30";
+  for (const [x, y] of landmarks) dot(x, y, 6);
+}
+
+function stop() {
+  video.srcObject?.getTracks().forEach(track => track.stop());
+  video.srcObject = null;
+  $("camera").hidden = true;
+}
+
+const CAMERA_ERRORS = {
+  NotAllowedError: "The camera was not allowed. Allow it in the browser's settings for this page",
+  NotFoundError: "There is no camera here. Connect one",
+  NotReadableError: "The camera is in use by another program. Close that",
+};
+
+$("webcam").addEventListener("click", async () => {
+  try {
+    video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user", width: { ideal: 1280 } } });
+    $("camera").hidden = false;
+    await video.play();
+    say("Look into the camera.");
+  } catch (error) {
+    stop();
+    say(`${CAMERA_ERRORS[error.name] ?? "The camera does not start. Try again"}, or choose a photo.`, true);
+  }
+});
+$("stop").addEventListener("click", stop);
+$("shoot").addEventListener("click", async () => {
+  const frame = await createImageBitmap(video);
+  stop();
+  show(frame);
+});
+$("file").addEventListener("change", () => { if ($("file").files[0]) show($("file").files[0]); $("file").value = ""; });
+document.querySelectorAll(".example").forEach(button => button.addEventListener("click", () => show(button.firstChild)));
+addEventListener("dragover", event => event.preventDefault());
+addEventListener("drop", event => { event.preventDefault(); if (reader && event.dataTransfer.files[0]) show(event.dataTransfer.files[0]); });
+$("front").addEventListener("click", () => {
+  Object.assign($("head"), { cameraOrbit: "0deg 90deg auto", cameraTarget: "auto auto auto", fieldOfView: "auto" });
+  $("head").jumpCameraToGoal?.();
+});
