@@ -3,16 +3,21 @@
 import importlib
 import inspect
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from leanface import bundle, paths
+from leanface.cli import main
 from leanface.config import load_config
+from leanface.deployment.triton import export_triton
 from leanface.errors import ArtifactError, ConfigError
 from leanface.metrics.measurements import read_evaluation
 from leanface.reconstruction.network import open_network
@@ -70,6 +75,30 @@ def test_its_files_are_refused_where_faces_are_read(chain: dict[str, dict[str, f
     for file in (paths.onnx_path("quantized_int8"), paths.DISTILLED):
         with pytest.raises(ArtifactError, match=r"of task gratings\.py:Gratings; this is for networks"):
             open_network(file, "auto", 1)
+
+
+def test_its_files_run_without_pytorch(chain: dict[str, dict[str, float]], tmp_path: Path) -> None:
+    file, folder = paths.onnx_path("quantized_int8"), tmp_path / "bundle"
+    assert main(["export", "bundle", str(folder), "--model", str(file)]) == 0
+    assert not (folder / "morphable_model.npz").exists()
+    command = [sys.executable, "leanface_network.py"]
+    for runtime in ("openvino", "onnxruntime"):
+        subprocess.run([*command, "--check", "--runtime", runtime], cwd=folder, check=True)
+    image = np.load(paths.SAMPLES / "test/images.npy")[0]
+    np.save(folder / "image.npy", image.transpose(1, 2, 0))
+    subprocess.run([*command, "image.npy", "--out", "scores.npy"], cwd=folder, check=True)
+    network, _ = bundle.load_bundle(paths.QUANTIZED)
+    expected = network(torch.from_numpy(image)[None] / 255)[0].argmax()
+    assert np.load(folder / "scores.npy").argmax() == expected
+    np.save(folder / "image.npy", np.zeros((16, 32, 3), np.uint8))
+    refused = subprocess.run([*command, "image.npy"], cwd=folder, check=False, capture_output=True, text=True)
+    assert "has 32 x 16 pixels; expected 32 x 32" in refused.stderr
+
+
+def test_triton_is_told_how_many_outputs_it_has(chain: dict[str, dict[str, float]], tmp_path: Path) -> None:
+    export_triton(paths.onnx_path("quantized_int8"), tmp_path / "none.plan", tmp_path / "repository", batch_max=8)
+    for name in ("leanface", "leanface_onnx", "leanface_tensorrt"):
+        assert "data_type: TYPE_FP32 dims: [8]" in (tmp_path / "repository" / name / "config.pbtxt").read_text()
 
 
 def test_its_bundle_fits_its_file_alone(chain: dict[str, dict[str, float]]) -> None:

@@ -50,6 +50,12 @@ def _int8(arguments: argparse.Namespace) -> None:
     main(arguments.folder)
 
 
+def _temperature(arguments: argparse.Namespace) -> None:
+    from tools.studies.temperature import main
+
+    main(arguments.folder, arguments.seconds)
+
+
 def _browser(arguments: argparse.Namespace) -> None:
     from tools.studies.browser import main
 
@@ -95,6 +101,10 @@ def _parser() -> argparse.ArgumentParser:
     int8 = studies.add_parser("int8", help="INT8 on the CPU beside ONNX Runtime's own quantization")
     int8.add_argument("folder", type=Path, help="where README.md and int8.json go")
     int8.set_defaults(run=_int8)
+    temperature = studies.add_parser("temperature", help="a classifier's distillation at several temperatures")
+    temperature.add_argument("folder", type=Path, help="where README.md and temperature.png go")
+    temperature.add_argument("--seconds", type=float, help="begin nothing after this time; the same command goes on")
+    temperature.set_defaults(run=_temperature)
     browser = studies.add_parser("browser", help="how fast the site of `leanface export web` is in Chromium")
     browser.add_argument("folder", type=Path, help="where README.md and browser.json go")
     browser.set_defaults(run=_browser)

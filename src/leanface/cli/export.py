@@ -24,7 +24,9 @@ def add_commands(commands: Commands) -> None:
     )
     web.set_defaults(run=_export_web)
     for form in (bundle, web):
-        form.add_argument("--morphable-model", type=Path, metavar="FILE.npz", help="(default: the network's own)")
+        form.add_argument(
+            "--morphable-model", type=Path, metavar="FILE.npz", help="of a network that reads faces (default: its own)"
+        )
     triton = forms.add_parser("triton", help="a model repository for Triton Inference Server")
     triton.add_argument(
         "--plan", type=Path, default=paths.engine_path(catalog.DEPLOYED), help="engine of full TensorRT"
@@ -37,15 +39,20 @@ def add_commands(commands: Commands) -> None:
 
 
 def _export_bundle(arguments: argparse.Namespace) -> None:
+    from leanface.config import FACE
     from leanface.deployment.bundle import export_bundle
     from leanface.reconstruction.lean_face import morphable_model_of
     from leanface.reconstruction.network import default_flavors
+    from leanface.runtime.onnx_file import read_onnx
 
     model, cpu = default_flavors() if arguments.model is None else (arguments.model, None)
     cpu = cpu if cpu is not None and cpu.is_file() else None
-    export_bundle(model, arguments.morphable_model or morphable_model_of(model), arguments.folder, cpu=cpu)
+    morphable_model: Path | None = arguments.morphable_model
+    if morphable_model is None and read_onnx(model).task == FACE:
+        morphable_model = morphable_model_of(model)
+    script = export_bundle(model, arguments.folder, cpu=cpu, morphable_model=morphable_model)
     flavors = "" if cpu is None else " two flavors of the network, the one for CPUs for processors with VNNI;"
-    print(f"{arguments.folder}:{flavors} run `python reconstruct.py --check` there")
+    print(f"{arguments.folder}:{flavors} run `python {script} --check` there")
 
 
 def _export_web(arguments: argparse.Namespace) -> None:

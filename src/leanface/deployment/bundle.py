@@ -4,12 +4,14 @@ import hashlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
+from jaxtyping import UInt8
 
-from leanface.deployment import standalone
+from leanface.config import FACE
 from leanface.errors import ArtifactError
 from leanface.face.morphable_model import MorphableModel, load_morphable_model
 from leanface.files import staged, write_json
@@ -17,16 +19,22 @@ from leanface.photos.alignment import template_from_landmarks3d, to_input
 from leanface.photos.crops import crop_faces
 from leanface.photos.detector import FaceDetector
 from leanface.photos.load import load_photo
-from leanface.reconstruction.network import require_face
 from leanface.runtime import open_best
-from leanface.runtime.onnx_file import read_onnx
+from leanface.runtime.onnx_file import ExportedNetwork, read_onnx
 
-SCRIPT = "reconstruct.py"
+SCRIPTS = Path(__file__).with_name("standalone")
+"""Not a package: its files go into bundles, and find each other there."""
+
+NETWORK_SCRIPT, FACE_SCRIPT = "leanface_network.py", "reconstruct.py"
+MODEL, CPU_MODEL = "model.onnx", "model_cpu.onnx"
+"""As leanface_network.py calls them."""
+
 CHECKED_PHOTO = "astronaut"
+CHECKED_IMAGES = 4
 KIND = "standalone bundle"
 """Of result, see `leanface.files.staged`."""
 
-README = """# LeanFace, on its own
+FACE_README = """# LeanFace, on its own
 
 `{script}` reads a 3D face out of a photo. It needs Python 3.10 or newer, `numpy`, and `openvino` or `onnxruntime`:
 
@@ -40,6 +48,7 @@ README = """# LeanFace, on its own
 | | |
 |---|---|
 | `model.onnx` | the network, {precision}, for crops of {size} px |{cpu}
+| `leanface_network.py` | runs it; `{script}` needs it |
 | `morphable_model.npz` | what its 257 coefficients mean: {vertices} vertices, bases in float16 |
 | `check.npz` | a crop and its coefficients, computed where this folder was made ({runtimes}) |
 | `bundle.json` | sizes and checksums |
@@ -47,48 +56,86 @@ README = """# LeanFace, on its own
 There is no face detector in here: any that finds eyes, nose and mouth will do.
 """
 
+README = """# A compressed network, on its own
+
+`{script}` runs a network of task `{task}`. It needs Python 3.10 or newer, `numpy`, and `openvino` or `onnxruntime`:
+
+    pip install numpy openvino        # on x86 and ARM processors; OpenVINO computes INT8 as INT8
+    python {script} --check
+    python {script} image.ppm --out outputs.npy
+
+The script's first lines say more, and how to use it from Python.
+
+| | |
+|---|---|
+| `model.onnx` | the network, {precision}, for images of {size} px |{cpu}
+| `check.npz` | images of noise and the outputs for them, computed where this folder was made ({runtimes}) |
+| `bundle.json` | sizes, where each of the {outputs} outputs begins and ends, and checksums |
+"""
+
 CPU_ROW = """
 | `model_cpu.onnx` | the same for x86 processors with VNNI, where the script takes it by itself: closer, as fast |"""
 
 
-def export_bundle(onnx_path: Path, morphable_model: Path, folder: Path, *, cpu: Path | None = None) -> None:
-    """Write the folder; it must be missing, empty, or one that this function wrote.
+def export_bundle(
+    onnx_path: Path, folder: Path, *, cpu: Path | None = None, morphable_model: Path | None = None
+) -> str:
+    """Write the folder; it must be missing, empty, or one that this function wrote; return its script's name.
 
     Args:
         onnx_path: what stage export wrote; an INT8 file of flavor tensorrt, which is right on every processor.
-        morphable_model: what the network's coefficients belong to.
         cpu: the same network in flavor cpu, which the script takes where it is exact.
+        morphable_model: what the coefficients of a face's network belong to; for that task alone.
 
     Raises:
         ArtifactError: a file is missing, damaged or of the other flavor, or the folder holds something else.
         BackendError: no runtime can run the network here, so there is nothing to check against.
     """
-    exported, model = read_onnx(onnx_path), load_morphable_model(morphable_model)
-    require_face(onnx_path, exported.task)
+    exported = read_onnx(onnx_path)
     if exported.flavor == "cpu":
         raise ArtifactError(
             f"{onnx_path} is of flavor cpu, which processors without VNNI compute wrongly: name the same network's "
             "file of flavor tensorrt (variant quantized_int8)."
         )
-    networks = {standalone.MODEL: onnx_path} | ({} if cpu is None else {standalone.CPU_MODEL: cpu})
+    if (exported.task == FACE) != (morphable_model is not None):
+        raise ArtifactError(
+            f"{onnx_path} is of task {exported.task}; a morphable model belongs to faces, and to these."
+        )
+    model = None if morphable_model is None else load_morphable_model(morphable_model)
+    networks = {MODEL: onnx_path} | ({} if cpu is None else {CPU_MODEL: cpu})
+    script, readme = (NETWORK_SCRIPT, README) if model is None else (FACE_SCRIPT, FACE_README)
     with staged(folder.resolve(), KIND) as staging:
         for name, path in networks.items():
             onnx.save(onnx.load(path), staging / name)  # with weights that lie in another file
-        np.savez_compressed(staging / "morphable_model.npz", allow_pickle=False, **_arrays(model))
-        runtimes = _write_check(networks, model, exported.image_size, staging / "check.npz")
-        shutil.copyfile(standalone.__file__, staging / SCRIPT)
-        text = README.format(
-            script=SCRIPT,
+        if model is not None:
+            np.savez_compressed(staging / "morphable_model.npz", allow_pickle=False, **_arrays(model))
+        images = _noise(exported.image_size) if model is None else _crop(model, exported.image_size)
+        runtimes = _write_check(networks, images, staging / "check.npz")
+        for name in {NETWORK_SCRIPT, script}:
+            shutil.copyfile(SCRIPTS / name, staging / name)
+        text = readme.format(
+            script=script,
+            task=exported.task,
             precision=exported.precision,
             size=exported.image_size,
-            vertices=model.vertex_count,
+            outputs=exported.output_count,
+            vertices=0 if model is None else model.vertex_count,
             runtimes=", ".join(f"`{name}` by {runtime}" for name, runtime in runtimes.items()),
             cpu="" if cpu is None else CPU_ROW,
         )
         (staging / "README.md").write_text(text)
         digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(staging.iterdir())}
-        content = {"image_size": exported.image_size, "precision": exported.precision, "sha256": digests}
-        write_json(staging / "bundle.json", content)
+        write_json(staging / "bundle.json", _description(exported) | {"sha256": digests})
+    return script
+
+
+def _description(exported: ExportedNetwork) -> dict[str, Any]:
+    return {
+        "task": exported.task,
+        "image_size": exported.image_size,
+        "precision": exported.precision,
+        "outputs": exported.outputs,
+    }
 
 
 def _arrays(model: MorphableModel) -> dict[str, np.ndarray]:
@@ -107,14 +154,25 @@ def _template(model: MorphableModel) -> np.ndarray:
     return template_from_landmarks3d(model.mean_vertices[model.landmarks].numpy())
 
 
-def _write_check(networks: Mapping[str, Path], model: MorphableModel, size: int, path: Path) -> dict[str, str]:
-    """Write a real crop and each network's coefficients of it in the best runtime; return the runtimes' names."""
-    face = crop_faces(load_photo(CHECKED_PHOTO), FaceDetector(), _template(model), size)[0]
-    coefficients: dict[str, np.ndarray] = {}
+def _crop(model: MorphableModel, size: int) -> UInt8[np.ndarray, "1 size size 3"]:
+    """Crop a real face."""
+    return crop_faces(load_photo(CHECKED_PHOTO), FaceDetector(), _template(model), size)[0].crop[None]
+
+
+def _noise(size: int) -> UInt8[np.ndarray, "count size size 3"]:
+    return np.random.default_rng(0).integers(0, 256, (CHECKED_IMAGES, size, size, 3), np.uint8)
+
+
+def _write_check(
+    networks: Mapping[str, Path], images: UInt8[np.ndarray, "count size size 3"], path: Path
+) -> dict[str, str]:
+    """Write images and each network's outputs for them in the best runtime; return the runtimes' names."""
+    outputs: dict[str, np.ndarray] = {}
     runtimes: dict[str, str] = {}
+    inputs = np.concatenate([to_input(image)[None] for image in images])
     for name, network in networks.items():
         with open_best({"openvino": network, "onnxruntime": network}).runtime as runtime:
-            coefficients[name] = runtime.run(to_input(face.crop)[None])
+            outputs[name] = np.concatenate([runtime.run(one[None]) for one in inputs])
             runtimes[name] = runtime.name
-    np.savez_compressed(path, allow_pickle=False, crops=face.crop[None], **coefficients)
+    np.savez_compressed(path, allow_pickle=False, images=images, **outputs)
     return runtimes

@@ -1,12 +1,15 @@
 """`leanface export triton`: a model repository for NVIDIA's Triton Inference Server.
 
-An ensemble for clients that have crops, and what it and other clients use:
+An ensemble for clients that have images of the network's size, such as crops of faces, and what it and other clients
+use:
 
     leanface                 uint8 crops (H,W,3) -> coefficients: the next two in turn
     leanface_preprocess      uint8 crops -> float32 images (3,H,W) in [0,1]
     leanface_onnx            images -> coefficients, in ONNX Runtime, on CPU or GPU
     leanface_tensorrt        the same in TensorRT: from a plan, or, without one, in an engine that is built when the
                              server starts
+
+The outputs of every network are called coefficients, as in its ONNX file; a classifier's are logits.
 
 Source: https://github.com/triton-inference-server/common/blob/main/protobuf/model_config.proto
 """
@@ -20,10 +23,8 @@ import onnx
 from onnx import TensorProto, helper
 
 from leanface.errors import ArtifactError
-from leanface.face.coefficients import COUNT
 from leanface.files import staged
 from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
-from leanface.reconstruction.network import require_face
 from leanface.runtime.engine import load_description
 from leanface.runtime.onnx_file import ExportedNetwork, read_onnx
 
@@ -68,22 +69,21 @@ def export_triton(onnx_path: Path, plan_path: Path, folder: Path, batch_max: int
         ArtifactError: the network is missing or damaged, or the folder holds something else.
     """
     exported = read_onnx(onnx_path)
-    require_face(onnx_path, exported.task)
     batch, reason = _usable(plan_path, exported)
     batch_max = min(batch_max, batch or batch_max)
     with staged(folder.resolve(), KIND) as staging:
         (staging / "leanface" / "1").mkdir(parents=True)  # an ensemble has a version, too, which is empty
         (staging / "leanface" / "1" / ".keep").touch()
-        models = {"leanface": _ensemble(exported.image_size, batch_max)}
+        models = {"leanface": _ensemble(exported, batch_max)}
         models["leanface_preprocess"] = _preprocess(staging, exported.image_size, batch_max)
-        models["leanface_onnx"] = _network("leanface_onnx", exported.image_size, batch_max, "onnxruntime_onnx")
+        models["leanface_onnx"] = _network("leanface_onnx", exported, batch_max, "onnxruntime_onnx")
         _put(staging / "leanface_onnx", "model.onnx", exported.content)
         tensorrt = "leanface_tensorrt"
         if reason is None:
-            models[tensorrt] = _network(tensorrt, exported.image_size, batch_max, "tensorrt_plan", gpu=True)
+            models[tensorrt] = _network(tensorrt, exported, batch_max, "tensorrt_plan", gpu=True)
             _put(staging / tensorrt, "model.plan", plan_path.read_bytes())
         else:
-            models[tensorrt] = _network(tensorrt, exported.image_size, batch_max, "onnxruntime_onnx", gpu=True)
+            models[tensorrt] = _network(tensorrt, exported, batch_max, "onnxruntime_onnx", gpu=True)
             models[tensorrt] += _accelerated(exported, batch_max)
             _put(staging / tensorrt, "model.onnx", exported.content)
         for name, config in models.items():
@@ -126,17 +126,18 @@ def _crops(size: int) -> str:
     return _tensor(CROPS_NAME, "UINT8", [size, size, 3])
 
 
-def _coefficients() -> str:
-    return _tensor(OUTPUT_NAME, "FP32", [COUNT])
+def _outputs(exported: ExportedNetwork) -> str:
+    return _tensor(OUTPUT_NAME, "FP32", [exported.output_count])
 
 
-def _network(name: str, size: int, batch_max: int, platform: str, gpu: bool = False) -> str:
+def _network(name: str, exported: ExportedNetwork, batch_max: int, platform: str, gpu: bool = False) -> str:
+    size = exported.image_size
     preferred = sorted({min(batch_max, 8), batch_max})
     return f"""name: "{name}"
 platform: "{platform}"
 max_batch_size: {batch_max}
 input {_images(size)}
-output {_coefficients()}
+output {_outputs(exported)}
 version_policy {{ latest {{ num_versions: 1 }} }}
 instance_group [ {{ count: 1 kind: {"KIND_GPU" if gpu else "KIND_AUTO"} }} ]
 dynamic_batching {{
@@ -151,7 +152,7 @@ dynamic_batching {{
 }}
 # The first request after the start must not pay for what is done once.
 model_warmup [ {{
-  name: "one face"
+  name: "one image"
   batch_size: 1
   inputs {{ key: "{INPUT_NAME}" value {{ data_type: TYPE_FP32 dims: [3, {size}, {size}] zero_data: true }} }}
 }} ]
@@ -214,7 +215,7 @@ def preprocessing(size: int) -> onnx.ModelProto:
     return model
 
 
-def _ensemble(size: int, batch_max: int) -> str:
+def _ensemble(exported: ExportedNetwork, batch_max: int) -> str:
     """Configure both steps as one request; change `leanface_onnx` to `leanface_tensorrt` in it on a GPU."""
 
     def step(model: str, source: str, target: str, value: str, result: str) -> str:
@@ -229,8 +230,8 @@ def _ensemble(size: int, batch_max: int) -> str:
     return f"""name: "leanface"
 platform: "ensemble"
 max_batch_size: {batch_max}
-input {_crops(size)}
-output {_coefficients()}
+input {_crops(exported.image_size)}
+output {_outputs(exported)}
 # On a GPU put leanface_tensorrt in the place of leanface_onnx.
 ensemble_scheduling {{
 {step("leanface_preprocess", CROPS_NAME, INPUT_NAME, CROPS_NAME, "prepared")}\

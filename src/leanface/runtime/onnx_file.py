@@ -26,7 +26,7 @@ class ExportedNetwork(NamedTuple):
     `dynamic_size` tells whether it takes images of other sizes too; `teacher` is the digest of its teacher's weights
     (see `leanface.bundle.weights_digest`), None if the file records none; `flavor` is a
     `leanface.networks.interface.Flavor`, None if the file is not INT8 or of LeanFace 0.1; `task` is what the network is
-    for, always the face in files of LeanFace 0.1.
+    for, always the face in files of LeanFace 0.1; `outputs` tells where each kind of output begins and ends.
     """
 
     path: Path
@@ -35,8 +35,14 @@ class ExportedNetwork(NamedTuple):
     precision: str
     dynamic_size: bool
     teacher: str | None
-    flavor: str | None = None
-    task: str = "face"
+    flavor: str | None
+    task: str
+    outputs: dict[str, tuple[int, int]]
+
+    @property
+    def output_count(self) -> int:
+        """How many numbers the network answers an image with."""
+        return max(stop for _, stop in self.outputs.values())
 
 
 def read_onnx(path: Path) -> ExportedNetwork:
@@ -63,11 +69,14 @@ def read_onnx(path: Path) -> ExportedNetwork:
         precision, teacher = metadata[METADATA_PREFIX + "precision"], metadata.get(METADATA_PREFIX + "teacher")
         flavor = metadata.get(METADATA_PREFIX + "flavor")
         task = metadata.get(METADATA_PREFIX + "task", "face")
-        return ExportedNetwork(path, content, size, precision, height_is_free, teacher, flavor, task)
+        layout = metadata.get(METADATA_PREFIX + "outputs") or metadata[METADATA_PREFIX + "coefficients"]
+        outputs = {name: (int(start), int(stop)) for name, (start, stop) in json.loads(layout).items()}
+        return ExportedNetwork(path, content, size, precision, height_is_free, teacher, flavor, task, outputs)
     except (KeyError, ValueError, TypeError, IndexError):
         raise ArtifactError(
-            f"{path} does not say its image size and precision; export it with `leanface stage export`, which writes "
-            f"them to the metadata keys {METADATA_PREFIX}input and {METADATA_PREFIX}precision."
+            f"{path} does not say its image size, precision and outputs; export it with `leanface stage export`, which "
+            f"writes them to its metadata ({METADATA_PREFIX}input, {METADATA_PREFIX}precision, "
+            f"{METADATA_PREFIX}outputs)."
         ) from None
 
 

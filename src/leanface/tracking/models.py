@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leanface.catalog import MEASURES
+from leanface.config import FACE
 from leanface.tracking.names import NETWORK_TAG, PARENT_MODEL_TAG, RECORD_TAG
 from leanface.tracking.record import Dataset, Record, Variant
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 EXTERNAL_TAG = "mlflow.model.isExternal"
 """MLflow's, of a model whose files it does not have."""
 
-MODEL_TYPE = "3D face reconstruction"
+MODEL_TYPES = {FACE: "3D face reconstruction"}
+"""Of other tasks it is the task's name."""
 
 RUNTIMES = ("openvino", "onnxruntime")
 """What the deployed network runs in, the best first: OpenVINO computes INT8 as INT8."""
@@ -68,9 +70,9 @@ def log_variants(client: "MlflowClient", experiment_id: str, record: Record, fil
             tags = {RECORD_TAG: record.id, **parent}
             tags |= {NETWORK_TAG: variant.network.sha256} if variant.network else {}
             tags |= {} if variant.name == deployed else {EXTERNAL_TAG: "true"}
-            model = client.create_logged_model(
-                experiment_id, variant.name, record.run_id, tags, {**record.params, **variant.params}, MODEL_TYPE
-            )
+            params = {**record.params, **variant.params}
+            kind = MODEL_TYPES.get(record.task, record.task)
+            model = client.create_logged_model(experiment_id, variant.name, record.run_id, tags, params, kind)
         models[variant.name] = model_id = str(model.model_id)
         if model.status != "READY":
             if file is not None and variant.name == deployed:
@@ -99,17 +101,16 @@ def _log_metrics(client: "MlflowClient", record: Record, variant: Variant, model
     tested = next((dataset for dataset in record.datasets if dataset.context == "evaluation"), None)
 
     metrics = [
-        Metric(
-            name, value, record.made_at, step, model_id, *_names(tested if _is_of_faces(name) else None), record.run_id
-        )
+        Metric(name, value, record.made_at, step, model_id, *_names(tested if _is_of_samples(name) else None),
+               record.run_id)
         for name, value in variant.metrics.items()
-    ]
+    ]  # fmt: skip
     if metrics:
         client.log_batch(record.run_id, metrics=metrics)
 
 
-def _is_of_faces(measure: str) -> bool:
-    """Tell whether a measure depends on the test faces; others are of a network's size and speed."""
+def _is_of_samples(measure: str) -> bool:
+    """Tell whether a measure depends on the test samples; others are of a network's size and speed."""
     return measure in MEASURES and MEASURES[measure].against is not None
 
 

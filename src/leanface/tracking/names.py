@@ -1,9 +1,11 @@
 """Names that runs, tags and models have in MLflow."""
 
+from leanface.config import FACE
+
 EXPERIMENT = "leanface"
 
 MODEL = "leanface"
-"""Name in MLflow's model registry."""
+"""Name in MLflow's model registry of the face's networks; see `registered_name`."""
 
 CHAMPION = "champion"
 """Alias of the registered version that passed its gates last."""
@@ -42,3 +44,8 @@ PARENT_TAG = "mlflow.parentRunId"
 
 PARENT_RUN = "LEANFACE_PARENT_RUN"
 """Environment variable with the id of the run that a stage's runs are children of: that of the trial."""
+
+
+def registered_name(task: str) -> str:
+    """Return the name in MLflow's model registry of a task's networks, so that each task has a champion of its own."""
+    return MODEL if task == FACE else f"{MODEL}-{task.rpartition(':')[2]}"

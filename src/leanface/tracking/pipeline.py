@@ -27,6 +27,7 @@ from leanface.tracking.names import (
 from leanface.tracking.place import store_root
 from leanface.tracking.record import Dataset, Record, Variant, find_files, read_record
 from leanface.tracking.runs import Run, flatten, now, origin
+from leanface.tracking.view import describe_experiment
 
 DIGEST_LENGTH = 16
 """Hexadecimal digits of a dataset's digest; MLflow's pages show them in full."""
@@ -60,8 +61,8 @@ def log_summary(
     """Record a finished pipeline as a run of its own, and deliver what waits in the outbox.
 
     The runs of its stages are shown below it. Each variant becomes a model with its metrics. If the gates passed, the
-    deployed one becomes the registered `MODEL`'s `CHAMPION`; an experiment's does not, since an experiment is applied
-    before it counts.
+    deployed one becomes its task's `CHAMPION` (see `registered_name`); an experiment's does not, since an experiment is
+    applied before it counts.
 
     Args:
         summary: contents of summary.json; each variant's numbers are recorded as VARIANT/METRIC.
@@ -91,6 +92,9 @@ def log_summary(
     first = _headline_measures(_subject(summary))
     run.log({name: numbers[name] for name in sorted(numbers, key=lambda name: _rank(name, first))}, 0)
     run.open()
+    with run.tolerant():
+        if run.store is not None:
+            describe_experiment(run.store.client, run.store.experiment_id, _subject(summary))
     record.made_at = _later_than_others(run)
     run.finish("FINISHED")
 
@@ -162,7 +166,7 @@ def _later_than_others(run: Run) -> int:
     known = [now()]
     with run.tolerant():
         if run.store is not None:
-            known.append(newest_made(run.store.client) + 1)
+            known.append(newest_made(run.store.client, run.record.task) + 1)
     for path in outbox.waiting():
         with contextlib.suppress(Exception):  # delivery says what is wrong with it
             known.append(read_record(path).made_at + 1)

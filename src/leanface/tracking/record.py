@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from leanface.config import FACE
 from leanface.files import staged_file
 
 VERSION = 2
@@ -108,6 +109,12 @@ class Record:
     missing: list[str] = field(default_factory=list[str])
     made_at: int = 0
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def task(self) -> str:
+        """What its networks are for."""
+        return self.params.get("task.name", FACE)
+
     version: int = VERSION
 
     @property

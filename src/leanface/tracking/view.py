@@ -3,7 +3,7 @@
 import json
 from typing import TYPE_CHECKING, Any
 
-from leanface.catalog import DEPLOYED
+from leanface.catalog import DEPLOYED, FACE, MEASURES, Subject
 from leanface.tracking.names import CHAMPION, MODEL, STAGE_TAG, SUMMARY_TAG
 
 if TYPE_CHECKING:
@@ -14,36 +14,32 @@ VIEW = "leanface"
 
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 
-ERROR, SPEED = "truth_vertex_mm", "speedup"
+PRIMARY_TAG = "mlflow.experiment.primaryMetric"
 
-METRICS = (ERROR, "teacher_vertex_mm", "ssim", SPEED, "size_ratio")
-
-COLUMNS = (
-    f"tags.`{SUMMARY_TAG}`",
-    *(f"metrics.`{name}`" for name in METRICS),
-    "params.`scale`",
-    "params.`prune.ratio`",
-    "params.`distill.optimizer.steps`",
-    "attributes.`Models`",
-)
-"""As MLflow's pages name them."""
+SPEED = "speedup"
 
 DESCRIPTION = f"""\
 Each run named **pipeline** sums up one `dvc repro`: its headline, gates, report and pictures, and as *child runs* its
 stages with their curves. A **sweep** unfolds into its trials. Tab **Models** ranks the networks of all runs; the
-registered model **{MODEL}** has the alias *{CHAMPION}* for the one to deploy.
+registered model **{MODEL}** (of another task than the face **{MODEL}-TASK**) has the alias *{CHAMPION}* for the one to
+deploy.
 
-Columns: error of the deployed network (`{DEPLOYED}`) to ground truth and to the original in millimeters,
-similarity, speed-up, and size. The button with the curve beside the search shows them as charts. Without the filter
-`tags.{STAGE_TAG} IS NULL`, pipelines unfold into their stages.
+Columns: error of the deployed network (`{DEPLOYED}`) to ground truth and to the original, similarity, speed-up, and
+size. They are those of the task that was reported last. The button with the curve beside the search shows them as
+charts. Without the filter `tags.{STAGE_TAG} IS NULL`, pipelines unfold into their stages.
 """
 
 
-def describe_experiment(client: "MlflowClient", experiment_id: str) -> None:
-    """Add what a new experiment lacks: a description, its kind, and a view with columns and charts worth seeing."""
+def describe_experiment(client: "MlflowClient", experiment_id: str, subject: Subject | None = None) -> None:
+    """Add what an experiment lacks: a description, its kind, and a view with columns and charts worth seeing.
+
+    Args:
+        subject: whose measures the view shows; None: the face's, unless there is a view already.
+    """
     present = client.get_experiment(experiment_id).tags
-    for name, value in _tags().items():
-        if name not in present or (name == VIEW_TAG and _state(present[name]) != _state(value)):
+    for name, value in _tags(subject or FACE).items():
+        follows = subject is not None and name.startswith((VIEW_TAG, PRIMARY_TAG))
+        if name not in present or (follows and _state(present[name]) != _state(value)):
             client.set_experiment_tag(experiment_id, name, value)
 
 
@@ -53,33 +49,39 @@ def view_address(server: str, experiment_id: str) -> str:
     return f"{page}?viewStateShareKey={VIEW}&workflowType=machine_learning"
 
 
-def _tags() -> dict[str, str]:
+def _tags(subject: Subject) -> dict[str, str]:
+    columns = [f"tags.`{SUMMARY_TAG}`"]
+    columns += [
+        f"metrics.`{name}`" for name in (subject.error, subject.teacher_error, subject.likeness, SPEED, "size_ratio")
+    ]
+    columns += [f"params.`{name}`" for name in ("scale", "prune.ratio", "distill.optimizer.steps")]
+    columns.append("attributes.`Models`")  # as MLflow's pages name them
     state = {
         "orderByKey": "attributes.start_time",
         "orderByAsc": False,
         "searchFilter": f"tags.{STAGE_TAG} IS NULL",
-        "selectedColumns": list(COLUMNS),
-        "columnOrder": list(COLUMNS),
+        "selectedColumns": columns,
+        "columnOrder": columns,
         "compareRunSections": _sections(),
-        "compareRunCharts": _charts(),
+        "compareRunCharts": _charts(subject),
         "runsHiddenMode": "FIRST_20_RUNS",
     }
     view = {"name": "Pipelines and trials", "createdAt": 0, "state": json.dumps(state)}
     return {
         "mlflow.experimentKind": "custom_model_development",
-        "mlflow.experiment.primaryMetric.name": ERROR,
-        "mlflow.experiment.primaryMetric.greaterIsBetter": "False",
+        f"{PRIMARY_TAG}.name": subject.error,
+        f"{PRIMARY_TAG}.greaterIsBetter": str(MEASURES[subject.error].better == "higher"),
         "mlflow.note.content": DESCRIPTION,
         VIEW_TAG: json.dumps(view),
     }
 
 
-def _state(view: str) -> Any:
-    """Return what a saved view shows; None for what is none."""
+def _state(tag: str) -> Any:
+    """Return what a saved view shows; of another tag its value."""
     try:
-        return json.loads(json.loads(view)["state"])
+        return json.loads(json.loads(tag)["state"])
     except (ValueError, KeyError, TypeError):
-        return None
+        return tag
 
 
 def _sections() -> list[dict[str, Any]]:
@@ -90,7 +92,9 @@ def _sections() -> list[dict[str, Any]]:
     ]
 
 
-def _charts() -> list[dict[str, Any]]:
+def _charts(subject: Subject) -> list[dict[str, Any]]:
+    error, name = subject.error, MEASURES[subject.error].axis
+
     def chart(key: str, kind: str, section: str, title: str, **settings: Any) -> dict[str, Any]:
         return {"uuid": key, "type": kind, "metricSectionId": section, "displayName": title, "deleted": False,
                 "isGenerated": False, "runsCountToCompare": 20, **settings}  # fmt: skip
@@ -98,18 +102,19 @@ def _charts() -> list[dict[str, Any]]:
     def axis(metric: str) -> dict[str, Any]:
         return {"key": metric, "type": "METRIC"}
 
-    def curve(metric: str, title: str) -> dict[str, Any]:
-        return chart(metric, "LINE", "training", title, metricKey=metric, selectedMetricKeys=[metric], xAxisKey="step",
-                     scaleType="linear", xAxisScaleType="linear", lineSmoothness=0, selectedXAxisMetricKey="",
-                     useGlobalXaxisKey=True, useGlobalLineSmoothing=True, ignoreOutliers=False)  # fmt: skip
+    def curves(unit: str, columns: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+        metrics = [metric for metric, _ in columns]
+        title = f"{', '.join(label for _, label in columns)} ({unit})"
+        return chart(metrics[0], "LINE", "training", title, metricKey=metrics[0], selectedMetricKeys=metrics,
+                     xAxisKey="step", scaleType="linear", xAxisScaleType="linear", lineSmoothness=0,
+                     selectedXAxisMetricKey="", useGlobalXaxisKey=True, useGlobalLineSmoothing=True,
+                     ignoreOutliers=False)  # fmt: skip
 
     return [
-        chart("tradeoff", "SCATTER", "results", "Error (mm) against speed-up", xaxis=axis(SPEED), yaxis=axis(ERROR)),
-        chart("error", "BAR", "results", "Error to ground truth (mm)", metricKey=ERROR),
+        chart("tradeoff", "SCATTER", "results", f"{name} against speed-up", xaxis=axis(SPEED), yaxis=axis(error)),
+        chart("error", "BAR", "results", name, metricKey=error),
         chart("speed", "BAR", "results", "Times as fast as the original", metricKey=SPEED),
         chart("parameters", "PARALLEL", "results", "What the error depends on",
-              selectedParams=["prune.ratio", "distill.optimizer.steps"], selectedMetrics=[SPEED, ERROR]),
-        curve("train/loss", "Training loss"),
-        curve("val/vertex_mm", "Validation: vertices (mm)"),
-        curve("val/rotation_deg", "Validation: rotation (degrees)"),
+              selectedParams=["prune.ratio", "distill.optimizer.steps"], selectedMetrics=[SPEED, error]),
+        *(curves(unit, columns) for unit, columns in subject.curves.items()),
     ]  # fmt: skip

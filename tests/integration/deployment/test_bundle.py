@@ -4,6 +4,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -14,7 +15,8 @@ import torch
 
 from leanface import bundle, paths
 from leanface.cli import main
-from leanface.deployment.bundle import SCRIPT, export_bundle
+from leanface.deployment.bundle import FACE_SCRIPT as SCRIPT
+from leanface.deployment.bundle import export_bundle
 from leanface.deployment.triton import export_triton
 from leanface.device import has_vnni
 from leanface.errors import ArtifactError
@@ -35,19 +37,22 @@ LANDMARKS = np.array([(187.0, 96.0), (250.0, 97.0), (217.0, 140.0), (192.0, 160.
 @pytest.fixture(scope="module")
 def folder(exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("deployed") / "bundle"
-    export_bundle(exported.int8, paths.PACKAGED_MORPHABLE_MODEL, folder)
+    export_bundle(exported.int8, folder, morphable_model=paths.PACKAGED_MORPHABLE_MODEL)
     return folder
 
 
 @pytest.fixture(scope="module")
-def script(folder: Path) -> ModuleType:
-    """The bundle's own script as a module."""
+def script(folder: Path) -> Iterator[ModuleType]:
+    """The bundle's own script as a module; it finds the other one beside it."""
     spec = importlib.util.spec_from_file_location("standalone_script", folder / SCRIPT)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        spec.loader.exec_module(module)
+        yield module
+    sys.modules.pop("leanface_network")
 
 
 @pytest.fixture
@@ -62,7 +67,8 @@ def bare(tmp_path: Path):
             if (installed / name).exists():
                 (site / name).symlink_to(installed / name)
         start = (
-            f"import runpy, sys; sys.path.append({str(site)!r}); sys.argv = sys.argv[1:]; "
+            f"import os, runpy, sys; sys.path.append({str(site)!r}); sys.argv = sys.argv[1:]; "
+            "sys.path.insert(0, os.path.dirname(sys.argv[0])); "  # as Python does for a script
             "runpy.run_path(sys.argv[0], run_name='__main__')"
         )
         return [sys.executable, "-I", "-S", "-c", start]
@@ -103,7 +109,9 @@ def flavored(exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("deployed")
     network, spec = bundle.load_bundle(exported.int8_bundle)
     onnx.save(export_network(network, spec, "int8", 19, flavor="cpu"), folder / "cpu.onnx")
-    export_bundle(exported.int8, paths.PACKAGED_MORPHABLE_MODEL, folder / "bundle", cpu=folder / "cpu.onnx")
+    export_bundle(
+        exported.int8, folder / "bundle", cpu=folder / "cpu.onnx", morphable_model=paths.PACKAGED_MORPHABLE_MODEL
+    )
     return folder
 
 
@@ -129,7 +137,7 @@ def test_it_takes_the_flavor_that_its_processor_computes_exactly(
 
 def test_a_file_that_not_every_processor_computes_is_no_bundle_by_itself(flavored: Path, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="of flavor cpu, which processors without VNNI compute wrongly"):
-        export_bundle(flavored / "cpu.onnx", paths.PACKAGED_MORPHABLE_MODEL, tmp_path / "bundle")
+        export_bundle(flavored / "cpu.onnx", tmp_path / "bundle", morphable_model=paths.PACKAGED_MORPHABLE_MODEL)
     assert not (tmp_path / "bundle").exists()
 
 
@@ -187,7 +195,9 @@ def test_a_network_that_computes_something_else_is_found(folder: Path, script: M
 def test_the_folder_says_what_it_holds(folder: Path) -> None:
     content = json.loads((folder / "bundle.json").read_text())
     assert (content["image_size"], content["precision"]) == (64, "int8")
-    assert set(content["sha256"]) | {"bundle.json", MARK} == {path.name for path in folder.iterdir()}
+    files = {path.name for path in folder.iterdir() if path.is_file()}  # not what Python made of the scripts
+    assert set(content["sha256"]) | {"bundle.json", MARK} == files
+    assert (content["task"], content["outputs"]["translation"]) == ("face", [254, 257])
 
 
 def test_the_current_folder_and_a_link_to_an_empty_one_are_filled(
@@ -199,7 +209,7 @@ def test_the_current_folder_and_a_link_to_an_empty_one_are_filled(
     monkeypatch.chdir(tmp_path / "here")
     for _ in range(2):
         for folder in (Path(), tmp_path / "link"):
-            export_bundle(exported.int8, paths.PACKAGED_MORPHABLE_MODEL, folder)
+            export_bundle(exported.int8, folder, morphable_model=paths.PACKAGED_MORPHABLE_MODEL)
     assert {path.name for path in tmp_path.iterdir()} == {"here", "elsewhere", "link"}
     for name in ("here", "elsewhere"):
         assert is_intact(tmp_path / name)
@@ -211,7 +221,7 @@ def test_the_current_folder_and_a_link_to_an_empty_one_are_filled(
 def test_something_else_in_the_folder_stays(exported, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").touch()
     with pytest.raises(ArtifactError, match="LeanFace did not make"):
-        export_bundle(exported.int8, paths.PACKAGED_MORPHABLE_MODEL, tmp_path)
+        export_bundle(exported.int8, tmp_path, morphable_model=paths.PACKAGED_MORPHABLE_MODEL)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 

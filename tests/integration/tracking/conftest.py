@@ -61,7 +61,7 @@ def away(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
 def finish(project: Path) -> Callable[..., None]:
     """Records a pipeline, as the end of stage report does."""
 
-    def record(name: str, network: str, passed: bool = True) -> None:
+    def record(name: str, network: str, passed: bool = True, task: str = "face") -> None:
         """The network's one weight, by which it is known, is `network`."""
         file = project / "models/onnx/quantized_int8.onnx"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,8 @@ def finish(project: Path) -> Callable[..., None]:
         graph = onnx.helper.make_graph([identity], network, [images], [])
         onnx.save(onnx.helper.make_model(graph), file)
         (project / "report.md").write_text(f"report of {name}")
-        summary = {"gates": {"ssim": {"passed": passed}}, "variants": {"quantized_int8": {"ssim": 0.98}}}
-        tracking.log_summary(summary, {"run": name}, [project / "report.md"], {}, file)
+        gates, variants = {"ssim": {"passed": passed}}, {"quantized_int8": {"ssim": 0.98}}
+        summary = {"task": task, "gates": gates, "variants": variants}
+        tracking.log_summary(summary, {"run": name, "task": {"name": task}}, [project / "report.md"], {}, file)
 
     return record

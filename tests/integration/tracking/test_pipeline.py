@@ -193,6 +193,20 @@ def test_the_pages_open_on_a_view_that_comes_with_the_experiment(
     assert again[VIEW_TAG] == tags[VIEW_TAG]
 
 
+def test_another_task_has_columns_and_a_champion_of_its_own(runs: Runs, finish: Callable[..., None]) -> None:
+    finish("A", "a")
+    finish("B", "b", task="digits")
+    champions = [
+        client().get_model_version_by_alias(name, tracking.CHAMPION) for name in ("leanface", "leanface-digits")
+    ]
+    assert len({version.tags["sha256"] for version in champions}) == 2
+    tags = client().get_experiment(runs()["pipeline"].info.experiment_id).tags
+    shown = json.loads(json.loads(tags[VIEW_TAG])["state"])["selectedColumns"]
+    assert shown[1:4] == ["metrics.`truth_error`", "metrics.`teacher_kl`", "metrics.`teacher_agreement`"]
+    assert "vertex" not in tags[VIEW_TAG]
+    assert tags["mlflow.experiment.primaryMetric.name"] == "truth_error"
+
+
 def test_of_a_server_that_is_away_no_page_is_promised(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

@@ -12,24 +12,14 @@ image-right corner of the mouth, in pixels, from any face detector.
 import argparse
 import json
 import os
-import re
 import sys
-import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from leanface_network import HERE, RUNTIMES, Network, check, model_for_this_machine, read_image
 
-HERE = Path(__file__).resolve().parent
 FOCAL_PX, REFERENCE_PX, DISTANCE_DM = 1015.0, 224, 10.0
-MODEL, CPU_MODEL = "model.onnx", "model_cpu.onnx"
-"""The network, right everywhere; and, if it is there, its flavor for x86 processors with VNNI, which alone multiply
-unsigned by signed bytes exactly."""
-
-TOLERANCE = 0.1
-"""Relative L2 distance of the coefficients that --check allows: runtimes round INT8 differently, by up to 0.06 yet."""
-
-PPM_HEADER = re.compile(rb"P6(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+255\s")
 
 
 class Face(NamedTuple):
@@ -39,65 +29,6 @@ class Face(NamedTuple):
     posed: np.ndarray  # (V,3) rotated and moved as in the photo
     colors: np.ndarray  # (V,3) skin under white light, in [0,1]
     pixels: np.ndarray  # (V,2) where the crop shows them
-
-
-class Network:
-    """The network in OpenVINO, which computes INT8 as INT8 on a CPU, or else in ONNX Runtime."""
-
-    def __init__(self, path: Path, runtime: str | None = None) -> None:
-        self.path = path
-        missing: list[str] = []
-        for name in [runtime] if runtime else ["openvino", "onnxruntime"]:
-            try:
-                self.run = _RUNTIMES[name](path)
-                self.runtime = name
-                return
-            except ImportError as error:
-                missing.append(f"{name}: {error}")
-        raise SystemExit(f"No runtime: {'; '.join(missing)}. `pip install openvino` or `pip install onnxruntime`.")
-
-    def __call__(self, crops: np.ndarray) -> np.ndarray:
-        """Return the coefficients (N,257) of uint8 crops (N,size,size,3)."""
-        return self.run(np.ascontiguousarray(crops.transpose(0, 3, 1, 2), np.float32) / np.float32(255))
-
-
-def _openvino(path: Path) -> Any:
-    import openvino
-
-    properties = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    request = openvino.Core().compile_model(path, "CPU", properties).create_infer_request()
-
-    def run(images: np.ndarray) -> np.ndarray:
-        return np.array(request.infer({"images": images})["coefficients"])
-
-    return run
-
-
-def _onnxruntime(path: Path) -> Any:
-    import onnxruntime as ort
-
-    onnxruntime: Any = ort  # it has no types
-    onnxruntime.set_default_logger_severity(3)
-    # With this optimization ONNX Runtime 1.31 computes wrong values where Q/DQ meets float16.
-    session = onnxruntime.InferenceSession(
-        str(path), providers=["CPUExecutionProvider"], disabled_optimizers=["WeightBiasQuantization"]
-    )
-
-    def run(images: np.ndarray) -> np.ndarray:
-        return session.run(["coefficients"], {"images": images})[0]
-
-    return run
-
-
-def model_for_this_machine(folder: Path, cpuinfo: Path = Path("/proc/cpuinfo")) -> Path:
-    """Return the flavor of the network that is exact and fastest here; only Linux tells what the processor can."""
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    flags = {flag for line in lines if line.startswith("flags") for flag in line.split()}
-    with_vnni = bool(flags & {"avx512_vnni", "avx_vnni"})
-    return folder / (CPU_MODEL if with_vnni and (folder / CPU_MODEL).is_file() else MODEL)
-
-
-_RUNTIMES = {"openvino": _openvino, "onnxruntime": _onnxruntime}
 
 
 class MorphableModel:
@@ -157,25 +88,6 @@ def _resampling(length: int, size: int, scale: float, shift: float) -> np.ndarra
     return matrix
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Read a binary PPM of 8 bits, or a .npy file of uint8 (height, width, 3)."""
-    if path.suffix == ".npy":
-        image = np.load(path, allow_pickle=False)
-    else:
-        content = path.read_bytes()
-        header = PPM_HEADER.match(content)
-        if header is None:
-            raise SystemExit(f"{path} is no binary PPM of 8 bits; `convert {path} photo.ppm` or ffmpeg makes one.")
-        width, height = int(header[1]), int(header[2])
-        pixels = np.frombuffer(content, np.uint8, offset=header.end())
-        if len(pixels) < height * width * 3:
-            raise SystemExit(f"{path} is truncated: {len(pixels)} bytes of {height * width * 3}.")
-        image = pixels[: height * width * 3].reshape(height, width, 3)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise SystemExit(f"{path} holds {image.dtype} {image.shape}; expected uint8 (height, width, 3).")
-    return image
-
-
 def save_obj(path: Path, face: Face, triangles: np.ndarray) -> None:
     """Save a mesh in meters, with a color for each vertex."""
     rows = np.hstack([face.vertices / 10, face.colors])
@@ -186,29 +98,12 @@ def save_obj(path: Path, face: Face, triangles: np.ndarray) -> None:
     os.replace(staging, path)
 
 
-def check(network: Network) -> None:
-    """Compare with what the network gave where the bundle was made."""
-    with np.load(HERE / "check.npz") as known:
-        crops, expected = known["crops"], known[network.path.name]
-    found = network(crops)
-    distance = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
-    times_ms: list[float] = []
-    for _ in range(50):
-        start = time.perf_counter()
-        network(crops[:1])
-        times_ms.append(1000 * (time.perf_counter() - start))
-    speed = f"{np.median(times_ms):.2f} ms a face"
-    print(f"{network.path.name} in {network.runtime}: distance {distance:.2g} (at most {TOLERANCE}), {speed}")
-    if distance > TOLERANCE:
-        raise SystemExit("This machine computes something else.")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("image", type=Path, nargs="?", help="a photo, with --landmarks, or an aligned crop")
     parser.add_argument("--landmarks", nargs=5, metavar="X,Y", help="eyes, nose, corners of the mouth")
     parser.add_argument("--out", type=Path, default=Path("face.obj"))
-    parser.add_argument("--runtime", choices=sorted(_RUNTIMES))
+    parser.add_argument("--runtime", choices=sorted(RUNTIMES))
     parser.add_argument("--check", action="store_true", help="compare with known coefficients, and measure")
     arguments = parser.parse_args()
     size = json.loads((HERE / "bundle.json").read_text())["image_size"]
