@@ -1,6 +1,7 @@
 """A GPU's run as tables and pictures: speed against the original in PyTorch FP32 there, and quality."""
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -67,6 +68,13 @@ TARGETS = {
     ),
     "energy_saved": Target("Energy per image saved, largest batch", 0.96, lambda line: _saved(line.energy_ratio)),
     "memory_ratio": Target("Times less GPU memory, largest batch", 15.0, lambda line: line.memory_ratio),
+    "streams_4": Target(
+        "Times one stream's images per second with four, smallest batch", 2.3, lambda line: line.gains.get(4),
+        largest=False,
+    ),
+    "streams_8": Target(
+        "The same with eight", 4.0, lambda line: line.gains.get(8), largest=False,
+    ),
     "traffic_saved": Target("Bytes per image to and from memory saved", 0.85, lambda line: _saved(line.traffic_ratio)),
 }  # fmt: skip
 
@@ -106,8 +114,9 @@ class Ask:
 class Line:
     """One network in one runtime, alone on the GPU; ratios are to the original in PyTorch FP32 at the same batch.
 
-    `memory_mb` is of the GPU, without the CUDA context; `traffic_mb` is what an image moves to and from that memory. An
-    unknown number is None; without a latency it was not run.
+    `memory_mb` is of the GPU, without the CUDA context; `traffic_mb` is what an image moves to and from that memory;
+    `gains` are the images per second of several streams over one stream's, copies included, by the number of streams.
+    An unknown number is None; without a latency it was not run.
     """
 
     variant: str
@@ -124,6 +133,7 @@ class Line:
     copied_speedup: MedianEstimate | None
     traffic_mb: float | None
     traffic_ratio: float | None
+    gains: Mapping[int, float]
 
 
 def write_results(run: Path, folder: Path, cpu: Path | None = None) -> Json:
@@ -257,6 +267,10 @@ def lines_of(benchmark: BenchmarkRecord, traffic: Sequence[Json] = ()) -> list[L
     rows = [row for row in benchmark.rows if RUNTIMES[row.runtime].on_gpu and row.streams == 1]
     found = {(row.variant, row.runtime, row.batch, row.copies): row for row in rows}
     moved = {(row["variant"], row["runtime"], row["batch"]): row["mb_per_image"] for row in traffic}
+    gains: dict[tuple[str, str, int], dict[int, float]] = defaultdict(dict)
+    for row, gain in streams_of(benchmark.rows):
+        if gain is not None:
+            gains[row.variant, row.runtime, row.batch][row.streams] = gain
     lines: list[Line] = []
     for (variant, runtime, batch, copies), row in found.items():
         if copies or not any(other.ran for other in rows if (other.variant, other.runtime) == (variant, runtime)):
@@ -284,6 +298,7 @@ def lines_of(benchmark: BenchmarkRecord, traffic: Sequence[Json] = ()) -> list[L
                 None if copied is None else copied.speedup,
                 moved.get((variant, runtime, batch)),
                 ratio(moved.get((BASELINE, BASELINE_RUNTIME, batch)), moved.get((variant, runtime, batch))),
+                gains[variant, runtime, batch],
             )
         )
     return lines
