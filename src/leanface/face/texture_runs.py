@@ -28,20 +28,22 @@ class Runs(NamedTuple):
 
         A texel that shows none takes its color from one in the smallest square of 2, 4, 8, ... texels that has any.
         """
-        own = np.arange(triangle.size, dtype=np.int32).reshape(triangle.shape)
-        levels = [np.where(triangle < 0, np.int32(-1), own)]
-        while (levels[-1] < 0).any() and len(levels[-1]) > 1:
+        shown = triangle.astype(np.int32)
+        levels = [shown]
+        while len(levels[-1]) > 1:
             side = (len(levels[-1]) + 1) // 2
             levels.append(np.full((side, side), -1, np.int32))
-            _halve(levels[-2], levels[-1])
-        for finer, coarser in zip(levels[-2::-1], levels[:0:-1], strict=True):
+            if _halve(levels[-2], levels[-1], len(levels) == 2):
+                break
+        for finer, coarser in zip(levels[-2:0:-1], levels[:1:-1], strict=True):
             _fill_from(coarser, finer)
-        sources = levels[0] if levels[0][0, 0] >= 0 else own  # nothing is shown anywhere
-        shown = np.where(triangle < 0, ~sources, triangle).astype(np.int32)
-        begins = np.ones(shown.shape, np.bool_)
-        begins[:, 1:] = shown[:, 1:] != shown[:, :-1]
-        rows = np.concatenate([[0], np.cumsum(begins.sum(1))]).astype(np.int32)
-        return cls(rows, np.nonzero(begins)[1].astype(np.int32), shown[begins])
+        if len(levels) > 1:
+            _point(levels[1], shown)
+        rows = np.zeros(len(shown) + 1, np.int32)
+        _count(shown, rows)
+        runs = cls(rows, np.empty(rows[-1], np.int32), np.empty(rows[-1], np.int32))
+        _list(shown, *runs)
+        return runs
 
     def spread(self, texture: UInt8[np.ndarray, "size size 3"]) -> None:
         """Fill in place what shows no triangle."""
@@ -81,21 +83,53 @@ def _number(pixel: Any, triangles: Any, found: Any) -> None:
 
 
 @compiled()
-def _halve(source: Any, coarse: Any) -> None:
-    """Take the first known texel of each square of four."""
-    side = source.shape[0]
+def _halve(finer: Any, coarser: Any, first: bool) -> bool:
+    """Take the first texel that is known of each square of four, or its flat index; tell whether all are known now."""
+    side = finer.shape[0]
     for row in range(side):
         for column in range(side):
-            if coarse[row // 2, column // 2] < 0:
-                coarse[row // 2, column // 2] = source[row, column]
+            i, j = np.uint32(row // 2), np.uint32(column // 2)
+            if coarser[i, j] < 0 and finer[row, column] >= 0:
+                coarser[i, j] = row * side + column if first else finer[row, column]
+    return bool(coarser.min() >= 0)
 
 
 @compiled()
-def _fill_from(coarse: Any, source: Any) -> None:
-    for row in range(source.shape[0]):
-        for column in range(source.shape[0]):
-            if source[row, column] < 0:
-                source[row, column] = coarse[row // 2, column // 2]
+def _fill_from(coarser: Any, finer: Any) -> None:
+    for row in range(finer.shape[0]):
+        for column in range(finer.shape[0]):
+            if finer[row, column] < 0:
+                finer[row, column] = coarser[row // 2, column // 2]
+
+
+@compiled()
+def _point(sources: Any, shown: Any) -> None:
+    """Replace -1 in shown (S,S) by ~ of the flat index of the texel whose color is taken, if there is one."""
+    side = shown.shape[0]
+    for row in range(side):
+        for column in range(side):
+            if shown[row, column] < 0:
+                source = sources[row // 2, column // 2]
+                shown[row, column] = ~(source if source >= 0 else row * side + column)
+
+
+@compiled()
+def _count(shown: Any, rows: Any) -> None:
+    for row in range(shown.shape[0]):
+        runs = 1
+        for column in range(1, shown.shape[0]):
+            runs += shown[row, column] != shown[row, column - 1]
+        rows[row + 1] = rows[row] + runs
+
+
+@compiled()
+def _list(shown: Any, rows: Any, left: Any, values: Any) -> None:
+    for row in range(shown.shape[0]):
+        run = rows[row]
+        for column in range(shown.shape[0]):
+            if column == 0 or shown[row, column] != shown[row, column - 1]:
+                left[run], values[run] = column, shown[row, column]
+                run += 1
 
 
 @compiled()
