@@ -29,7 +29,12 @@ def add_commands(commands: Commands) -> None:
     add("--texture-format", choices=["jpeg", "png"], default="jpeg", help="of the texture's file (default: jpeg)")
     add("--delight", action="store_true", help="remove the photo's light from the texture")
     add("--faces", choices=["all", "largest"], default="all", help="faces to take of each picture (default: all)")
-    add("--min-face", type=count, default=40, metavar="PX", help="height of the smallest face (default: 40)")
+    add(
+        "--min-face",
+        type=count,
+        metavar="PX",
+        help="height of the smallest face (default: 40, or beside one face that fills the photo a third of its height)",
+    )
     add("--no-pictures", action="store_true", help="write neither previews nor overlays")
     add("--compare", metavar="MODEL", help="draw another network beside it, or 'original', with times")
     add("--every", type=count, default=1, metavar="N", help="keep every Nth frame of a video")

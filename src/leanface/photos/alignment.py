@@ -233,5 +233,8 @@ def _region(
     image: UInt8[np.ndarray, "H W 3"], start: Int[np.ndarray, "2"], stop: Int[np.ndarray, "2"]
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Cut from pixel `start` to before `stop` (x, y), with the photo's edges repeated beyond it."""
+    (left, top), (right, bottom) = start.tolist(), stop.tolist()
+    if min(left, top) >= 0 and right <= image.shape[1] and bottom <= image.shape[0]:
+        return image[top:bottom, left:right]
     columns, rows = (np.array(range(start[axis], stop[axis])).clip(0, image.shape[1 - axis] - 1) for axis in (0, 1))
     return image[rows[:, None], columns]

@@ -50,7 +50,7 @@ def crop_faces(
         ArtifactError: none can be aligned.
         ValueError: the photo is not uint8 (H, W, 3).
     """
-    return crop_found(photo, detector.require(photo), template, size, every=every)
+    return crop_found(photo, detector.require(photo, every=every), template, size, every=every)
 
 
 def crop_found(

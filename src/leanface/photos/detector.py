@@ -37,6 +37,13 @@ LONE_SCORE, LONE_AGREEMENT, LONE_ROLL_RAD = 0.9, 0.7, math.radians(25)
 """Where MTCNN alone sees a face: its least score, how far its landmarks may lie from the landmark network's (in mean
 distances from their middle), and how much the face may tilt."""
 
+MIN_FACE_PX = 40
+"""Longer side of the smallest face that is looked for, unless the caller says otherwise or the photo is a portrait."""
+
+PORTRAIT, BYSTANDER = 1 / 3, 1 / 3
+"""A portrait shows one large face, of which both networks are sure, over so much of the photo's longer side; and faces
+under such a share of its size are not looked for in it."""
+
 EXPLAINED_PX = 1600
 """Longer side of a photo up to which faces that are too small are looked for, to say so."""
 
@@ -66,23 +73,26 @@ class FaceDetector:
     """Finds faces above `min_face_px`: large ones however they are turned, small ones upright.
 
     BlazeFace looks for large faces, and turns the photo by quarters where it is not sure of an upright one; MTCNN looks
-    for all others. The landmarks are those of a network that follows a face's turns and knows a face when it sees one,
-    and MTCNN's where that one is not sure, as in profiles. Deterministic; any threads may share it.
+    for all others, which takes little time in portraits. The landmarks are those of a network that follows a face's
+    turns and knows a face when it sees one, and MTCNN's where that one is not sure, as in profiles. Deterministic; any
+    threads may share it.
     """
 
-    def __init__(self, min_face_px: int = 40) -> None:
+    def __init__(self, min_face_px: int | None = None) -> None:
         """Load the packaged networks.
 
         Args:
-            min_face_px: longer side of the smallest face to look for; the time grows with its inverse square.
+            min_face_px: longer side of the smallest face to look for; the time grows with its inverse square. By
+                default MIN_FACE_PX, and in portraits a share of the face, see BYSTANDER.
 
         Raises:
             ConfigError: `min_face_px` is out of range.
             ArtifactError: a network's file is missing or damaged.
         """
-        if min_face_px < PROPOSAL_PX:
+        if min_face_px is not None and min_face_px < PROPOSAL_PX:
             raise ConfigError(f"min_face_px must be at least {PROPOSAL_PX}, got {min_face_px}")
-        self._min_face_px = min_face_px
+        self._min_face_px = MIN_FACE_PX if min_face_px is None else min_face_px
+        self._bystander = BYSTANDER if min_face_px is None else 0.0
         self._blazeface = BlazeFace()
         self._mesh = FaceMesh()
         self._mtcnn = Mtcnn()
@@ -93,17 +103,19 @@ class FaceDetector:
         Raises:
             ValueError: the image is not uint8 (H, W, 3).
         """
-        require_rgb(image)
         return self._detect(image, self._min_face_px)
 
-    def require(self, image: UInt8[np.ndarray, "H W 3"]) -> list[FaceDetection]:
+    def require(self, image: UInt8[np.ndarray, "H W 3"], *, every: bool = True) -> list[FaceDetection]:
         """Find every face in an RGB photo that must show one, the largest first.
+
+        Args:
+            every: whether others than the largest are asked for; without it there may be fewer.
 
         Raises:
             NoFaceError: there is none, or only smaller ones than `min_face_px`.
             ValueError: the image is not uint8 (H, W, 3).
         """
-        faces = self.detect(image)
+        faces = self._detect(image, self._min_face_px, every=every)
         if faces:
             return faces
         photo = "a photo of {1}x{0} pixels".format(*image.shape)
@@ -125,7 +137,7 @@ class FaceDetector:
 
     def largest(self, image: UInt8[np.ndarray, "H W 3"]) -> FaceDetection:
         """Find the largest face in an RGB photo; errors as for `require`."""
-        return self.require(image)[0]
+        return self.require(image, every=False)[0]
 
     def follow(self, image: UInt8[np.ndarray, "H W 3"], face: FaceDetection) -> FaceDetection | None:
         """Find a face of the frame before again; None if it is not where it was, or was never `confirmed`.
@@ -142,17 +154,26 @@ class FaceDetector:
             mesh = self._mesh.locate(image, Region.of_points(mesh.points))
         return _detection(mesh) if mesh.logit >= FACE_LOGIT and _side(mesh.box) >= self._min_face_px else None
 
-    def _detect(self, image: UInt8[np.ndarray, "H W 3"], min_face_px: float) -> list[FaceDetection]:
-        large = self._large(image)
-        faces = large + self._others(image, min_face_px, large)
+    def _detect(
+        self, image: UInt8[np.ndarray, "H W 3"], min_face_px: float, *, every: bool = True
+    ) -> list[FaceDetection]:
+        require_rgb(image)
+        faces, sure = self._large(image)
+        if sure and len(faces) == 1 and _side(faces[0].box) >= PORTRAIT * max(image.shape):
+            looked_for = max(min_face_px, self._bystander * _side(faces[0].box)) if every else None
+        else:
+            looked_for = min_face_px
+        if looked_for is not None:
+            faces = faces + self._others(image, looked_for, faces)
         faces = [face for face in faces if _side(face.box) >= min_face_px]
         return sorted(faces, key=lambda face: (_area(face.box), face.score), reverse=True)
 
-    def _large(self, image: UInt8[np.ndarray, "H W 3"]) -> list[FaceDetection]:
-        """Find the faces that fill a good part of a photo."""
+    def _large(self, image: UInt8[np.ndarray, "H W 3"]) -> tuple[list[FaceDetection], bool]:
+        """Find the faces that fill a good part of a photo, and tell whether all that BlazeFace saw are, for sure."""
         (upright,) = self._blazeface.find(image)
         meshes = self._meshes(image, upright)
-        if not meshes or len(meshes) < len(upright.scores) or min(mesh.logit for mesh in meshes) < SURE_LOGIT:
+        sure = len(meshes) == len(upright.scores) > 0 and min(mesh.logit for mesh in meshes) >= SURE_LOGIT
+        if not sure:
             for turned in self._blazeface.find(image, (1, 2, 3)):
                 meshes += self._meshes(image, turned)
         meshes.sort(key=lambda mesh: mesh.logit, reverse=True)
@@ -161,7 +182,7 @@ class FaceDetector:
             # The same face seen upside down is less of a face.
             if not covered(mesh.box[None], _boxes([face.box for face in faces]))[0]:
                 faces.append(mesh)
-        return [_detection(face) for face in faces]
+        return [_detection(face) for face in faces], sure
 
     def _meshes(self, image: UInt8[np.ndarray, "H W 3"], found: BlazeFaces) -> list[Mesh]:
         """Place landmarks on faces, and leave out what may be none: MTCNN is asked about that."""

@@ -6,12 +6,13 @@ canonical_face_model says which landmark is where.
 """
 
 import math
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 
+from leanface.face.compiled import compiled
 from leanface.photos.face_network import FACE_NETWORKS, FaceNetwork
 
 COUNT = 468
@@ -106,8 +107,7 @@ class FaceMesh:
     def locate(self, photo: UInt8[np.ndarray, "H W 3"], region: Region) -> Mesh:
         """Place the landmarks of the face in a region of an RGB photo."""
         side = self._network.side
-        crop = _cut(photo, region, side)
-        points, logit = self._network(np.ascontiguousarray(crop.transpose(2, 0, 1)[None], np.float32) / 255)
+        points, logit = self._network(_cut(photo, region, side)[None])
         offsets = points.reshape(COUNT, 3)[:, :2].astype(np.float64) - side / 2
         turned = offsets @ _rotation(region.angle_rad).T
         return Mesh(region.center + turned * (region.side / side), float(logit.ravel()[0]))
@@ -124,20 +124,44 @@ def _rotation(angle_rad: float) -> Float[np.ndarray, "2 2"]:
     return np.array([(cos, -sin), (sin, cos)])
 
 
-def _cut(photo: UInt8[np.ndarray, "H W 3"], region: Region, side: int) -> UInt8[np.ndarray, "side side 3"]:
-    """Cut the region as an upright square; black beyond the photo."""
+def _cut(photo: UInt8[np.ndarray, "H W 3"], region: Region, side: int) -> Float32[np.ndarray, "3 side side"]:
+    """Cut the region as an upright square, in [0,1]; black beyond the photo."""
     turn = _rotation(region.angle_rad)
-    reach = region.side * np.abs(turn[0]).sum() / 2 + 2
-    low, high = np.floor(region.center - reach).astype(int), np.ceil(region.center + reach).astype(int)
-    (left, top), (right, bottom) = low.clip(0).tolist(), np.minimum(high, photo.shape[1::-1]).clip(0).tolist()
-    around = Image.fromarray(photo[top : max(bottom, top + 1), left : max(right, left + 1)])
-    # The transformation looks at four pixels only: what is much larger is averaged first.
+    # Four pixels make one: what is much larger is averaged first.
     factor = max(1, int(region.side / side))
+    left = top = 0
     if factor > 1:
-        around = around.reduce(factor)
+        reach = region.side * np.abs(turn[0]).sum() / 2 + 2
+        low, high = np.floor(region.center - reach).astype(int), np.ceil(region.center + reach).astype(int)
+        (left, top), (right, bottom) = low.clip(0).tolist(), np.minimum(high, photo.shape[1::-1]).clip(0).tolist()
+        around = Image.fromarray(photo[top : max(bottom, top + 1), left : max(right, left + 1)])
+        photo = np.asarray(around.reduce(factor))
     step = region.side / side / factor
     origin = (region.center - (left, top)) / factor - step * turn @ (side / 2, side / 2)
-    (a, b), (d, e) = (step * turn).tolist()
-    x, y = origin.tolist()
-    matrix = (a, b, x, d, e, y)
-    return np.asarray(around.transform((side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
+    crop = np.empty((3, side, side), np.float32)
+    _look_up(photo, origin, step * turn, crop)
+    return crop
+
+
+@compiled()
+def _look_up(photo: Any, origin: Any, turn: Any, crop: Any) -> None:
+    """Fill crop (3,S,S) with the photo's colors around origin + turn @ (x, y), where pixels' edges are integers."""
+    height, width = photo.shape[:2]
+    last_x, last_y = width - 1, height - 1
+    for row in range(crop.shape[1]):
+        for column in range(crop.shape[2]):
+            x = origin[0] + turn[0, 0] * (column + 0.5) + turn[0, 1] * (row + 0.5)
+            y = origin[1] + turn[1, 0] * (column + 0.5) + turn[1, 1] * (row + 0.5)
+            if x < 0 or y < 0 or x >= width or y >= height:
+                crop[:, row, column] = 0
+                continue
+            x, y = min(max(x - 0.5, 0.0), last_x), min(max(y - 0.5, 0.0), last_y)
+            left, top = np.uint32(x), np.uint32(y)
+            right, bottom = np.uint32(min(left + 1, last_x)), np.uint32(min(top + 1, last_y))
+            u, v = np.float32(x - left), np.float32(y - top)
+            w11, w10, w01 = u * v, v - u * v, u - u * v
+            w00 = np.float32(1) - u - w10
+            for channel in range(3):
+                color = w00 * photo[top, left, channel] + w01 * photo[top, right, channel]
+                color += w10 * photo[bottom, left, channel] + w11 * photo[bottom, right, channel]
+                crop[channel, row, column] = color * np.float32(1 / 255)

@@ -12,12 +12,13 @@ Source: Zhang et al., "Joint Face Detection and Alignment using Multi-task Casca
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 from PIL import Image
 
+from leanface.face.compiled import compiled
 from leanface.photos.face_network import FACE_NETWORKS, FaceNetwork
 
 PROPOSAL_PX, REFINE_PX, OUTPUT_PX = 12, 24, 48
@@ -82,6 +83,8 @@ class Mtcnn:
         """
         boxes = self._propose(photo, min_face_px, known)
         boxes = self._refined(photo, boxes)
+        if not len(boxes):
+            return Candidates(NOTHING, np.empty((0, 5, 2)), np.empty(0))
         boxes = self.locate(photo, boxes).boxes
         # A second look, centered on the face itself, makes the landmarks depend less on the photo's scale.
         return self.locate(photo, boxes)
@@ -184,17 +187,25 @@ def suppress(
     A box goes when its overlap with a better one exceeds `limit` of their union, or of the smaller of both.
     """
     order = np.argsort(-scores, kind="stable")
-    areas = _area(boxes)
-    kept: list[int] = []
-    while order.size:
-        best, rest = order[0], order[1:]
-        kept.append(int(best))
-        corner = np.maximum(boxes[best, :2], boxes[rest, :2])
-        overlap = _area(np.concatenate([corner, np.minimum(boxes[best, 2:], boxes[rest, 2:])], axis=1))
-        smaller, union = np.minimum(areas[best], areas[rest]), areas[best] + areas[rest] - overlap
-        whole = smaller if relative_to_smaller else union
-        order = rest[overlap <= limit * whole]
-    return np.array(kept, dtype=np.int64)
+    kept = np.ones(len(order), np.bool_)
+    _suppress(np.asarray(boxes, np.float64)[order], limit, relative_to_smaller, kept)
+    return order[kept]
+
+
+@compiled()
+def _suppress(boxes: Any, limit: float, relative_to_smaller: bool, kept: Any) -> None:
+    """Clear in kept (N,) what overlaps too much with an earlier one of boxes (N,4) that is kept."""
+    areas = np.empty(len(boxes))
+    for index in range(len(boxes)):
+        areas[index] = max(boxes[index, 2] - boxes[index, 0], 0.0) * max(boxes[index, 3] - boxes[index, 1], 0.0)
+        for better in range(index):
+            width = min(boxes[index, 2], boxes[better, 2]) - max(boxes[index, 0], boxes[better, 0])
+            height = min(boxes[index, 3], boxes[better, 3]) - max(boxes[index, 1], boxes[better, 1])
+            overlap = max(width, 0.0) * max(height, 0.0)
+            smaller, union = min(areas[index], areas[better]), areas[index] + areas[better] - overlap
+            if kept[better] and overlap > limit * (smaller if relative_to_smaller else union):
+                kept[index] = False
+                break
 
 
 def covered(boxes: Float[np.ndarray, "N 4"], known: Float[np.ndarray, "K 4"]) -> Bool[np.ndarray, " N"]:
@@ -217,9 +228,9 @@ def _pyramid(photo: UInt8[np.ndarray, "H W 3"], scale: float) -> list[Float32[np
         finer = images[max(0, len(images) - 2)]
         size = math.ceil(width * scale), math.ceil(height * scale)
         images.append(finer.resize(size, Image.Resampling.BILINEAR))
-        level = np.asarray(images[-1]).transpose(2, 0, 1).astype(np.float32)
+        level = np.asarray(images[-1]).transpose(2, 0, 1).astype(np.float32, order="C")
         level -= MIDDLE
-        level /= HALF_RANGE
+        level *= 1 / HALF_RANGE
         levels.append(level)
         scale *= PYRAMID_STEP
     return levels

@@ -62,7 +62,7 @@ class LeanFace:
         threads: int | None = None,
         *,
         morphable_model: str | PathLike[str] | None = None,
-        min_face_px: int = 40,
+        min_face_px: int | None = None,
     ) -> Self:
         """Get everything ready.
 
@@ -73,7 +73,7 @@ class LeanFace:
             threads: of the network on the CPU; all processors if not given.
             morphable_model: what the coefficients belong to; by default the model of the project that the network lies
                 in, or else the packaged one.
-            min_face_px: longer side of the smallest face to look for.
+            min_face_px: longer side of the smallest face to look for; see `FaceDetector`.
 
         Raises:
             ArtifactError: a file is missing, damaged or not LeanFace's.

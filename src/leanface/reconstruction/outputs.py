@@ -39,7 +39,7 @@ class Settings:
         texture_px: side of the texture; 0 for the model's albedo.
         texture_format: of the texture in or beside the mesh.
         pictures: whether previews and overlays are drawn.
-        min_face_px: the smallest face that is looked for.
+        min_face_px: the smallest face that is looked for; None for the detector's own choice.
     """
 
     mesh: str | None = "glb"
@@ -48,7 +48,7 @@ class Settings:
     delight: bool = False
     faces: Faces = "all"
     pictures: bool = True
-    min_face_px: int = 40
+    min_face_px: int | None = None
 
 
 class Photo:

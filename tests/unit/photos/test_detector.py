@@ -92,6 +92,19 @@ def test_small_faces_of_a_large_group_are_found_beside_a_large_one(detector: Fac
     assert all(face.confirmed for face in faces)
 
 
+def test_a_portraits_bystanders_are_left_out_unless_their_size_is_asked_for(detector: FaceDetector) -> None:
+    """A face of 45 pixels beside one of 235 in 600; where the large one fills less of the photo, both are found."""
+    photo = Image.fromarray(load_photo("grace_hopper"))
+    bystander = Image.fromarray(load_photo("astronaut")).crop((120, 0, 330, 260)).resize((80, 99))
+    photo.paste(bystander, (0, 0))
+    portrait = np.asarray(photo)
+    assert len(detector.detect(portrait)) == 1
+    assert len(FaceDetector(min_face_px=40).detect(portrait)) == 2
+    wide = np.pad(portrait, ((0, 200), (0, 400), (0, 0)), constant_values=128)
+    assert len(detector.detect(wide)) == 2
+    np.testing.assert_array_equal(detector.largest(portrait).landmarks, detector.detect(portrait)[0].landmarks)
+
+
 def test_smaller_faces_than_asked_for_are_left_out() -> None:
     assert FaceDetector(min_face_px=300).detect(load_photo("astronaut")) == []
 

@@ -38,7 +38,7 @@ class OneFace:
     def __init__(self, template: np.ndarray) -> None:
         self._landmarks = template / 224 * PIXELS
 
-    def require(self, image: np.ndarray) -> list[FaceDetection]:
+    def require(self, image: np.ndarray, *, every: bool = True) -> list[FaceDetection]:
         return [FaceDetection(np.array([0.0, 0.0, PIXELS, PIXELS]), self._landmarks, 1.0)]
 
     def follow(self, image: np.ndarray, face: FaceDetection) -> FaceDetection:

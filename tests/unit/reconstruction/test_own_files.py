@@ -307,6 +307,6 @@ def test_an_output_folder_that_cannot_be_is_one_line(tmp_path: Path, capsys: pyt
 def test_a_record_says_what_the_result_depends_on(quick_face: LeanFace, tmp_path: Path) -> None:
     run(quick_face, [plant(tmp_path / "me.ppm", 1)], tmp_path / "out")
     record = json.loads((tmp_path / "out/me" / RECORD).read_text())
-    assert record["settings"]["min_face_px"] == 40
+    assert record["settings"]["min_face_px"] is None
     assert record["made_with"].keys() >= {"leanface", "network_sha256", "morphable_model_sha256"}
     assert str(tmp_path) not in json.dumps(record), "where the photo lay is nobody's business"
