@@ -1,5 +1,6 @@
 """Describes this machine, and says how many of its cores this process may use."""
 
+import ctypes
 import math
 import os
 import platform
@@ -103,6 +104,15 @@ def describe_device() -> dict[str, Any]:
         "gpus": _gpus(),
         "runtimes": {name: installed_version(name) for name in RUNTIMES},
     }
+
+
+def has_nvidia_driver() -> bool:
+    """Tell whether a driver for NVIDIA GPUs is installed; takes no time where there is none, and imports no runtime."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if platform.system() == "Windows" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def has_vnni() -> bool:

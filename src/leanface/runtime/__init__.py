@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from leanface import paths
 from leanface.catalog import RUNTIMES, VARIANTS, RuntimeEntry, readers_of
-from leanface.device import has_vnni
+from leanface.device import has_nvidia_driver, has_vnni
 from leanface.errors import ArtifactError, BackendError
 from leanface.extras import missing_message
 from leanface.runtime.base import Coefficients, Images, InputSpec, Runtime
@@ -80,7 +80,11 @@ def open_best(files: Mapping[str, Path], threads: int = 0, streams: int = 1) -> 
         BackendError: none can; the message has the reason of each.
     """
     skipped: dict[str, str] = {}
+    gpu = has_nvidia_driver()
     for name in (name for name in RUNTIMES if name in files):
+        if RUNTIMES[name].on_gpu and not gpu:  # importing PyTorch to find that out takes longer than all else
+            skipped[name] = "it needs an NVIDIA GPU; here is none, or no driver for it"
+            continue
         try:
             return Choice(open_runtime(name, files[name], threads, streams), skipped)
         except (ArtifactError, BackendError) as error:
