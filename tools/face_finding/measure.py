@@ -213,7 +213,7 @@ def _jitter(find: Finder, lean_face: LeanFace) -> dict[str, float]:
         scales.append(np.std(framings, axis=0)[2] / np.mean(framings, axis=0)[2])
         read = lean_face.decode(lean_face.read(np.stack([crop.crop for crop in crops])), crops)
         vertices = np.stack([face.vertices for face in read])
-        shapes.append(float(np.linalg.norm(vertices - vertices.mean(0), axis=-1).mean()) * 100)
+        shapes.append(float(np.linalg.norm(vertices - vertices.mean(0), axis=-1).mean()) * 1000)
     return {
         "place_percent": round(100 * float(np.mean(places)), 3),
         "scale_percent": round(100 * float(np.mean(scales)), 3),
