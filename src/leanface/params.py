@@ -104,7 +104,7 @@ def _sort_into(
         if _is_mapping(value):
             inner = fields[key] if fields is not None else None
             _sort_into(params, values.setdefault(key, {}), value, inner, names, conf, source)
-        elif names == ("task",) and ":" in str(value):  # a user's own, FILE.py:CLASS
+        elif names == ("task",) and (":" in str(value) or str(value).endswith(".py")):  # a user's own, FILE.py:CLASS
             params.choices["task"] = "own"
             values.setdefault("task", {})["name"] = value
         elif group.is_dir():

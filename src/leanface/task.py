@@ -454,7 +454,7 @@ def _members(protocol: type) -> list[str]:
 def class_of(address: str, sha256: str | None = None) -> type:
     """Import a class by FILE.py:CLASS; for arguments and errors see `network_of`."""
     where, _, name = address.partition(":")
-    if not name:
+    if not name and not where.endswith(".py"):
         known = ", ".join(TASKS)
         raise ConfigError(
             f"there is no task {address!r}.{did_you_mean(address, TASKS)} Use {known}, or path/to/my_task.py:MyTask."
@@ -464,10 +464,10 @@ def class_of(address: str, sha256: str | None = None) -> type:
     if not isinstance(found, type):
         own = [value for value in vars(module).values() if getattr(value, "__module__", "") == module.__name__]
         classes = [value.__name__ for value in own if isinstance(value, type)]
-        raise ConfigError(
-            f"{where} has no class {name}.{did_you_mean(name, classes)} It has {', '.join(classes) or 'none'}; name "
-            f"one as task: {where}:CLASS."
+        what = (
+            f"{where} has no class {name}.{did_you_mean(name, classes)}" if name else f"{where} is a file, not a class."
         )
+        raise ConfigError(f"{what} It has {', '.join(classes) or 'none'}; name one as task: {where}:CLASS.")
     return found
 
 

@@ -16,14 +16,14 @@ import yaml
 
 from leanface import bundle, paths
 from leanface.cli import main
-from leanface.config import load_config
+from leanface.config import Samples, TaskChoice, load_config
 from leanface.deployment.triton import export_triton
 from leanface.errors import ArtifactError, ConfigError
 from leanface.metrics.measurements import read_evaluation
 from leanface.reconstruction.network import open_network
 from leanface.runner import stage_sections
 from leanface.stages import configure
-from leanface.task import network_of
+from leanface.task import network_of, prepare_of
 
 EXAMPLE = Path(__file__).parents[2] / "examples/own_network/gratings.py"
 ROOT = Path(__file__).parents[2]
@@ -117,6 +117,7 @@ def test_its_bundle_fits_its_file_alone(chain: dict[str, dict[str, float]]) -> N
         ("own.py:Own", "class Own:\n    outputs =\n", r"own\.py, line 2: SyntaxError"),
         ("own.py:Own", "import torch\n\n\nx = torch.no_such_thing\n", r"own\.py, line 4: AttributeError"),
         ("own.py:Owned", "class Own: ...\n", r"own\.py has no class Owned\. Did you mean Own\?"),
+        ("own.py", "class Own: ...\n", r"own\.py is a file, not a class\. It has Own; name one as task: own\.py:CLASS"),
         ("other.py:Own", "", r"other\.py cannot be read \(No such file"),
         ("faec", "", r"no task 'faec'\. Did you mean face\? Use face, digits, or path/to/my_task\.py:MyTask"),
     ],
@@ -128,3 +129,22 @@ def test_a_task_that_cannot_be_had_is_named(
     Path("own.py").write_text(source)
     with pytest.raises(ConfigError, match=says):
         network_of(task)
+
+
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [
+        ("def samples(self, seed, more):", r"Gratings fails: TypeError: .* missing 1 required positional argument"),
+        ("def samples(self, seed):\n        return []\n", "Gratings fails: AttributeError: 'list' object"),
+    ],
+)
+def test_the_users_own_code_is_named_where_it_fails(
+    broken: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = EXAMPLE.read_text().replace("def samples(self, seed: int) -> dict[str, tuple[Tensor, Tensor]]:", broken)
+    Path("own.py").write_text(source)
+    prepare = prepare_of(TaskChoice(name="own.py:Gratings"))
+    with pytest.raises(ConfigError, match=says + r".*, line \d+\)"):
+        prepare(Samples(image_size=32), 0)
+    assert not paths.PREPARED.exists()

@@ -1,15 +1,20 @@
 """The base of a user's own classifier: with a network and samples, it is all that the pipeline asks of a task."""
 
+import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
 from leanface.config import Benchmark, Evaluate, Machine, Original, Samples
+from leanface.errors import ConfigError
 from leanface.networks.widths import Widths, with_widths
 from leanface.task import Journey, Layout, MadeTeacher, MetricLog, Run, Scores
 from leanface.tasks.classification.journey import no_journey
 from leanface.tasks.classification.task import ClassificationTask
+
+T = TypeVar("T")
 
 
 class Classifier(ClassificationTask):
@@ -42,17 +47,26 @@ class Classifier(ClassificationTask):
         return {"scores": (0, self.class_count)}
 
     def build(self, widths: Widths | None = None) -> nn.Module:
-        """Build the network; see `leanface.task.TaskNetwork.build`."""
-        return self.network() if widths is None else with_widths(self.network(), widths, self.image_size)
+        """Build the network; see `leanface.task.TaskNetwork.build`.
+
+        Raises:
+            ConfigError: `network` fails.
+        """
+        network = self._own(self.network)
+        return network if widths is None else with_widths(network, widths, self.image_size)
 
     # Imported where they are needed: reading a bundle must not take Lightning and Matplotlib.
 
     def prepare(self, data: Samples, seed: int) -> dict[str, float]:
-        """Write `samples`; see `leanface.task.WholeTask.prepare`."""
+        """Write `samples`; see `leanface.task.WholeTask.prepare`.
+
+        Raises:
+            ConfigError: `samples` fails.
+        """
         from leanface.tasks.classification.data import Labeled
         from leanface.tasks.classification.prepare import prepare_samples
 
-        splits = {name: Labeled(*split) for name, split in self.samples(seed).items()}
+        splits = self._own(lambda: {name: Labeled(*split) for name, split in self.samples(seed).items()})
         return prepare_samples(splits, self.classes, data, seed)
 
     def make_teacher(
@@ -74,3 +88,12 @@ class Classifier(ClassificationTask):
     def journey(self, settings: Benchmark, data: Samples) -> Journey | None:
         """Return None; see `no_journey`."""
         return no_journey(settings, data)
+
+    def _own(self, call: Callable[[], T]) -> T:
+        """Call what the user wrote, and name the line where it fails."""
+        try:
+            return call()
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            what = f"{type(self).__name__} fails: {type(error).__name__}: {error}"
+            raise ConfigError(f"{what} ({last.filename}, line {last.lineno}).") from error
