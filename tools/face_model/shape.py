@@ -212,9 +212,14 @@ def expression_at_rest(units: Units, frame: Frame, topology: Topology) -> Floats
         frame: gives the scale of aligned heads.
         topology: the mesh.
     """
-    amount = np.array([_AT_REST.get(n.removesuffix("Left").removesuffix("Right"), 0.0) for n in units.names])
+    amount = np.array([at_rest(name) for name in units.names])
     offsets = units.offsets[:, topology.base_vertex] * np.float32(frame.scale)
     return np.einsum("u,uvi->vi", amount, offsets).astype(np.float32)
+
+
+def at_rest(name: str) -> float:
+    """How far a unit is activated in the face at rest."""
+    return _AT_REST.get(name.removesuffix("Left").removesuffix("Right"), 0.0)
 
 
 def _strength(name: str) -> float:

@@ -17,7 +17,9 @@ def add_commands(commands: Commands) -> None:
     )
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="file, folder, 'pattern', webcam[:N], or - for standard input")
-    add("--out", required=True, metavar="DIR", help="a folder per picture is made there; - for standard output")
+    add(
+        "--out", required=True, metavar="DIR", help="a folder per picture or video is made there; - for standard output"
+    )
     add("--mesh", choices=["glb", "obj", "ply", "none"], default="glb", help="format of the mesh (default: glb)")
     add(
         "--texture",
@@ -39,6 +41,12 @@ def add_commands(commands: Commands) -> None:
     add("--compare", metavar="MODEL", help="draw another network beside it, or 'original', with times")
     add("--every", type=count, default=1, metavar="N", help="keep every Nth frame of a video")
     add("--frames", type=count, metavar="N", help="stop after N frames of a video or webcam")
+    add(
+        "--frames-as",
+        choices=["animation", "folders"],
+        default="animation",
+        help="one animated head per person of a video, or a folder per frame (default: animation)",
+    )
     add("--redo", action="store_true", help="do again what an earlier run has finished")
     add_network(parser)
     add_threads(parser, "of the network")
@@ -48,7 +56,7 @@ def _reconstruct(arguments: argparse.Namespace) -> None:
     if arguments.compare:
         spin()
     from leanface.reconstruction.command import run
-    from leanface.reconstruction.outputs import Settings
+    from leanface.reconstruction.outputs import Settings, VideoSettings
 
     settings = Settings(
         mesh=None if arguments.mesh == "none" else arguments.mesh,
@@ -67,7 +75,6 @@ def _reconstruct(arguments: argparse.Namespace) -> None:
         runtime=arguments.runtime,
         threads=arguments.threads,
         compare=arguments.compare,
-        every=arguments.every,
-        limit=arguments.frames,
+        video=VideoSettings(arguments.every, arguments.frames, arguments.frames_as),
         redo=arguments.redo,
     )

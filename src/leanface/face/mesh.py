@@ -7,8 +7,6 @@ Source: glTF 2.0 (Khronos), 4.4 and 5; Wavefront OBJ and MTL; PLY (Turk, Stanfor
 """
 
 import io
-import json
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -18,10 +16,10 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from leanface.errors import ArtifactError
+from leanface.face.glb import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, Glb
 from leanface.face.uv_layout import UvLayout, bilinear
 
 HEADER = "LeanFace; meters, x right, y up, z towards the camera"
-ROUGHNESS = 0.8
 TEXTURE = "_texture"
 """Ends the name of an OBJ's texture, before its suffix: NAME.jpg may be the photo that the face was read from."""
 
@@ -29,11 +27,6 @@ JPEG_QUALITY = 90
 
 TextureFormat = Literal["jpeg", "png"]
 TEXTURE_SUFFIXES: dict[TextureFormat, str] = {"jpeg": ".jpg", "png": ".png"}
-
-ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
-COMPONENT_TYPES = {"f": 5126, "H": 5123, "I": 5125}
-REPEAT, LINEAR, LINEAR_MIPMAP_LINEAR = 10497, 9729, 9987
-"""Numbers that glTF gives to kinds of buffers, NumPy's types and filters."""
 
 
 class Mesh(NamedTuple):
@@ -88,7 +81,8 @@ def _texture_coordinates(layout: UvLayout) -> Float32[np.ndarray, "corners 2"]:
     return ((layout.pixel + 0.5) / layout.size).astype(np.float32)
 
 
-def _encoded_texture(mesh: Mesh) -> bytes:
+def encoded_texture(mesh: Mesh) -> bytes:
+    """Return the texture's file."""
     content = io.BytesIO()
     options = {"quality": JPEG_QUALITY} if mesh.texture_format == "jpeg" else {"compress_level": 1}
     Image.fromarray(mesh.texture).save(content, mesh.texture_format, **options)
@@ -96,57 +90,28 @@ def _encoded_texture(mesh: Mesh) -> bytes:
 
 
 def _glb(mesh: Mesh, stem: str) -> dict[str, bytes]:
-    triangles = mesh.layout.triangles.astype(np.uint16 if len(mesh.vertices) <= 2**16 - 1 else np.uint32)
-    binary = bytearray()
-    views: list[dict[str, int]] = []
-
-    def view(content: bytes, **about: int) -> int:
-        """Append to the binary part, aligned to 4 bytes."""
-        views.append({"buffer": 0, "byteOffset": len(binary), "byteLength": len(content), **about})
-        binary.extend(content + bytes(-len(content) % 4))
-        return len(views) - 1
-
-    accessors: list[dict[str, Any]] = []
-
-    def accessor(values: np.ndarray, kind: str, target: int, **about: Any) -> int:
-        component = COMPONENT_TYPES[values.dtype.char]
-        place = view(values.tobytes(), target=target)
-        count = values.size if kind == "SCALAR" else len(values)
-        accessors.append({"bufferView": place, "componentType": component, "count": count, "type": kind, **about})
-        return len(accessors) - 1
-
-    bounds = {"min": mesh.vertices.min(0).tolist(), "max": mesh.vertices.max(0).tolist()}
-    attributes = {
-        "POSITION": accessor(mesh.vertices, "VEC3", ARRAY_BUFFER, **bounds),
-        "NORMAL": accessor(mesh.normals, "VEC3", ARRAY_BUFFER),
-        "TEXCOORD_0": accessor(_texture_coordinates(mesh.layout), "VEC2", ARRAY_BUFFER),
-    }
-    indices = accessor(triangles, "SCALAR", ELEMENT_ARRAY_BUFFER)
-    image = view(_encoded_texture(mesh))
-    color = {
-        "baseColorTexture": {"index": 0},
-        "metallicFactor": 0,
-        "roughnessFactor": ROUGHNESS,
-    }
+    glb = Glb()
+    primitive = surface_primitive(glb, mesh)
+    image = encoded_texture(mesh)
     scene = {
-        "asset": {"version": "2.0", "generator": "LeanFace"},
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0, "name": stem}],
-        "meshes": [{"name": stem, "primitives": [{"attributes": attributes, "indices": indices, "material": 0}]}],
-        "materials": [{"name": stem, "pbrMetallicRoughness": color}],
-        "textures": [{"source": 0, "sampler": 0}],
-        "samplers": [{"magFilter": LINEAR, "minFilter": LINEAR_MIPMAP_LINEAR, "wrapS": REPEAT, "wrapT": REPEAT}],
-        "images": [{"bufferView": image, "mimeType": f"image/{mesh.texture_format}"}],
-        "accessors": accessors,
-        "bufferViews": views,
-        "buffers": [{"byteLength": len(binary)}],
+        "meshes": [{"name": stem, "primitives": [primitive]}],
+        **glb.material(stem, image, f"image/{mesh.texture_format}"),
     }
-    text = json.dumps(scene, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 4)
-    chunks = [struct.pack("<I4s", len(text), b"JSON"), text, struct.pack("<I4s", len(binary), b"BIN\0"), bytes(binary)]
-    length = 12 + sum(map(len, chunks))
-    return {f"{stem}.glb": b"".join([struct.pack("<4sII", b"glTF", 2, length), *chunks])}
+    return {f"{stem}.glb": glb.encode(scene)}
+
+
+def surface_primitive(glb: Glb, mesh: Mesh) -> dict[str, Any]:
+    """Add a mesh's surface to a GLB; return the primitive of glTF that draws it with material 0."""
+    attributes = {
+        "POSITION": glb.accessor(mesh.vertices, ARRAY_BUFFER, bounds=True),
+        "NORMAL": glb.accessor(mesh.normals, ARRAY_BUFFER),
+        "TEXCOORD_0": glb.accessor(_texture_coordinates(mesh.layout), ARRAY_BUFFER),
+    }
+    triangles = mesh.layout.triangles.astype(np.uint16 if len(mesh.vertices) <= 2**16 - 1 else np.uint32)
+    return {"attributes": attributes, "indices": glb.accessor(triangles.ravel(), ELEMENT_ARRAY_BUFFER), "material": 0}
 
 
 def _obj(mesh: Mesh, stem: str) -> dict[str, bytes]:
@@ -163,7 +128,7 @@ def _obj(mesh: Mesh, stem: str) -> dict[str, bytes]:
         *(f"vn {x:.6f} {y:.6f} {z:.6f}\n" for x, y, z in mesh.normals.tolist()),
         *(f"f {a}/{a}/{a} {b}/{b}/{b} {c}/{c}/{c}\n" for a, b, c in corners.tolist()),
     ]
-    files = {image: _encoded_texture(mesh), f"{stem}.mtl": material.encode()}
+    files = {image: encoded_texture(mesh), f"{stem}.mtl": material.encode()}
     return {**files, f"{stem}.obj": "".join(lines).encode()}
 
 

@@ -94,6 +94,16 @@ class Video:
         self.seconds_promised: float | None = max((container.duration or 0) / 1e6, counted) or None
         """How long the container says it takes; None if it does not say."""
 
+    def expected(self, every: int = 1, limit: int | None = None) -> int | None:
+        """Estimate how many frames `frames` gives; None if the container does not say how long it is."""
+        count = self.frames_promised
+        if count is None and self.seconds_promised is not None:
+            count = max(1, round(self.seconds_promised / self._progress.interval))
+        if count is None:
+            return limit
+        kept = -(-count // every)
+        return kept if limit is None else min(kept, limit)
+
     def frames(self, every: int = 1, limit: int | None = None) -> Iterator[Frame]:
         """Decode frame after frame, in the order in which they are shown; damaged ones are left out.
 

@@ -15,7 +15,7 @@ from leanface.face.mesh import FORMATS
 from leanface.files import require_writable
 from leanface.reconstruction.flow import reconstruct_all
 from leanface.reconstruction.lean_face import LeanFace
-from leanface.reconstruction.outputs import Settings
+from leanface.reconstruction.outputs import Settings, VideoSettings
 from leanface.reconstruction.sources import STDIN, Source, find_sources, pictures
 
 STDOUT = "-"
@@ -30,8 +30,7 @@ def reconstruct_to(
     folder: Path,
     settings: Settings,
     *,
-    every: int = 1,
-    limit: int | None = None,
+    video: VideoSettings,
     redo: bool = False,
 ) -> None:
     """Reconstruct all sources into a folder, with a progress bar; each failure is told where it happens.
@@ -40,19 +39,29 @@ def reconstruct_to(
         ArtifactError: some failed; everything else is written.
     """
     failed: list[str] = []
-    faces = done = skipped = 0
-    countable = all(source.kind == "photo" for source in sources)
+    faces = count = done = skipped = 0
+    countable = video.frames_as == "animation" or all(source.kind == "photo" for source in sources)
     bar = tqdm(total=len(sources) if countable else None, unit="picture", disable=None, file=sys.stderr)
+
+    def watch(frame: int, frames: int | None) -> None:
+        """Count an animation's frames as pictures, the last of them by its outcome."""
+        if frame > 1:
+            bar.update()
+        elif frames is not None:
+            bar.total += frames - 1
+
     # Ctrl-C is how a camera is stopped; what it showed is written.
     stops = [KeyboardInterrupt] if any(source.kind == "webcam" for source in sources) else []
     with suppress(*stops), logging_redirect_tqdm(), bar:
-        for outcome in reconstruct_all(lean_face, sources, folder, settings, every=every, limit=limit, redo=redo):
+        for outcome in reconstruct_all(lean_face, sources, folder, settings, video=video, redo=redo, watch=watch):
             if outcome.error is not None:
                 failed.append(outcome.name)
-                logger.warning("left out %s: %s", outcome.name, outcome.error)
+                words = "%s is not complete: %s" if outcome.faces else "left out %s: %s"
+                logger.warning(words, outcome.name, outcome.error)
             skipped += outcome.skipped
-            done += outcome.error is None and not outcome.skipped
+            done += outcome.faces > 0 or (outcome.error is None and not outcome.skipped)
             faces += outcome.faces
+            count += 1
             bar.update()
     known = f", {_counted(skipped, 'picture')} done before" if skipped else ""
     if done or skipped:
@@ -61,7 +70,7 @@ def reconstruct_to(
         raise ArtifactError("nothing could be reconstructed (see above).")
     if failed:
         raise ArtifactError(
-            f"{len(failed)} of {done + skipped + len(failed)} pictures could not be reconstructed (see above); "
+            f"{len(failed)} of {count} pictures could not be reconstructed in full (see above); "
             "the others are written, and a rerun will try only these."
         )
 
@@ -98,8 +107,7 @@ def run(
     runtime: str = "auto",
     threads: int | None = None,
     compare: str | None = None,
-    every: int = 1,
-    limit: int | None = None,
+    video: VideoSettings,
     redo: bool = False,
 ) -> None:
     """Run the whole command; see its --help.
@@ -122,9 +130,9 @@ def run(
             from leanface.reconstruction.side_by_side import compare_all, open_teacher
 
             teacher = stack.enter_context(open_teacher(compare, lean_face, threads))
-            compare_all(teacher, lean_face, sources, Path(out), every=every, limit=limit)
+            compare_all(teacher, lean_face, sources, Path(out), every=video.every, limit=video.limit)
             return
-        reconstruct_to(lean_face, sources, Path(out), settings, every=every, limit=limit, redo=redo)
+        reconstruct_to(lean_face, sources, Path(out), settings, video=video, redo=redo)
 
 
 def _counted(number: int, noun: str) -> str:

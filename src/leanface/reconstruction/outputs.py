@@ -14,7 +14,7 @@ from PIL import Image
 
 from leanface.extras import installed_version
 from leanface.face.mesh import TextureFormat
-from leanface.files import claim, digest, is_intact, kind_of_result, remove_result, require_free, staged
+from leanface.files import claim, digest, forget_others, is_intact, kind_of_result, remove_result, require_free, staged
 from leanface.reconstruction.lean_face import LeanFace
 from leanface.reconstruction.pictures import overlay, preview
 from leanface.reconstruction.result import Reconstruction
@@ -23,9 +23,10 @@ from leanface.reconstruction.sources import Picture
 RECORD = "reconstruction.json"
 
 RECONSTRUCTION, VIDEO, FRAME = "reconstruction", "video", "frame"
-"""Kinds of results, see `leanface.files.staged`. A video's folder holds its frames'."""
+"""Kinds of results, see `leanface.files.staged`. A video's folder holds its animation, or its frames' folders."""
 
 Faces = Literal["all", "largest"]
+FramesAs = Literal["animation", "folders"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +52,23 @@ class Settings:
     min_face_px: int | None = None
 
 
+@dataclass(frozen=True)
+class VideoSettings:
+    """What is taken of videos and cameras.
+
+    Attributes:
+        every: keep every Nth frame.
+        limit: end after so many frames.
+        frames_as: one animated result for all frames, or a result for each.
+    """
+
+    every: int = 1
+    limit: int | None = None
+    frames_as: FramesAs = "animation"
+
+
 class Photo:
-    """A photo's file, told from another one with the same name, size and time of change by what is in it."""
+    """A photo's or video's file, told from another one with the same name, size and time of change by what is in it."""
 
     def __init__(self, path: Path) -> None:
         """Look at the file.
@@ -130,18 +146,30 @@ def kind_of(picture: Picture) -> str:
     return RECONSTRUCTION if picture.seconds is None else FRAME
 
 
-def is_done(folder: Path, file: Photo, settings: Settings, made: dict[str, Any]) -> bool:
-    """Tell whether an earlier run wrote all of this very photo, in the same way, and all of it is still there."""
+def is_done(
+    folder: Path, file: Photo, settings: Settings, made: dict[str, Any], video: VideoSettings | None = None
+) -> bool:
+    """Tell whether an earlier run wrote all of this very photo or video, in the same way, and all is still there."""
     try:
         record = json.loads((folder / RECORD).read_bytes())
         known = record["settings"] == asdict(settings) and record["made_with"] == made and is_intact(folder)
+        if video is not None:
+            known = known and record["video"] == asdict(video) and is_complete(folder)
         return known and (record["photo_status"] == file.status or record["photo_sha256"] == file.sha256)
     except (OSError, ValueError, TypeError, KeyError):
         return False
 
 
+def is_complete(folder: Path) -> bool:
+    """Tell whether an earlier run wrote the animation of a whole video there."""
+    try:
+        return is_intact(folder) and bool(json.loads((folder / RECORD).read_bytes())["complete"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
 def begin_video(out: Path, name: str) -> None:
-    """Make a video's folder, or remove the frames that an earlier run left in it.
+    """Make the folder of a video's frames, or remove what an earlier run left in it.
 
     Raises:
         ArtifactError: the folder holds what LeanFace did not make, or cannot be written.
@@ -149,6 +177,12 @@ def begin_video(out: Path, name: str) -> None:
     folder = out / name
     require_free(folder, VIDEO, out)
     claim(folder, VIDEO)
+    forget_others(folder, VIDEO, ())
+    remove_frames(folder)
+
+
+def remove_frames(folder: Path) -> None:
+    """Remove the frames that an earlier run left in a video's folder."""
     old = [path for path in folder.iterdir() if kind_of_result(path) == FRAME and not path.is_symlink()]
     for frame in old:
         remove_result(frame, FRAME)

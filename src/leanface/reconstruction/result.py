@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 from leanface.face import geometry
 from leanface.face.coefficients import ALBEDO, ANGLES, LAYOUT
 from leanface.face.mesh import TextureFormat, encode_mesh
+from leanface.face.uv_layout import UvLayout
 from leanface.files import atomic_write
 from leanface.photos.alignment import Alignment
 from leanface.photos.detector import FaceDetection
@@ -97,13 +98,18 @@ class Reconstruction:
         Raises:
             ArtifactError: the suffix is none of .glb, .obj and .ply.
         """
-        layout = self.surface.layout(MESH_TEXTURE_PX if self.texture is None else len(self.texture))
-        texture = self.texture
-        if texture is None:
-            albedo = layout.sample(self.surface.head.albedo(self.coefficients[ALBEDO]))
-            texture = (albedo * 255).round().astype(np.uint8)
-            layout.painting.runs.spread(texture)
+        layout, texture = self.painted()
         return encode_mesh(name, layout, self.vertices, self.normals, texture, texture_format)
+
+    def painted(self) -> tuple[UvLayout, UInt8[np.ndarray, "size size 3"]]:
+        """Return the texture with its layout; without one, the model's albedo as a texture."""
+        layout = self.surface.layout(MESH_TEXTURE_PX if self.texture is None else len(self.texture))
+        if self.texture is not None:
+            return layout, self.texture
+        albedo = layout.sample(self.surface.head.albedo(self.coefficients[ALBEDO]))
+        texture = (albedo * 255).round().astype(np.uint8)
+        layout.painting.runs.spread(texture)
+        return layout, texture
 
     def to_json(self) -> dict[str, Any]:
         """Return all but mesh and texture, for `json.dumps`: coefficients by group, pose, places in the photo."""

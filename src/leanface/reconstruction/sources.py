@@ -55,6 +55,7 @@ class Picture:
         load: reads the pixels, in any thread; raises LeanFaceError if it cannot.
         seconds: when a frame is shown; None for a photo.
         pixels: how many there are; 0 if that is not known.
+        total: how many frames the video gives, as far as it says.
     """
 
     source: Source
@@ -62,6 +63,7 @@ class Picture:
     load: Callable[[], Image8]
     seconds: float | None = None
     pixels: int = 0
+    total: int | None = None
 
 
 def find_sources(inputs: Sequence[str]) -> list[Source]:
@@ -118,8 +120,10 @@ def pictures(source: Source, every: int = 1, limit: int | None = None) -> Iterat
         yield _refusal(source, error)
         return
     with video:
+        total = video.expected(every, limit)
         for frame in video.frames(every, limit):
-            yield Picture(source, f"{source.name}/{frame.index:06d}", frame.image, frame.seconds, frame.pixels)
+            name = f"{source.name}/{frame.index:06d}"
+            yield Picture(source, name, frame.image, frame.seconds, frame.pixels, total)
     if video.loss is not None:
         yield _refusal(source, ArtifactError(video.loss))
 

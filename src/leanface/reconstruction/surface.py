@@ -4,8 +4,13 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from jaxtyping import Float32
+
 from leanface import paths
+from leanface.face.coefficients import EXPRESSION
 from leanface.face.decoder import Decoder
+from leanface.face.geometry import METERS_PER_DM
 from leanface.face.head_model import load_head_model
 from leanface.face.photo_texture import PhotoTexture
 from leanface.face.uv_layout import UvLayout
@@ -37,6 +42,16 @@ class Surface:
         from leanface.face.morphable_model import load_morphable_model
 
         return load_morphable_model(self.path)
+
+    @functools.cached_property
+    def expression_moves(self) -> Float32[np.ndarray, "components vertices 3"]:
+        """What an expression coefficient of 1 moves, in meters."""
+        head = self.head
+        components = head.components[EXPRESSION]
+        per_vertex = components.reshape(len(components), -1, 3).transpose(1, 0, 2)
+        moves = head.subdivision.apply(per_vertex.reshape(len(per_vertex), -1))
+        meters = np.float32(METERS_PER_DM) * moves.reshape(len(moves), len(components), 3)
+        return np.ascontiguousarray(meters.transpose(1, 0, 2))
 
     @functools.cached_property
     def painter(self) -> PhotoTexture:
