@@ -16,7 +16,7 @@ from leanface.face.mesh import Mesh, encoded_texture, surface_primitive
 
 LEAST_MOVE_M = 2e-5
 """What one standard deviation of a component moves less than this stays where it is. Most vertices do so in most
-components, and take no room: the file is less than half as large."""
+components, and take no room: the file is half as large, and the head 0.05 mm off at most on average."""
 
 
 class Motion(NamedTuple):

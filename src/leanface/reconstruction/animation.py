@@ -7,7 +7,8 @@ early, Ctrl-C or a disk that is full for the overlay, keeps all that was done un
 import itertools
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def unwatched(done: int, total: int | None) -> None:
     """Tell nobody."""
 
 
-def animate(job: Job, film: Source, readings: Iterator[Reading], watch: Watch) -> Iterator[Outcome]:
+def animate(job: Job, film: Source, readings: Generator[Reading], watch: Watch) -> Iterator[Outcome]:
     """Make one result of a video's frames, and yield its outcome.
 
     Raises:
@@ -61,7 +62,7 @@ def animate(job: Job, film: Source, readings: Iterator[Reading], watch: Watch) -
         if first is None or first.found.picture.seconds is None:  # it cannot be opened, or has no frame
             yield Outcome(film.name, 0, None if first is None else first.found.error)
             return
-        with staged(place, VIDEO) as new:
+        with closing(readings), staged(place, VIDEO) as new:
             animation = Animation(job, film, new)
             frames = threaded(animation.add, itertools.chain([first], readings), 1, AHEAD)
             try:
@@ -228,4 +229,5 @@ class Animation:
             if self._overlay is not None:
                 self._overlay.discard()
             self._overlay = None
-            logger.warning("%s: left out %s: %s", self._film.name, OVERLAY, reason(error))
+            words = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
+            logger.warning("%s: left out %s: %s", self._film.name, OVERLAY, words)

@@ -120,6 +120,12 @@ def run(
         raise ConfigError("a photo from standard input comes alone; give it no other inputs.")
     if out == STDOUT and compare is not None:
         raise ConfigError("--compare writes pictures and comparison.json: name a folder for them, not --out -.")
+    films = any(source.kind != "photo" for source in sources)
+    if films and compare is None and video.frames_as == "animation" and settings.mesh not in ("glb", None):
+        raise ConfigError(
+            f"an animation is a GLB, not {settings.mesh}: leave out --mesh, or take --frames-as folders for a mesh of "
+            "each frame."
+        )
     with ExitStack() as stack:
         lean_face = stack.enter_context(LeanFace.load(model, runtime, threads, min_face_px=settings.min_face_px))
         if out == STDOUT:

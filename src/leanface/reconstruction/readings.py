@@ -8,8 +8,9 @@ Whatever goes wrong with one picture, expected or not, is told with that picture
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -101,7 +102,7 @@ class _People(NamedTuple):
     smoother: Smoother
 
 
-def readings(job: Job, sources: Sequence[Source], workers: int, pixels: int) -> Iterator[Reading]:
+def readings(job: Job, sources: Sequence[Source], workers: int, pixels: int) -> Generator[Reading]:
     """Read some photos, or one video or camera, in order.
 
     Args:
@@ -119,7 +120,9 @@ def readings(job: Job, sources: Sequence[Source], workers: int, pixels: int) -> 
         1 if batch == 1 else workers + batch,
         lambda shot: shot.pixels / pixels,
     )
-    return (reading for shots in _batched(found, batch, pixels) for reading in _read(job.lean_face, shots, people))
+    with closing(found):  # whatever ends this: the threads end here too, and not whenever garbage is collected
+        for some in _batched(found, batch, pixels):
+            yield from _read(job.lean_face, some, people)
 
 
 def threaded(
@@ -128,7 +131,7 @@ def threaded(
     workers: int,
     room: int,
     share: Callable[[T], float] = lambda _: 0.0,
-) -> Iterator[R]:
+) -> Generator[R]:
     """Map by threads, in order, a bounded number of items ahead of what has been returned.
 
     Args:

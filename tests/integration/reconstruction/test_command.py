@@ -56,6 +56,7 @@ def test_a_video_gives_a_folder_per_frame(network: list[str], tmp_path: Path) ->
     assert [path.name for path in sorted((compared / "clip").iterdir())] == ["000000.png"]
     out = tmp_path / "out"
     command = ["reconstruct", str(tmp_path / "clip.mp4"), "--out", str(out), "--mesh", "none", "--texture", "0"]
+    command += ["--frames-as", "folders"]
     # A trained network: heads that do not fit their faces are refused.
     assert main([*command, "--frames", "3", "--model", str(paths.PACKAGED_MODEL)]) == 0
     frames = sorted((out / "clip").glob("[0-9]*"))

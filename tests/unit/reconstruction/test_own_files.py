@@ -19,11 +19,12 @@ from leanface.photos.walk import walk
 from leanface.reconstruction.flow import Outcome, reconstruct_all
 from leanface.reconstruction.lean_face import LeanFace
 from leanface.reconstruction.names import BYTES_MAX, result_names
-from leanface.reconstruction.outputs import RECORD, Settings
+from leanface.reconstruction.outputs import RECORD, Settings, VideoSettings
 from leanface.reconstruction.sources import find_sources
 from tests.unit.reconstruction.conftest import photo
 
 QUICK = Settings(mesh=None, texture_px=0, pictures=False)
+FOLDERS = VideoSettings(frames_as="folders")
 
 
 def run(
@@ -179,15 +180,19 @@ def test_a_video_s_earlier_frames_make_room_and_nothing_else_does(quick_face: Le
     def frames() -> list[str]:
         return sorted(path.name for path in (out / "clip").iterdir() if path.name != MARK)
 
-    run(quick_face, [video], out)
+    run(quick_face, [video], out, video=FOLDERS)
     assert frames() == [f"{index:06d}" for index in range(6)]
     assert {kind_of_result(out / "clip" / name) for name in frames()} == {"frame"}
     (out / "clip/000004/notes.txt").write_text("mine")
     (out / "clip/mine").mkdir()
-    run(quick_face, [video], out, every=3)
+    run(quick_face, [video], out, video=replace(FOLDERS, every=3))
     assert frames() == ["000000", "000003", "000004", "mine"]
     assert [path.name for path in (out / "clip/000004").iterdir() if path.name != MARK] == ["notes.txt"]
-    run(quick_face, [clip(tmp_path / "clip.mp4", 2)], out)
+    run(quick_face, [clip(tmp_path / "clip.mp4", 2)], out, video=FOLDERS)
+    assert frames() == ["000000", "000001", "000004", "mine"]
+    run(quick_face, [video], out)  # as an animation, and then as frames again
+    assert frames() == ["000004", "mine", "person_1.csv", "person_1_arkit.csv", "person_1_arkit.json", RECORD]
+    run(quick_face, [video], out, video=FOLDERS)
     assert frames() == ["000000", "000001", "000004", "mine"]
 
 
@@ -195,16 +200,16 @@ def test_a_folder_of_the_users_keeps_a_video_out(quick_face: LeanFace, tmp_path:
     video, out = clip(tmp_path / "clip.mp4", 2), tmp_path / "out"
     (out / "clip/000000").mkdir(parents=True)
     (out / "clip/000000/mine").write_text("mine")
-    (error,) = states(quick_face, [video], out).values()
+    (error,) = states(quick_face, [video], out, video=FOLDERS).values()
     assert "clip is a folder with '000000' in it that LeanFace did not make" in error
     assert [path.name for path in out.rglob("*")] == ["clip", "000000", "mine"]
 
 
 def test_a_damaged_video_leaves_earlier_frames_alone(quick_face: LeanFace, tmp_path: Path) -> None:
     video, out = clip(tmp_path / "clip.mp4", 2), tmp_path / "out"
-    run(quick_face, [video], out)
+    run(quick_face, [video], out, video=FOLDERS)
     video.write_bytes(b"no video")
-    assert "as a video" in states(quick_face, [video], out)["clip"]
+    assert "as a video" in states(quick_face, [video], out, video=FOLDERS)["clip"]
     assert is_intact(out / "clip/000000")
 
 
