@@ -46,7 +46,6 @@ def test_each_layer_is_what_the_file_says_in_float64(images: int, height: int, w
 def test_a_batch_in_groups_is_the_same_as_one_by_one(exported) -> None:
     class InGroups(TritonInt8Runtime):
         PIXELS_AT_ONCE = 3 * 64 * 64
-        PIXELS_AT_FIRST = 64 * 64
 
     pixels = noise(8, 64, 64)
     with InGroups(exported.int8) as runtime:

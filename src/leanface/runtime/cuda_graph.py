@@ -6,10 +6,8 @@ its own, and the next group is copied, to page-locked memory and to the GPU, whi
 
 import threading
 import weakref
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -29,12 +27,7 @@ CAPTURING = threading.Lock()
 _IDLE_STREAMS: list[torch.cuda.Stream] = []
 """What `take_stream` gives out again."""
 
-PART_BYTES = 1 << 22
-"""Batches of more are copied in parts of about so much."""
-
-COPIERS = ThreadPoolExecutor(4, "cuda-copy")
-"""Copy large batches. PyTorch would use its threads, one for each core: they were faster by half, but one copy in ten
-waited eight milliseconds for a core, on a machine with 16 of them."""
+LARGE_BYTES = 1 << 20
 
 WARMUP = 3
 """Runs before a capture, in which libraries choose and allocate."""
@@ -76,15 +69,10 @@ def take_stream(owner: object) -> torch.cuda.Stream:
 class GraphLane:
     """A CUDA stream and its graphs, of which one runs at a time: all share the memory of what lies between layers."""
 
-    def __init__(self, network: Network, outputs: int, pixels_at_once: int, pixels_at_first: int | None = None) -> None:
-        """See `Network`; a group has so many pixels at most, or one image.
-
-        Args:
-            pixels_at_first: of the first group of a batch that has several and is copied, since the GPU waits for it.
-        """
+    def __init__(self, network: Network, outputs: int, pixels_at_once: int) -> None:
+        """See `Network`; a group has so many pixels at most, or one image."""
         self.outputs = outputs
         self._network, self._pixels_at_once = network, pixels_at_once
-        self._pixels_at_first = pixels_at_first or pixels_at_once
         self._stream, self._copier = take_stream(self), take_stream(self)
         self._pool = torch.cuda.graph_pool_handle()
         self._graphs: dict[tuple[np.dtype[Any], tuple[int, ...]], _Graph] = {}
@@ -143,14 +131,10 @@ class GraphLane:
         """Return how many images of a size are computed together."""
         return max(1, self._pixels_at_once // (height * width))
 
-    def groups(self, shape: tuple[int, ...], *, copied: bool) -> list[slice]:
+    def groups(self, shape: tuple[int, ...]) -> Iterator[slice]:
         """Return which images of such a batch are computed together."""
-        height, width = shape[1:3] if shape[3] == 3 else shape[2:]
-        count, step, first = shape[0], self.at_once(height, width), max(1, self._pixels_at_first // (height * width))
-        edges = [*range(0, count, step), count]
-        if copied and count > step > first:
-            edges.insert(1, first)
-        return [slice(start, stop) for start, stop in pairwise(edges)]
+        count, step = shape[0], self.at_once(*(shape[1:3] if shape[3] == 3 else shape[2:]))
+        return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
     @property
     def network(self) -> Network:
@@ -187,36 +171,32 @@ class _Graph:
     """The network captured for one shape, with the copies and, once asked for, without."""
 
     def __init__(self, lane: GraphLane, dtype: "np.dtype[Any]", shape: tuple[int, ...]) -> None:
-        self._lane, self._groups = lane, lane.groups(shape, copied=False)
-        self._copied = lane.groups(shape, copied=True)
+        self._lane, self._groups = lane, list(lane.groups(shape))
         self._pinned = torch.empty(shape, dtype=getattr(torch, dtype.name), pin_memory=True)
         self._returned = torch.empty((shape[0], lane.outputs), pin_memory=True)
         self._images = torch.zeros(shape, dtype=self._pinned.dtype, device="cuda")
         self._coefficients = torch.empty((shape[0], lane.outputs), device="cuda")
         self._done = torch.cuda.Event()
-        lane.warm_up(partial(self._compute, self._copied))
-        if len(self._copied) == 1:
+        lane.warm_up(self._compute)
+        if len(self._groups) == 1:
             self._whole, self._parts = lane.capture(self._copy_and_compute), []
         else:
-            self._whole, self._parts = None, [lane.capture(partial(self._compute, [own])) for own in self._copied]
+            self._whole, self._parts = None, [lane.capture(partial(self._compute_group, own)) for own in self._groups]
         self._alone: Captured | None = None
         self.received: Images = self._pinned.numpy()
         self._answers: Coefficients = self._returned.numpy()
 
     def begin(self, images: Images) -> Callable[[], Coefficients]:
         stream, copier = self._lane.stream, self._lane.copier
-        received = [self._receive(images, group) for group in self._copied]
         if self._whole is not None:
-            for _, wait in received[0]:
-                wait()
+            self._receive(images, self._groups[0])
             self._whole.launch()
         else:
             copier.wait_stream(stream)
-            for parts, graph in zip(received, self._parts, strict=True):
+            for group, graph in zip(self._groups, self._parts, strict=True):
+                self._receive(images, group)
                 with torch.cuda.stream(copier):
-                    for part, wait in parts:
-                        wait()
-                        self._images[part].copy_(self._pinned[part], non_blocking=True)
+                    self._images[group].copy_(self._pinned[group], non_blocking=True)
                 stream.wait_stream(copier)
                 graph.launch()
             with torch.cuda.stream(stream):
@@ -224,23 +204,20 @@ class _Graph:
         self._done.record(stream)
         return self._result
 
-    def _receive(self, images: Images, group: slice) -> list[tuple[slice, Callable[[], object]]]:
-        """Copy a group to where the GPU reads it, unless the batch lies there: parts, and what waits for each."""
+    def _receive(self, images: Images, group: slice) -> None:
+        """Copy a group to where the GPU reads it, unless the batch lies there."""
         if images is self.received:
-            return [(group, _nothing)]
-        if images.nbytes <= PART_BYTES:
-            np.copyto(self.received[group], images[group])
-            return [(group, _nothing)]
-        step = max(1, PART_BYTES // images[0].nbytes)
-        parts = [slice(start, min(start + step, group.stop)) for start in range(group.start, group.stop, step)]
-        return [(part, COPIERS.submit(np.copyto, self.received[part], images[part]).result) for part in parts]
+            return
+        given = images[group]
+        if given.nbytes >= LARGE_BYTES and images.flags.writeable:  # PyTorch has several threads copy
+            self._pinned[group].copy_(torch.from_numpy(given))
+        else:
+            np.copyto(self.received[group], given)
 
     def resident(self, images: Images) -> Callable[[], None]:
         """Compute again and again what has been copied now."""
         if self._alone is None:
-            compute = partial(self._compute, self._groups)
-            self._lane.warm_up(compute)
-            self._alone = self._lane.capture(compute)
+            self._alone = self._lane.capture(self._compute)
         self.begin(images)()
         return self._replay_alone
 
@@ -253,14 +230,14 @@ class _Graph:
         self._alone.launch()
         self._lane.stream.synchronize()
 
-    def _compute(self, groups: list[slice]) -> None:
-        for group in groups:
-            self._kept = self._lane.network(self._images[group], self._coefficients[group])
+    def _compute(self) -> None:
+        for group in self._groups:
+            self._compute_group(group)
+
+    def _compute_group(self, group: slice) -> None:
+        self._kept = self._lane.network(self._images[group], self._coefficients[group])
 
     def _copy_and_compute(self) -> None:
         self._images.copy_(self._pinned, non_blocking=True)
-        self._compute(self._copied)
+        self._compute()
         self._returned.copy_(self._coefficients, non_blocking=True)
-
-
-def _nothing() -> None: ...

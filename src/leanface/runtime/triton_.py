@@ -48,9 +48,6 @@ class TritonInt8Runtime(Runtime):
     PIXELS_AT_ONCE = 128 * 224 * 224
     """In a group."""
 
-    PIXELS_AT_FIRST = 32 * 224 * 224
-    """In the first of several groups that are copied."""
-
     def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
         gpu, version = first_gpu(), triton_version()  # what is quickly found out comes first
         plan = read_plan(path)
@@ -58,7 +55,7 @@ class TritonInt8Runtime(Runtime):
 
         self.outputs = plan.outputs
         weights, tiles = Weights(plan, torch.device("cuda", 0)), TileFile.open(gpu, version)
-        self._lanes = [_Lane(weights, gpu, tiles, self.PIXELS_AT_ONCE, self.PIXELS_AT_FIRST) for _ in range(streams)]
+        self._lanes = [_Lane(weights, gpu, tiles, self.PIXELS_AT_ONCE) for _ in range(streams)]
         pixels = checked_image(read_onnx(path).image_size)
         with OnnxRuntime(path) as reference:
             require_agreement(self._lanes[0].begin(pixels)(), reference.run(pixels), gpu.name)
@@ -80,11 +77,9 @@ class TritonInt8Runtime(Runtime):
 class _Lane:
     """One stream: a CUDA stream with its graphs, and memory for each size of images, which all batches share."""
 
-    def __init__(
-        self, weights: "Weights", gpu: Gpu, tiles: TileFile, pixels_at_once: int, pixels_at_first: int
-    ) -> None:
+    def __init__(self, weights: "Weights", gpu: Gpu, tiles: TileFile, pixels_at_once: int) -> None:
         self._weights, self._gpu, self._tiles = weights, gpu, tiles
-        self._graphs = GraphLane(self._queue, weights.plan.outputs, pixels_at_once, pixels_at_first)
+        self._graphs = GraphLane(self._queue, weights.plan.outputs, pixels_at_once)
         self._executors: dict[tuple[int, int], Executor] = {}
         self._compiled: set[tuple[torch.dtype, torch.Size]] = set()
 
