@@ -1,6 +1,5 @@
 """`leanface export bundle`: a folder that runs with numpy and one runtime, without PyTorch and without LeanFace."""
 
-import hashlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,16 +13,20 @@ from jaxtyping import UInt8
 from leanface.config import FACE
 from leanface.errors import ArtifactError
 from leanface.face.morphable_model import MorphableModel, load_morphable_model
-from leanface.files import staged, write_json
+from leanface.files import digest, staged, write_json
 from leanface.photos.alignment import template_from_landmarks3d, to_input
 from leanface.photos.crops import crop_faces
 from leanface.photos.detector import FaceDetector
+from leanface.photos.face_network import FACE_NETWORKS
 from leanface.photos.load import load_photo
 from leanface.runtime import open_best
 from leanface.runtime.onnx_file import ExportedNetwork, read_onnx
 
 SCRIPTS = Path(__file__).with_name("standalone")
 """Not a package: its files go into bundles, and find each other there."""
+
+CPP = SCRIPTS / "cpp"
+"""A program that finds the face as well; for that task alone."""
 
 NETWORK_SCRIPT, FACE_SCRIPT = "leanface_network.py", "reconstruct.py"
 MODEL, CPU_MODEL = "model.onnx", "model_cpu.onnx"
@@ -42,6 +45,13 @@ FACE_README = """# LeanFace, on its own
     python {script} --check
     python {script} photo.ppm --landmarks 120,95 164,94 141,123 124,147 160,146 --out face.obj
 
+In C++ there is a face detector, too: `read_face` takes a JPEG and prints the coefficients. It needs CMake, a compiler,
+libjpeg (Debian, Ubuntu: `libjpeg-dev`), and OpenVINO with its headers, which `pip install openvino` brings:
+
+    cmake -S cpp -B build -DOpenVINO_DIR=$(python -c "import openvino; print(openvino.__path__[0])")/cmake
+    cmake --build build
+    build/read_face photo.jpg .
+
 `python {script} --help` and the script's first lines say more. Its functions can be imported, too:
 `Network(path)(crops)` gives coefficients, `MorphableModel(path).decode(coefficients, size)` the face.
 
@@ -51,9 +61,12 @@ FACE_README = """# LeanFace, on its own
 | `leanface_network.py` | runs it; `{script}` needs it |
 | `morphable_model.npz` | what its 257 coefficients mean: {vertices} vertices, bases in float16 |
 | `check.npz` | a crop and its coefficients, computed where this folder was made ({runtimes}) |
+| `cpp/` | the program in C++ |
+| `short_range.onnx`, `landmarks.onnx` | find the face for `read_face`; MediaPipe's, under `mediapipe.LICENSE` |
+| `alignment.txt` | the crop's size, and where eyes, nose and mouth lie in a crop of 224 px |
 | `bundle.json` | sizes and checksums |
 
-There is no face detector in here: any that finds eyes, nose and mouth will do.
+The Python script has no face detector: any that finds eyes, nose and mouth will do.
 """
 
 README = """# A compressed network, on its own
@@ -109,6 +122,7 @@ def export_bundle(
             onnx.save(onnx.load(path), staging / name)  # with weights that lie in another file
         if model is not None:
             np.savez_compressed(staging / "morphable_model.npz", allow_pickle=False, **_arrays(model))
+            _add_program(staging, _template(model), exported.image_size)
         images = _noise(exported.image_size) if model is None else _crop(model, exported.image_size)
         runtimes = _write_check(networks, images, staging / "check.npz")
         for name in {NETWORK_SCRIPT, script}:
@@ -124,9 +138,18 @@ def export_bundle(
             cpu="" if cpu is None else CPU_ROW,
         )
         (staging / "README.md").write_text(text)
-        digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(staging.iterdir())}
+        written = sorted(path for path in staging.rglob("*") if path.is_file())
+        digests = {path.relative_to(staging).as_posix(): digest(path) for path in written}
         write_json(staging / "bundle.json", _description(exported) | {"sha256": digests})
     return script
+
+
+def _add_program(folder: Path, template: np.ndarray, size: int) -> None:
+    """Add the program in C++, and what it needs to find and cut out a face."""
+    shutil.copytree(CPP, folder / CPP.name)
+    for name in ("short_range.onnx", "landmarks.onnx", "mediapipe.LICENSE"):
+        shutil.copyfile(FACE_NETWORKS / name, folder / name)
+    np.savetxt(folder / "alignment.txt", template, "%.9g", header=str(size), comments="")
 
 
 def _description(exported: ExportedNetwork) -> dict[str, Any]:

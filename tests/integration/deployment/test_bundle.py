@@ -35,13 +35,6 @@ LANDMARKS = np.array([(187.0, 96.0), (250.0, 97.0), (217.0, 140.0), (192.0, 160.
 
 
 @pytest.fixture(scope="module")
-def folder(exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("deployed") / "bundle"
-    export_bundle(exported.int8, folder, morphable_model=paths.PACKAGED_MORPHABLE_MODEL)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def script(folder: Path) -> Iterator[ModuleType]:
     """The bundle's own script as a module; it finds the other one beside it."""
     spec = importlib.util.spec_from_file_location("standalone_script", folder / SCRIPT)
@@ -195,7 +188,8 @@ def test_a_network_that_computes_something_else_is_found(folder: Path, script: M
 def test_the_folder_says_what_it_holds(folder: Path) -> None:
     content = json.loads((folder / "bundle.json").read_text())
     assert (content["image_size"], content["precision"]) == (64, "int8")
-    files = {path.name for path in folder.iterdir() if path.is_file()}  # not what Python made of the scripts
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    files = {name for name in files if "__pycache__" not in name}
     assert set(content["sha256"]) | {"bundle.json", MARK} == files
     assert (content["task"], content["outputs"]["translation"]) == ("face", [254, 257])
 
