@@ -50,6 +50,12 @@ def _int8(arguments: argparse.Namespace) -> None:
     main(arguments.folder)
 
 
+def _own_network(arguments: argparse.Namespace) -> None:
+    from tools.studies.own_network import main
+
+    main(arguments.folder, arguments.seconds)
+
+
 def _temperature(arguments: argparse.Namespace) -> None:
     from tools.studies.temperature import main
 
@@ -101,6 +107,10 @@ def _parser() -> argparse.ArgumentParser:
     int8 = studies.add_parser("int8", help="INT8 on the CPU beside ONNX Runtime's own quantization")
     int8.add_argument("folder", type=Path, help="where README.md and int8.json go")
     int8.set_defaults(run=_int8)
+    own = studies.add_parser("own_network", help="re-fit and INT8 of several kinds of networks, beside other tools")
+    own.add_argument("folder", type=Path, help="where tables.md and own_network.png go")
+    own.add_argument("--seconds", type=float, help="begin nothing after this time; the same command goes on")
+    own.set_defaults(run=_own_network)
     temperature = studies.add_parser("temperature", help="a classifier's distillation at several temperatures")
     temperature.add_argument("folder", type=Path, help="where README.md and temperature.png go")
     temperature.add_argument("--seconds", type=float, help="begin nothing after this time; the same command goes on")

@@ -220,13 +220,13 @@ def compare(files: dict[str, Peer], faces: Images, reference: torch.Tensor, task
         interval=0.05,
         baselines=dict.fromkeys(calls, BASELINE),
     )
-    sizes = {name: _size_bytes(path) for name, (path, _) in files.items() if path is not None}
+    sizes = {name: size_bytes_of(path) for name, (path, _) in files.items() if path is not None}
     sizes[BASELINE[0]] = sum(file.stat().st_size for file in paths.TEACHER.iterdir())
     for key in {**calls, **errors, **reasons}:
         yield Row(*key, sizes.get(key[0]), errors.get(key), timings.get(key), reasons.get(key))
 
 
-def _size_bytes(path: Path) -> int:
+def size_bytes_of(path: Path) -> int:
     """Count the weights that OpenVINO's own format keeps in a second file, too."""
     weights = path.with_suffix(".bin")
     return path.stat().st_size + (weights.stat().st_size if path.suffix == ".xml" else 0)

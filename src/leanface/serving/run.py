@@ -8,7 +8,8 @@ from itertools import count
 from leanface import tracking
 from leanface.errors import BackendError
 from leanface.monitoring.monitor import Report
-from leanface.reconstruction.network import default_model
+from leanface.reconstruction.network import default_model, require_face
+from leanface.runtime.onnx_file import read_onnx
 from leanface.serving.app import create_app
 from leanface.serving.server import is_local, listen, new_server, run, url
 from leanface.serving.settings import API_KEY, Settings
@@ -20,11 +21,13 @@ def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM; then take no new requests, finish the accepted ones, and return.
 
     Raises:
-        ArtifactError: there is no network to serve.
+        ArtifactError: there is no network to serve, or it does not read faces.
         BackendError: the address cannot be used, or no worker can start.
     """
     if settings.model is None:
         default_model()  # says so at once if there is none
+    elif settings.model.suffix == ".onnx":  # other files need PyTorch, which workers alone import
+        require_face(settings.model, read_onnx(settings.model).task)
     failures: list[BackendError] = []
     with listen(settings.host, settings.port) as listening, _reports(settings) as on_report:
         logger.info("starting on %s", url(settings.host, settings.port))
