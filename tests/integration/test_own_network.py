@@ -17,6 +17,7 @@ import yaml
 from leanface import bundle, paths
 from leanface.cli import main
 from leanface.config import Samples, TaskChoice, load_config
+from leanface.deployment.bundle import export_bundle
 from leanface.deployment.triton import export_triton
 from leanface.errors import ArtifactError, ConfigError
 from leanface.metrics.measurements import read_evaluation
@@ -79,6 +80,8 @@ def test_its_files_are_refused_where_faces_are_read(chain: dict[str, dict[str, f
 
 def test_its_files_run_without_pytorch(chain: dict[str, dict[str, float]], tmp_path: Path) -> None:
     file, folder = paths.onnx_path("quantized_int8"), tmp_path / "bundle"
+    with pytest.raises(ArtifactError, match="leave out the morphable model"):
+        export_bundle(file, folder, morphable_model=paths.PACKAGED_MORPHABLE_MODEL)
     assert main(["export", "bundle", str(folder), "--model", str(file)]) == 0
     assert not (folder / "morphable_model.npz").exists()
     command = [sys.executable, "leanface_network.py"]

@@ -111,9 +111,8 @@ def export_bundle(
             "file of flavor tensorrt (variant quantized_int8)."
         )
     if (exported.task == FACE) != (morphable_model is not None):
-        raise ArtifactError(
-            f"{onnx_path} is of task {exported.task}; a morphable model belongs to faces, and to these."
-        )
+        remedy = "name its morphable model" if exported.task == FACE else "leave out the morphable model"
+        raise ArtifactError(f"{onnx_path} is of task {exported.task}: {remedy}.")
     model = None if morphable_model is None else load_morphable_model(morphable_model)
     networks = {MODEL: onnx_path} | ({} if cpu is None else {CPU_MODEL: cpu})
     script, readme = (NETWORK_SCRIPT, README) if model is None else (FACE_SCRIPT, FACE_README)
