@@ -32,6 +32,11 @@ class Graph(NamedTuple):
         starts = np.searchsorted(keys >> 32, np.arange(count + 1))
         return cls(starts.astype(np.int32), (keys & 0xFFFFFFFF).astype(np.int32))
 
+    @classmethod
+    def of_triangles(cls, triangles: Int[np.ndarray, "triangles 3"], count: int) -> Self:
+        """Connect the corners of triangles."""
+        return cls.of(np.stack([triangles, triangles[:, [1, 2, 0]]], axis=-1).reshape(-1, 2), count)
+
     def means(self, values: Float32[np.ndarray, "vertices channels"]) -> Float32[np.ndarray, "vertices channels"]:
         """Average each vertex's neighbors; 0 without any."""
         means = np.empty_like(values)

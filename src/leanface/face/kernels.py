@@ -185,13 +185,13 @@ def visible_triangles(
     return nearest
 
 
-def inverse_depth(
+def nearest_triangles(
     vertices_image: Float32[np.ndarray, "vertices 3"], triangles: Int[np.ndarray, "triangles 3"], size: int
-) -> Float32[np.ndarray, "size size"]:
-    """Draw 1 / depth of what is nearest at each pixel; 0 where nothing is."""
+) -> tuple[Int[np.ndarray, "size size"], Float32[np.ndarray, "size size"]]:
+    """Return the number of the triangle that each pixel sees, and its 1 / depth; -1 and 0 where it sees none."""
     nearest, depth = np.full((size, size), -1, np.int32), np.zeros((size, size), np.float32)
     fill_visible(vertices_image, triangles, nearest, depth)
-    return depth
+    return nearest, depth
 
 
 def pixel_barycentric(

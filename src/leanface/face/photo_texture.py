@@ -1,9 +1,8 @@
 """A texture of the whole head from one photo: what the photo shows, and the model's own colors where it does not.
 
-Each texel takes the photo's color at the place where its point of the surface is seen. A weight per vertex says how
-well the photo shows it: 0 where something hides it, where it turns away or leaves the photo, and rising smoothly from
-there, so that there is no seam. The rest takes the model's albedo under the estimated light, multiplied by the ratio of
-photo to model, which is carried on over the surface from where it is known (a screened Poisson equation on the mesh).
+Each texel takes the photo's color at the place where its point of the surface is seen, as far as the photo shows it
+well (see `leanface.face.visibility`). The rest takes the model's albedo under even light, multiplied by the ratio of
+photo to model, which is carried on over the surface from where it is known, or from the other side of the head.
 """
 
 import itertools
@@ -12,36 +11,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Float32, Int, UInt8
 from PIL import Image
 
 from leanface.device import usable_cores
 from leanface.errors import ConfigError
-from leanface.face import kernels
 from leanface.face.compiled import compiled
 from leanface.face.continuation import Continuation, Graph
-from leanface.face.geometry import DISTANCE_M
+from leanface.face.symmetry import mirror_images
 from leanface.face.texture_runs import spread_rows
-from leanface.face.uv_layout import Painting, UvLayout, bilinear
+from leanface.face.uv_layout import Painting, UvLayout, across_seams, bilinear
+from leanface.face.visibility import Visibility
 
 SIZE_MAX_PX = 4096
-DEPTH_MAP_PX = 512
-"""Side of the depth map over the whole head by which hidden vertices are found."""
-
-DEPTH_TOLERANCE_M = 0.004
-"""How much deeper than the depth map a vertex may lie and still count as seen."""
-
-TURNED_AWAY, FACING = 0.2, 0.55
-"""Cosine between normal and line of sight at which the photo counts for nothing, and for all."""
-
-FEATHER_STEPS = 4
-"""Rings of vertices over which the photo fades out where it ends."""
-
-RIM = 0.03
-"""Share of the head's size over which the photo fades out towards its own edges."""
-
 SMOOTHNESS, DECAY = 2.0, 0.004
 """Of the ratio of photo to model: how far it is averaged, and how fast it goes to its mean where nothing is known."""
+
+MIRRORED = 0.2
+"""How much the other side of the head counts where the photo does not show this one."""
 
 RATIO_LOG_MAX = 0.7
 """The photo may be twice as bright as the model, or half: beyond that it shows something that is not the head."""
@@ -70,11 +57,18 @@ class Lighting:
 class PhotoTexture:
     """Takes textures from photos of one model's heads. Any threads may share it."""
 
-    def __init__(self, triangles: Int[np.ndarray, "triangles 3"], count: int) -> None:
-        """Prepare for a mesh of `count` vertices."""
-        self._triangles = triangles
-        self._graph = Graph.of(np.stack([triangles, triangles[:, [1, 2, 0]]], axis=-1).reshape(-1, 2), count)
+    def __init__(
+        self,
+        uv: Float32[np.ndarray, "vertices 2"],
+        triangles: Int[np.ndarray, "triangles 3"],
+        mean_vertices: Float32[np.ndarray, "vertices 3"],
+    ) -> None:
+        """Prepare for a model, whose mean face is symmetric."""
+        count = len(mean_vertices)
+        self._graph = Graph.of_triangles(triangles, count)
+        self.visibility = Visibility(triangles, triangles[~across_seams(uv, triangles, mean_vertices)], mean_vertices)
         self._continuation = Continuation(self._graph, SMOOTHNESS)
+        self._mirror = mirror_images(mean_vertices)
 
     def paint(
         self,
@@ -102,12 +96,14 @@ class PhotoTexture:
         """
         if layout.size > SIZE_MAX_PX:
             raise ConfigError(f"a texture has at most {SIZE_MAX_PX} x {SIZE_MAX_PX} pixels, got {layout.size}.")
-        weights = self.weights(photo.shape[:2], vertices_photo, vertices_camera, normals_camera)
+        weights = self.visibility.weights(photo.shape[:2], vertices_photo, vertices_camera, normals_camera)
         painting = layout.painting
         factor = _reduction(painting, vertices_photo, weights)
         if factor > 1:
             photo = np.asarray(Image.fromarray(photo).reduce(factor))
         at = (vertices_photo[:, :2] + 0.5) / factor - 0.5
+        if not delight:
+            lighting = _even(lighting, weights)
         colors = self._fill(bilinear(photo, at) / 255, weights, lighting)
         parts = [at, weights[:, None], 255 * colors]
         if delight:
@@ -130,36 +126,6 @@ class PhotoTexture:
                 list(threads.map(step, itertools.pairwise(edges)))
         return texture
 
-    def weights(
-        self,
-        photo_shape: tuple[int, ...],
-        vertices_photo: Float[np.ndarray, "vertices 3"],
-        vertices_camera: Float[np.ndarray, "vertices 3"],
-        normals_camera: Float[np.ndarray, "vertices 3"],
-    ) -> Float[np.ndarray, " vertices"]:
-        """Rate how well the photo shows each vertex, in [0,1]."""
-        xy = np.ascontiguousarray(vertices_photo[:, :2].T)
-        low = xy.min(1)
-        scale = (DEPTH_MAP_PX - 1) / (xy.max(1) - low).max()
-        fitted = np.concatenate([(vertices_photo[:, :2] - low) * scale, vertices_photo[:, 2:]], 1, dtype=np.float32)
-        nearness = kernels.inverse_depth(fitted, self._triangles, DEPTH_MAP_PX)
-        weights = np.empty((len(fitted), 1), np.float32)
-        rim = np.float32(RIM * (DEPTH_MAP_PX - 1) / scale)
-        _rate(
-            fitted,
-            nearness,
-            vertices_photo,
-            vertices_camera,
-            normals_camera,
-            photo_shape[0],
-            photo_shape[1],
-            rim,
-            weights,
-        )
-        for _ in range(FEATHER_STEPS):
-            weights = np.minimum(weights, self._graph.means(weights))
-        return weights[:, 0]
-
     def _smooth(self, values: Float[np.ndarray, "vertices 3"]) -> Float[np.ndarray, "vertices 3"]:
         """Average out what folds of the mesh add: they never lie just where the photo's do."""
         for _ in range(LIGHT_STEPS):
@@ -175,8 +141,19 @@ class PhotoTexture:
             return lit
         ratio = np.log((seen + DARK) / (lit + DARK)).clip(-RATIO_LOG_MAX, RATIO_LOG_MAX)
         mean = np.average(ratio, axis=0, weights=weights)
-        carried = self._continuation.solve(ratio - mean, weights, DECAY)
+        mirrored = MIRRORED * (1 - weights) * weights[self._mirror]
+        known = weights + mirrored
+        ratio = (weights[:, None] * ratio + mirrored[:, None] * ratio[self._mirror]) / np.maximum(known, 1e-6)[:, None]
+        carried = self._continuation.solve(ratio - mean, known, DECAY)
         return np.clip(lit * np.exp(carried + mean), 0, 1)
+
+
+def _even(lighting: Lighting, weights: Float[np.ndarray, " vertices"]) -> Lighting:
+    """Replace the light by its mean over what is seen: behind the head, the estimate is a mere guess."""
+    if weights.max() == 0:
+        return lighting
+    mean = np.average(lighting.irradiance, axis=0, weights=weights)
+    return Lighting(lighting.albedo, np.broadcast_to(mean, lighting.irradiance.shape))
 
 
 def _reduction(
@@ -192,37 +169,6 @@ def _reduction(
     photo_area = np.abs(across_x * down_y - across_y * down_x) / 2
     texture_area = np.maximum(painting.areas[::SAMPLED][shown], 1e-6)
     return max(1, round(float(np.sqrt(np.median(photo_area / texture_area)))))
-
-
-@compiled(fastmath={"contract"})
-def _rate(
-    fitted: Any, nearness: Any, seen: Any, camera: Any, normals: Any, height: int, width: int, rim: Any, out: Any
-) -> None:
-    """Fill out (V,1) with how well a photo of height x width shows each vertex, without feathering.
-
-    fitted (V,3) is seen (V,3), px in the photo and 1 / depth, moved to the depth map `nearness` (S,S).
-    """
-    last = nearness.shape[0] - 1
-    half, zero, one, three = np.float32(0.5), np.float32(0), np.float32(1), np.float32(3)
-    tolerance, distance = np.float32(DEPTH_TOLERANCE_M), np.float32(DISTANCE_M)
-    for vertex in range(out.shape[0]):
-        out[vertex, 0] = zero
-        row = min(max(int(np.rint(fitted[vertex, 1])), 0), last)
-        column = min(max(int(np.rint(fitted[vertex, 0])), 0), last)
-        nearest = max(nearness[row, column], np.float32(1e-6))
-        if one / fitted[vertex, 2] > one / nearest + tolerance:
-            continue
-        x, y, z = -camera[vertex, 0], -camera[vertex, 1], distance - camera[vertex, 2]
-        cosine = x * normals[vertex, 0] + y * normals[vertex, 1] + z * normals[vertex, 2]
-        cosine /= np.sqrt(x * x + y * y + z * z)
-        facing = (cosine - np.float32(TURNED_AWAY)) / np.float32(FACING - TURNED_AWAY)
-        left, top = seen[vertex, 0] + half, seen[vertex, 1] + half
-        inside = min(left, top, np.float32(width) - left, np.float32(height) - top) / rim
-        if facing > zero and inside > zero:
-            facing, inside = min(facing, one), min(inside, one)
-            out[vertex, 0] = (
-                facing * facing * (three - (facing + facing)) * inside * inside * (three - (inside + inside))
-            )
 
 
 @compiled(fastmath={"contract"})

@@ -65,8 +65,7 @@ class UvLayout:
     ) -> None:
         """Lay out some or all triangles of a model, whose mean face says how large they are, and what is in front."""
         self.size = size
-        stretch = _longest_side(uv[triangles]) / _longest_side(mean_vertices[triangles])
-        at_seam = stretch > SEAM_STRETCH * np.median(stretch)
+        at_seam = across_seams(uv, triangles, mean_vertices)
         torn = triangles[at_seam]
         whole, renumbered = np.unique(triangles[~at_seam], return_inverse=True)
         self.vertex = np.concatenate([whole, torn.ravel()])
@@ -108,6 +107,16 @@ class UvLayout:
         """Spread attributes of the model's vertices over the grid; zero outside the mask."""
         triangle, barycentric = self.fragments
         return kernels.interpolate(triangle[None], barycentric[None], attributes[None, self.vertex], self.triangles)[0]
+
+
+def across_seams(
+    uv: Float32[np.ndarray, "vertices 2"],
+    triangles: Int[np.ndarray, "triangles 3"],
+    mean_vertices: Float32[np.ndarray, "vertices 3"],
+) -> Bool[np.ndarray, " triangles"]:
+    """Find the triangles that lie across a seam of the map."""
+    stretch = _longest_side(uv[triangles]) / _longest_side(mean_vertices[triangles])
+    return stretch > SEAM_STRETCH * np.median(stretch)
 
 
 def _longest_side(corners: Float[np.ndarray, "triangles 3 axes"]) -> Float[np.ndarray, " triangles"]:

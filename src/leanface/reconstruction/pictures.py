@@ -108,9 +108,8 @@ def _textured(
     factor = max(1, len(texture) // (2 * size * SUPERSAMPLE))
     reduced = np.asarray(Image.fromarray(texture).reduce(factor)) if factor > 1 else texture
     samples = size * SUPERSAMPLE
-    nearest, depth = np.full((samples, samples), -1, np.int32), np.zeros((samples, samples), np.float32)
     corners = image[layout.vertex]
-    kernels.fill_visible(corners, layout.triangles, nearest, depth)
+    nearest, _ = kernels.nearest_triangles(corners, layout.triangles, samples)
     places = (layout.pixel + np.float32(0.5)) / np.float32(factor) - np.float32(0.5)
     out = np.empty((size, size, 3), np.uint8)
     _look_up(nearest, corners, layout.triangles, places, reduced, SUPERSAMPLE, out)

@@ -56,7 +56,7 @@ class Surface:
     @functools.cached_property
     def painter(self) -> PhotoTexture:
         """What takes textures from photos."""
-        return PhotoTexture(self.head.triangles, len(self.head.uv))
+        return PhotoTexture(self.head.uv, self.head.triangles, self.head.mean_vertices)
 
     @functools.cached_property
     def sha256(self) -> str:

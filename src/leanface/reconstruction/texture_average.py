@@ -41,7 +41,9 @@ class TextureAverage:
         """Add a textured face."""
         assert face.texture is not None
         normals = np.ascontiguousarray(face.normals @ face.pose.rotation.T)
-        shown = self._surface.painter.weights(photo.shape, face.vertices_photo, face.vertices_camera, normals)
+        shown = self._surface.painter.visibility.weights(
+            photo.shape, face.vertices_photo, face.vertices_camera, normals
+        )
         # Squared: the more it faces the camera, the sharper it is.
         weight: Float32[np.ndarray, "size size 1"] = self._layout.sample(shown[:, None] ** 2) + np.float32(UNSEEN)
         self._sum += weight * face.texture

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from leanface.errors import ConfigError
+from leanface.face import kernels
 from leanface.face.camera import camera_from_model, image_from_camera
 from leanface.face.coefficients import ANGLES, split
 from leanface.face.continuation import RESIDUAL, Continuation, Graph
@@ -15,6 +16,7 @@ from leanface.face.lighting import irradiance, vertex_normals
 from leanface.face.morphable_model import MorphableModel
 from leanface.face.photo_texture import Lighting, PhotoTexture
 from leanface.face.rasterize import draw
+from leanface.face.symmetry import mirror_images
 from leanface.face.texture_runs import Runs
 from leanface.face.uv_map import UvMap
 from leanface.synthesis.synthesis import population
@@ -36,7 +38,8 @@ class Scene(NamedTuple):
     colors: np.ndarray
 
 
-def scene(model: MorphableModel, yaw_rad: float) -> Scene:
+def scene(model: MorphableModel, yaw_rad: float, dark: np.ndarray | None = None) -> Scene:
+    """See a head turned by so much, with some vertices at half the brightness."""
     coefficients = population(model)[0][None].clone()
     coefficients[:, ANGLES] = torch.tensor([0.0, yaw_rad, 0.0])
     parts = split(coefficients)
@@ -46,6 +49,8 @@ def scene(model: MorphableModel, yaw_rad: float) -> Scene:
     normals = vertex_normals(camera, model.triangles)
     stripes = 0.5 + 0.2 * torch.sin(12 * model.mean_vertices[:, 1:2])
     colors = torch.cat([stripes + 0.2, stripes, stripes - 0.2], 1)
+    if dark is not None:
+        colors[torch.from_numpy(dark)] /= 2
     # Smaller, so that the whole head is in the picture.
     image = image_from_camera(camera, PHOTO_PX)
     image[..., :2] = (image[..., :2] - PHOTO_PX / 2) * 0.6 + PHOTO_PX / 2
@@ -59,7 +64,7 @@ def scene(model: MorphableModel, yaw_rad: float) -> Scene:
 
 @pytest.fixture(scope="module")
 def painter(model: MorphableModel) -> PhotoTexture:
-    return PhotoTexture(model.triangles.int().numpy(), model.vertex_count)
+    return PhotoTexture(model.uv.numpy(), model.triangles.int().numpy(), model.mean_vertices.numpy())
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +77,7 @@ def test_what_the_photo_shows_is_on_the_texture(
     model: MorphableModel, painter: PhotoTexture, uv_map: UvMap, yaw_rad: float
 ) -> None:
     made = scene(model, yaw_rad)
-    weights = painter.weights(made.photo.shape[:2], *made[1:4])
+    weights = painter.visibility.weights(made.photo.shape[:2], *made[1:4])
     texture = painter.paint(uv_map.layout, *made[:5])
     assert (weights == 1).mean() > 0.1
     shown = uv_map.sample(torch.from_numpy(weights)[None, :, None])[0, ..., 0].numpy() > 0.999
@@ -96,20 +101,70 @@ def test_hidden_and_averted_vertices_weigh_nothing_and_weights_fade(
     model: MorphableModel, painter: PhotoTexture
 ) -> None:
     made = scene(model, 0.0)
-    weights = painter.weights(made.photo.shape[:2], *made[1:4])
-    assert (weights[made.normals[:, 2] < 0] == 0).all()
-    # Lips cover the upper back of the throat, which yet faces the camera.
-    facing = made.normals[:, 2] > 0.6
-    assert ((weights == 0) & facing).any()
-    edges = weights[model.triangles.numpy()]
+    weights = painter.visibility.weights(made.photo.shape[:2], *made[1:4])
+    skin = ~painter.visibility.openings
+    assert (weights[skin & (made.normals[:, 2] < 0)] == 0).all()
+    # The chin covers the upper neck, which yet faces the camera.
+    assert ((weights == 0) & skin & (made.normals[:, 2] > 0.6)).any()
+    edges = weights[model.triangles.numpy()][skin[model.triangles.numpy()].all(1)]
     assert np.quantile(np.ptp(edges, axis=1), 0.99) < 0.5
+
+
+def test_the_outline_weighs_nothing(model: MorphableModel, painter: PhotoTexture) -> None:
+    """There the photo shows the background as soon as the shape is a little off."""
+    made = scene(model, 0.0)
+    weights = painter.visibility.weights(made.photo.shape[:2], *made[1:4])
+    head = (made.photo != BLUE).any(-1)
+    near = np.zeros_like(head)
+    for shift in (-1, 1):
+        near |= ~np.roll(head, shift, 0) | ~np.roll(head, shift, 1)
+    column, row = made.vertices_photo[:, :2].round().astype(int).clip(0, PHOTO_PX - 1).T
+    assert near[row, column].sum() > 100
+    assert (weights[near[row, column]] == 0).all()
+
+
+def test_eyes_and_open_mouths_are_as_the_photo_shows_them(model: MorphableModel, painter: PhotoTexture) -> None:
+    """Where a part of a triangle shows in an opening, all its corners take the photo's colors; but for tiny gaps."""
+    made = scene(model, 0.0)
+    triangles = model.triangles.int().numpy()
+    seen, _ = kernels.nearest_triangles(made.vertices_photo.astype(np.float32), triangles, PHOTO_PX)
+    corners = triangles[np.unique(seen[seen >= 0])]
+    within = corners[painter.visibility.openings[corners].all(1)]
+    weights = painter.visibility.weights(made.photo.shape[:2], *made[1:4])
+    assert len(within) > 100
+    assert (weights[within] == 1).all(1).mean() > 0.9
+
+
+@pytest.mark.parametrize("yaw_rad", [-0.6, 0.6])
+def test_the_side_that_the_photo_does_not_show_mirrors_the_other(
+    model: MorphableModel, painter: PhotoTexture, uv_map: UvMap, yaw_rad: float
+) -> None:
+    """Both cheeks have a dark patch, of which a turned head's photo shows one: the texture has both."""
+    x, y, z = model.mean_vertices.numpy().T
+    patch = (np.abs(x) > 0.55) & (np.abs(y) < 0.25) & (z > -0.6)
+    plain, dark = scene(model, yaw_rad), scene(model, yaw_rad, patch)
+    seen = painter.visibility.weights(plain.photo.shape[:2], *plain[1:4])
+    sides = [patch & (x < 0), patch & (x > 0)]
+    shown, hidden = sorted(sides, key=lambda side: -seen[side].mean())
+    assert seen[shown].max() > 0.9
+    assert seen[hidden].max() == 0
+    where = uv_map.sample(torch.from_numpy(hidden).float()[None, :, None])[0, ..., 0].numpy() > 0.99
+    before, after = (painter.paint(uv_map.layout, *made[:5])[where].mean() for made in (plain, dark))
+    assert after < 0.9 * before
+
+
+def test_vertices_pair_with_their_mirror_images(model: MorphableModel) -> None:
+    mean = model.mean_vertices.numpy()
+    mirrored = mirror_images(mean)
+    np.testing.assert_array_equal(mirrored[mirrored], np.arange(len(mean)))
+    np.testing.assert_allclose(mean[mirrored] * [-1, 1, 1], mean, atol=0.005)
 
 
 def test_a_face_at_the_photos_edge_keeps_clear_of_it(model: MorphableModel, painter: PhotoTexture) -> None:
     made = scene(model, 0.0)
     moved = made.vertices_photo.copy()
     moved[:, 0] += PHOTO_PX / 2
-    weights = painter.weights(made.photo.shape[:2], moved, made.vertices_camera, made.normals)
+    weights = painter.visibility.weights(made.photo.shape[:2], moved, made.vertices_camera, made.normals)
     assert (weights[moved[:, 0] > PHOTO_PX - 1] == 0).all()
     assert weights.max() > 0.9
 
@@ -129,7 +184,7 @@ def test_a_photo_finer_than_the_texture_is_averaged(model: MorphableModel, paint
     board = (np.indices(made.photo.shape[:2]).sum(0) % 2 * 255).astype(np.uint8)
     uv_map = UvMap(model, 64, whole_head=True)
     texture = painter.paint(uv_map.layout, np.repeat(board[..., None], 3, 2), *made[1:5])
-    weights = torch.from_numpy(painter.weights(made.photo.shape[:2], *made[1:4]))
+    weights = torch.from_numpy(painter.visibility.weights(made.photo.shape[:2], *made[1:4]))
     shown = uv_map.sample(weights[None, :, None])[0, ..., 0].numpy() > 0.999
     assert np.abs(texture[shown].astype(int) - 128).max() < 20
 
@@ -159,7 +214,7 @@ def test_painting_is_what_a_look_at_each_texel_gives(
     made = scene(model, 0.3)
     gray = np.full_like(made.photo, 128)
     lighting = Lighting(np.full_like(made.lighting.albedo, 128 / 255), np.ones_like(made.lighting.irradiance))
-    weights = painter.weights(gray.shape[:2], *made[1:4])
+    weights = painter.visibility.weights(gray.shape[:2], *made[1:4])
     ramp = np.broadcast_to(np.linspace(0, 255, PHOTO_PX)[None, :, None], gray.shape).round().astype(np.uint8)
     texture = painter.paint(uv_map.layout, gray, *made[1:4], lighting)
     assert np.abs(texture.astype(int) - 128).max() <= 1
