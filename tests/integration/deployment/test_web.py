@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import trimesh
+from onnx import numpy_helper
 from PIL import Image
 
 from leanface import LeanFace, load_photo, paths
@@ -26,12 +28,14 @@ from leanface.reconstruction.result import Reconstruction
 from leanface.runtime import open_runtime
 from tests.browsers import Browser, open_page, running_chromium
 
-COEFFICIENTS_TOLERANCE = 0.03
-"""Relative L2 distance to ONNX Runtime's in Python, of the same crop and file: kernels round INT8 differently."""
+COEFFICIENTS_TOLERANCE = 0.05
+"""Relative L2 distance to ONNX Runtime's in Python, of the same crop and file: each rounds INT8 in its own way, up to
+0.035 from the file's arithmetic as it is written."""
 
-PHOTO_TOLERANCE, TURNED_TOLERANCE = 0.06, 0.15
-"""The same of a whole photo, to LeanFace as it is installed, in OpenVINO. In a photo that lies on its side, landmarks
-may be a pixel apart: where a network looks first, and what it finds there, depends on the last bit of what it sees."""
+PHOTO_TOLERANCE, TURNED_TOLERANCE = (0.06, 2.5e-4), (0.15, 6e-4)
+"""The same of a whole photo, and the vertices' mean distance (m), to LeanFace as it is installed, in OpenVINO. In a
+photo that lies on its side, landmarks may be a pixel apart: where a network looks first, and what it finds there,
+depends on the last bit of what it sees."""
 
 READY = "!document.querySelector('#file').disabled"
 DONE = f"{READY} && /^Done/.test(document.getElementById('message').textContent)"
@@ -184,7 +188,7 @@ def test_it_decodes_as_leanface_does(shared: Browser, lean_face: LeanFace) -> No
     ids=["small", "large", "lying"],
 )
 def test_it_reads_photos_as_leanface_does(
-    shared: Browser, lean_face: LeanFace, name: str, turns: int, tolerance: float
+    shared: Browser, lean_face: LeanFace, name: str, turns: int, tolerance: tuple[float, float]
 ) -> None:
     photo = np.ascontiguousarray(np.rot90(load_photo(name), turns))
     face = largest(lean_face, photo, texture_size=web.TEXTURE_PX)
@@ -192,9 +196,9 @@ def test_it_reads_photos_as_leanface_does(
     assert face.detection is not None
     assert face.texture is not None
     assert np.abs(np.array(found["landmarks"]) - face.detection.landmarks).max() < 1  # pixel
-    assert distance(np.array(found["coefficients"]), face.coefficients) < tolerance
+    assert distance(np.array(found["coefficients"]), face.coefficients) < tolerance[0]
     apart = np.linalg.norm(np.array(found["vertices"]).reshape(-1, 3) - face.vertices, axis=1)
-    assert apart.mean() < 4e-4  # meters
+    assert apart.mean() < tolerance[1]
     assert np.abs(np.array(found["photo"]).reshape(-1, 3) - face.vertices_photo)[:, :2].max() < 2  # pixels
     texture = np.frombuffer(base64.b64decode(found["texture"]), np.uint8).reshape(web.TEXTURE_PX, web.TEXTURE_PX, 4)
     mask = lean_face.surface.layout(web.TEXTURE_PX).mask
@@ -273,6 +277,16 @@ def test_what_is_no_photo_or_shows_no_face_is_refused(shared: Browser, tmp_path:
         shared.page.set_input_files("#file", tmp_path / file)
         shared.wait(f"{REFUSED} && document.getElementById('message').textContent.includes('{words}')")
     assert shared.problems == []
+
+
+def test_an_optimizer_is_off_where_it_computes_wrong_values(site: Path) -> None:
+    """Where Q/DQ meets float16; not in the network that is shipped, whose float16 is elsewhere."""
+    assert json.loads((site / "about.json").read_text())["disabled_optimizers"] == ""
+    network = onnx.load(site / "network.onnx")
+    scale = next(node.input[1] for node in network.graph.node if node.op_type == "QuantizeLinear")
+    (tensor,) = (tensor for tensor in network.graph.initializer if tensor.name == scale)
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), scale))
+    assert web._quantizes_float16(network)
 
 
 def test_the_site_is_whole_and_small(site: Path) -> None:
