@@ -1,4 +1,4 @@
-"""The demo's page and its answers: one photo in; pictures, numbers and meshes out.
+"""The demo's page and its answers: a photo in; pictures, numbers and meshes out; or a webcam's frames, with meshes.
 
 The page and its 3D viewer come with the package: nothing is loaded from elsewhere, and nothing is kept after an answer.
 """
@@ -12,16 +12,17 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from jaxtyping import UInt8
 from PIL import Image
 
 from leanface.catalog import runtime_title
+from leanface.demo.live import Live
 from leanface.errors import ArtifactError, NoFaceError
 from leanface.photos.load import PACKAGED_PHOTOS, load_photo, photo_path
 from leanface.reconstruction.lean_face import LeanFace
@@ -51,6 +52,11 @@ UPLOAD_S = 60.0
 
 WAITING_MAX = 4
 """Photos that may be in work or wait for it; more are refused."""
+
+FACES_HEADER = "LeanFace-Faces"
+"""Says how many faces were drawn into a frame."""
+
+VIEWER_NAME_MAX = 40
 
 STOP_S = 10.0
 TEXTURE_PX = 1024
@@ -144,10 +150,12 @@ class Demo:
             }
 
 
-def create_app(reconstruct: Callable[[bytes, bool], dict[str, Any]], root_path: str = "") -> FastAPI:
-    """Make the application: the page at /, its viewer and examples, and POST /reconstruct, which takes a photo's file.
+def create_app(reconstruct: Callable[[bytes, bool], dict[str, Any]], live: Live, root_path: str = "") -> FastAPI:
+    """Make the application: the page at /, its viewer and examples, and POST /reconstruct and /live.
 
     Args:
+        reconstruct: answers a photo's file, see `Demo.reconstruct`.
+        live: draws into a webcam's frames.
         root_path: path prefix under which a reverse proxy offers the demo.
     """
     app = FastAPI(title="LeanFace demo", docs_url=None, redoc_url=None, openapi_url=None)
@@ -187,6 +195,19 @@ def create_app(reconstruct: Callable[[bytes, bool], dict[str, Any]], root_path: 
         finally:
             places.release()
 
+    @app.post("/live", dependencies=[Depends(known_query)])
+    async def follow(
+        request: Request, viewer: Annotated[str, Query(max_length=VIEWER_NAME_MAX)], both: bool = False
+    ) -> Response:
+        content = await uploads.read(request)
+        if not places.acquire(blocking=False):
+            raise Refused("busy", "The demo is busy. Try again in a few seconds.")
+        try:
+            drawn = await run_in_threadpool(live.draw, content, viewer, LIMITS.pixels_max, both=both)
+        finally:
+            places.release()
+        return Response(drawn.jpeg, headers={**HEADERS, FACES_HEADER: str(drawn.faces)}, media_type="image/jpeg")
+
     return app
 
 
@@ -215,7 +236,8 @@ def run(
         student = stack.enter_context(LeanFace.load(model, runtime, threads))
         demo = Demo(stack.enter_context(open_teacher(original, student, threads)), student)
         print(f"open {url(host, port)} (Ctrl-C ends it)", flush=True)
-        run_server(new_server(create_app(demo.reconstruct, settings.root_path), STOP_S), listening)
+        app = create_app(demo.reconstruct, Live(demo.teacher, student), settings.root_path)
+        run_server(new_server(app, STOP_S), listening)
 
 
 def _bytes(picture: np.ndarray) -> UInt8[np.ndarray, "H W 3"]:

@@ -131,6 +131,46 @@ def test_no_hostile_file_is_an_internal_error(server: Server, hostile: list[byte
         assert read(server, content).error in ("not_a_photo", "too_large", "no_face")
 
 
+def frame(name: str) -> bytes:
+    stream = io.BytesIO()
+    Image.open(photo_path(name)).convert("RGB").crop((0, 0, 512, 600)).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+def gray_frame() -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (512, 600), "gray").save(stream, "JPEG")
+    return stream.getvalue()
+
+
+def test_a_webcam_s_frames_come_back_with_the_faces_drawn_over_them(server: Server) -> None:
+    for content, faces in ((frame("astronaut"), "1"), (gray_frame(), "0"), (frame("astronaut"), "1")):
+        reply = server.ask("POST", "/live?viewer=me", content)
+        assert (reply.status, reply.headers["content-type"], reply.headers["leanface-faces"]) == (
+            *(200, "image/jpeg"),
+            faces,
+        )
+        drawn = np.asarray(Image.open(io.BytesIO(reply.body)), np.float32)
+        changed = np.abs(drawn - np.asarray(Image.open(io.BytesIO(content)), np.float32)).mean(-1) > 40
+        assert (changed.mean() > 0.01) == (faces == "1")
+    both = server.ask("POST", "/live?viewer=me&both=true", frame("astronaut"))
+    assert Image.open(io.BytesIO(both.body)).size == (2 * 512, 600)
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "kind"),
+    [
+        ("?viewer=me", b"no frame", "not_a_photo"),
+        ("?viewer=me", gray_photo(), "not_a_photo"),
+        ("", gray_frame(), "bad_query"),
+        (f"?viewer={'x' * 41}", gray_frame(), "bad_query"),
+    ],
+    ids=["nonsense", "a PNG", "no name", "a long name"],
+)
+def test_what_is_no_frame_of_a_webcam_is_refused(server: Server, query: str, body: bytes, kind: str) -> None:
+    assert server.ask("POST", f"/live{query}", body).error == kind
+
+
 def test_unknown_examples_are_refused(server: Server) -> None:
     assert server.ask("GET", "/examples/nobody").status == 404
     assert server.ask("GET", "/examples/..%2fpage.html").status == 404
@@ -222,10 +262,14 @@ def pixels(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), np.float32)
 
 
-def test_a_webcam_photo_is_taken_and_read_on_a_narrow_screen(browse: Callable[..., Browser]) -> None:
+def test_a_webcam_is_followed_and_its_photo_is_read_on_a_narrow_screen(browse: Callable[..., Browser]) -> None:
     browser = browse(390)
     browser.page.click("#webcam")
-    browser.wait("document.querySelector('video').videoWidth > 0")
+    browser.wait("/^[1-9][0-9]* frames per second/.test(document.getElementById('rate').textContent)")
+    assert browser.page.is_visible("#live")
+    assert browser.page.evaluate("document.documentElement.scrollWidth") <= 390
+    browser.page.check("#both")
+    browser.wait("document.getElementById('live').width > 1.5 * document.getElementById('live').height")
     browser.page.click("#shoot")
     browser.wait_for_heads()
     assert browser.page.evaluate("document.documentElement.scrollWidth") <= 390

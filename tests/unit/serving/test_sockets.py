@@ -62,3 +62,10 @@ def test_servers_refuse_it_before_they_load_anything(command: str, capsys: pytes
     with pytest.raises(SystemExit, match="2"):
         main([command, "--port", "65536"])
     assert "expected 1 to 65535" in capsys.readouterr().err
+
+
+def test_the_body_of_an_answer_does_not_wait_for_the_head_s_acknowledgment() -> None:
+    with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        connection, _ = listening.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
