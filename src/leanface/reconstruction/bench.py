@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 from rich import box
 from rich.console import Console
@@ -18,13 +19,17 @@ from tqdm import tqdm
 
 from leanface.catalog import MEASURES
 from leanface.config import Benchmark
+from leanface.errors import ArtifactError
 from leanface.metrics.latency import Timing, measure_latency
 from leanface.metrics.ratio import MedianEstimate
 from leanface.photos.detector import FaceDetection
 from leanface.photos.load import load_photo
 from leanface.photos.mtcnn import Mtcnn
+from leanface.reconstruction.flow import reconstruct_all
 from leanface.reconstruction.lean_face import LeanFace
+from leanface.reconstruction.outputs import Settings
 from leanface.reconstruction.pictures import overlay, preview
+from leanface.reconstruction.sources import find_sources
 from leanface.runtime.batches import run_in_batches
 
 PHOTO = "grace_hopper"
@@ -34,13 +39,22 @@ JOURNEY, ORIGINALS = "photo to GLB", "photo to GLB, original"
 
 REST = "all but the network"
 
-SECONDS = 45.0
+PHOTOS, SMALL_PHOTOS, SMALL_PX = 12, 48, 256
+"""How many copies of the photo a folder holds, and a folder of small ones; the longer side of those."""
+
+FOLDER = f"{PHOTOS} photos to GLBs"
+SMALL_FOLDER = f"{SMALL_PHOTOS} photos of {SMALL_PX} px to coefficients"
+
+SECONDS = 60.0
 """For all steps together. A machine that is too busy for it still runs each step a few times, see RUNS_MIN."""
 
-SHARES = {"crop": 0.2, "photo": 0.5, "files": 0.9, "journey": 1.0}
+SHARES = {"crop": 0.15, "photo": 0.35, "files": 0.6, "folder": 0.8, "journey": 1.0}
 """When, as a share of the time, each part's measurement ends; what one leaves, the next may use."""
 
 RUNS_MIN = 3
+
+PHOTO_QUALITY = 95
+"""Of the JPEG files in the folders."""
 
 MIN_FACE_PX = 40
 """That MTCNN looks for, as `LeanFace` does by default."""
@@ -49,7 +63,7 @@ logger = logging.getLogger(__name__)
 
 
 class Step(NamedTuple):
-    """A step's name, its time, and what it belongs to: a crop's reading, a photo's, its files, or all of it."""
+    """A step's name, its time, and what it belongs to: a crop's reading, a photo's, its files, a folder's, or all."""
 
     name: str
     part: str
@@ -111,8 +125,13 @@ def bench_end_to_end(
             ("files", "texture 1024 px"): lambda: lean_face.textured(face, photo, 1024),
             ("files", "texture 4096 px"): lambda: lean_face.textured(face, photo, 4096),
             ("files", "GLB with 1024 px"): lambda: textured.save_mesh(Path(folder) / "face.glb"),
+            ("files", "texture 4096 px and GLB"): lambda: lean_face.textured(face, photo, 4096).encode_mesh(),
             ("files", "preview"): lambda: preview(textured),
             ("files", "overlay"): lambda: overlay(photo, [textured]),
+            ("folder", FOLDER): _folder(lean_face, photo, PHOTOS, Path(folder), Settings(pictures=False)),
+            ("folder", SMALL_FOLDER): _folder(
+                lean_face, _small(photo), SMALL_PHOTOS, Path(folder), Settings(None, 0, pictures=False)
+            ),
             ("journey", JOURNEY): journey,
         }
         if teacher is not None:
@@ -126,8 +145,8 @@ def bench_end_to_end(
             for part, share in SHARES.items():
                 timings |= measure_latency(
                     {key: call for key, call in calls.items() if key[0] == part},
-                    warmup=settings.warmup if part == "crop" else 2,
-                    window=max(RUNS_MIN, settings.window // 3) if part in ("files", "journey") else settings.window,
+                    warmup=settings.warmup if part == "crop" else 1 if part == "folder" else 2,
+                    window=settings.window if part in ("crop", "photo") else max(RUNS_MIN, settings.window // 3),
                     windows_max=settings.windows_max,
                     interval=settings.interval,
                     baselines=dict.fromkeys([("journey", JOURNEY), ("journey", ORIGINALS)], ("journey", ORIGINALS))
@@ -138,6 +157,29 @@ def bench_end_to_end(
                     on_window=lambda key: progress.set_description_str(": ".join(key)),
                 )
     return [Step(name, part, timings[part, name]) for part, name in calls]
+
+
+def _folder(
+    lean_face: LeanFace, photo: UInt8[np.ndarray, "H W 3"], count: int, within: Path, settings: Settings
+) -> Callable[[], object]:
+    folder = within / f"{count}_photos"
+    folder.mkdir()
+    for number in range(count):
+        Image.fromarray(photo).save(folder / f"{number}.jpg", quality=PHOTO_QUALITY)
+    sources = find_sources([str(folder)])
+
+    def reconstruct() -> None:
+        for outcome in reconstruct_all(lean_face, sources, within / f"{count}_results", settings, redo=True):
+            if outcome.error is not None:
+                raise ArtifactError(f"{outcome.name} of a folder of copies of the photo failed: {outcome.error}")
+
+    return reconstruct
+
+
+def _small(photo: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    image = Image.fromarray(photo)
+    image.thumbnail((SMALL_PX, SMALL_PX))
+    return np.asarray(image)
 
 
 def _originals_journey(teacher: LeanFace, png: Path) -> Callable[[], object]:
