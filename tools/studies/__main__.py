@@ -68,6 +68,12 @@ def _browser(arguments: argparse.Namespace) -> None:
     main(arguments.folder)
 
 
+def _phone(arguments: argparse.Namespace) -> None:
+    from tools.studies.phone import main
+
+    main(arguments.folder, arguments.environment)
+
+
 def _load(arguments: argparse.Namespace) -> None:
     from leanface.photos.load import photo_path
     from tools.studies import serving_load
@@ -118,6 +124,12 @@ def _parser() -> argparse.ArgumentParser:
     browser = studies.add_parser("browser", help="how fast the site of `leanface export web` is in Chromium")
     browser.add_argument("folder", type=Path, help="where README.md and browser.json go")
     browser.set_defaults(run=_browser)
+    phone = studies.add_parser("phone", help="the network in ncnn, beside PyTorch's answers")
+    phone.add_argument("folder", type=Path, help="where README.md and phone.json go")
+    phone.add_argument(
+        "--environment", type=Path, required=True, metavar="DIR", help="of Python, with the packages ncnn and pnnx"
+    )
+    phone.set_defaults(run=_phone)
     load = studies.add_parser("load", help="how long requests to `leanface serve` take, and when it is saturated")
     rates = [2.0, 5.0, 10.0, 20.0]
     load.add_argument("--rates", type=_rate, nargs="+", default=rates, metavar="R", help="requests per second")
