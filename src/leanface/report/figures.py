@@ -41,7 +41,7 @@ def save_pareto(variants: Mapping[str, VariantSummary], error: str, path: Path, 
     first = figure.axes[0]
     for axes in figure.axes if narrow else [first]:
         axes.set_ylabel(MEASURES[error].axis)
-    first.set_ylim(0, 1.25 * max(known.values(), default=1.0))
+    first.set_ylim(0, 1.25 * (max(known.values(), default=1.0) or 1.0))  # all may be right
     place = "outside upper center" if narrow else "outside right center"
     figure.legend(*first.get_legend_handles_labels(), loc=place, frameon=False, fontsize=9)
     save_figure(figure, path)
