@@ -183,6 +183,7 @@ class Prune(Section):
     round_to: Count
     compensate: bool
     calibration_count: Count
+    position_share: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     ridge: Positive
 
 

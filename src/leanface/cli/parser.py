@@ -2,9 +2,10 @@
 
 import argparse
 import difflib
-import importlib.metadata
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+
+from leanface.extras import installed_version
 
 Handler = Callable[[argparse.Namespace], None]
 
@@ -99,7 +100,7 @@ def command_parser() -> tuple[Parser, Commands]:
         usage="leanface [-h] [--version] COMMAND ...",
         epilog="`leanface COMMAND --help` explains a command and shows an example.",
     )
-    version = importlib.metadata.version("leanface")
+    version = installed_version("leanface") or "(its sources, not installed)"
     parser.add_argument("--version", action="version", version=f"leanface {version}")
     return parser, Commands(parser)
 

@@ -13,17 +13,21 @@ import copy
 from typing import NamedTuple, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, fx, nn
 
 from leanface.errors import ConfigError
 from leanface.networks.graph import LAYERS, NORMS, Graph, trace
-from leanface.networks.layer_inputs import Chunks, Layer, can_unfold, compute_chunks, in_chunks, patches_of
+from leanface.networks.layer_inputs import Chunks, Layer, can_unfold, compute_chunks, in_chunks, patches_of, rows_of
 from leanface.pruning.groups import KeptChannels
 
 FAINT = 0.05
 """A batch norm's scale, relative to its layer's median, below which a channel is not asked to correct the
 identity branch: its weights would have to be huge, and training would diverge from there."""
+
+
+POSITIONS_MIN = 16
+"""Of a feature map, that are looked at in any case."""
 
 
 class LayerFit(NamedTuple):
@@ -45,6 +49,7 @@ def compensate(
     kept: KeptChannels,
     images: Float[Tensor, "batch 3 height width"],
     ridge: float,
+    position_share: float = 1.0,
 ) -> tuple[nn.Module, list[LayerFit]]:
     """Return a re-fitted copy of `network` in eval mode, and the gain at each layer, in order of execution.
 
@@ -57,6 +62,8 @@ def compensate(
         kept: the pruning record.
         images: calibration images in [0,1]; no labels are needed.
         ridge: how strongly the old weights hold, relative to the mean variance of a layer's inputs.
+        position_share: of each feature map's positions, that are looked at: neighbors say much the same, so more
+            images tell more than all their positions.
 
     Raises:
         ConfigError: `ridge` is too small.
@@ -64,9 +71,8 @@ def compensate(
     """
     graph, student = trace(teacher), copy.deepcopy(network).eval()
     fits: list[LayerFit] = []
-    chunks = in_chunks(images)
-    ours: dict[fx.Node, Chunks] = {graph.nodes[0]: chunks}
-    theirs: dict[fx.Node, Chunks] = {graph.nodes[0]: chunks}
+    ours: dict[fx.Node, Chunks] = {graph.nodes[0]: in_chunks(images)}
+    theirs: dict[fx.Node, Chunks] = {graph.nodes[0]: in_chunks(images)}
     for node in graph.nodes[1:-1]:
         theirs[node] = compute_chunks(graph, node, theirs, teacher)
         name = str(node.target)
@@ -78,7 +84,7 @@ def compensate(
                 per_unit = _per_unit(graph, name, channels)
                 for target, a, b in zip(wanted, ours[added], theirs[added], strict=True):
                     target += (b[:, channels] - a) * per_unit
-            fits.append(_refit(graph, name, student, ours[node.all_input_nodes[0]], wanted, ridge))
+            fits.append(_refit(graph, name, student, ours[node.all_input_nodes[0]], wanted, ridge, position_share))
             del wanted
         ours[node] = compute_chunks(graph, node, ours, student)
         for dead in graph.dead_after[node]:
@@ -116,7 +122,9 @@ def _per_unit(graph: Graph, name: str, channels: list[int]) -> Tensor:
     return per_unit.view(-1, *[1] * (layer.weight.ndim - 2))
 
 
-def _refit(graph: Graph, name: str, student: nn.Module, x: Chunks, wanted: Chunks, ridge: float) -> LayerFit:
+def _refit(
+    graph: Graph, name: str, student: nn.Module, x: Chunks, wanted: Chunks, ridge: float, position_share: float
+) -> LayerFit:
     """Re-fit one layer on inputs `x` to the responses that are wanted of the channels that it kept."""
     layer = student.get_submodule(name)
     assert isinstance(layer, LAYERS)
@@ -125,7 +133,7 @@ def _refit(graph: Graph, name: str, student: nn.Module, x: Chunks, wanted: Chunk
         return LayerFit(name, torch.nan, torch.nan, "it has neither a bias nor a batch norm right behind it")
     if not can_unfold(layer):
         return LayerFit(name, torch.nan, torch.nan, "its padding is not a number of zeros")
-    moments = _Moments(layer)
+    moments = _Moments(layer, position_share)
     for inputs, target in zip(x, wanted, strict=True):
         moments.add(inputs, target)
     change, intercept, before, after = moments.solve(ridge)
@@ -153,8 +161,9 @@ class _Moments:
     their sums are FP64.
     """
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: Layer, position_share: float) -> None:
         self.layer = layer
+        self._share, self._chance = position_share, torch.Generator().manual_seed(0)
         self.groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
         inputs, outputs = layer.weight[0].numel(), len(layer.weight) // self.groups
         zeros = torch.zeros(self.groups, inputs, inputs, dtype=torch.float64, device=layer.weight.device)
@@ -169,8 +178,10 @@ class _Moments:
 
     def add(self, x: Tensor, target: Tensor) -> None:
         """Count in some images: inputs and wanted responses, (B,C,H,W) each, or (B,C) of a linear layer."""
-        patches, wanted = self._by_group(patches_of(self.layer, x)), self._by_group(_rows(target))
-        residual = self._by_group(_rows(target - self.layer(x)))
+        positions = self._positions(target)
+        patches = self._by_group(patches_of(self.layer, x, positions))
+        wanted = self._by_group(rows_of(target, positions))
+        residual = self._by_group(rows_of(target - self.layer(x), positions))
         if self.x_center is None or self.y_center is None:
             self.x_center, self.y_center = patches.mean(dim=1, keepdim=True), wanted.mean(dim=1, keepdim=True)
         patches, wanted = patches - self.x_center, wanted - self.y_center
@@ -182,6 +193,14 @@ class _Moments:
         self.y_sum += wanted.sum(dim=1)
         self.y_squares += wanted.square().sum(dim=1)
         self.rows += patches.shape[1]
+
+    def _positions(self, maps: Tensor) -> Int64[Tensor, " chosen"] | None:
+        """Choose positions of these maps at random; None: all of them."""
+        count = maps[0, 0].numel()
+        chosen = max(POSITIONS_MIN, round(self._share * count))
+        if maps.ndim == 2 or chosen >= count:
+            return None
+        return torch.randperm(count, generator=self._chance)[:chosen].to(maps.device)
 
     def _by_group(self, rows: Float[Tensor, "rows values"]) -> Float[Tensor, "groups rows values_of_one"]:
         return rows.reshape(len(rows), self.groups, -1).transpose(0, 1)
@@ -220,8 +239,3 @@ class _Moments:
 def _product(one: Float[Tensor, "groups m k"], other: Float[Tensor, "groups k n"]) -> Float[Tensor, "groups m n"]:
     """Multiply matrices; a single pair by the kernel for single matrices, which is faster and rounds otherwise."""
     return (one[0] @ other[0])[None] if len(one) == 1 else one @ other
-
-
-def _rows(maps: Tensor) -> Float[Tensor, "rows channels"]:
-    """Return one row per output position."""
-    return maps if maps.ndim == 2 else maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])

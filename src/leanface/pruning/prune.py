@@ -67,7 +67,7 @@ def prune(
     network, kept = scorer.keep(plan(teacher, groups, config, images.shape[-1]))
     states, fits = {"pruned": network}, list[LayerFit]()
     if config.compensate:
-        network, fits = compensate(network, teacher, kept, images, config.ridge)
+        network, fits = compensate(network, teacher, kept, images, config.ridge, config.position_share)
         states["compensated"] = network
     return Pruned(network, kept, states, fits)
 

@@ -99,6 +99,23 @@ def test_a_twin_takes_over_from_the_channel_that_went(
     assert fit.error_after < 1e-3 * fit.error_before
 
 
+def test_some_positions_tell_nearly_as_much_as_all(
+    smooth_images: SmoothImages, small_network: FaceReconstructionNet, pruned: PruneResult
+) -> None:
+    @torch.no_grad()
+    def error(images: int, share: float) -> float:
+        given = compensate(pruned.network, small_network, pruned.kept, smooth_images(images, 5), RIDGE, share)[0]
+        return float((given(unseen) - small_network(unseen)).square().mean())
+
+    unseen = smooth_images(32, 6)
+    with torch.no_grad():
+        before = float((pruned.network(unseen) - small_network(unseen)).square().mean())
+    some, every = error(64, 0.25), error(64, 1.0)
+    assert some != every
+    assert some < 2 * every
+    assert some < before / 4
+
+
 def test_ridge_that_rounding_hides_is_refused(
     smooth_images: SmoothImages, small_network: FaceReconstructionNet, pruned: PruneResult
 ) -> None:
@@ -115,7 +132,7 @@ def test_ridge_regression_solves_the_normal_equations(kernel: int, stride: int, 
     with torch.no_grad():
         response = conv(x)
         residual = torch.randn_like(response)
-        moments = _Moments(conv)
+        moments = _Moments(conv, 1.0)
         for inputs, target in zip(x.split(5), (response + residual).split(5), strict=True):
             moments.add(inputs, target)
         change, intercept, before, after = moments.solve(ridge=0.1)
