@@ -46,15 +46,15 @@ def main() -> None:
     torch.set_num_threads(1)
     model = load_morphable_model()
     with LeanFace.load(threads=1) as lean_face:
-        clips = [_clip(model, seed) for seed in range(CLIPS)]
+        clips = [rendered_clip(model, seed) for seed in range(CLIPS)]
         rows = {way: _measure(lean_face, model, clips, followed=way == "followed") for way in WAYS}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tracking.json").write_text(json.dumps(rows, indent=1) + "\n")
     (folder / "README.md").write_text(_page(rows))
 
 
-def _clip(model: MorphableModel, seed: int) -> Clip:
-    """One person between three random poses and expressions, before one background, in one light."""
+def rendered_clip(model: MorphableModel, seed: int) -> Clip:
+    """Render one person between three random poses and expressions, before one background, in one light."""
     keys = sample_coefficients(model, 3, torch.Generator().manual_seed(seed), images_per_identity=3)
     draw = torch.Generator().manual_seed(100 + seed)
     keys[:, ANGLES.start + 1] = (2 * torch.rand(3, generator=draw) - 1) * YAW_MAX_RAD
