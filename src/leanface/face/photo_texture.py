@@ -64,9 +64,9 @@ class PhotoTexture:
         mean_vertices: Float32[np.ndarray, "vertices 3"],
     ) -> None:
         """Prepare for a model, whose mean face is symmetric."""
-        count = len(mean_vertices)
-        self._graph = Graph.of_triangles(triangles, count)
-        self.visibility = Visibility(triangles, triangles[~across_seams(uv, triangles, mean_vertices)], mean_vertices)
+        without_seams = triangles[~across_seams(uv, triangles, mean_vertices)]
+        self._graph = Graph.of_triangles(triangles, len(mean_vertices))
+        self.visibility = Visibility(triangles, self._graph, without_seams, mean_vertices)
         self._continuation = Continuation(self._graph, SMOOTHNESS)
         self._mirror = mirror_images(mean_vertices)
 

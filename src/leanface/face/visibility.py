@@ -58,12 +58,14 @@ class Visibility:
     def __init__(
         self,
         triangles: Int[np.ndarray, "triangles 3"],
+        graph: Graph,
         without_seams: Int[np.ndarray, "triangles 3"],
         mean_vertices: Float32[np.ndarray, "vertices 3"],
     ) -> None:
         """Prepare for a mesh.
 
         Args:
+            graph: of its neighbors.
             without_seams: its triangles but for those across seams of the texture.
             mean_vertices: of the mean face.
         """
@@ -71,10 +73,9 @@ class Visibility:
         self._graph = Graph.of_triangles(without_seams, len(mean_vertices))
         apart = _apart(self._graph, mean_vertices[:, 2])
         self._opening_triangles = apart[triangles].all(1)
-        whole = Graph.of_triangles(triangles, len(mean_vertices))
         near = apart[:, None].astype(np.float32)
         for _ in range(LIP_STEPS):
-            near = np.maximum(near, whole.means(near))
+            near = np.maximum(near, graph.means(near))
         self.openings = near[:, 0] > 0
 
     def weights(
