@@ -32,10 +32,10 @@ COEFFICIENTS_TOLERANCE = 0.05
 """Relative L2 distance to ONNX Runtime's in Python, of the same crop and file: each rounds INT8 in its own way, up to
 0.035 from the file's arithmetic as it is written."""
 
-PHOTO_TOLERANCE, TURNED_TOLERANCE = (0.06, 2.5e-4), (0.15, 6e-4)
-"""The same of a whole photo, and the vertices' mean distance (m), to LeanFace as it is installed, in OpenVINO. In a
-photo that lies on its side, landmarks may be a pixel apart: where a network looks first, and what it finds there,
-depends on the last bit of what it sees."""
+PHOTO_TOLERANCE, TURNED_TOLERANCE = (0.06, 2.5e-4, 3), (0.15, 6e-4, 8)
+"""The same of a whole photo, the vertices' mean distance (m), and the median difference of the face's texture (gray
+levels), to LeanFace as it is installed, in OpenVINO. In a photo that lies on its side, landmarks may be a pixel apart:
+where a network looks first, and what it finds there, depends on the last bit of what it sees."""
 
 READY = "!document.querySelector('#file').disabled"
 DONE = f"{READY} && /^Done/.test(document.getElementById('message').textContent)"
@@ -188,7 +188,7 @@ def test_it_decodes_as_leanface_does(shared: Browser, lean_face: LeanFace) -> No
     ids=["small", "large", "lying"],
 )
 def test_it_reads_photos_as_leanface_does(
-    shared: Browser, lean_face: LeanFace, name: str, turns: int, tolerance: tuple[float, float]
+    shared: Browser, lean_face: LeanFace, name: str, turns: int, tolerance: tuple[float, float, float]
 ) -> None:
     photo = np.ascontiguousarray(np.rot90(load_photo(name), turns))
     face = largest(lean_face, photo, texture_size=web.TEXTURE_PX)
@@ -201,8 +201,10 @@ def test_it_reads_photos_as_leanface_does(
     assert apart.mean() < tolerance[1]
     assert np.abs(np.array(found["photo"]).reshape(-1, 3) - face.vertices_photo)[:, :2].max() < 2  # pixels
     texture = np.frombuffer(base64.b64decode(found["texture"]), np.uint8).reshape(web.TEXTURE_PX, web.TEXTURE_PX, 4)
-    mask = lean_face.surface.layout(web.TEXTURE_PX).mask
-    assert np.abs(texture[..., :3].astype(float) - face.texture)[mask].mean() < 3  # gray levels
+    # What the photo shows: elsewhere LeanFace continues it with more care.
+    in_face = lean_face.surface.head.face_mask.astype(np.float32)[:, None].repeat(3, 1)
+    face_texels = lean_face.surface.layout(web.TEXTURE_PX).sample(in_face)[..., 0] > 0.99
+    assert np.median(np.abs(texture[..., :3].astype(float) - face.texture)[face_texels]) < tolerance[2]
 
 
 def test_a_photo_becomes_a_head_and_a_file_without_a_network(
