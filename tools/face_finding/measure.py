@@ -292,9 +292,9 @@ def _page(results: dict[str, Any]) -> str:
         lines.append(f"| {picture} | " + " | ".join(f"{results['cpu_ms'][name][picture]:.0f}" for name in names) + " |")
     lines += [
         "",
-        "In a portrait, with one sure face over a third of the photo's longer side or more, LeanFace looks for others only"
-        " down to a third of its size, unless a size is asked for: smaller bystanders, of which no row has any, are left"
-        " out.",
+        "In a portrait, with one sure face over a third of the photo's longer side or more, LeanFace looks for others"
+        " only down to a third of its size, unless a size is asked for: smaller bystanders, of which no row has any,"
+        " are left out.",
     ]
     return "\n".join(lines) + "\n"
 
