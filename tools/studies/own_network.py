@@ -2,7 +2,7 @@
 
     python -m tools.studies own_network docs/results/own_network
 
-makes a project for each network of tools/studies/tables/own_network.yaml, with stages configure, prepare and teacher,
+makes a project for each network of tools/studies/own_network.yaml, with stages configure, prepare and teacher,
 and prunes the teacher. The pruned network is measured as torch-pruning leaves it, with its batch norms measured anew,
 and re-fitted: all three have the same channels. Then each is distilled alike, and what came of the re-fitted one is
 quantized by LeanFace, ONNX Runtime and NNCF. The re-fit's ridge is chosen on the val split, from which trainings choose
@@ -46,7 +46,7 @@ from tools.studies.own_network_page import STATES, write_page
 
 logger = logging.getLogger(__name__)
 
-TABLE = Path(__file__).parent / "tables/own_network.yaml"
+TABLE = Path(__file__).parent / "own_network.yaml"
 LINKED = ("conf", "tools")
 """What a project has of the checkout that the study runs in."""
 
