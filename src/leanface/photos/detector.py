@@ -97,25 +97,25 @@ class FaceDetector:
         self._mesh = FaceMesh()
         self._mtcnn = Mtcnn()
 
-    def detect(self, image: UInt8[np.ndarray, "H W 3"]) -> list[FaceDetection]:
+    def detect(self, image: UInt8[np.ndarray, "H W 3"], *, every: bool = True) -> list[FaceDetection]:
         """Find every face in an RGB photo, the largest first; [] where there is none.
-
-        Raises:
-            ValueError: the image is not uint8 (H, W, 3).
-        """
-        return self._detect(image, self._min_face_px)
-
-    def require(self, image: UInt8[np.ndarray, "H W 3"], *, every: bool = True) -> list[FaceDetection]:
-        """Find every face in an RGB photo that must show one, the largest first.
 
         Args:
             every: whether others than the largest are asked for; without it there may be fewer.
 
         Raises:
+            ValueError: the image is not uint8 (H, W, 3).
+        """
+        return self._detect(image, self._min_face_px, every=every)
+
+    def require(self, image: UInt8[np.ndarray, "H W 3"], *, every: bool = True) -> list[FaceDetection]:
+        """Find every face in an RGB photo that must show one, the largest first; see `detect`.
+
+        Raises:
             NoFaceError: there is none, or only smaller ones than `min_face_px`.
             ValueError: the image is not uint8 (H, W, 3).
         """
-        faces = self._detect(image, self._min_face_px, every=every)
+        faces = self.detect(image, every=every)
         if faces:
             return faces
         photo = "a photo of {1}x{0} pixels".format(*image.shape)
