@@ -158,9 +158,7 @@ def exact(path: Path) -> Run:
     options = ORT.SessionOptions()
     options.intra_op_num_threads = usable_cores()
     options.add_session_config_entry("session.disable_quant_qdq", "1")
-    session = ORT.InferenceSession(
-        str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=["WeightBiasQuantization"]
-    )
+    session = ORT.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda images: session.run(None, {"images": images})[0]
 
 
@@ -170,11 +168,12 @@ def open_as(path: Path, runtime: str) -> Run:
     Raises:
         BackendError: it does.
     """
-    if runtime == OPENVINO_DEFAULT:
-        return OpenVino(path, None)
-    if path.suffix == ".xml":
-        return OpenVino(path, "f32")
-    return open_runtime(runtime, path).run
+    if path.suffix == ".onnx" and runtime in RUNTIMES:
+        opened = open_runtime(runtime, path)
+        if runtime == "onnxruntime":
+            return opened.run
+        opened.close()  # all files are called alike, without LeanFace's checks of the images
+    return OpenVino(path, None if runtime == OPENVINO_DEFAULT else "f32")
 
 
 def runtimes_of(path: Path) -> tuple[str, ...]:

@@ -26,7 +26,6 @@ from leanface.photos.load import PACKAGED_PHOTOS
 from leanface.reconstruction.network import require_face
 from leanface.reconstruction.surface import Surface
 from leanface.runtime.onnx_file import read_onnx
-from leanface.runtime.onnxruntime_ import WRONG_OPTIMIZERS
 
 KIND = "web site"
 """Of result, see `leanface.files.staged`."""
@@ -64,8 +63,7 @@ def export_web(onnx_path: Path, morphable_model: Path, folder: Path, archive: Pa
     exported, surface = read_onnx(onnx_path), Surface(morphable_model)
     require_face(onnx_path, exported.task)
     with staged(folder.resolve(), KIND) as staging:
-        network = onnx.load(onnx_path)
-        onnx.save(network, staging / "network.onnx")  # with weights that lie in another file
+        onnx.save(onnx.load(onnx_path), staging / "network.onnx")  # with weights that lie in another file
         tensors = save(_tensors(surface))
         (staging / "head.safetensors.gz").write_bytes(gzip.compress(tensors, mtime=0))
         for path in (FACE_NETWORKS / "short_range.onnx", FACE_NETWORKS / "landmarks.onnx", *PACKAGED_PHOTOS.values()):
@@ -76,19 +74,10 @@ def export_web(onnx_path: Path, morphable_model: Path, folder: Path, archive: Pa
         for path in SITE.iterdir():
             shutil.copyfile(path, staging / path.name)
         _write_onnxruntime(staging, archive)
-        # Where it may stay on, the network is 1.7 times as fast.
-        disabled = ";".join(WRONG_OPTIMIZERS) if _quantizes_float16(network) else ""
-        about = {"image_size": exported.image_size, "precision": exported.precision, "disabled_optimizers": disabled}
+        about = {"image_size": exported.image_size, "precision": exported.precision}
         (staging / "about.json").write_text(json.dumps(about))
         _finish_service_worker(staging / "sw.js")
         return sum(path.stat().st_size for path in staging.iterdir())
-
-
-def _quantizes_float16(network: onnx.ModelProto) -> bool:
-    """Tell whether a network goes from float16 to 8 bits or back."""
-    kinds = {tensor.name: tensor.data_type for tensor in network.graph.initializer}
-    scales = {node.input[1] for node in network.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")}
-    return any(kinds.get(scale) == onnx.TensorProto.FLOAT16 for scale in scales)
 
 
 def _tensors(surface: Surface) -> dict[str, np.ndarray]:

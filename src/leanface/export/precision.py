@@ -44,7 +44,8 @@ def to_int8(model: onnx.ModelProto, flavor: Flavor = "tensorrt") -> onnx.ModelPr
     `tensorrt` keeps the scale: TensorRT, which has no uint8, imports it as int8, and a processor without VNNI
     multiplies it exactly (docs/decisions/0003-uint8-activations.md). What exceeds the calibrated range is clipped at
     twice the range. `cpu` divides the range by all 255 steps and gives the image, whose values are bytes over 255, a
-    level for each of them; its heads compute in float16 (docs/decisions/0017-flavors.md).
+    level for each of them; its heads compute in float16, as one layer, and maximum pooling reads 8 bits
+    (docs/decisions/0017-flavors.md).
 
     Raises:
         ExportError: no layer's weight is quantized.
@@ -65,6 +66,9 @@ def to_int8(model: onnx.ModelProto, flavor: Flavor = "tensorrt") -> onnx.ModelPr
             scale = gs.Constant(f"{quantize.outputs[0].name}.scale", np.asarray(step, np.float32))
         for node in (quantize, dequantize):
             node.inputs = [node.inputs[0], scale, zero]
+    if flavor == "cpu":
+        _pool_in_8_bits(graph)
+        _join_heads(graph)
     _convert_weights(graph)
     graph.cleanup().toposort()
     return gs.export_onnx(graph)
@@ -78,6 +82,7 @@ def _share_quantizers(graph: Graph) -> None:
         first = shared.setdefault((quantize.inputs[0].name, quantize.inputs[1].values.tobytes()), result)
         if first is not result:
             replace_tensor(result, first)
+    graph.cleanup()
 
 
 LAYERS = ("Conv", "Gemm")
@@ -97,6 +102,43 @@ def _non_negative(tensor: Tensor) -> bool:
     if producer.op == "Clip":  # ReLU6
         return isinstance(producer.inputs[1], gs.Constant) and bool(producer.inputs[1].values >= 0)
     return producer.op in ("Relu", "Sigmoid", "HardSigmoid")
+
+
+def _pool_in_8_bits(graph: Graph) -> None:
+    """Quantize what maximum pooling reads as its result is quantized: the largest level is the largest value's."""
+    for pool in [node for node in graph.nodes if node.op == "MaxPool"]:
+        readers = pool.outputs[0].outputs
+        if len(readers) != 1 or readers[0].op != "QuantizeLinear":
+            continue
+        levels, image = (gs.Variable(f"{pool.name}.{name}") for name in ("levels", "input"))
+        scheme = readers[0].inputs[1:]
+        graph.nodes.append(gs.Node("QuantizeLinear", inputs=[pool.inputs[0], *scheme], outputs=[levels]))
+        graph.nodes.append(gs.Node("DequantizeLinear", inputs=[levels, *scheme], outputs=[image]))
+        pool.inputs = [image]
+
+
+def _join_heads(graph: Graph) -> None:
+    """Make one layer of floating-point layers that read the same features and whose results are concatenated."""
+    for concat in [node for node in graph.nodes if node.op == "Concat" and node.attrs["axis"] == 1]:
+        heads = [head for tensor in concat.inputs for head in tensor.inputs if len(tensor.outputs) == 1]
+        alike = {(head.op, str(head.attrs), id(head.inputs[0]), len(head.inputs)) for head in heads}
+        if (
+            len(heads) != len(concat.inputs)
+            or len(alike) != 1
+            or heads[0].op not in LAYERS
+            or heads[0].attrs.get("group", 1) != 1
+            or not all(isinstance(tensor, gs.Constant) for head in heads for tensor in head.inputs[1:])
+        ):
+            continue
+        source, *parameters = heads[0].inputs
+        joined = [
+            gs.Constant(f"{tensor.name}.joined", np.concatenate([head.inputs[place].values for head in heads]))
+            for place, tensor in enumerate(parameters, start=1)
+        ]
+        result = concat.outputs[0]
+        concat.outputs.clear()
+        layer = gs.Node(heads[0].op, f"{heads[0].name}.joined", heads[0].attrs, [source, *joined], [result])
+        graph.nodes.append(layer)
 
 
 def _float_weight(conv: Node) -> Tensor:

@@ -17,9 +17,6 @@ from leanface.runtime.onnx_file import overflows_here, read_onnx
 ORT: Any = onnxruntime
 """Its functions and classes have no types."""
 
-WRONG_OPTIMIZERS = ["WeightBiasQuantization"]
-"""With it onnxruntime 1.31 computes wrong values where Q/DQ meets float16."""
-
 CUDA_PROVIDER = "CUDAExecutionProvider"
 
 CUDA_OPTIONS = {
@@ -198,7 +195,7 @@ def _session(path: Path, threads: int, providers: list[Any]) -> Any:
     try:
         if overflows_here(path):  # unless each Q/DQ pair and convolution is computed for itself, in float32
             options.add_session_config_entry("session.disable_quant_qdq", "1")
-        session = ORT.InferenceSession(str(path), options, providers=providers, disabled_optimizers=WRONG_OPTIMIZERS)
+        session = ORT.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # its exceptions have no common public base
         raise ArtifactError(f"onnxruntime cannot load {path}: {error}\nExport it again.") from error
     check_names(path, [i.name for i in session.get_inputs()], [o.name for o in session.get_outputs()])

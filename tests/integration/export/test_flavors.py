@@ -72,6 +72,23 @@ def test_the_weights_of_both_are_the_same_but_for_the_heads(files) -> None:
     assert all(np.array_equal(array, tensorrt[name]) for name, array in cpu.items())
 
 
+def test_the_heads_of_the_cpu_flavor_are_one_layer_and_its_pool_reads_8_bits(files) -> None:
+    graph = onnx.load(files["cpu"]).graph
+    assert sum(node.op_type == "Conv" for node in graph.node) == 54
+    assert not any(node.op_type == "Concat" for node in graph.node)
+    made_by = {name: node.op_type for node in graph.node for name in node.output}
+    assert [made_by[node.input[0]] for node in graph.node if node.op_type == "MaxPool"] == ["DequantizeLinear"]
+
+
+def test_every_scale_is_float32(files) -> None:
+    """ONNX Runtime 1.31 computes wrong values where Q/DQ meets float16."""
+    for path in files.values():
+        graph = onnx.load(path).graph
+        kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
+        quantizing = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+        assert {kinds[node.input[1]] for node in quantizing} == {onnx.TensorProto.FLOAT}
+
+
 def test_onnx_runtime_computes_both_on_every_processor(files, images: Tensor) -> None:
     for flavor, path in files.items():
         with open_runtime("onnxruntime", path) as runtime:

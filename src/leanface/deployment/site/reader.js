@@ -19,15 +19,12 @@ async function load(address) {
   return new Uint8Array(await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer());
 }
 
-/** Open a network: planes in, arrays of outputs out. `disabled` names optimizers of ONNX Runtime, separated by semicolons. */
-async function openNetwork(bytes, disabled = "") {
+/** Open a network: planes in, arrays of outputs out. */
+async function openNetwork(bytes) {
   const session = await ort.InferenceSession.create(bytes, {
     executionProviders: ["wasm"],
-    extra: {
-      // Threads that spin while they wait are no faster, and thrice as slow where others use the processor.
-      session: { intra_op: { allow_spinning: "0" } },
-      ...disabled && { optimization: { disable_specified_optimizers: disabled } },
-    },
+    // Threads that spin while they wait are no faster, and thrice as slow where others use the processor.
+    extra: { session: { intra_op: { allow_spinning: "0" } } },
   });
   const [input] = session.inputNames, outputs = session.outputNames;
   return async (values, size) => {
@@ -45,7 +42,7 @@ export async function loadReader() {
   ort.env.wasm.wasmBinary = wasm.buffer;
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency || 1, THREADS_MAX) : 1;
   ort.env.logLevel = "error";
-  const [network, blazeface, mesh] = [await openNetwork(files[1], about.disabled_optimizers), await openNetwork(files[2]), await openNetwork(files[3])];
+  const [network, blazeface, mesh] = [await openNetwork(files[1]), await openNetwork(files[2]), await openNetwork(files[3])];
   return new Reader(about.image_size, network, new Detector(blazeface, mesh), new HeadModel(readTensors(files[0])));
 }
 

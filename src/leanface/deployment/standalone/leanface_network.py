@@ -68,10 +68,7 @@ def _onnxruntime(path: Path) -> Any:
 
     onnxruntime: Any = ort  # it has no types
     onnxruntime.set_default_logger_severity(3)
-    # With this optimization ONNX Runtime 1.31 computes wrong values where Q/DQ meets float16.
-    session = onnxruntime.InferenceSession(
-        str(path), providers=["CPUExecutionProvider"], disabled_optimizers=["WeightBiasQuantization"]
-    )
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def run(images: np.ndarray) -> np.ndarray:
         return session.run(["coefficients"], {"images": images})[0]
