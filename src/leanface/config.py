@@ -160,16 +160,9 @@ class Importance(Section):
 
 
 class Target(Section):
-    """What share of the original a pruned network may cost: of its multiply-accumulates or of its latency here."""
+    """What share of the original's multiply-accumulates a pruned network may cost."""
 
-    macs: Share | None = None
-    latency: Share | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> "Target":
-        if (self.macs is None) == (self.latency is None):
-            raise ValueError("name one of macs and latency")
-        return self
+    macs: Share
 
 
 class Prune(Section):

@@ -5,7 +5,7 @@ another one is refused before anything runs.
 """
 
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 from typing import Any, TypeVar, cast
 
@@ -130,6 +130,11 @@ class Graph:
                 else:
                     waiting.append(node)
         return tuple(name for name in self.layers if name in found)
+
+    def is_inside(self, node: fx.Node, modules: Collection[str]) -> bool:
+        """Tell whether one of these modules computes a node."""
+        stack = cast(dict[str, Any], node.meta.get("nn_module_stack") or {})
+        return any(name in modules for name in stack)
 
     def operands(self, node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
         """Return what a node adds, in the order of its arguments; None for another operation."""

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, fx, nn
 
 from leanface.networks.graph import ResidualAdd
-from leanface.networks.widths import Widths, widths_of
+from leanface.networks.widths import Widths, dropped_blocks, widths_of, without_blocks
 
 HEAD_SIZES = (80, 64, 80, 3, 27, 2, 1)
 """Outputs of the seven heads: identity, expression, albedo, angles, lighting, x and y, z."""
@@ -118,6 +118,8 @@ def scaled_widths(factor: float, round_to: int = 8) -> Widths:
 def build_network(widths: Widths | None = None) -> FaceReconstructionNet:
     """Build a freshly initialized network; with `widths`, its convolutions and batch norms take those channel counts.
 
+    Bottlenecks of which `widths` has no layer are the identity.
+
     Raises:
         ValueError: `widths` names other convolutions than the network has.
     """
@@ -126,9 +128,7 @@ def build_network(widths: Widths | None = None) -> FaceReconstructionNet:
     # Full-width tensors that are about to be replaced need no memory.
     with torch.device("meta"):
         network = FaceReconstructionNet()
-    if set(widths) != set(widths_of(network)):
-        odd = sorted(set(widths) ^ set(widths_of(network)))
-        raise ValueError(f"widths do not describe this network; they differ at {odd[:5]}")
+    without_blocks(network, dropped_blocks(network, widths))
     for name, (inputs, outputs) in widths.items():
         old = network.get_submodule(name)
         assert isinstance(old, nn.Conv2d)

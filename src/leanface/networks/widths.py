@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, cast
 
 import torch
@@ -29,20 +29,45 @@ def is_depthwise(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels == layer.out_channels
 
 
+def without_blocks(network: nn.Module, blocks: Iterable[str]) -> nn.Module:
+    """Put the identity in place of these modules, in place."""
+    for name in blocks:
+        network.set_submodule(name, nn.Identity())
+    return network
+
+
+def dropped_blocks(network: nn.Module, layers: Collection[str]) -> list[str]:
+    """Name the outermost modules of a network of which `layers`, those that are left, has none.
+
+    Raises:
+        ValueError: the network does not have these layers, or a missing one is in no such module.
+    """
+    known, left = set(layers_of(network)), {parent for name in layers for parent in _parents(name)}
+    blocks = {next(parent for parent in _parents(name) if parent not in left) for name in known - set(layers)}
+    if odd := sorted((set(layers) - known) | (known & blocks)):
+        raise ValueError(f"widths do not describe this network; they differ at {', '.join(odd[:5])}")
+    return sorted(blocks)
+
+
+def _parents(name: str) -> list[str]:
+    """List the modules that a layer is in, the outermost first, and the layer itself."""
+    parts = name.split(".")
+    return [".".join(parts[: end + 1]) for end in range(len(parts))]
+
+
 def with_widths(network: nn.Module, widths: Widths, image_size: int) -> nn.Module:
     """Return a copy with these channel counts, freshly initialized; batch norms follow what they read.
 
     Args:
         network: at full width.
-        widths: of all its layers.
+        widths: of all its layers but those of dropped blocks, which become the identity.
         image_size: of the images that it reads.
 
     Raises:
         ValueError: `widths` names other layers than the network has, or they do not fit each other.
     """
-    if odd := sorted(set(widths) ^ set(layers_of(network))):
-        raise ValueError(f"widths do not describe this network; they differ at {', '.join(odd[:5])}")
-    network = copy.deepcopy(network)
+    blocks = dropped_blocks(network, widths)
+    network = without_blocks(copy.deepcopy(network), blocks)
     for name, layer in layers_of(network).items():
         network.set_submodule(name, _resized(layer, *widths[name]))
     modules = list(cast(Iterable[tuple[str, nn.Module]], network.named_modules()))

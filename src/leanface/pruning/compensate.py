@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 from leanface.errors import ConfigError
 from leanface.networks.graph import LAYERS, NORMS, Graph, trace
 from leanface.networks.layer_inputs import Chunks, Layer, can_unfold, compute_chunks, in_chunks, patches_of, rows_of
+from leanface.networks.widths import dropped_blocks
 from leanface.pruning.groups import KeptChannels
 
 FAINT = 0.05
@@ -57,7 +58,7 @@ def compensate(
     largest feature map of the whole batch.
 
     Args:
-        network: the pruned `teacher`.
+        network: the pruned `teacher`; what is in no layer of `kept` was dropped, and is the identity.
         teacher: the original, in eval mode.
         kept: the pruning record.
         images: calibration images in [0,1]; no labels are needed.
@@ -71,22 +72,26 @@ def compensate(
     """
     graph, student = trace(teacher), copy.deepcopy(network).eval()
     fits: list[LayerFit] = []
+    dropped = dropped_blocks(teacher, kept)
     ours: dict[fx.Node, Chunks] = {graph.nodes[0]: in_chunks(images)}
     theirs: dict[fx.Node, Chunks] = {graph.nodes[0]: in_chunks(images)}
     for node in graph.nodes[1:-1]:
         theirs[node] = compute_chunks(graph, node, theirs, teacher)
-        name = str(node.target)
-        if name in graph.layers:
-            channels = kept[name]
-            wanted = [chunk[:, channels] for chunk in theirs[node]]
-            added = _added(graph, node)
-            if added is not None:
-                per_unit = _per_unit(graph, name, channels)
-                for target, a, b in zip(wanted, ours[added], theirs[added], strict=True):
-                    target += (b[:, channels] - a) * per_unit
-            fits.append(_refit(graph, name, student, ours[node.all_input_nodes[0]], wanted, ridge, position_share))
-            del wanted
-        ours[node] = compute_chunks(graph, node, ours, student)
+        name, inputs = str(node.target), ours[node.all_input_nodes[0]]
+        if graph.is_inside(node, dropped):
+            ours[node] = list(inputs)
+        else:
+            if name in graph.layers:
+                channels = kept[name]
+                wanted = [chunk[:, channels] for chunk in theirs[node]]
+                added = _added(graph, node)
+                if added is not None:
+                    per_unit = _per_unit(graph, name, channels)
+                    for target, a, b in zip(wanted, ours[added], theirs[added], strict=True):
+                        target += (b[:, channels] - a) * per_unit
+                fits.append(_refit(graph, name, student, inputs, wanted, ridge, position_share))
+                del wanted
+            ours[node] = compute_chunks(graph, node, ours, student)
         for dead in graph.dead_after[node]:
             del ours[dead], theirs[dead]
     return student, fits

@@ -1,18 +1,16 @@
 """How many channels every group keeps: by a ratio, or by what the network may cost."""
 
-import copy
 import logging
 import math
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
-import torch
 from torch import nn
 
 from leanface.config import Prune
 from leanface.errors import ConfigError
-from leanface.metrics.latency import measure_latency
 from leanface.networks.graph import layers_of
-from leanface.networks.widths import Widths, is_depthwise, widths_of, with_widths
+from leanface.networks.widths import Widths, is_depthwise, widths_of
 from leanface.pruning.cost import layer_costs
 from leanface.pruning.groups import ChannelGroup
 
@@ -21,12 +19,23 @@ logger = logging.getLogger(__name__)
 Counts = dict[str, int]
 """How many channels a group keeps, by the group's name."""
 
+
+class Architecture(NamedTuple):
+    """What is left of a network.
+
+    Attributes:
+        dropped: modules that are the identity from now on.
+        counts: how many channels each group keeps; those that are not named stay whole.
+    """
+
+    dropped: tuple[str, ...]
+    counts: Counts
+
+
 CostShare = Callable[[Counts], float]
 """Cost of a network with so many channels left in each group, or all where none are named; the teacher's is 1."""
 
-MACS_BISECTIONS = 16
-LATENCY_BISECTIONS = 7
-"""Timing tells a hundredth of the ratio, not more."""
+BISECTIONS = 16
 
 
 def plan(network: nn.Module, groups: Mapping[str, ChannelGroup], config: Prune, size: int) -> Counts:
@@ -36,7 +45,7 @@ def plan(network: nn.Module, groups: Mapping[str, ChannelGroup], config: Prune, 
         network: the teacher.
         groups: of its coupled channels; without `config.residual`, the stem and the streams get no count: they stay.
         config: ratio or target, residual, round_to.
-        size: for multiply-accumulates and latency.
+        size: for multiply-accumulates.
 
     Raises:
         ConfigError: the ratio would empty a layer, or the target is out of reach.
@@ -48,22 +57,17 @@ def plan(network: nn.Module, groups: Mapping[str, ChannelGroup], config: Prune, 
 
     if config.target is None:
         return counts_at(config.ratio)
-    if config.target.macs is not None:
-        kind, wanted, cost, bisections = "macs", config.target.macs, macs_share(network, groups, size), MACS_BISECTIONS
-    else:
-        assert config.target.latency is not None
-        cost = latency_share(network, groups, size)
-        kind, wanted, bisections = "latency", config.target.latency, LATENCY_BISECTIONS
+    wanted, cost = config.target.macs, macs_share(network, groups, size)
     low, high = 0.0, max(0.0, 1 - config.round_to / min(channels.values()))
     if (reachable := cost(counts_at(high))) > wanted:
         raise ConfigError(
-            f"prune.target {kind} {wanted} is out of reach: between {reachable:.3g} and 1 of the teacher's {kind} can "
-            f"be left with residual {config.residual} and round_to {config.round_to}."
+            f"prune.target macs {wanted} is out of reach: between {reachable:.3g} and 1 of the teacher's can be left "
+            f"with residual {config.residual} and round_to {config.round_to}."
         )
-    for _ in range(bisections):
+    for _ in range(BISECTIONS):
         middle = (low + high) / 2
         low, high = (middle, high) if cost(counts_at(middle)) > wanted else (low, middle)
-    logger.info("prune.target %s %g is met at ratio %.4f", kind, wanted, high)
+    logger.info("prune.target macs %g is met at ratio %.4f", wanted, high)
     return counts_at(high)
 
 
@@ -97,37 +101,15 @@ def macs_share(network: nn.Module, groups: Mapping[str, ChannelGroup], size: int
         return outputs if getattr(layers[name], "groups", 1) > 1 else inputs * outputs
 
     def share(counts: Counts) -> float:
-        after = _widths_left(network, groups, counts)
+        after = widths_left(network, groups, counts)
         left = [count * cost(name, after) / cost(name, widths) for name, count in macs.items()]
         return sum(left) / sum(macs.values())
 
     return share
 
 
-def latency_share(network: nn.Module, groups: Mapping[str, ChannelGroup], size: int) -> CostShare:
-    """Measure by latency on this machine: PyTorch on the CPU in FP32, one image of `size` pixels, both in turns.
-
-    PyTorch rather than what is exported, so that searching takes seconds; stage benchmark measures the latter.
-    """
-    network, image = copy.deepcopy(network).cpu(), torch.zeros(1, 3, size, size)
-
-    @torch.inference_mode()
-    def share(counts: Counts) -> float:
-        smaller = with_widths(network, _widths_left(network, groups, counts), size)
-        calls = {"teacher": lambda: network(image), "pruned": lambda: smaller(image)}
-        timings = measure_latency(
-            calls, baselines={"pruned": "teacher"}, warmup=3, window=10, windows_max=30, interval=0.05
-        )
-        speedup = timings["pruned"].speedup
-        assert speedup is not None
-        if speedup.too_wide:
-            logger.warning("how much faster this pruning is varies too much to tell here: leave the machine idle")
-        return 1 / speedup.value
-
-    return share
-
-
-def _widths_left(network: nn.Module, groups: Mapping[str, ChannelGroup], counts: Counts) -> Widths:
+def widths_left(network: nn.Module, groups: Mapping[str, ChannelGroup], counts: Counts) -> Widths:
+    """Return the widths of all layers of a network when its groups keep so many channels."""
     left = {name: list(before) for name, before in widths_of(network).items()}
     for name, count in counts.items():
         gone = groups[name].channels - count

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from leanface.config import Prune
 from leanface.errors import ConfigError
-from leanface.networks.widths import widths_of
+from leanface.networks.widths import widths_of, without_blocks
 from leanface.pruning.compensate import LayerFit, compensate
 from leanface.pruning.gradients import Calibration, observe_gradients
 from leanface.pruning.groups import TRACING_SIZE, ChannelGraph, KeptChannels
 from leanface.pruning.importance import GradientImportance, Importance, build_importance
-from leanface.pruning.plan import Counts, counts_left, plan
+from leanface.pruning.plan import Architecture, Counts, counts_left, plan
 from leanface.task import Task
 
 
@@ -48,6 +48,7 @@ def prune(
     images: Float[Tensor, "batch 3 height width"],
     task: Task,
     seed: int,
+    architecture: Architecture | None = None,
 ) -> Pruned:
     """Remove the least important channels of every group of coupled convolutions; `teacher` is left as it is.
 
@@ -57,14 +58,17 @@ def prune(
         images: for the re-fit, in [0,1]; gradient-based criteria look at the first `config.gradient_count`.
         task: what the outputs mean, for gradient-based criteria.
         seed: of what is left to chance.
+        architecture: what is to be left, in place of the ratio or target of `config`.
 
     Raises:
         ConfigError: the ratio would empty a layer, the target is out of reach, or the criterion is wrong.
     """
     calibration = Calibration(images[: config.gradient_count], task)
-    scorer = Scorer(teacher, build_importance(config.importance), seed, calibration, images.shape[-1])
+    shallower = teacher if architecture is None else without_blocks(copy.deepcopy(teacher), architecture.dropped)
+    scorer = Scorer(shallower, build_importance(config.importance), seed, calibration, images.shape[-1])
     groups = {name: scorer.groups[name] for name in scorer.scores}
-    network, kept = scorer.keep(plan(teacher, groups, config, images.shape[-1]))
+    counts = plan(teacher, groups, config, images.shape[-1]) if architecture is None else architecture.counts
+    network, kept = scorer.keep(counts)
     states, fits = {"pruned": network}, list[LayerFit]()
     if config.compensate:
         network, fits = compensate(network, teacher, kept, images, config.ridge, config.position_share)
@@ -112,12 +116,15 @@ class Scorer:
     def __init__(
         self,
         network: nn.Module,
-        importance: Importance,
+        importance: Importance | Mapping[str, Tensor],
         seed: int,
         calibration: Calibration | None,
         image_size: int = TRACING_SIZE,
     ) -> None:
         """Score the channels.
+
+        Args:
+            importance: a criterion, or the scores that one gave to all groups before.
 
         Raises:
             ConfigError: the criterion looks at gradients, and there is no `calibration`.
@@ -126,6 +133,9 @@ class Scorer:
         self._graph = ChannelGraph(self._network, image_size)
         self.groups = self._graph.groups()
         self.channels = {name: group.channels for name, group in self.groups.items()}
+        if isinstance(importance, Mapping):
+            self.scores = {name: importance[name] for name in self.groups if name in importance}
+            return
         if isinstance(importance, GradientImportance):
             if calibration is None:
                 raise ConfigError(f"{type(importance).__name__} looks at gradients: it needs calibration images.")

@@ -18,10 +18,11 @@ ORIGINAL, PRUNED = "#9aa4b0", "#0969da"
 
 def plot_widths(original: Widths, pruned: Widths, path: Path) -> None:
     """Plot the output channels of every layer that lost some, before and after."""
-    names = [name for name in original if original[name][1] != pruned[name][1]] or list(original)
+    left = {name: pruned.get(name, (0, 0)) for name in original}  # a dropped layer has none
+    names = [name for name in original if original[name][1] != left[name][1]] or list(original)
     figure = Figure(figsize=(12, 4.2), layout="constrained")
     axes = figure.subplots()
-    for widths, color, label in ((original, ORIGINAL, "original"), (pruned, PRUNED, "pruned")):
+    for widths, color, label in ((original, ORIGINAL, "original"), (left, PRUNED, "pruned")):
         axes.bar(range(len(names)), [widths[name][1] for name in names], color=color, label=label, width=0.8)
     axes.set_yscale("log", base=2)
     axes.set_ylim(bottom=4)  # otherwise the narrowest bars would have no height
@@ -63,7 +64,8 @@ def write_layers(
         for name in original:
             fit = errors.get(name)
             response = ("", "") if fit is None else (fit.error_before, fit.error_after)
-            writer.writerow([name, *original[name], *pruned[name], *response])
+            left = pruned.get(name, LayerCost(0, 0, 0))
+            writer.writerow([name, *original[name], *left, *response])
 
 
 def _name_layers(axes: Axes, names: list[str]) -> None:

@@ -7,14 +7,15 @@ import torch
 import yaml
 from torch import nn
 
+from leanface import bundle
 from leanface.config import Prune
 from leanface.errors import ConfigError
 from leanface.face.morphable_model import MorphableModel
-from leanface.networks.resnet import FaceReconstructionNet, batch_norm_of
+from leanface.networks.resnet import FaceReconstructionNet, batch_norm_of, build_network
 from leanface.networks.widths import widths_of
 from leanface.pruning.cost import macs_and_parameters
 from leanface.pruning.groups import ChannelGraph
-from leanface.pruning.plan import macs_share
+from leanface.pruning.plan import Architecture, macs_share
 from leanface.pruning.prune import Pruned, prune
 from leanface.tasks.face.task import FaceTask
 from tests.conftest import SmoothImages
@@ -103,7 +104,60 @@ def test_computed_share_is_that_of_the_network(pruned: Pruner, small_network: Fa
     assert macs_share(small_network, groups, 64)({}) == 1.0
 
 
-@pytest.mark.parametrize("wrong", [{"target": {}}, {"target": {"macs": 0.5, "latency": 0.5}}])
-def test_contradictions_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="name one of macs and latency"):
+@pytest.mark.parametrize("wrong", [{"target": {}}, {"target": {"macs": 1.5}}, {"target": {"latency": 0.5}}])
+def test_other_targets_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"target\.(macs|latency)"):
         settings(**wrong)
+
+
+DROPPED = ("backbone.layer1.1", "backbone.layer3.4", "backbone.layer3.5")
+
+
+@pytest.fixture
+def shallower(model: MorphableModel, smooth_images: SmoothImages, small_network: FaceReconstructionNet) -> Pruned:
+    counts = {name: group.channels // 2 for name, group in ChannelGraph(small_network).groups().items()}
+    architecture = Architecture(DROPPED, counts)
+    return prune(
+        small_network,
+        settings(compensate=True),
+        smooth_images(32, 5),
+        FaceTask(model),
+        seed=0,
+        architecture=architecture,
+    )
+
+
+def test_an_architecture_has_fewer_layers_and_channels(shallower: Pruned, small_network: FaceReconstructionNet) -> None:
+    before, after = widths_of(small_network), widths_of(shallower.network)
+    assert set(before) - set(after) == {f"{block}.conv{index}" for block in DROPPED for index in (1, 2, 3)}
+    assert set(shallower.kept) == set(after)
+    assert all(2 * after[name][1] == before[name][1] for name in after if not name.startswith("final_layers"))
+
+
+def test_what_follows_a_dropped_block_makes_up_for_it(
+    shallower: Pruned, smooth_images: SmoothImages, small_network: FaceReconstructionNet
+) -> None:
+    images = smooth_images(16, 9)
+    with torch.no_grad():
+        wanted = small_network(images)
+        before, after = (
+            float((shallower.states[state](images) - wanted).square().mean()) for state in ("pruned", "compensated")
+        )
+    assert after < 0.5 * before
+    assert {fit.name for fit in shallower.fits} == set(widths_of(shallower.network))
+
+
+def test_a_shallower_network_is_rebuilt_from_its_bundle(
+    shallower: Pruned, smooth_images: SmoothImages, tmp_path: Path
+) -> None:
+    spec = bundle.new_spec(shallower.network, 64, kept_channels=shallower.kept)
+    bundle.save_bundle(shallower.network, spec, tmp_path / "student")
+    images = smooth_images(2, 9)
+    assert torch.equal(bundle.load_network(tmp_path / "student")[0](images), shallower.network(images))
+
+
+def test_dropping_what_is_no_block_is_refused(small_network: FaceReconstructionNet) -> None:
+    widths = widths_of(small_network)
+    del widths["final_layers.2"]
+    with pytest.raises(ValueError, match=r"differ at final_layers\.2"):
+        build_network(widths)
