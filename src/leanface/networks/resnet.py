@@ -128,7 +128,12 @@ def build_network(widths: Widths | None = None) -> FaceReconstructionNet:
     # Full-width tensors that are about to be replaced need no memory.
     with torch.device("meta"):
         network = FaceReconstructionNet()
-    without_blocks(network, dropped_blocks(network, widths))
+    blocks = dropped_blocks(network, widths)
+    for name in blocks:
+        block = network.get_submodule(name)
+        if not isinstance(block, Bottleneck) or block.downsample is not None:
+            raise ValueError(f"widths do not describe this network; they lack {name}")
+    without_blocks(network, blocks)
     for name, (inputs, outputs) in widths.items():
         old = network.get_submodule(name)
         assert isinstance(old, nn.Conv2d)
