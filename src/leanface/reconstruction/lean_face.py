@@ -61,6 +61,7 @@ class LeanFace:
         runtime: str = "auto",
         threads: int | None = None,
         *,
+        cpu_model: str | PathLike[str] | None = None,
         morphable_model: str | PathLike[str] | None = None,
         min_face_px: int | None = None,
     ) -> Self:
@@ -71,6 +72,7 @@ class LeanFace:
                 ships, or else the one that the pipeline made in this folder, in the flavor that the runtime reads best.
             runtime: a name in `leanface.runtime.RUNTIMES`, or "auto": the best one that runs the file here.
             threads: of the network on the CPU; all processors if not given.
+            cpu_model: the INT8 file `model` in flavor cpu, for runtimes that read it best here.
             morphable_model: what the coefficients belong to; by default the model of the project that the network lies
                 in, or else the packaged one.
             min_face_px: longer side of the smallest face to look for; see `FaceDetector`.
@@ -90,7 +92,9 @@ class LeanFace:
         # What opens a network, and sets its threads, is this thread: some libraries count them by thread.
         with ThreadPoolExecutor(1) as loader:
             loading = loader.submit(rest)
-            network = open_network(path, runtime, threads or usable_cores())
+            network = open_network(
+                path, runtime, threads or usable_cores(), None if cpu_model is None else Path(cpu_model)
+            )
             logger.info("%s in %s", network.path, network.runtime.name)
             try:
                 return cls(network, *loading.result())

@@ -56,13 +56,14 @@ def default_files() -> dict[str, Path]:
     return flavored_files(*default_flavors())
 
 
-def open_network(path: Path | None, runtime: str, threads: int) -> Network:
+def open_network(path: Path | None, runtime: str, threads: int, cpu: Path | None = None) -> Network:
     """Check what the file says of itself, and open it.
 
     Args:
         path: an .onnx file, a bundle's folder, or an engine (.plan); None: the default network, in the flavor that the
             runtime reads.
         runtime: a name in `leanface.catalog.RUNTIMES`, or "auto".
+        cpu: the INT8 network at `path` in flavor cpu, see `flavored_files`.
 
     Raises:
         ArtifactError: the file is missing, damaged, not LeanFace's, or of another task than the face.
@@ -70,7 +71,10 @@ def open_network(path: Path | None, runtime: str, threads: int) -> Network:
     """
     contract = _contract(default_model() if path is None else path)
     readers = contract.readers + contract.on_request
-    files = default_files() if path is None else dict.fromkeys(readers, path)
+    if path is None:
+        files = default_files()
+    else:
+        files = dict.fromkeys(readers, path) if cpu is None else flavored_files(path, cpu)
     if runtime == "auto":
         opened = open_best({name: files[name] for name in contract.readers}, threads).runtime
     elif runtime in RUNTIMES and runtime not in readers:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from leanface.tracking.names import CHAMPION, MADE_TAG, MODEL_TAG, NETWORK_TAG, RECORD_TAG, SUMMARY_TAG, registered_name
@@ -19,20 +20,28 @@ def newest_made(client: "MlflowClient", task: str) -> int:
     return max((_made_at(version) for version in _versions(client, registered_name(task))), default=0)
 
 
-def register_champion(client: "MlflowClient", record: Record, network: File, model_id: str) -> None:
-    """Register the network and give it the alias, unless a newer run chose another one, or it has it already."""
-    from mlflow.exceptions import MlflowException
+def register_champion(client: "MlflowClient", record: Record, network: File, models: Mapping[str, str]) -> None:
+    """Register the network and give it the alias, unless a newer run chose another one, or it has it already.
 
+    Args:
+        models: the logged models that it is, by the names that they are registered under.
+    """
     if record.tags.get(SUMMARY_TAG) != "passed":
         logger.warning("run %r did not pass its gates: its network does not become the %s", record.name, CHAMPION)
         return
-    name = registered_name(record.task)
     if record.made_at < newest_made(client, record.task):
         logger.warning(
             "run %r is older than the one that the %s comes from: its network is recorded, and the %s stays",
             record.name, CHAMPION, CHAMPION,
         )  # fmt: skip
         return
+    for name, model_id in models.items():
+        _register(client, record, network, name, model_id)
+
+
+def _register(client: "MlflowClient", record: Record, network: File, name: str, model_id: str) -> None:
+    from mlflow.exceptions import MlflowException
+
     try:
         client.create_registered_model(name)
     except MlflowException as error:

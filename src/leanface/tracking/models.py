@@ -1,17 +1,14 @@
 """Log networks as models of MLflow, and what they were trained and tested on as its datasets."""
 
-import importlib
 import json
-import tempfile
-import warnings
-from importlib.metadata import version
-from importlib.util import find_spec
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leanface.catalog import MEASURES
 from leanface.config import FACE
 from leanface.tracking.names import NETWORK_TAG, PARENT_MODEL_TAG, RECORD_TAG
+from leanface.tracking.packages import upload_crops_model, upload_photos_model
 from leanface.tracking.record import Dataset, Record, Variant
 
 if TYPE_CHECKING:
@@ -24,8 +21,8 @@ EXTERNAL_TAG = "mlflow.model.isExternal"
 MODEL_TYPES = {FACE: "3D face reconstruction"}
 """Of other tasks it is the task's name."""
 
-RUNTIMES = ("openvino", "onnxruntime")
-"""What the deployed network runs in, the best first: OpenVINO computes INT8 as INT8."""
+PHOTOS = "photos"
+"""Name of the model of the deployed network that takes photos."""
 
 
 def log_datasets(client: "MlflowClient", record: Record) -> None:
@@ -46,18 +43,21 @@ def log_datasets(client: "MlflowClient", record: Record) -> None:
         client.log_inputs(record.run_id, inputs)
 
 
-def log_variants(client: "MlflowClient", experiment_id: str, record: Record, file: Path | None) -> dict[str, str]:
+def log_variants(
+    client: "MlflowClient", experiment_id: str, record: Record, files: Mapping[str, Path]
+) -> dict[str, str]:
     """Log the record's variants as models with their metrics; return the models' ids by name.
 
     The same network is the same model, whichever run measures it. A metric's step is the variant's place from the
     original to the smallest, so that the run itself shows the last one's.
 
     Args:
-        file: the network that the record is about, whose files the model of its name gets.
+        files: of the network that the record is about, by the names of `leanface.tracking.packages`; without them its
+            model is one without files.
     """
     assert record.run_id is not None
     variants = list(record.variants)
-    deployed = None if record.model is None or file is None else Path(record.model.name).stem
+    deployed = None if record.model is None or not files else Path(record.model.name).stem
     if deployed is not None and deployed not in {variant.name for variant in variants}:
         variants.append(Variant(deployed, {}, {}, record.model))
     models: dict[str, str] = {}
@@ -75,12 +75,28 @@ def log_variants(client: "MlflowClient", experiment_id: str, record: Record, fil
             model = client.create_logged_model(experiment_id, variant.name, record.run_id, tags, params, kind)
         models[variant.name] = model_id = str(model.model_id)
         if model.status != "READY":
-            if file is not None and variant.name == deployed:
-                _upload(client, model, record.run_id, file)
+            if variant.name == deployed:
+                upload_crops_model(client, model, files)
             client.finalize_logged_model(model_id, "READY")
         _log_metrics(client, record, variant, model_id, step)
     _show_among_results(client, record.run_id, list(models.values()))
     return models
+
+
+def log_photos_model(client: "MlflowClient", experiment_id: str, record: Record, files: Mapping[str, Path]) -> str:
+    """Log the deployed network as a model that takes photos, once for the same network; return the model's id."""
+    assert record.run_id is not None
+    variant = Variant(PHOTOS, {}, {}, record.model)
+    model = _find(client, experiment_id, record, variant)
+    if model is None:
+        tags = {RECORD_TAG: record.id} | ({NETWORK_TAG: record.model.sha256} if record.model else {})
+        kind = "photos in, faces out"
+        model = client.create_logged_model(experiment_id, PHOTOS, record.run_id, tags, record.params, kind)
+    if model.status != "READY":
+        upload_photos_model(client, model, files)
+        client.finalize_logged_model(str(model.model_id), "READY")
+    _show_among_results(client, record.run_id, [str(model.model_id)])
+    return str(model.model_id)
 
 
 def _find(client: "MlflowClient", experiment_id: str, record: Record, variant: Variant) -> "LoggedModel | None":
@@ -126,34 +142,3 @@ def _show_among_results(client: "MlflowClient", run_id: str, models: list[str]) 
     listed = [] if outputs is None else [output.model_id for output in outputs.model_outputs]
     if new := [LoggedModelOutput(model, step) for step, model in enumerate(models) if model not in listed]:
         client.log_outputs(run_id, new)
-
-
-def _upload(client: "MlflowClient", model: "LoggedModel", run_id: str, file: Path) -> None:
-    """Give the model its files: the network, the code that runs it, and the versions that it was tested with."""
-    import numpy as np
-    import onnx
-    from mlflow.models import Model, ModelSignature
-    from mlflow.types import Schema, TensorSpec
-
-    runtime = next(name for name in RUNTIMES if find_spec(name) is not None)
-    width: Any = onnx.load(file).graph.input[0].type.tensor_type.shape.dim[3]
-    size = int(width.dim_value) or -1
-    crops = TensorSpec(np.dtype("uint8"), (-1, size, size, 3))
-    coefficients = TensorSpec(np.dtype("float32"), (-1, -1))
-    save_model: Any = importlib.import_module("mlflow.pyfunc").save_model  # its own types leave much open
-    description = Model(
-        artifact_path=model.artifact_location, run_id=run_id, model_uuid=model.model_id, model_id=model.model_id
-    )
-    with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # it asks for hints of types that its own signature says
-        folder = Path(temporary) / "model"
-        save_model(
-            str(folder),
-            python_model=str(Path(__file__).with_name("crops_model.py")),
-            artifacts={"network": str(file)},
-            model_config={"runtime": runtime},
-            mlflow_model=description,
-            signature=ModelSignature(Schema([crops]), Schema([coefficients])),
-            pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", "numpy", runtime)],
-        )
-        client.log_model_artifacts(model.model_id, str(folder))

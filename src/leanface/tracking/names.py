@@ -49,3 +49,8 @@ PARENT_RUN = "LEANFACE_PARENT_RUN"
 def registered_name(task: str) -> str:
     """Return the name in MLflow's model registry of a task's networks, so that each task has a champion of its own."""
     return MODEL if task == FACE else f"{MODEL}-{task.rpartition(':')[2]}"
+
+
+def registered_photos_name(task: str) -> str:
+    """Return the name of the registered models that take photos instead of crops."""
+    return f"{registered_name(task)}-photos"

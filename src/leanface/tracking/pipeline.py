@@ -10,7 +10,18 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from leanface import paths
-from leanface.catalog import BASELINE, DEPLOYED, MEASURES, PERCENT, TIMES, VARIANTS, Subject, variant_title
+from leanface.catalog import (
+    BASELINE,
+    DEPLOYED,
+    DEPLOYED_ON_CPU,
+    MEASURES,
+    PERCENT,
+    TIMES,
+    VARIANTS,
+    Subject,
+    variant_title,
+)
+from leanface.config import FACE
 from leanface.files import Json
 from leanface.report.summary import subject_in
 from leanface.tracking import outbox
@@ -24,8 +35,9 @@ from leanface.tracking.names import (
     PROMOTED_TAG,
     SUMMARY_TAG,
 )
+from leanface.tracking.packages import CPU_NETWORK, MORPHABLE_MODEL
 from leanface.tracking.place import store_root
-from leanface.tracking.record import Dataset, Record, Variant, find_files, read_record
+from leanface.tracking.record import Dataset, File, Record, Variant, find_files, read_record
 from leanface.tracking.runs import Run, flatten, now, origin
 from leanface.tracking.view import describe_experiment
 
@@ -83,6 +95,8 @@ def log_summary(
     record.files, record.missing = find_files(artifacts, store_root())
     networks, missing = find_files([] if model is None else [model], store_root())
     record.model, record.missing = next(iter(networks), None), record.missing + missing
+    if model is not None:
+        record.beside = _beside(model, record.task)
     record.champion = passed and EXPERIMENT_TAG not in tags
     record.variants, record.datasets = _variants(summary), _datasets()
     record.note = _description(summary, [file.name for file in record.files])
@@ -142,6 +156,14 @@ def _variants(summary: Mapping[str, Any]) -> list[Variant]:
             params["exported_from"] = str(VARIANTS[name].bundle)
         variants.append(Variant(name, _numbers(summary, name), params, next(iter(networks), None)))
     return variants
+
+
+def _beside(network: Path, task: str) -> dict[str, File]:
+    """Return what the deployed model needs beside its network, of what is there."""
+    parts = {CPU_NETWORK: network.with_stem(DEPLOYED_ON_CPU)}
+    parts |= {MORPHABLE_MODEL: paths.MORPHABLE_MODEL} if task == FACE else {}
+    found = {part: next(iter(find_files([path], store_root())[0]), None) for part, path in parts.items()}
+    return {part: file for part, file in found.items() if file is not None}
 
 
 def _datasets() -> list[Dataset]:

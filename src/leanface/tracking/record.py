@@ -13,8 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 from leanface.config import FACE
 from leanface.files import staged_file
 
-VERSION = 2
-"""Of a record's JSON. Version 1 had no field for it, and named files without their digests."""
+VERSION = 3
+"""Of a record's JSON. Version 2 had no `beside`; version 1 no version, and named files without their digests."""
 
 BLOCK = 2**20
 
@@ -86,6 +86,7 @@ class Record:
         variants: its networks, from the original to the smallest.
         datasets: what they were trained and tested on.
         model: the network that the run is about.
+        beside: what the deployed model needs beside its network, by the names of `leanface.tracking.packages`.
         champion: whether that network is registered, as the one to deploy.
         run_id: MLflow's, once it knows of the run.
         note: shown as the run's description once it has ended; {run_id} in it becomes MLflow's.
@@ -103,6 +104,7 @@ class Record:
     variants: list[Variant] = field(default_factory=list[Variant])
     datasets: list[Dataset] = field(default_factory=list[Dataset])
     model: File | None = None
+    beside: dict[str, File] = field(default_factory=dict[str, File])
     champion: bool = False
     run_id: str | None = None
     note: str | None = None
@@ -120,7 +122,7 @@ class Record:
     @property
     def contents(self) -> list[File]:
         """Every file that the record means."""
-        return [*self.files, *([self.model] if self.model else [])]
+        return [*self.files, *([self.model] if self.model else []), *self.beside.values()]
 
 
 _RECORD = TypeAdapter(Record)

@@ -12,9 +12,19 @@ from leanface.errors import TrackingError
 from leanface.tracking import outbox
 from leanface.tracking.champion import register_champion
 from leanface.tracking.locks import locked
-from leanface.tracking.models import log_datasets, log_variants
-from leanface.tracking.names import EXPERIMENT, NOTE_TAG, PARENT_TAG, PIPELINE_TAG, RECORD_TAG, SUMMARY_TAG
+from leanface.tracking.models import log_datasets, log_photos_model, log_variants
+from leanface.tracking.names import (
+    EXPERIMENT,
+    NOTE_TAG,
+    PARENT_TAG,
+    PIPELINE_TAG,
+    RECORD_TAG,
+    SUMMARY_TAG,
+    registered_name,
+    registered_photos_name,
+)
 from leanface.tracking.outbox import RefusedError, fetch, first_line
+from leanface.tracking.packages import MORPHABLE_MODEL, NETWORK
 from leanface.tracking.place import cache, database, store_root, tracking_uri
 from leanface.tracking.record import File, Record
 from leanface.tracking.view import describe_experiment
@@ -190,11 +200,16 @@ class Store:
         """Log the networks as models, and choose the champion; return the names of the files that are gone."""
         log_datasets(self.client, record)
         with tempfile.TemporaryDirectory() as name:
-            file = None if record.model is None else Path(name) / record.model.name
-            missing = [] if record.model is None or file is None or fetch(record.model, file) else [record.model.name]
-            models = log_variants(self.client, self.experiment_id, record, None if missing else file)
-        if record.champion and record.model is not None and not missing:
-            register_champion(self.client, record, record.model, models[Path(record.model.name).stem])
+            parts = {} if record.model is None else {NETWORK: record.model, **record.beside}
+            files = {part: Path(name) / part / file.name for part, file in parts.items()}
+            missing = [file.name for part, file in parts.items() if not fetch(file, files[part])]
+            models = log_variants(self.client, self.experiment_id, record, {} if missing else files)
+            if record.champion and record.model is not None and not missing:
+                chosen = {registered_name(record.task): models[Path(record.model.name).stem]}
+                if MORPHABLE_MODEL in files:
+                    photos = log_photos_model(self.client, self.experiment_id, record, files)
+                    chosen[registered_photos_name(record.task)] = photos
+                register_champion(self.client, record, record.model, chosen)
         return missing
 
     def _parent_of(self, record: Record) -> dict[str, str]:
