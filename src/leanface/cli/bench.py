@@ -22,7 +22,9 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("model", type=Path, nargs="?", metavar="MODEL.onnx", help="(default: the shipped one)")
     number = functools.partial(parser.add_argument, type=count, metavar="N")
     number("--batches", nargs="+", default=[8], help="batch sizes beside 1 (default: 8)")
-    number("--streams", nargs="+", default=[1], help="batches at once, beside 1 (default: none)")
+    number(
+        "--streams", nargs="+", default=[1], help="batches at once, beside 1; from end to end: cameras (default: none)"
+    )
     number("--threads", default=usable_cores(), help="threads of all streams together (default: all usable cores)")
     number("--size", help="height and width of the images in pixels (default: as exported)")
     parser.add_argument(
@@ -52,7 +54,11 @@ def _bench(arguments: argparse.Namespace) -> None:
     if arguments.end_to_end:
         from leanface.reconstruction.bench import bench_end_to_end, print_steps
 
-        print_steps(bench_end_to_end(arguments.model, settings, original=arguments.original), console)
+        streams = max(arguments.streams)
+        steps = bench_end_to_end(
+            arguments.model, settings, original=arguments.original, streams=streams if streams > 1 else 0
+        )
+        print_steps(steps, console)
         return
     from leanface.reconstruction.network import default_files
 

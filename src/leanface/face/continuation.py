@@ -45,7 +45,12 @@ class Graph(NamedTuple):
 
 
 class Continuation:
-    """The equation's part that is the same for all values: the mesh, its clusters, and their groups."""
+    """The equation's part that is the same for all values: the mesh, its clusters, and their groups.
+
+    Attributes:
+        cluster: of each vertex; `group` is that of each cluster.
+        bonds: how strongly each cluster is held by its neighbors; `laplacian` says so of the groups.
+    """
 
     def __init__(self, graph: Graph, smoothness: float) -> None:
         """Gather vertices into clusters and those into groups.
@@ -53,29 +58,29 @@ class Continuation:
         Args:
             smoothness: of the result, where a known value of weight 1 holds a vertex as strongly as 1.
         """
-        self._graph, self._smoothness = graph, np.float32(smoothness)
-        self._cluster, clusters = _gathered(graph)
+        self._graph, self.smoothness = graph, np.float32(smoothness)
+        self.cluster, clusters = _gathered(graph)
         vertex = np.repeat(np.arange(len(graph.starts) - 1), np.diff(graph.starts))
-        bonds = np.stack([self._cluster[vertex], self._cluster[graph.neighbors]], axis=1)
+        bonds = np.stack([self.cluster[vertex], self.cluster[graph.neighbors]], axis=1)
         bonds = bonds[bonds[:, 0] != bonds[:, 1]]
-        self._bonds = smoothness * np.bincount(bonds[:, 0], minlength=clusters).astype(np.float32)
-        self._group, groups = _gathered(Graph.of(bonds, clusters))
-        ties = np.bincount(self._group[bonds] @ [groups, 1], minlength=groups * groups).reshape(groups, groups)
-        self._laplacian = smoothness * (np.diag(ties.sum(1)) - ties)
+        self.bonds = smoothness * np.bincount(bonds[:, 0], minlength=clusters).astype(np.float32)
+        self.group, groups = _gathered(Graph.of(bonds, clusters))
+        ties = np.bincount(self.group[bonds] @ [groups, 1], minlength=groups * groups).reshape(groups, groups)
+        self.laplacian = smoothness * (np.diag(ties.sum(1)) - ties)
 
     def solve(
         self, values: Float[np.ndarray, "vertices 3"], weights: Float[np.ndarray, " vertices"], decay: float
     ) -> Float32[np.ndarray, "vertices 3"]:
         """Continue values by how much they count, 0 to 1; toward 0 by `decay` where they do not."""
         mass = (weights + decay).astype(np.float32)
-        cluster_mass = np.bincount(self._cluster, mass)
-        groups = self._laplacian + np.diag(np.bincount(self._group, cluster_mass))
+        cluster_mass = np.bincount(self.cluster, mass)
+        groups = self.laplacian + np.diag(np.bincount(self.group, cluster_mass))
         right = np.ascontiguousarray(weights[:, None] * values, np.float32)
-        cluster_inverse = (1 / (cluster_mass + self._bonds)).astype(np.float32)
+        cluster_inverse = (1 / (cluster_mass + self.bonds)).astype(np.float32)
         group_inverse = np.linalg.inv(groups).astype(np.float32)
         solution = np.zeros_like(right)
-        levels = self._cluster, cluster_inverse, self._group, group_inverse
-        _solve(mass, *self._graph, self._smoothness, *levels, right, solution)
+        levels = self.cluster, cluster_inverse, self.group, group_inverse
+        _solve(mass, *self._graph, self.smoothness, *levels, right, solution)
         return solution
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from leanface.errors import ArtifactError
 from leanface.face.glb import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, Glb
+from leanface.face.jpeg import encode_jpeg
 from leanface.face.uv_layout import UvLayout, bilinear
 
 HEADER = "LeanFace; meters, x right, y up, z towards the camera"
@@ -83,9 +84,10 @@ def _texture_coordinates(layout: UvLayout) -> Float32[np.ndarray, "corners 2"]:
 
 def encoded_texture(mesh: Mesh) -> bytes:
     """Return the texture's file."""
+    if mesh.texture_format == "jpeg":
+        return encode_jpeg(mesh.texture, JPEG_QUALITY)
     content = io.BytesIO()
-    options = {"quality": JPEG_QUALITY} if mesh.texture_format == "jpeg" else {"compress_level": 1}
-    Image.fromarray(mesh.texture).save(content, mesh.texture_format, **options)
+    Image.fromarray(mesh.texture).save(content, "png", compress_level=1)
     return content.getvalue()
 
 

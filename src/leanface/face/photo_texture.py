@@ -55,7 +55,12 @@ class Lighting:
 
 
 class PhotoTexture:
-    """Takes textures from photos of one model's heads. Any threads may share it."""
+    """Takes textures from photos of one model's heads. Any threads may share it.
+
+    Attributes:
+        graph: of the mesh.
+        mirror: the vertex on the head's other side that corresponds to each.
+    """
 
     def __init__(
         self,
@@ -65,10 +70,10 @@ class PhotoTexture:
     ) -> None:
         """Prepare for a model, whose mean face is symmetric."""
         without_seams = triangles[~across_seams(uv, triangles, mean_vertices)]
-        self._graph = Graph.of_triangles(triangles, len(mean_vertices))
-        self.visibility = Visibility(triangles, self._graph, without_seams, mean_vertices)
-        self._continuation = Continuation(self._graph, SMOOTHNESS)
-        self._mirror = mirror_images(mean_vertices)
+        self.graph = Graph.of_triangles(triangles, len(mean_vertices))
+        self.visibility = Visibility(triangles, self.graph, without_seams, mean_vertices)
+        self.continuation = Continuation(self.graph, SMOOTHNESS)
+        self.mirror = mirror_images(mean_vertices)
 
     def paint(
         self,
@@ -94,13 +99,11 @@ class PhotoTexture:
         Raises:
             ConfigError: the size is above SIZE_MAX_PX.
         """
-        if layout.size > SIZE_MAX_PX:
-            raise ConfigError(f"a texture has at most {SIZE_MAX_PX} x {SIZE_MAX_PX} pixels, got {layout.size}.")
+        require_size(layout.size)
         weights = self.visibility.weights(photo.shape[:2], vertices_photo, vertices_camera, normals_camera)
         painting = layout.painting
-        factor = _reduction(painting, vertices_photo, weights)
-        if factor > 1:
-            photo = np.asarray(Image.fromarray(photo).reduce(factor))
+        factor = reduction(painting, vertices_photo, weights)
+        photo = reduced(photo, factor)
         at = (vertices_photo[:, :2] + 0.5) / factor - 0.5
         if not delight:
             lighting = _even(lighting, weights)
@@ -129,7 +132,7 @@ class PhotoTexture:
     def _smooth(self, values: Float[np.ndarray, "vertices 3"]) -> Float[np.ndarray, "vertices 3"]:
         """Average out what folds of the mesh add: they never lie just where the photo's do."""
         for _ in range(LIGHT_STEPS):
-            values = self._graph.means(values)
+            values = self.graph.means(values)
         return values
 
     def _fill(
@@ -141,10 +144,10 @@ class PhotoTexture:
             return lit
         ratio = np.log((seen + DARK) / (lit + DARK)).clip(-RATIO_LOG_MAX, RATIO_LOG_MAX)
         mean = np.average(ratio, axis=0, weights=weights)
-        mirrored = MIRRORED * (1 - weights) * weights[self._mirror]
+        mirrored = MIRRORED * (1 - weights) * weights[self.mirror]
         known = weights + mirrored
-        ratio = (weights[:, None] * ratio + mirrored[:, None] * ratio[self._mirror]) / np.maximum(known, 1e-6)[:, None]
-        carried = self._continuation.solve(ratio - mean, known, DECAY)
+        ratio = (weights[:, None] * ratio + mirrored[:, None] * ratio[self.mirror]) / np.maximum(known, 1e-6)[:, None]
+        carried = self.continuation.solve(ratio - mean, known, DECAY)
         return np.clip(lit * np.exp(carried + mean), 0, 1)
 
 
@@ -156,7 +159,18 @@ def _even(lighting: Lighting, weights: Float[np.ndarray, " vertices"]) -> Lighti
     return Lighting(lighting.albedo, np.broadcast_to(mean, lighting.irradiance.shape))
 
 
-def _reduction(
+def require_size(size: int) -> None:
+    """Raise ConfigError for a texture above SIZE_MAX_PX."""
+    if size > SIZE_MAX_PX:
+        raise ConfigError(f"a texture has at most {SIZE_MAX_PX} x {SIZE_MAX_PX} pixels, got {size}.")
+
+
+def reduced(photo: UInt8[np.ndarray, "H W 3"], factor: int) -> UInt8[np.ndarray, "h w 3"]:
+    """Average squares of so many pixels in each direction."""
+    return photo if factor == 1 else np.asarray(Image.fromarray(photo).reduce(factor))
+
+
+def reduction(
     painting: Painting, vertices_photo: Float[np.ndarray, "vertices 3"], weights: Float[np.ndarray, " vertices"]
 ) -> int:
     """Estimate the photo's pixels per texel, in each direction, where the photo is finer than the texture; else 1."""

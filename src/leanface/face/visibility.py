@@ -54,6 +54,11 @@ class Visibility:
     """
 
     openings: Bool[np.ndarray, " vertices"]
+    opening_triangles: Bool[np.ndarray, " triangles"]
+    """Those between such vertices alone, without the rims."""
+
+    graph: Graph
+    """Neighbors within the texture's islands."""
 
     def __init__(
         self,
@@ -69,10 +74,10 @@ class Visibility:
             without_seams: its triangles but for those across seams of the texture.
             mean_vertices: of the mean face.
         """
-        self._triangles = triangles
-        self._graph = Graph.of_triangles(without_seams, len(mean_vertices))
-        apart = _apart(self._graph, mean_vertices[:, 2])
-        self._opening_triangles = apart[triangles].all(1)
+        self.triangles = triangles
+        self.graph = Graph.of_triangles(without_seams, len(mean_vertices))
+        apart = _apart(self.graph, mean_vertices[:, 2])
+        self.opening_triangles = np.logical_and.reduce(apart[triangles], axis=1)
         near = apart[:, None].astype(np.float32)
         for _ in range(LIP_STEPS):
             near = np.maximum(near, graph.means(near))
@@ -98,9 +103,9 @@ class Visibility:
         size = (xy.max(1) - low).max()
         scale = (DEPTH_MAP_PX - 1) / size
         fitted = np.concatenate([(vertices_photo[:, :2] - low) * scale, vertices_photo[:, 2:]], 1, dtype=np.float32)
-        triangle, nearness = kernels.nearest_triangles(fitted, self._triangles, DEPTH_MAP_PX)
+        triangle, nearness = kernels.nearest_triangles(fitted, self.triangles, DEPTH_MAP_PX)
         blocks = np.zeros((2, DEPTH_MAP_PX // BLOCK_PX, DEPTH_MAP_PX // BLOCK_PX), np.float32)
-        _summarize(triangle, nearness, self._opening_triangles, blocks)
+        _summarize(triangle, nearness, self.opening_triangles, blocks)
         within = np.empty((DEPTH_MAP_PX // 2, DEPTH_MAP_PX // 2), np.float32)
         _measure(nearness, within)
         weights = np.empty((len(fitted), 1), np.float32)
@@ -109,7 +114,7 @@ class Visibility:
         _rate(fitted, nearness, blocks, within, *views, photo, self.openings, weights)
         feathered = weights
         for _ in range(FEATHER_STEPS):
-            feathered = np.minimum(feathered, self._graph.means(feathered))
+            feathered = np.minimum(feathered, self.graph.means(feathered))
         return np.where(self.openings, weights[:, 0], feathered[:, 0])
 
 

@@ -1,5 +1,6 @@
 """The compressed network in use: a photo in, 3D faces out."""
 
+import functools
 import logging
 import threading
 from collections.abc import Sequence
@@ -8,19 +9,20 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 
 from leanface import paths
+from leanface.catalog import RUNTIMES
 from leanface.device import usable_cores
 from leanface.errors import NoFaceError
 from leanface.face import kernels
 from leanface.face.coefficients import ANGLES, COUNT, split
 from leanface.face.decoder import translation_of
-from leanface.face.photo_texture import Lighting
+from leanface.face.photo_texture import Lighting, PhotoTexture
 from leanface.photos.alignment import Alignment, to_input
 from leanface.photos.crops import FaceCrop, as_in_photo, crop_face, crop_faces, crop_found
 from leanface.photos.detector import FaceDetection, FaceDetector
@@ -32,6 +34,9 @@ from leanface.reconstruction.result import Pose, Reconstruction, project
 from leanface.reconstruction.surface import Surface
 from leanface.runtime import Runtime
 from leanface.runtime.batches import run_in_batches
+
+if TYPE_CHECKING:
+    from leanface.face.photo_texture_torch import TorchTexture
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +75,8 @@ class LeanFace:
         Args:
             model: an exported .onnx file, a bundle's folder or an engine (.plan). By default the network that LeanFace
                 ships, or else the one that the pipeline made in this folder, in the flavor that the runtime reads best.
-            runtime: a name in `leanface.runtime.RUNTIMES`, or "auto": the best one that runs the file here.
+            runtime: a name in `leanface.runtime.RUNTIMES`, or "auto": the best one that runs the file here; or "cpu":
+                the best one that does so on the CPU.
             threads: of the network on the CPU; all processors if not given.
             cpu_model: the INT8 file `model` in flavor cpu, for runtimes that read it best here.
             morphable_model: what the coefficients belong to; by default the model of the project that the network lies
@@ -116,6 +122,11 @@ class LeanFace:
     def runtime(self) -> Runtime:
         """What runs the network."""
         return self._network.runtime
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the network runs on a GPU; textures are then painted there, too."""
+        return self.runtime.name in RUNTIMES and RUNTIMES[self.runtime.name].on_gpu
 
     @property
     def model_path(self) -> Path:
@@ -168,19 +179,22 @@ class LeanFace:
             ValueError: the crops have another shape or type.
             BackendError: the runtime failed, or was closed.
         """
-        images = self.to_input(crops)
+        self._require_crops(crops)
         with self._lock:
-            return run_in_batches(self._network.runtime, images)
+            return run_in_batches(self._network.runtime, np.ascontiguousarray(crops))
 
     def to_input(self, crops: UInt8[np.ndarray, "N size size 3"]) -> Float32[np.ndarray, "N 3 size size"]:
-        """Turn crops into what the runtime takes; errors as for `read`."""
+        """Turn crops into numbers, as the network's first layer reads them; errors as for `read`."""
+        self._require_crops(crops)
+        return to_input(crops)
+
+    def _require_crops(self, crops: np.ndarray) -> None:
         size = self.image_size
         if crops.ndim != 4 or crops.shape[1:] != (size, size, 3) or crops.dtype != np.uint8:
             raise ValueError(
                 f"expected crops as a uint8 array of shape (N, {size}, {size}, 3), got {crops.dtype} {crops.shape}; "
                 "LeanFace.crop makes them of a photo."
             )
-        return to_input(crops)
 
     def decode(
         self, coefficients: Float[np.ndarray, "N 257"], crops: Sequence[FaceCrop] | None = None
@@ -253,7 +267,7 @@ class LeanFace:
         parts = split(face.coefficients)
         normals_camera = np.ascontiguousarray(face.normals @ face.pose.rotation.T)
         light = kernels.irradiance(normals_camera[None], parts.lighting[None])[0]
-        texture = self.surface.painter.paint(
+        texture = self._painter.paint(
             self.surface.layout(size),
             image,
             face.vertices_photo,
@@ -263,6 +277,20 @@ class LeanFace:
             delight=delight,
         )
         return replace(face, texture=texture)
+
+    @functools.cached_property
+    def _painter(self) -> "PhotoTexture | TorchTexture":
+        """What takes textures from photos: on the GPU if the network is there."""
+        painter = self.surface.painter
+        if not self.on_gpu:
+            return painter
+        try:
+            from leanface.face.photo_texture_torch import TorchTexture
+
+            return TorchTexture(painter, "cuda")
+        except (ImportError, RuntimeError) as error:  # no PyTorch, or none for this GPU
+            logger.warning("textures are painted on the CPU: PyTorch cannot do it on the GPU (%s)", error)
+            return painter
 
     def close(self) -> None:
         """Give back the network; a second call does nothing."""

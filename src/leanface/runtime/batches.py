@@ -1,12 +1,11 @@
 """Feeds a network any number of images, whatever batches it takes."""
 
 import numpy as np
-from jaxtyping import Float
 
-from leanface.runtime.base import Coefficients, Runtime
+from leanface.runtime.base import Coefficients, Images, Runtime
 
 
-def run_in_batches(runtime: Runtime, images: Float[np.ndarray, "N 3 height width"]) -> Coefficients:
+def run_in_batches(runtime: Runtime, images: Images) -> Coefficients:
     """Compute the coefficients of all images, in as few batches as the network takes.
 
     A runtime never pads. For a network of a fixed batch this function does: the last batch is filled up with copies of

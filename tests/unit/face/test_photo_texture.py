@@ -15,6 +15,7 @@ from leanface.face.geometry import METERS_PER_DM
 from leanface.face.lighting import irradiance, vertex_normals
 from leanface.face.morphable_model import MorphableModel
 from leanface.face.photo_texture import Lighting, PhotoTexture
+from leanface.face.photo_texture_torch import TorchTexture
 from leanface.face.rasterize import draw
 from leanface.face.symmetry import mirror_images
 from leanface.face.texture_runs import Runs
@@ -271,3 +272,44 @@ def test_continuation_solves_its_equation() -> None:
     expected = np.linalg.solve(laplacian + np.diag(weights + 0.004), weights[:, None] * values)
     assert np.abs(solved - expected).max() < 2 * RESIDUAL
     assert np.ptp(expected) > 0.1
+
+
+@pytest.mark.parametrize(("yaw_rad", "delight", "size"), [(0.0, False, 256), (0.6, True, 256), (-0.4, False, 64)])
+def test_pytorch_paints_the_same(
+    model: MorphableModel, painter: PhotoTexture, yaw_rad: float, delight: bool, size: int
+) -> None:
+    made = scene(model, yaw_rad)
+    layout = UvMap(model, size, whole_head=True).layout  # of 64 texels: the photo is averaged first
+    expected = painter.paint(layout, *made[:5], delight=delight).astype(int)
+    painted = TorchTexture(painter, "cpu").paint(layout, *made[:5], delight=delight)
+    difference = np.abs(painted - expected)
+    assert difference.mean() < 0.6
+    assert difference.max() <= 8
+    # Where the photo shows all, nothing depends on how far the continuation got.
+    weights = painter.visibility.weights(made.photo.shape[:2], *made[1:4])
+    shown = layout.sample(weights[:, None])[..., 0] > 0.999
+    assert shown.mean() > 0.1
+    assert difference[shown].max() <= 1
+
+
+def test_pytorch_paints_the_model_s_colors_where_no_photo_shows_any(
+    model: MorphableModel, painter: PhotoTexture, uv_map: UvMap
+) -> None:
+    made = scene(model, 0.0)
+    away = made.vertices_photo + np.array([9 * PHOTO_PX, 0, 0], np.float32)
+    arguments = uv_map.layout, made.photo, away, *made[2:5]
+    difference = np.abs(TorchTexture(painter, "cpu").paint(*arguments) - painter.paint(*arguments).astype(int))
+    assert difference.max() <= 1
+
+
+def test_too_little_memory_on_the_gpu_paints_on_the_cpu(
+    model: MorphableModel, painter: PhotoTexture, uv_map: UvMap, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    def exhausted(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    made, on_gpu = scene(model, 0.0), TorchTexture(painter, "cpu")
+    monkeypatch.setattr(on_gpu, "_fill", exhausted)
+    assert np.array_equal(on_gpu.paint(uv_map.layout, *made[:5]), painter.paint(uv_map.layout, *made[:5]))
+    assert "too little free memory" in caplog.text
