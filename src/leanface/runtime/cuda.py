@@ -11,6 +11,19 @@ from jaxtyping import Float
 from leanface.errors import BackendError
 
 
+def cudart() -> Any:
+    """Return CUDA's runtime API by cuda-python, which PyTorch for CUDA brings.
+
+    Raises:
+        BackendError: it is missing.
+    """
+    try:
+        import cuda.bindings.runtime as api  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise BackendError(f"cuda-python is not installed here ({error}): `pip install cuda-bindings`.") from None
+    return api  # pyright: ignore[reportUnknownVariableType]
+
+
 class Cuda:
     """One stream on the first GPU with its buffers and one graph; `close` gives all of it back.
 
@@ -25,13 +38,9 @@ class Cuda:
 
     def __init__(self) -> None:
         try:
-            import cuda.bindings.runtime as api  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
-            raise BackendError(
-                "a TensorRT engine runs on an NVIDIA GPU, through cuda-python, which is not installed here "
-                f"({error}); on a machine with a GPU: `pip install cuda-bindings`, or pycuda in its place."
-            ) from None
-        self._api: Any = api  # pyright: ignore[reportUnknownMemberType]
+            self._api: Any = cudart()
+        except BackendError as error:
+            raise BackendError(f"an engine runs on an NVIDIA GPU, through cuda-python or pycuda: {error}") from None
         self._resources = ExitStack()
         try:
             count = self._call("cudaGetDeviceCount")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from leanface.errors import BackendError
 from leanface.runtime.base import Coefficients, Images, Pixels
+from leanface.runtime.cuda import cudart
 
 Network = Callable[[Tensor, Tensor], object]
 """Queues a group on the current stream: images on the device, and the coefficients (float32) to write. Returns what has
@@ -31,19 +32,6 @@ LARGE_BYTES = 1 << 20
 
 WARMUP = 3
 """Runs before a capture, in which libraries choose and allocate."""
-
-
-def cudart() -> Any:
-    """Return CUDA's runtime API by cuda-python, which PyTorch for CUDA brings.
-
-    Raises:
-        BackendError: it is missing.
-    """
-    try:
-        import cuda.bindings.runtime as runtime  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise BackendError(f"cuda-python is not installed here ({error}): `pip install cuda-bindings`.") from None
-    return runtime  # pyright: ignore[reportUnknownVariableType]
 
 
 def take_stream(owner: object) -> torch.cuda.Stream:
