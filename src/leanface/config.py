@@ -209,6 +209,25 @@ class Distill(Section):
         return self
 
 
+class Budget(Section):
+    """What the INT8 network may cost; layers are kept in floating point until it is met.
+
+    Attributes:
+        error: the largest mean of each measure, by its name in the task's errors, on validation samples against the
+            network that is quantized.
+        latency: the longest time for one image in ms, on this machine's CPU.
+    """
+
+    error: dict[str, Positive] = {}
+    latency: Positive | None = None
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Self:
+        if not self.error and self.latency is None:
+            raise ValueError("a budget needs error (limits by measure, as {vertex_mm: 0.1}), latency (ms), or both")
+        return self
+
+
 class Quantize(Section):
     """Stage quantize: INT8 by calibration alone (ptq), or trained on from there (qat)."""
 
@@ -217,7 +236,8 @@ class Quantize(Section):
     calibration_count: Count
     rounding: Literal["nearest", "gptq"]
     quantize_residual: bool
-    keep_fp16: tuple[str, ...] | Literal["auto"]
+    keep_fp16: tuple[str, ...]
+    budget: Budget | None
     optimizer: Optimizer
 
 

@@ -69,6 +69,9 @@ COMPARISONS = REPORTS / "compare"
 QUANTIZED = Path("models/quantized")
 QUANTIZE_STATE = Path("models/.quantized.ckpt")
 QUANTIZE_REPORT = REPORTS / "quantize"
+BUDGET = QUANTIZE_REPORT / "budget.json"
+"""All networks that were measured for `quantize.budget`."""
+BUDGET_PICTURE = QUANTIZE_REPORT / "budget.png"
 
 LOAD_REPORT = REPORTS / "load"
 OFFLINE = REPORTS / "offline"

@@ -20,7 +20,7 @@ from tools.studies.variants import QuantizeVariant
 
 
 class QuantizeStudy(Study[QuantizeVariant]):
-    """All start from the distilled bundle; `keep_fp16: auto` also needs reports/analyze/sensitivity.json."""
+    """All start from the distilled bundle."""
 
     variant = QuantizeVariant
 

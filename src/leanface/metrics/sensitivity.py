@@ -12,14 +12,14 @@ from jaxtyping import Float
 from torch import Tensor, fx, nn
 
 from leanface.networks.graph import trace
-from leanface.task import Deviation, Task
+from leanface.task import Deviation
 
 
 class Change(NamedTuple):
     """Something done to a network for one measurement.
 
     Attributes:
-        first: the layer whose answer changes; of several, the first in order of execution.
+        first: the module whose answer changes; of several, the first in order of execution.
         made: opens a context in which the network is changed, and after which it is as before.
     """
 
@@ -34,16 +34,20 @@ Key = TypeVar("Key")
 def deviations(
     network: nn.Module,
     images: Float[Tensor, "batch 3 height width"],
-    task: Task,
     changes: Mapping[Key, Change],
+    deviation_from: Callable[[Tensor], Callable[[Tensor], Deviation]],
 ) -> dict[Key, Deviation]:
-    """Measure what each change alone does to the outputs of a network in eval mode, in the order of `changes`."""
+    """Measure what each change alone does to the outputs of a network in eval mode, in the order of `changes`.
+
+    Args:
+        deviation_from: returns what measures outputs against the ones that it is given.
+    """
     graph = trace(network)
-    deviation = task.deviation_from(network(images), images.shape[-1])
+    deviation = deviation_from(network(images))
     found: dict[Key, Deviation] = {}
     values: dict[fx.Node, Any] = {graph.nodes[0]: images}
     for node in graph.nodes[1:]:
-        for key in (key for key, change in changes.items() if graph.layers[change.first] is node):
+        for key in (key for key, change in changes.items() if change.first == str(node.target)):
             with changes[key].made():
                 found[key] = deviation(graph.run_from(node, values))
         values[node] = graph.compute(node, values)

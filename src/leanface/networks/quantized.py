@@ -15,7 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from leanface.networks.graph import ResidualAdd, layers_of, trace, with_residual_adds
+from leanface.networks.graph import LAYERS, ResidualAdd, trace, with_residual_adds
 from leanface.networks.interface import Flavor
 
 with warnings.catch_warnings():  # at import ModelOpt warns of optional packages that it does not find
@@ -39,7 +39,7 @@ class Quantizer(BaseModel):
     scheme: Literal["int8"] = "int8"
     residual: bool
     excluded_layers: tuple[str, ...] = ()
-    """Convolutions and linear layers that stay in floating point, by module name."""
+    """Convolutions, linear layers and residual additions that stay in floating point, by module name."""
 
 
 @QuantModuleRegistry.register({ResidualAdd: "ResidualAdd"})
@@ -61,11 +61,13 @@ def add_quantizers(network: nn.Module, quantizer: dict[str, Any]) -> nn.Module:
             does not have.
     """
     description = Quantizer.model_validate(quantizer)
-    unknown = sorted(set(description.excluded_layers) - set(layers_of(network)))
-    if unknown:
-        raise ValueError(f"the quantizer excludes layers that the network does not have: {', '.join(unknown)}")
     if description.residual:
         network = with_residual_adds(network)
+    modules = cast(Iterator[tuple[str, nn.Module]], network.named_modules())
+    known = {name for name, module in modules if isinstance(module, (*LAYERS, ResidualAdd))}
+    unknown = sorted(set(description.excluded_layers) - known)
+    if unknown:
+        raise ValueError(f"the quantizer excludes layers that the network does not have: {', '.join(unknown)}")
     per_channel = {"num_bits": 8, "axis": 0}
     per_tensor = {"num_bits": 8, "axis": None}
     entries: list[dict[str, Any]] = [

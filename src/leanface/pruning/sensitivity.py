@@ -63,7 +63,7 @@ def pruning_sensitivity(
         for ratio in ratios:
             gone = order[: int(ratio * group.channels)]
             changes[name, ratio] = Change(name, partial(_without, network, switched, gone))
-    found = deviations(network, images, task, changes)
+    found = deviations(network, images, changes, partial(task.deviation_from, image_size=images.shape[-1]))
     costs = layer_costs(network, images.shape[-1])
     return {
         name: GroupSensitivity(

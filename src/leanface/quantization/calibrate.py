@@ -4,10 +4,9 @@ from collections.abc import Collection
 
 from torch import nn
 
-from leanface import paths
 from leanface.config import Quantize
+from leanface.errors import ConfigError
 from leanface.networks.quantized import Quantizer
-from leanface.quantization.exclusion import layers_excluded_from_quantization
 from leanface.quantization.fake_quantize import fake_quantize
 from leanface.quantization.rounding import round_weights
 from leanface.task import Split
@@ -17,9 +16,17 @@ def quantizer_of(settings: Quantize, layers: Collection[str]) -> Quantizer:
     """Describe what is quantized of a network with these convolutions.
 
     Raises:
-        ConfigError, ArtifactError: as `layers_excluded_from_quantization`.
+        ConfigError: a kept layer is not the network's, or all are kept.
     """
-    excluded = layers_excluded_from_quantization(settings.keep_fp16, layers, paths.SENSITIVITY)
+    unknown = sorted(set(settings.keep_fp16) - set(layers))
+    if unknown:
+        raise ConfigError(
+            f"quantize.keep_fp16 names layers that the network does not have: {', '.join(unknown)}. "
+            f"Its convolutions are {', '.join(layers)}."
+        )
+    if set(settings.keep_fp16) == set(layers):
+        raise ConfigError("quantize.keep_fp16 names every layer: nothing would be quantized. Name a few.")
+    excluded = tuple(name for name in layers if name in settings.keep_fp16)
     return Quantizer(residual=settings.quantize_residual, excluded_layers=excluded)
 
 

@@ -32,7 +32,7 @@ def quantization_sensitivity(
         layers[name.rpartition(".")[0]].append(quantizer)
         quantizer.disable()
     changes = {name: Change(name, partial(_enabled, quantizers)) for name, quantizers in layers.items()}
-    return deviations(quantized, images, task, changes)
+    return deviations(quantized, images, changes, partial(task.deviation_from, image_size=images.shape[-1]))
 
 
 @contextmanager

@@ -44,6 +44,7 @@ PICTURES = (
     Picture("widths", paths.PRUNE_REPORT / "widths.png", "Channels per layer, before and after pruning"),
     Picture("distill_curves", paths.DISTILL_REPORT / "curves.png", "Distillation"),
     Picture("quantize_curves", paths.QUANTIZE_REPORT / "curves.png", "Quantization-aware training"),
+    Picture("budget", paths.BUDGET_PICTURE, "Mixed precision: layers kept in floating point, until the budget is met"),
 )
 
 

@@ -30,6 +30,7 @@ STEPS = (
     ("INT8, calibrated (PTQ)", "quantize", "calibrated/"),
     ("INT8, trained (QAT)", "quantize", "trained/"),
     ("INT8, rounded with feedback (GPTQ)", "quantize", "rounded/"),
+    ("INT8, with parts in floating point", "quantize", "mixed/"),
 )
 """What is done to the network, the stage that does it, and that state's prefix in the stage's metrics."""
 

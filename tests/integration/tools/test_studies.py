@@ -13,7 +13,7 @@ from leanface import bundle, paths
 from leanface.config import FaceConfig, Quantize, load_face_config
 from leanface.errors import ConfigError
 from leanface.face.morphable_model import MorphableModel
-from leanface.files import read_json, write_json
+from leanface.files import read_json
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.networks.widths import widths_of
 from leanface.pruning.groups import ChannelGraph
@@ -199,12 +199,9 @@ def test_quantized_variants_are_what_the_stage_makes_and_say_what_8_bits_move(pr
     small_network, spec = bundle.load_network(paths.PRUNED)
     bundle.save_bundle(small_network, spec, paths.DISTILLED)
     kept = ["final_layers.0", "backbone.conv1"]
-    layers = {name: {"vertex_mm": 1.0 if name in kept else 0.1} for name in spec.widths}
-    write_json(paths.SENSITIVITY, {"quantize": layers})
     variants = {
         "float": {"from": "float"},
         "max": {"calibration": "max"},
-        "auto": {"keep_fp16": "auto"},
         "named": {"keep_fp16": kept},
         "qat": {"method": "qat"},
         "as_long": {"from": "float", "method": "qat"},
@@ -217,22 +214,17 @@ def test_quantized_variants_are_what_the_stage_makes_and_say_what_8_bits_move(pr
     assert metrics["float"]["float_vertex_mm"] == 0
     assert metrics["float"]["over_float"] == 1
     assert metrics["as_long"]["float_vertex_mm"] > 0
-    for name in ("max", "auto", "named", "qat"):
+    for name in ("max", "named", "qat"):
         assert metrics[name]["float_vertex_mm"] > 0
         assert metrics[name]["size_mb"] < metrics["float"]["size_mb"] / 2
-    assert metrics["auto"]["float_vertex_mm"] == metrics["named"]["float_vertex_mm"]
-    assert metrics["auto"]["size_mb"] > metrics["max"]["size_mb"]
-    assert {name for name, row in metrics.items() if "file/teacher_vertex_mm" in row} == {"max", "auto", "named", "qat"}
+    assert metrics["named"]["size_mb"] > metrics["max"]["size_mb"]
+    assert {name for name, row in metrics.items() if "file/teacher_vertex_mm" in row} == {"max", "named", "qat"}
     rows = {row["variant"]: row for row in csv.DictReader((folder / "table.csv").read_text().splitlines())}
     assert (rows["as_long"]["start"], rows["as_long"]["steps"]) == ("float", "2")
     assert (rows["max"]["start"], rows["max"]["steps"]) == ("calibrated", "0")
     assert "moved" in (folder / "table.md").read_text().splitlines()[0]
 
-    # Another sensitivity is another `auto`, and nothing else.
-    layers[kept[0]] = {"vertex_mm": 0.1}
-    write_json(paths.SENSITIVITY, {"quantize": layers})
-    second = ablate(variants, "quantize")
-    assert {name for name in variants if second[name] > first[name]} == {"auto"}
+    assert ablate(variants, "quantize") == first
 
     settings = read_json(folder / "qat" / RESULT)["variant"]["quantize"]
     made = quantize.run(

@@ -3,6 +3,7 @@
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,10 @@ from leanface.tasks.face.task import FaceTask
 DEPTHS = ["backbone.conv1", "backbone.layer1.0.downsample.0", "backbone.layer3.5.conv2", "final_layers.0"]
 
 
+def deviation_from(model: MorphableModel, images: Tensor) -> Any:
+    return partial(FaceTask(model).deviation_from, image_size=images.shape[-1])
+
+
 @contextmanager
 def halved(network: FaceReconstructionNet, conv: str) -> Generator[None]:
     weight = network.get_parameter(f"{conv}.weight").data
@@ -33,7 +38,7 @@ def test_what_changes_nothing_costs_nothing(
     small_network: FaceReconstructionNet, images: Tensor, model: MorphableModel
 ) -> None:
     changes = {name: Change(name, nullcontext) for name in list(widths_of(small_network))[::8]}
-    found = deviations(small_network, images, FaceTask(model), changes)
+    found = deviations(small_network, images, changes, deviation_from(model, images))
     assert list(found) == list(changes)
     assert all(deviation == {"vertex_mm": 0.0, "ssim": 1.0} for deviation in found.values())
 
@@ -42,7 +47,7 @@ def test_it_is_what_the_whole_changed_network_shows(
     small_network: FaceReconstructionNet, images: Tensor, model: MorphableModel
 ) -> None:
     changes = {name: Change(name, partial(halved, small_network, name)) for name in reversed(DEPTHS)}
-    found = deviations(small_network, images, FaceTask(model), changes)
+    found = deviations(small_network, images, changes, deviation_from(model, images))
     assert list(found) == list(changes)
     renderer = Renderer(model, images.shape[-1])
     with torch.no_grad():
@@ -63,6 +68,6 @@ def test_a_face_out_of_sight_still_has_a_likeness(
     with torch.no_grad():
         small_network.final_layers[5].bias.fill_(1e3)  # far to the side
     change = Change("final_layers.0", partial(halved, small_network, "final_layers.0"))
-    found = deviations(small_network, images, FaceTask(model), {"moved": change})["moved"]
+    found = deviations(small_network, images, {"moved": change}, deviation_from(model, images))["moved"]
     assert found["vertex_mm"] > 0
     assert found["ssim"] == 1.0
