@@ -1,7 +1,7 @@
 """Measures INT8 networks with parts in floating point as files, in the runtime that reads them on this CPU."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,13 +64,28 @@ class MixedPrecision:
         return self._quantizer.model_copy(update={"excluded_layers": excluded})
 
     def within(self, budget: Budget) -> tuple[nn.Module, Quantizer]:
-        """Return a network within the budget, and which parts it keeps; all that was measured goes to the report.
+        """Return a network within the budget, and which parts it keeps.
 
         Raises:
-            ConfigError: the budget cannot be met, or limits an unknown measure.
+            ConfigError: the budget cannot be met; or as `measured`.
+        """
+        points = self.measured(budget)
+        chosen = choose(points, budget)
+        picture, measures = [point._asdict() for point in points], [*budget.error] or [self._task.selection]
+        save_front(picture, chosen._asdict(), budget.model_dump(), measures, paths.BUDGET_PICTURE)
+        quantizer = self.keeping(chosen.kept)
+        return self.network(quantizer), quantizer
+
+    def measured(self, budget: Budget, others: Sequence[tuple[str, ...]] = ()) -> list[Point]:
+        """Measure the networks of the search; they go to the report, too.
+
+        Args:
+            others: parts that are kept in further networks.
+
+        Raises:
+            ConfigError: the budget limits an unknown measure.
             BackendError: no runtime runs the files here.
         """
-        points: list[Point] = []
         with tempfile.TemporaryDirectory() as folder, self._open((), Path(folder) / "whole.onnx") as whole:
             image = self._val.head(1).images.numpy()
             base_ms = _timed({"whole": lambda: whole.run(image)})["whole"].latency_ms
@@ -88,17 +103,10 @@ class MixedPrecision:
                     assert ratio is not None
                     return Point(parts, self._errors(mixed), base_ms / ratio.value)
 
-            for point in search(gains, measure):
-                points.append(point)
-            runtime = whole.name
-        limits, measured = budget.model_dump(), [point._asdict() for point in points]
-        record = {"runtime": runtime, "flavor": self._flavor, "budget": limits, "alone": alone, "points": measured}
-        write_json(paths.BUDGET, record)
-        chosen = choose(points, budget)
-        measures = [*budget.error] or [self._task.selection]
-        save_front(measured, chosen._asdict(), limits, measures, paths.BUDGET_PICTURE)
-        quantizer = self.keeping(chosen.kept)
-        return self.network(quantizer), quantizer
+            points = [*search(gains, measure), *map(measure, others)]
+            record = {"runtime": whole.name, "flavor": self._flavor, "budget": budget.model_dump(), "alone": alone}
+        write_json(paths.BUDGET, record | {"points": [point._asdict() for point in points]})
+        return points
 
     def _open(self, parts: tuple[str, ...], path: Path) -> Runtime:
         quantizer = self.keeping(parts)

@@ -50,6 +50,12 @@ def _int8(arguments: argparse.Namespace) -> None:
     main(arguments.folder)
 
 
+def _budget(arguments: argparse.Namespace) -> None:
+    from tools.studies.budget import main
+
+    main(arguments.folder)
+
+
 def _own_network(arguments: argparse.Namespace) -> None:
     from tools.studies.own_network import main
 
@@ -113,6 +119,9 @@ def _parser() -> argparse.ArgumentParser:
     int8 = studies.add_parser("int8", help="INT8 on the CPU beside ONNX Runtime's own quantization")
     int8.add_argument("folder", type=Path, help="where README.md and int8.json go")
     int8.set_defaults(run=_int8)
+    budget = studies.add_parser("budget", help="mixed precision by search, beside a rule")
+    budget.add_argument("folder", type=Path, help="where README.md, budget.json and budget.png go")
+    budget.set_defaults(run=_budget)
     own = studies.add_parser("own_network", help="re-fit and INT8 of several kinds of networks, beside other tools")
     own.add_argument("folder", type=Path, help="where tables.md and own_network.png go")
     own.add_argument("--seconds", type=float, help="begin nothing after this time; the same command goes on")

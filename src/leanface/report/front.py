@@ -14,13 +14,16 @@ ALL_COLOR, FRONT_COLOR, CHOSEN_COLOR = "#afb8c1", "#0550ae", "#cf222e"
 PANEL_INCHES = (4.6, 3.8)
 
 
-def save_front(points: Sequence[Json], chosen: Json, limits: Json, measures: Sequence[str], path: Path) -> None:
+def save_front(
+    points: Sequence[Json], chosen: Json, limits: Json, measures: Sequence[str], path: Path, title: str = "chosen"
+) -> None:
     """Write a PNG with a panel for each measure.
 
     Args:
         points: `leanface.quantization.budget.Point`s as JSON; the first is quantized wholly.
         chosen: one of them.
         limits: the budget as JSON.
+        title: of the chosen one.
     """
     width, height = PANEL_INCHES
     figure = Figure(figsize=(width * len(measures), height), dpi=110, facecolor="white", layout="constrained")
@@ -34,7 +37,7 @@ def save_front(points: Sequence[Json], chosen: Json, limits: Json, measures: Seq
         line = {"color": FRONT_COLOR, "marker": ".", "drawstyle": "steps-post", "label": "not beaten in both"}
         axes.plot(*zip(*front, strict=True), **line)
         where = chosen["latency_ms"], chosen["errors"][measure]
-        axes.scatter(*where, s=120, facecolor="none", edgecolor=CHOSEN_COLOR, linewidth=2, label="chosen")
+        axes.scatter(*where, s=120, facecolor="none", edgecolor=CHOSEN_COLOR, linewidth=2, label=title)
         for limit, line in ((limits["error"].get(measure), axes.axhline), (limits["latency"], axes.axvline)):
             if limit is not None:
                 line(limit, color=CHOSEN_COLOR, linestyle="--", linewidth=1)
