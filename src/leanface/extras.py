@@ -14,6 +14,7 @@ EXTRAS = {
     "engines": ("tensorrt_rtx_bindings", "cuda"),
     "lean": ("tensorrt_lean_bindings",),
     "ray": ("ray",),
+    "usd": ("pxr",),
 }  # fmt: skip
 """By extra, the names under which its packages are imported; the first extra that has one is named."""
 

@@ -20,7 +20,9 @@ def add_commands(commands: Commands) -> None:
     add(
         "--out", required=True, metavar="DIR", help="a folder per picture or video is made there; - for standard output"
     )
-    add("--mesh", choices=["glb", "obj", "ply", "none"], default="glb", help="format of the mesh (default: glb)")
+    add(
+        "--mesh", choices=["glb", "obj", "ply", "usdz", "none"], default="glb", help="format of the mesh (default: glb)"
+    )
     add(
         "--texture",
         type=texture_size,

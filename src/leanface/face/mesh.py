@@ -1,4 +1,4 @@
-"""Faces as mesh files: OBJ with its texture, GLB with the texture inside, PLY with vertex colors.
+"""Faces as mesh files: OBJ with its texture, GLB and USDZ with the texture inside, PLY with vertex colors.
 
 All are in meters (glTF demands it; the others say so in their headers), without pose: x to the image's right, y up
 and z towards the camera. Texture coordinates have v up in OBJ and down in GLB, as each format wants it.
@@ -77,7 +77,7 @@ def encode_mesh(
     return FORMATS[suffix](mesh, stem)
 
 
-def _texture_coordinates(layout: UvLayout) -> Float32[np.ndarray, "corners 2"]:
+def texture_coordinates(layout: UvLayout) -> Float32[np.ndarray, "corners 2"]:
     """Convert from pixels, whose centers lie at integers, to 0 and 1 at the picture's edges; v points down."""
     return ((layout.pixel + 0.5) / layout.size).astype(np.float32)
 
@@ -110,7 +110,7 @@ def surface_primitive(glb: Glb, mesh: Mesh) -> dict[str, Any]:
     attributes = {
         "POSITION": glb.accessor(mesh.vertices, ARRAY_BUFFER, bounds=True),
         "NORMAL": glb.accessor(mesh.normals, ARRAY_BUFFER),
-        "TEXCOORD_0": glb.accessor(_texture_coordinates(mesh.layout), ARRAY_BUFFER),
+        "TEXCOORD_0": glb.accessor(texture_coordinates(mesh.layout), ARRAY_BUFFER),
     }
     triangles = mesh.layout.triangles.astype(np.uint16 if len(mesh.vertices) <= 2**16 - 1 else np.uint32)
     return {"attributes": attributes, "indices": glb.accessor(triangles.ravel(), ELEMENT_ARRAY_BUFFER), "material": 0}
@@ -120,7 +120,7 @@ def _obj(mesh: Mesh, stem: str) -> dict[str, bytes]:
     image = f"{stem}{TEXTURE}{TEXTURE_SUFFIXES[mesh.texture_format]}"
     # The texture alone makes the color: it is multiplied by the diffuse one, and highlights come on top.
     material = f"# {HEADER}\nnewmtl {stem}{TEXTURE}\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nmap_Kd {image}\n"
-    coordinates = _texture_coordinates(mesh.layout)
+    coordinates = texture_coordinates(mesh.layout)
     coordinates[:, 1] = 1 - coordinates[:, 1]
     corners = mesh.layout.triangles + 1  # of vertices, texture coordinates and normals alike
     lines = [
@@ -159,5 +159,16 @@ def _ply(mesh: Mesh, stem: str) -> dict[str, bytes]:
     return {f"{stem}.ply": "\n".join(header).encode() + vertices.tobytes() + triangles.tobytes()}
 
 
-FORMATS: dict[str, Callable[[Mesh, str], dict[str, bytes]]] = {".obj": _obj, ".glb": _glb, ".ply": _ply}
+def _usdz(mesh: Mesh, stem: str) -> dict[str, bytes]:
+    from leanface.face.usdz import encode_usdz
+
+    return encode_usdz(mesh, stem)
+
+
+FORMATS: dict[str, Callable[[Mesh, str], dict[str, bytes]]] = {
+    ".obj": _obj,
+    ".glb": _glb,
+    ".ply": _ply,
+    ".usdz": _usdz,
+}
 """By suffix: what turns a mesh and its name into the contents of files by name, in the order to write them."""

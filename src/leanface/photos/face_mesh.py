@@ -143,25 +143,39 @@ def _cut(photo: UInt8[np.ndarray, "H W 3"], region: Region, side: int) -> Float3
     return crop
 
 
-@compiled()
+@compiled(fastmath={"contract"})
 def _look_up(photo: Any, origin: Any, turn: Any, crop: Any) -> None:
     """Fill crop (3,S,S) with the photo's colors around origin + turn @ (x, y), where pixels' edges are integers."""
-    height, width = photo.shape[:2]
-    last_x, last_y = width - 1, height - 1
+    zero, half, one, scale = np.float32(0), np.float32(0.5), np.float32(1), np.float32(1 / 255)
+    right_most, bottom_most = photo.shape[1] - 1, photo.shape[0] - 1
+    last_x, last_y = np.float32(right_most), np.float32(bottom_most)
+    step_x, step_y = np.float32(turn[0, 0]), np.float32(turn[1, 0])
     for row in range(crop.shape[1]):
+        # Of the first column; the middle of a pixel lies half a pixel from its edge.
+        first_x = np.float32(origin[0] + turn[0, 0] * 0.5 + turn[0, 1] * (row + 0.5) - 0.5)
+        first_y = np.float32(origin[1] + turn[1, 0] * 0.5 + turn[1, 1] * (row + 0.5) - 0.5)
+        i = np.uint32(row)
         for column in range(crop.shape[2]):
-            x = origin[0] + turn[0, 0] * (column + 0.5) + turn[0, 1] * (row + 0.5)
-            y = origin[1] + turn[1, 0] * (column + 0.5) + turn[1, 1] * (row + 0.5)
-            if x < 0 or y < 0 or x >= width or y >= height:
-                crop[:, row, column] = 0
+            j = np.uint32(column)
+            x, y = first_x + np.float32(column) * step_x, first_y + np.float32(column) * step_y
+            if x < -half or y < -half or x >= last_x + half or y >= last_y + half:
+                crop[0, i, j] = crop[1, i, j] = crop[2, i, j] = zero
                 continue
-            x, y = min(max(x - 0.5, 0.0), last_x), min(max(y - 0.5, 0.0), last_y)
+            x, y = min(max(x, zero), last_x), min(max(y, zero), last_y)
             left, top = np.uint32(x), np.uint32(y)
-            right, bottom = np.uint32(min(left + 1, last_x)), np.uint32(min(top + 1, last_y))
-            u, v = np.float32(x - left), np.float32(y - top)
-            w11, w10, w01 = u * v, v - u * v, u - u * v
-            w00 = np.float32(1) - u - w10
-            for channel in range(3):
-                color = w00 * photo[top, left, channel] + w01 * photo[top, right, channel]
-                color += w10 * photo[bottom, left, channel] + w11 * photo[bottom, right, channel]
-                crop[channel, row, column] = color * np.float32(1 / 255)
+            right, bottom = np.uint32(min(left + 1, right_most)), np.uint32(min(top + 1, bottom_most))
+            u, v = x - np.float32(left), y - np.float32(top)
+            w00, w01 = (one - v) * (one - u) * scale, (one - v) * u * scale
+            w10, w11 = v * (one - u) * scale, v * u * scale
+            crop[0, i, j] = (
+                w00 * photo[top, left, 0] + w01 * photo[top, right, 0]
+                + w10 * photo[bottom, left, 0] + w11 * photo[bottom, right, 0]
+            )  # fmt: skip
+            crop[1, i, j] = (
+                w00 * photo[top, left, 1] + w01 * photo[top, right, 1]
+                + w10 * photo[bottom, left, 1] + w11 * photo[bottom, right, 1]
+            )  # fmt: skip
+            crop[2, i, j] = (
+                w00 * photo[top, left, 2] + w01 * photo[top, right, 2]
+                + w10 * photo[bottom, left, 2] + w11 * photo[bottom, right, 2]
+            )  # fmt: skip

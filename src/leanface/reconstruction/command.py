@@ -85,7 +85,7 @@ def reconstruct_to_stdout(lean_face: LeanFace, sources: Sequence[Source], settin
     if len(sources) != 1 or sources[0].kind != "photo":
         raise ConfigError("--out - takes a single photo; name a folder for more.")
     if settings.mesh == "obj":
-        raise ConfigError("an OBJ is three files and cannot go to standard output; choose glb, ply or none.")
+        raise ConfigError("an OBJ is three files and cannot go to standard output; choose glb, ply, usdz or none.")
     (picture,) = pictures(sources[0])
     (face,) = lean_face.reconstruct(
         picture.load(), texture_size=settings.texture_px or None, delight=settings.delight, faces="largest"
@@ -126,6 +126,10 @@ def run(
             f"an animation is a GLB, not {settings.mesh}: leave out --mesh, or take --frames-as folders for a mesh of "
             "each frame."
         )
+    if settings.mesh == "usdz":
+        from leanface.face.usdz import require_usd
+
+        require_usd()  # before the work, not after it
     with ExitStack() as stack:
         lean_face = stack.enter_context(LeanFace.load(model, runtime, threads, min_face_px=settings.min_face_px))
         if out == STDOUT:

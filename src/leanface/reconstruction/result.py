@@ -78,7 +78,7 @@ class Reconstruction:
         return float(np.linalg.norm(self.landmarks - found, axis=1).mean() / radius)
 
     def save_mesh(self, path: str | PathLike[str], texture_format: TextureFormat = "jpeg") -> None:
-        """Write the whole head as `path`'s suffix says (.glb, .obj or .ply), with the texture, else the model's albedo.
+        """Write the whole head as `path`'s suffix says (.glb, .obj, .ply, .usdz), with the texture, else the albedo.
 
         An .obj comes with NAME.mtl and NAME_texture.jpg beside it. Each file is replaced whole, or not at all.
 
@@ -96,7 +96,7 @@ class Reconstruction:
         """Return what `save_mesh` writes, by file name; the mesh called `name` comes last.
 
         Raises:
-            ArtifactError: the suffix is none of .glb, .obj and .ply.
+            ArtifactError: the suffix is none of .glb, .obj, .ply and .usdz.
         """
         layout, texture = self.painted()
         return encode_mesh(name, layout, self.vertices, self.normals, texture, texture_format)

@@ -1,6 +1,7 @@
 """Mesh files, read back."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,15 @@ from leanface.face.geometry import METERS_PER_DM
 from leanface.face.lighting import vertex_normals
 from leanface.face.mesh import FORMATS, HEADER, TextureFormat, encode_mesh
 from leanface.face.morphable_model import MorphableModel
+from leanface.face.usdz import require_usd
 from leanface.face.uv_map import UvMap
 from leanface.files import atomic_write
 from leanface.synthesis.synthesis import sample_coefficients
 
 SIZE = 256
+
+OWN_FORMATS = [suffix for suffix in FORMATS if suffix != ".usdz"]
+"""Without what is read by OpenUSD alone."""
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +74,7 @@ def corners(mesh: Any, values: np.ndarray) -> np.ndarray:
     return np.asarray(values)[np.asarray(mesh.faces)]
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("suffix", OWN_FORMATS)
 def test_a_file_holds_the_models_own_shape_in_metres(
     suffix: str, uv_map: UvMap, coefficients: Tensor, tmp_path: Path
 ) -> None:
@@ -156,7 +161,7 @@ def test_a_jpeg_texture_is_close_to_what_was_given(
     assert np.abs(np.asarray(image.convert("RGB")).astype(int) - texture).mean() < 3
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("suffix", OWN_FORMATS)
 def test_the_file_says_its_unit(suffix: str, uv_map: UvMap, coefficients: Tensor, tmp_path: Path) -> None:
     write(tmp_path / f"face{suffix}", uv_map, coefficients)
     header = (tmp_path / f"face{suffix}").read_bytes()[:200]
@@ -205,3 +210,38 @@ def test_an_unwritable_folder_and_an_unknown_suffix_are_refused(
         write(tmp_path / "file" / "face.ply", uv_map, coefficients)
     with pytest.raises(ArtifactError, match=r"\.obj, \.glb, \.ply"):
         write(tmp_path / "face.stl", uv_map, coefficients)
+
+
+@pytest.mark.parametrize("texture_format", ["jpeg", "png"])
+def test_a_usdz_is_valid_and_holds_the_surface(
+    uv_map: UvMap, coefficients: Tensor, texture: np.ndarray, tmp_path: Path, texture_format: TextureFormat
+) -> None:
+    pytest.importorskip("pxr")
+    from pxr import Usd, UsdGeom, UsdValidation  # pyright: ignore[reportAttributeAccessIssue]
+
+    path = tmp_path / "my face [1].usdz"  # a name that is none in USD
+    write(path, uv_map, coefficients, texture, texture_format)
+    stage: Any = Usd.Stage.Open(str(path))
+    # What `usdchecker` asks, and its rules for ARKit among it.
+    registry: Any = UsdValidation.ValidationRegistry()
+    names = [about.name for about in registry.GetAllValidatorMetadata()]
+    assert "usdUtilsValidators:UsdzPackageValidator" in names
+    context: Any = UsdValidation.ValidationContext(registry.GetOrLoadValidatorsByName(names))
+    errors = [error.GetMessage() for error in context.Validate(stage)]
+    assert errors == []
+    assert (UsdGeom.GetStageMetersPerUnit(stage), UsdGeom.GetStageUpAxis(stage)) == (1.0, "Y")
+    mesh: Any = UsdGeom.Mesh(stage.GetPrimAtPath("/Head/Surface"))
+    glb = tmp_path / "face.glb"
+    write(glb, uv_map, coefficients, texture, texture_format)
+    expected: Any = trimesh.load(glb, force="mesh", process=False)
+    assert np.allclose(np.array(mesh.GetPointsAttr().Get()), expected.vertices, atol=1e-6)
+    assert np.array_equal(np.array(mesh.GetFaceVertexIndicesAttr().Get()).reshape(-1, 3), expected.faces)
+    st = np.array(UsdGeom.PrimvarsAPI(mesh).GetPrimvar("st").Get())
+    assert np.allclose(st, expected.visual.uv, atol=1e-6)
+    assert np.array(mesh.GetNormalsAttr().Get()).shape == expected.vertices.shape
+
+
+def test_without_openusd_a_line_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pxr", None)
+    with pytest.raises(ArtifactError, match=r"pip install 'leanface\[usd\]'"):
+        require_usd()
