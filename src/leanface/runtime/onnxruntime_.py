@@ -36,7 +36,7 @@ class OnnxRuntime(Runtime):
 
     def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
         share = threads_per_stream(threads, streams)
-        self._sessions = [_session(path, share, ["CPUExecutionProvider"]) for _ in range(streams)]
+        self._sessions = [open_session(path, share, ["CPUExecutionProvider"]) for _ in range(streams)]
         self.outputs = _outputs(self._sessions[0])
         return _input_spec(self._sessions[0])
 
@@ -70,7 +70,7 @@ class OnnxRuntimeCuda(Runtime):
             )
         ORT.preload_dlls()  # CUDA and cuDNN from NVIDIA's Python packages, where they are installed
         try:
-            sessions = [_session(path, 0, [(CUDA_PROVIDER, CUDA_OPTIONS)]) for _ in range(streams)]
+            sessions = [open_session(path, 0, [(CUDA_PROVIDER, CUDA_OPTIONS)]) for _ in range(streams)]
         except ArtifactError as error:
             if "graph capture" not in str(error):
                 raise
@@ -180,8 +180,11 @@ def _input_spec(session: Any) -> InputSpec:
     return InputSpec.of_shape([length if isinstance(length, int) else None for length in shape])
 
 
-def _session(path: Path, threads: int, providers: list[Any]) -> Any:
+def open_session(path: Path, threads: int, providers: list[Any], profile: Path | None = None) -> Any:
     """A session with `threads` threads (0: its own choice).
+
+    Args:
+        profile: record what each node takes; the file's name begins so, and `end_profiling` returns it.
 
     Raises:
         ArtifactError: the file cannot be loaded, or was not exported by LeanFace.
@@ -190,6 +193,8 @@ def _session(path: Path, threads: int, providers: list[Any]) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
     # Threads that keep spinning after a run would slow down whatever else runs in turns with this.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     try:

@@ -256,6 +256,20 @@ class Executor:
         tensors = [self._features, *self.maps.values()]
         return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
+    def traffic_bytes(self, images: int) -> dict[str, int]:
+        """Return what each of `calls` reads and writes for so many images: maps, with their borders, and weights."""
+        sizes = {name: layout.size_bytes(images) for name, layout in self._layouts.items()}
+        folded = images * (self._height // 2 + 3) * (self._width // 2 + 3) * CHANNELS
+        features, heads = images * self._features.shape[1], self.plan.heads.weights.size
+        sizes[IMAGE] = folded
+        found = {"image": folded + 3 * images * self._height * self._width}
+        for step in self.plan.steps:
+            maps = [step.source, step.target, step.residual if isinstance(step, Convolution) else None]
+            found[step.name] = sum(sizes[map.name] for map in maps if map is not None)
+            found[step.name] += step.weights.size if isinstance(step, Convolution) else 0
+            found[step.name] += features if step.target is None else 0
+        return found | {"heads": features + heads + 4 * images * self.plan.outputs}
+
     def levels(self, name: str) -> Tensor:
         """Return a map's levels (images, height, width, channels), without border and padding: a view."""
         layout = self._layouts[name]

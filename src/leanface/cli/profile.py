@@ -1,0 +1,76 @@
+"""`leanface profile`: what each layer takes."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leanface.cli.options import spin
+from leanface.cli.parser import USE, Commands, count
+
+if TYPE_CHECKING:
+    from leanface.metrics.profile import Profile
+
+
+def add_commands(commands: Commands) -> None:
+    """Add `profile`."""
+    parser = commands.add(
+        "profile",
+        USE,
+        "show what each layer takes, networks side by side",
+        "leanface profile\nleanface profile models/onnx/teacher_fp32.onnx models/onnx/quantized_int8.onnx\n"
+        "leanface profile night/profile.json profile.json       # of two trials, saved before",
+        _profile,
+    )
+    parser.add_argument(
+        "files",
+        type=Path,
+        nargs="*",
+        metavar="FILE",
+        help=".onnx, a saved profile.json, or what `trtexec --exportProfile` wrote (default: the shipped network)",
+    )
+    parser.add_argument("--runtime", metavar="NAME", help="openvino, onnxruntime or triton_int8 (default: the best)")
+    parser.add_argument("--batch", type=count, default=1, metavar="N", help="images at once (default: 1)")
+    parser.add_argument("--threads", type=count, metavar="N", help="on the CPU (default: all usable cores)")
+    parser.add_argument("--size", type=count, metavar="N", help="side of the images in pixels (default: as exported)")
+    parser.add_argument("--layers", type=Path, metavar="FILE", help="what `trtexec --exportLayerInfo` wrote")
+    parser.add_argument("--times", type=Path, metavar="FILE", help="what `trtexec --exportTimes` wrote")
+    parser.add_argument(
+        "--output", type=Path, default=Path("profile.html"), metavar="FILE.html",
+        help="the page; a .json of the same name lies beside it (default: profile.html)",
+    )  # fmt: skip
+
+
+def _profile(arguments: argparse.Namespace) -> None:
+    spin()
+    from leanface.errors import ConfigError
+    from leanface.metrics.profile import save_profiles
+    from leanface.report.profile import profile_name, profile_remark, write_profile_page
+
+    page: Path = arguments.output
+    if page.suffix != ".html":
+        raise ConfigError(f"--output {page} must end in .html.")
+    profiles = [profile for file in arguments.files or [None] for profile in _profiles(file, arguments)]
+    for profile in profiles:
+        print(f"{profile_name(profile)}: {profile_remark(profile)}")
+    save_profiles(profiles, page.with_suffix(".json"))
+    write_profile_page(profiles, page)
+    print(page)
+
+
+def _profiles(file: Path | None, arguments: argparse.Namespace) -> "tuple[Profile, ...]":
+    from leanface.metrics.profile import read_profiles
+    from leanface.reconstruction.network import default_files
+    from leanface.runtime.profilers import PROFILERS, best_profiled, is_trtexec, profile_network, read_trtexec
+
+    if file is not None and file.suffix == ".json":
+        if is_trtexec(file):
+            return (read_trtexec(file, arguments.layers, arguments.times),)
+        return read_profiles(file)
+    files = default_files() if file is None else dict.fromkeys(PROFILERS, file)
+    runtime = arguments.runtime or best_profiled(files)
+    return (
+        profile_network(
+            files.get(runtime, Path()), runtime, batch=arguments.batch, image_size=arguments.size,
+            threads=arguments.threads or 0,
+        ),
+    )  # fmt: skip
