@@ -68,10 +68,14 @@ class FaceTracker:
         since = min(self._seconds, seconds - PATIENCE_SECONDS)
         self._tracks = [track for track in self._tracks if track.seconds >= since]
         self._seconds = seconds
+        steadiness: list[tuple[float, float]] = []
         for track in self._tracks:
             if (face := self._detector.follow(frame, track.face)) is not None:
+                steadiness.append((track.seconds, overlap(face.box, track.face.box)))
                 track.face, track.seconds = face, seconds
-        self._drop_doubles(seconds)
+            else:
+                steadiness.append((-np.inf, 0.0))
+        self._drop_doubles(seconds, steadiness)
         lost = [track for track in self._tracks if track.seconds != seconds]
         if lost or not self._tracks or not 0 <= seconds - self._looked < LOOK_SECONDS:
             self._looked = seconds
@@ -85,11 +89,15 @@ class FaceTracker:
         before, self._thumbnail = self._thumbnail, frame[np.ix_(rows, columns)].astype(np.float32)
         return before is not None and float(np.abs(self._thumbnail - before).mean()) > CUT_LEVELS
 
-    def _drop_doubles(self, seconds: float) -> None:
-        """Drop the one that fits worse where two followed faces have become one."""
-        seen = sorted(
-            (track for track in self._tracks if track.seconds == seconds), key=lambda track: -track.face.score
-        )
+    def _drop_doubles(self, seconds: float, steadiness: list[tuple[float, float]]) -> None:
+        """Drop one of two followed faces that have become one.
+
+        Args:
+            steadiness: when each track's face was seen before this frame, and how much it overlaps itself there: the
+                follower of a face that is covered was lost for a while, or has jumped.
+        """
+        order = sorted(range(len(self._tracks)), key=steadiness.__getitem__, reverse=True)
+        seen = [track for index in order if (track := self._tracks[index]).seconds == seconds]
         for index, track in enumerate(seen):
             if any(overlap(track.face.box, better.face.box) > ONE_FACE_OVERLAP for better in seen[:index]):
                 track.seconds = np.nextafter(seconds, -np.inf)

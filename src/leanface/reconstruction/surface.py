@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from leanface import paths
-from leanface.face.coefficients import EXPRESSION
+from leanface.face.coefficients import EXPRESSION, IDENTITY
 from leanface.face.decoder import Decoder
 from leanface.face.geometry import METERS_PER_DM
 from leanface.face.head_model import load_head_model
@@ -52,6 +52,12 @@ class Surface:
         moves = head.subdivision.apply(per_vertex.reshape(len(per_vertex), -1))
         meters = np.float32(METERS_PER_DM) * moves.reshape(len(moves), len(components), 3)
         return np.ascontiguousarray(meters.transpose(1, 0, 2))
+
+    @functools.cached_property
+    def identity_scales_mm(self) -> Float32[np.ndarray, "80"]:
+        """How far an identity coefficient of 1 moves vertices, as a root mean square."""
+        moves = self.head.components[IDENTITY].reshape(IDENTITY.stop - IDENTITY.start, -1, 3)
+        return np.float32(1e3 * METERS_PER_DM) * np.sqrt(np.square(moves).sum(-1).mean(-1))
 
     @functools.cached_property
     def painter(self) -> PhotoTexture:
