@@ -53,8 +53,8 @@ def _read() -> Float[np.ndarray, "people 2 frames 80"]:
         for seed in range(FIRST_SEED, FIRST_SEED + PEOPLE):
             generator = torch.Generator().manual_seed(seed)
             coefficients = sample_coefficients(model, 2 * FRAMES, generator, images_per_identity=2 * FRAMES)
-            for clip in coefficients.split(FRAMES):
-                clip[:, LIGHTING] = clip[0, LIGHTING].clone()
+            for start in (0, FRAMES):
+                coefficients[start : start + FRAMES, LIGHTING] = coefficients[start, LIGHTING].clone()
             images = render_faces(renderer, coefficients, generator, 0.6)
             pixels = (images * 255).round().byte().permute(0, 2, 3, 1).numpy()
             crops = [
