@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -24,6 +24,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
 
 from leanface import paths, tracking
 from leanface.device import THREAD_VARIABLES
@@ -44,6 +45,7 @@ from leanface.sweep.experiments import (
     untouched_workspace,
 )
 from leanface.sweep.plan import OWN_KEYS, Plan, check_trials, jobs_of, print_plan, threads_of, understand
+from leanface.sweep.progress import progress, shown
 from leanface.sweep.shared import share_record, shared_record
 from leanface.sweep.supervise import PATIENCE
 from leanface.sweep.trials import (
@@ -94,14 +96,14 @@ def main(arguments: Sequence[str]) -> None:
             print_plan(chosen, Stages(), todo, len(jobs) - len(todo), params)
             return
         named = any(argument.startswith("name=") for argument in rest)
-        _sweep(rest if named else [*rest, f"name={chosen.name}"], conf, chosen, folder)
+        _sweep(rest if named else [*rest, f"name={chosen.name}"], conf, chosen, folder, params)
     except FileNotFoundError as error:
         raise ConfigError(f"{error.filename} is missing: run this in the project's root folder.") from None
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(str(error)) from None
 
 
-def _sweep(arguments: Sequence[str], conf: str, chosen: Plan, folder: Path) -> None:
+def _sweep(arguments: Sequence[str], conf: str, chosen: Plan, folder: Path, params: Json) -> None:
     """Run it within its record: a file in its folder, and a run in MLflow that the trials' runs are children of."""
     begun = time.time()
     clear_leftovers()
@@ -113,12 +115,17 @@ def _sweep(arguments: Sequence[str], conf: str, chosen: Plan, folder: Path) -> N
         f"sweep {chosen.name}", chosen.varied, {tracking.SWEEP_TAG: chosen.name},
         run_id=old.get("mlflow_run"),
     )  # fmt: skip
-    command = " ".join(["leanface sweep", *arguments])
-    record = {"name": chosen.name, "command": command, "varied": list(chosen.varied), "shared": shared}
+    command, console = " ".join(["leanface sweep", *arguments]), Console()
+    state = project_state()
+    varied = list(chosen.varied)
+    jobs = {trial_name(chosen.name, job.params, state): _varied(job.params, varied) for job in jobs_of(chosen, params)}
+    count = len(jobs) or len(list(folder.glob(f"*/{RESULT}"))) + (chosen.trials or 0)
+    record = {"name": chosen.name, "command": command, "varied": varied, "shared": shared, "jobs": jobs,
+              "count": count, "table": console.is_terminal}  # fmt: skip
     share_record(folder, record | {"mlflow_run": run.record.run_id})
     status = "FAILED"
     try:
-        with _Interruptible(folder, others=chosen.threads is not None):
+        with _Interruptible(folder, others=chosen.threads is not None), shown(folder, jobs, count, console):
             _hydra(arguments, conf)
         status = "FINISHED"
     except KeyboardInterrupt:
@@ -206,11 +213,12 @@ def run_job(job: DictConfig) -> float | tuple[float, ...]:
         )  # fmt: skip
         trial.mlflow_run = run.record.run_id
         save_trial(trial, folder)
-        logger.info("%s: %s", name, " ".join(trial.overrides) or "as params.yaml is")
+        if not sweep["table"]:
+            logger.info("%s: %s", name, " ".join(trial.overrides) or "as params.yaml is")
         finished = _run_trial(trial, run, folder, sweep, settings)
     else:
         logger.info("%s: %s, is finished", name, " ".join(trial.overrides) or "as params.yaml is")
-        trial.status, finished = "finished", True
+        trial.status, trial.ended, finished = "finished", trial.ended or trial.started, True
     if finished:
         trial.values = values = _objectives(read_tree(paths.SUMMARY, name), own["objectives"])
         save_trial(trial, folder)
@@ -238,30 +246,36 @@ def _run_trial(trial: Trial, run: tracking.Run, folder: Path, sweep: Json, setti
                 environment=environment,
                 stop=folder / STOP,
                 shared=() if alone else sweep["shared"],
-                show=print if alone else _brief(trial.name),
+                show=_follow(trial, folder, quiet=sweep["table"]),
             )
         trial.status = "finished"
         tracking.log_headline(run, read_tree(paths.SUMMARY, trial.name))
     except (TrialError, ArtifactError) as error:
         trial.status, trial.reason = "failed", str(error)
         status, note = "FAILED", trial.reason
-        logger.error("%s failed: %s\nAll that DVC said is in %s; the sweep goes on.", trial.name, error, log)
+        if not sweep["table"]:
+            logger.error("%s failed: %s\nAll that DVC said is in %s; the sweep goes on.", trial.name, error, log)
     except BaseException:
         trial.status, status = "interrupted", "KILLED"
         raise
     finally:
-        trial.ended = time.time()
+        trial.ended, trial.stage = time.time(), None
         save_trial(trial, folder)
         run.finish(status, note)
+        if not sweep["table"]:
+            logger.info("%s: %s", sweep["name"], progress(folder, sweep["jobs"], sweep["count"]))
     return status == "FINISHED"
 
 
-def _brief(name: str) -> Any:
-    """Return the formatter of a trial among others: only what it does, after its name."""
+def _follow(trial: Trial, folder: Path, *, quiet: bool) -> Callable[[str], None]:
+    """Return what takes each line that DVC says: it records the stage, and prints it unless a table shows it."""
 
     def show(line: str) -> None:
-        if re.match(r"Running stage|ERROR", line):
-            print(f"{name}: {line}", flush=True)
+        if found := re.match(r"Running stage '([^']+)'", line):
+            trial.stage = found[1]
+            save_trial(trial, folder)
+        if not quiet and re.match(r"Running stage|ERROR", line):
+            print(f"{trial.name}: {line}", flush=True)
 
     return show
 

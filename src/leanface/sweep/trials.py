@@ -40,6 +40,7 @@ class Trial:
         values: the objectives.
         scale: which stages' times can be compared; None in records of earlier versions.
         mlflow_run: id of its run, if MLflow was in reach.
+        stage: what it runs now.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Trial:
     values: list[float] = field(default_factory=list[float])
     mlflow_run: str | None = None
     scale: str | None = None
+    stage: str | None = None
 
     @property
     def seconds(self) -> float:

@@ -66,11 +66,12 @@ class FitResult:
 
 
 class _History(Callback):
-    """Collects the curve, and passes it on as it grows."""
+    """Collects the curve, and passes it on as it grows; `dvc plots` draws the file at any time."""
 
-    def __init__(self, log: MetricLog | None, timer: Timer) -> None:
+    def __init__(self, log: MetricLog | None, path: Path, timer: Timer) -> None:
         self.rows: list[dict[str, float]] = []
         self._log = log
+        self._path = path
         self._timer = timer
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -79,6 +80,8 @@ class _History(Callback):
         row["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
         seconds = self._timer.time_elapsed("train")
         self.rows.append({"step": float(trainer.global_step), "seconds": seconds, **row})
+        if trainer.is_global_zero:
+            self.write()
         if self._log is not None:
             self._log(row, trainer.global_step)
 
@@ -87,6 +90,15 @@ class _History(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = state_dict["rows"]
+
+    def write(self) -> None:
+        """Write the curve so far."""
+        names = {name for row in self.rows for name in row}
+        columns = sorted(names, key=lambda name: (name != "step", name != "seconds", name))
+        with staged_file(self._path) as staging, staging.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
 
 
 def resolve_accelerator(machine: Machine) -> str:
@@ -163,7 +175,7 @@ def fit(
     every = max(1, optimizer.steps // points)
     bars = [TQDMProgressBar(refresh_rate=max(1, every // 5))] if sys.stderr.isatty() else []
     timer = Timer()
-    history = _History(session.log, timer)
+    history = _History(session.log, report / "history.csv", timer)
     best = Best(module.average, task.selection)
     trainer = L.Trainer(
         accelerator=accelerator,
@@ -194,8 +206,7 @@ def fit(
         state.save(trainer)
     if not trainer.is_global_zero:
         raise SystemExit(0)
-    report.mkdir(parents=True, exist_ok=True)
-    _write_history(history.rows, report / "history.csv")
+    history.write()
     plot_curves(history.rows, task.subject.curves, report / "curves.png")
     if not finished:
         progress = f"{trainer.global_step} of {optimizer.steps} steps are done"
@@ -221,11 +232,3 @@ def _statistics(data: TrainingData) -> Callable[[nn.Module], None]:
         measure_batch_norm(network, (images.to(device).float() / 255.0 for images in kept))
 
     return refresh
-
-
-def _write_history(rows: list[dict[str, float]], path: Path) -> None:
-    names = sorted({name for row in rows for name in row}, key=lambda name: (name != "step", name != "seconds", name))
-    with staged_file(path) as staging, staging.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)

@@ -1,12 +1,19 @@
 """Sweeps over a small pipeline of the same form as the real one, with the real DVC, Hydra and Git."""
 
+import contextlib
+import fcntl
 import json
 import os
+import re
 import signal
+import struct
 import subprocess
+import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -16,7 +23,8 @@ from leanface import paths
 from leanface.errors import ConfigError, LeanFaceError
 from leanface.sweep.app import main
 from leanface.sweep.experiments import apply_experiment, read_tree
-from leanface.sweep.trials import read_trials
+from leanface.sweep.progress import seconds_left
+from leanface.sweep.trials import Trial, read_trials
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
@@ -102,6 +110,9 @@ def test_a_grid_runs_shared_stages_once_goes_on_after_failures_and_does_not_run_
     assert second["distill"] == 6
     assert second["teacher"] == 1
 
+    said = capfd.readouterr()
+    assert "grid: 4 of 4, 2 failed" in said.out + said.err
+    assert "Stage 'distill' is done" not in said.out, "DVC's own output is in a file"
     records = waiting()
     by_name = {record["name"]: record for record in records}
     assert by_name["sweep grid"]["params"] == {"prune.ratio": "0.3,0.5", "distill.temperature": "2,13"}
@@ -168,3 +179,40 @@ def test_optuna_searches_goes_on_and_learns_of_failures(toy: Path, ran: Ran) -> 
     with pytest.raises(LeanFaceError, match="trials failed"):
         main(["-m", *sweeper, "hydra.sweeper.n_trials=5"])
     assert len(read_trials("search")) == 5
+
+
+def test_a_terminal_shows_one_table_and_dvc_writes_to_a_file(toy: Path) -> None:
+    terminal, inside = os.openpty()
+    fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 120, 0, 0))
+    command = [sys.executable, "-m", "leanface.sweep", "-m", "prune.ratio=0.3,0.5", "distill.temperature=2", "name=w"]
+    environment = os.environ | {"TERM": "xterm"}
+    with subprocess.Popen(command, stdout=inside, stderr=inside, env=environment, start_new_session=True) as process:
+        os.close(inside)
+        seen = b""
+        with contextlib.suppress(OSError):  # the terminal ends with the process
+            while part := os.read(terminal, 65536):
+                seen += part
+    os.close(terminal)
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen.decode())
+    assert process.returncode == 0, text
+    assert "w: 0 of 2" in text
+    assert "waits" in text
+    assert re.search(r"w-\w{7} +0\.3 +(configure|teacher|prune|distill|probe|report) +\d+ s", text), text
+    last = text[text.rindex("w: 2 of 2") :]
+    assert len(re.findall(r"w-\w{7} +0\.[35] +finished", last)) == 2
+    assert "Running stage" not in text
+    assert "HYDRA" not in text
+    assert all("Running stage" in log.read_text() for log in Path("multirun/w").glob("*/dvc.log"))
+
+
+def test_the_time_left_is_that_of_the_trials_so_far() -> None:
+    def trial(status: Any, started: float, ended: float | None) -> Trial:
+        return Trial("x", [], {}, status, started=started, ended=ended, stages={"distill": 1.0})
+
+    done = [trial("finished", 0.0, 60.0), trial("failed", 0.0, 5.0)]
+    assert seconds_left(done, 4) == 120.0
+    late = trial("running", time.time() - 1000.0, None)
+    assert seconds_left([*done, late], 4) == 60.0, "one waits, and one is late"
+    assert seconds_left([*done, late, late], 5) == 30.0, "two run at a time"
+    assert seconds_left(done, 2) is None
+    assert seconds_left([], 2) is None

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -51,10 +52,17 @@ def test_fit_trains_in_place_and_reports(
 ) -> None:
     before = small_network.backbone.conv1.weight.detach().clone()
     seen: list[int] = []
-    result = run(small_network, faces, model, tmp_path, log=lambda metrics, step: seen.append(step))
+    written: list[int] = []
+
+    def log(metrics: Mapping[str, float], step: int) -> None:
+        seen.append(step)
+        written.append(len((tmp_path / "history.csv").read_text().splitlines()) - 1)
+
+    result = run(small_network, faces, model, tmp_path, log=log)
     assert not small_network.training
     assert not torch.equal(small_network.backbone.conv1.weight, before)
     assert seen == [0, 1, 2, 3, 4] == [int(row["step"]) for row in result.history]
+    assert written == [1, 2, 3, 4, 5], "`dvc plots` can follow a training"
     assert {"train/loss", "val/identity_mm", "learning_rate"} <= set(result.history[-1])
     assert (tmp_path / "history.csv").read_text().startswith("step,")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
