@@ -137,8 +137,8 @@ def _sweep(arguments: Sequence[str], conf: str, chosen: Plan, folder: Path, para
         run.finish(status)
     trials = [trial for trial in read_trials(chosen.name) if (trial.ended or 0) >= begun or trial.status == "finished"]
     failed = [trial for trial in trials if trial.status == "failed"]
-    logger.info("%d trials finished, %d failed. Compare them: leanface compare --sweep %s",
-                len(trials) - len(failed), len(failed), chosen.name)  # fmt: skip
+    ended = f"{len(trials) - len(failed)} trials finished, {len(failed)} failed."
+    print(ended, f"Compare them: leanface compare --sweep {chosen.name}")
     if failed:
         lines = [f"{trial.name} ({' '.join(trial.overrides)}): {trial.reason}" for trial in failed]
         raise TrialError(f"{len(failed)} of {len(trials)} trials failed:\n  " + "\n  ".join(lines))
