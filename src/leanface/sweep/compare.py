@@ -1,9 +1,11 @@
 """`leanface compare` and `leanface promote`: from a sweep's experiments to the network that is deployed."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 
 from leanface import catalog, paths, tracking
@@ -12,7 +14,17 @@ from leanface.report.gate import gate_lines, require_gates
 from leanface.report.summary import Summary
 from leanface.sweep.comparison.page import print_table, shown_names, write_page
 from leanface.sweep.comparison.trials import TrialResult, subject_of, trial_result
-from leanface.sweep.experiments import apply_experiment, cache_folder, experiment_names, read_output, read_tree
+from leanface.sweep.experiments import (
+    LOADER,
+    apply_experiment,
+    cache_folder,
+    cached_file,
+    experiment_names,
+    read_output,
+    read_text,
+    read_texts,
+    read_tree,
+)
 from leanface.sweep.trials import read_trials
 
 FACES_MAX = 8
@@ -32,8 +44,7 @@ def compare(names: Sequence[str], sweep: str | None, console: Console) -> Path:
     if sweep is not None:
         rows, title = _of_sweep(sweep), sweep
     else:
-        rows = [row for name in names or experiment_names() if (row := _of_experiment(name, bool(names))) is not None]
-        title = "experiments"
+        rows, title = _of_experiments(names), "experiments"
     if not rows:
         raise ArtifactError("there is no experiment to compare; `leanface sweep -m prune.ratio=0.3,0.5` makes some.")
     print_table(rows, console)
@@ -47,7 +58,7 @@ def compare(names: Sequence[str], sweep: str | None, console: Console) -> Path:
             highlight=False,
         )
     page = paths.COMPARISONS / f"{title}.html"
-    write_page(title, rows, faces, page)
+    write_page(title, rows, faces, page, _link_reports([row.name for row in rows], cache, page.with_suffix("")))
     console.print(f"Written: {page}", highlight=False)
     return page
 
@@ -73,24 +84,48 @@ def promote(name: str) -> list[str]:
     return lines
 
 
+def _link_reports(names: Sequence[str], cache: Path, folder: Path) -> dict[str, str]:
+    """Link the trials' reports, which DVC's cache has, from beside the page; return where each is, by trial."""
+    links: dict[str, str] = {}
+    for name, lock in read_texts(Path("dvc.lock"), names).items():
+        if (report := cached_file(paths.REPORT_HTML, lock, cache)) is not None:
+            link = folder / f"{name}.html"
+            folder.mkdir(parents=True, exist_ok=True)
+            if not link.exists():
+                link.unlink(missing_ok=True)  # to a file that the cache has lost
+                link.symlink_to(report.absolute())
+            links[name] = f"{folder.name}/{link.name}"
+    return links
+
+
 def _of_sweep(sweep: str) -> list[TrialResult]:
-    rows = list[TrialResult]()
-    for trial in read_trials(sweep):
+    trials, rows = read_trials(sweep), list[TrialResult]()
+    summaries = read_texts(paths.SUMMARY, [trial.name for trial in trials if trial.status == "finished"])
+    for trial in trials:
         if trial.status == "finished":
-            rows.append(trial_result(trial.name, trial.varied, read_tree(paths.SUMMARY, trial.name)))
+            text = summaries.get(trial.name) or read_text(paths.SUMMARY, trial.name)  # which says what is wrong
+            rows.append(trial_result(trial.name, trial.varied, json.loads(text)))
         elif trial.status == "failed":
             rows.append(TrialResult(trial.name, trial.varied, None, trial.reason))
     return rows
 
 
-def _of_experiment(name: str, asked: bool) -> TrialResult | None:
-    try:
-        summary, params = read_tree(paths.SUMMARY, name), read_tree(paths.PARAMS, name)
-        return trial_result(name, dict(_flat(params)), summary)
-    except ArtifactError:
-        if asked:
-            raise
-        return None  # one that `dvc exp save`, a partial run or another version left
+def _of_experiments(names: Sequence[str]) -> list[TrialResult]:
+    """Read experiments, all of them unless some are named; of all, leave out those that have no results.
+
+    `dvc exp save`, a partial run or another version may have left them.
+    """
+    asked, rows = names or experiment_names(), list[TrialResult]()
+    summaries, params = (read_texts(path, asked) for path in (paths.SUMMARY, paths.PARAMS))
+    for name in asked:
+        try:
+            summary = summaries.get(name) or read_text(paths.SUMMARY, name)
+            varied = yaml.load(params.get(name) or read_text(paths.PARAMS, name), Loader=LOADER)
+            rows.append(trial_result(name, dict(_flat(varied)), json.loads(summary)))
+        except ArtifactError:
+            if names:
+                raise
+    return rows
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import fcntl
+import io
 import json
 import os
 import re
@@ -34,6 +35,9 @@ CHECKOUTS = Path(".dvc/tmp/exps/standalone")
 """Where `dvc exp run --temp` works."""
 
 ERROR_LINES = 12
+
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The fast one, where it was compiled."""
 
 _RUNNING = re.compile(r"Running stage '([^'@]+)(?:@[^']+)?'")
 _RAN = re.compile(r"Stage '[^']+' (?:is done|is cached|didn't change)")
@@ -258,7 +262,35 @@ def read_tree(path: Path, experiment: str) -> dict[str, Any]:
     text = read_text(path, experiment)
     if path.suffix == ".json":
         return json.loads(text)  # much faster than as YAML
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return yaml.load(text, Loader=LOADER)
+
+
+def read_texts(path: Path, experiments: Sequence[str]) -> dict[str, str]:
+    """Read a file that Git keeps, as experiments left it, by two calls of Git; those that lack it are left out."""
+    refs = _git("for-each-ref", "--sort=committerdate", "--format=%(refname:lstrip=4) %(objectname)", "refs/exps/")
+    commits = dict(line.split() for line in refs.splitlines() if line.count(" ") == 1)
+    asked = [name for name in experiments if name in commits]
+    prefix = _git("rev-parse", "--show-prefix").strip()
+    lines = "".join(f"{commits[name]}:{prefix}{path}\n" for name in asked)
+    command = ["git", "cat-file", "--batch"]
+    answer = io.BytesIO(subprocess.run(command, input=lines.encode(), stdout=subprocess.PIPE, check=True).stdout)
+    found: dict[str, str] = {}
+    for name in asked:
+        *_, size = answer.readline().split()
+        if size != b"missing":
+            found[name] = answer.read(int(size)).decode()
+            answer.read(1)  # a line break
+    return found
+
+
+def cached_file(path: Path, lock: str, cache: Path) -> Path | None:
+    """Return where DVC's cache has an output that is one file, by the text of an experiment's dvc.lock; None if not.
+
+    The text is searched, not parsed: that takes a thousandth of the time.
+    """
+    found = re.search(rf"- path: {re.escape(path.as_posix())}\n\s+hash: md5\n\s+md5: (\w{{32}})\n", lock)
+    file = None if found is None else cache / "files" / "md5" / found[1][:2] / found[1][2:]
+    return file if file is not None and file.is_file() else None
 
 
 def read_output(path: Path, experiment: str, cache: Path) -> bytes | None:

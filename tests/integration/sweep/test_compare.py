@@ -16,7 +16,7 @@ from leanface.sweep.app import main
 from leanface.sweep.compare import compare, promote
 from leanface.sweep.comparison.page import print_table, write_page
 from leanface.sweep.comparison.trials import TrialResult, front, recommended, trial_result
-from leanface.sweep.experiments import cache_folder, read_output
+from leanface.sweep.experiments import cache_folder, read_output, read_text, read_texts
 from leanface.sweep.trials import read_trials
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -164,6 +164,25 @@ def test_an_output_is_found_in_the_cache_as_the_experiment_left_it(toy: Path) ->
         assert read_output(Path("pictures/int8/faces.png"), trial.name, toy / "another") is None
     with pytest.raises(ArtifactError, match="no experiment 'nothing'"):
         read_output(Path("distill.txt"), "nothing", cache)
+
+
+def test_the_page_links_each_trial_s_report_by_its_parameters(toy: Path) -> None:
+    pipeline = yaml.safe_load(Path("dvc.yaml").read_text())
+    command = "cp distill.txt reports/report.html"
+    pipeline["stages"]["page"] = {"cmd": command, "deps": ["distill.txt"], "outs": ["reports/report.html"]}
+    Path("dvc.yaml").write_text(yaml.safe_dump(pipeline))
+    main(["-m", "prune.ratio=0.3,0.4", "name=two"])
+    for _ in range(2):  # the second time the links are there
+        page = compare([], "two", Console(file=io.StringIO()))
+    html = page.read_text()
+    for trial in read_trials("two"):
+        ratio = str(trial.varied["prune.ratio"])
+        assert f'<a href="two/{trial.name}.html">{ratio}</a>' in html
+        assert (page.parent / f"two/{trial.name}.html").read_text() == f"{ratio} 4"
+        assert f"leanface promote {trial.name}" in html
+    read = read_texts(paths.SUMMARY, ["nothing", *(trial.name for trial in read_trials("two"))])
+    assert set(read) == {trial.name for trial in read_trials("two")}
+    assert all(read_text(paths.SUMMARY, name) == text for name, text in read.items())
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # MLflow's

@@ -30,6 +30,9 @@ from leanface.sweep.comparison.trials import (
 FACES_WIDTH = 760
 """Pixels; a sheet of faces is shown that wide at most."""
 
+MAP_CELLS_MAX = 8
+"""Along each side of a map of two parameters."""
+
 ROOMY_WIDTH = 110
 """Characters of a terminal that shows all columns; a narrower one leaves some to the page."""
 
@@ -78,11 +81,18 @@ def print_table(trials: Sequence[TrialResult], console: Console) -> None:
         console.print(line, markup=False, highlight=False)
 
 
-def write_page(title: str, trials: Sequence[TrialResult], faces: Mapping[str, bytes], path: Path) -> None:
+def write_page(
+    title: str,
+    trials: Sequence[TrialResult],
+    faces: Mapping[str, bytes],
+    path: Path,
+    reports: Mapping[str, str] | None = None,
+) -> None:
     """Write the page whole or not at all.
 
     Args:
         faces: PNG files, by trial.
+        reports: where each trial's own report is, seen from the page.
     """
     chosen, error, keys, fronts = recommended(trials), error_measure(trials), differing(trials), _on_a_front(trials)
     comparable, others = on_one_machine(trials)
@@ -94,7 +104,7 @@ def write_page(title: str, trials: Sequence[TrialResult], faces: Mapping[str, by
         save_fronts(comparable, error, chosen, picture)
         inlined["fronts"] = _inline(picture.read_bytes())
         pair = ("prune.ratio", "distill.temperature")
-        if comparable and set(pair) <= set(keys):
+        if comparable and set(pair) <= set(keys) and _is_grid(comparable, pair):
             save_heatmaps(comparable, (error, "speedup", subject.likeness), pair, picture)
             inlined["heatmaps"] = _inline(picture.read_bytes())
     lines: list[dict[str, Any]] = [
@@ -103,6 +113,8 @@ def write_page(title: str, trials: Sequence[TrialResult], faces: Mapping[str, by
             "params": _params(trial, keys),
             "cells": [(_cell(trial, measure), _interval(trial, measure)) for measure in measures],
             "gates": _gates(trial),
+            "passed": trial.passed,
+            "report": (reports or {}).get(trial.name),
             "kind": "mark" if trial == chosen else "" if trial.name in fronts else "off",
         }
         for trial in [*by_speed(comparable), *by_speed(others)]
@@ -114,6 +126,7 @@ def write_page(title: str, trials: Sequence[TrialResult], faces: Mapping[str, by
         chosen=chosen,
         rule=RULE,
         command=_command(chosen),
+        chosen_report=None if chosen is None else (reports or {}).get(chosen.name),
         keys=keys,
         columns=[MEASURES[measure].short_heading for measure in measures],
         lines=lines,
@@ -132,6 +145,11 @@ def write_page(title: str, trials: Sequence[TrialResult], faces: Mapping[str, by
         ],
     )
     atomic_write(path, text)
+
+
+def _is_grid(trials: Sequence[TrialResult], keys: Sequence[str]) -> bool:
+    """Tell whether a map of two parameters has few enough cells to be read."""
+    return all(len({str(trial.params.get(key)) for trial in trials}) <= MAP_CELLS_MAX for key in keys)
 
 
 def _on_a_front(trials: Sequence[TrialResult]) -> set[str]:
