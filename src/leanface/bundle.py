@@ -52,6 +52,11 @@ class InputContract(BaseModel):
     layout: Literal["NCHW"] = "NCHW"
     any_size: bool = True
 
+    @property
+    def only_size(self) -> int | None:
+        """The size that images must have; None: any."""
+        return None if self.any_size else self.size
+
 
 class Spec(BaseModel):
     """Everything that is needed to rebuild a network, except its weights."""

@@ -115,11 +115,18 @@ def has_nvidia_driver() -> bool:
     return True
 
 
+ISAS_WITHOUT_VNNI = ("SSE41", "AVX", "AVX2", "AVX512_CORE")
+"""Of oneDNN's instruction sets."""
+
+
 def has_vnni() -> bool:
     """Tell whether the processor is an x86 one that multiplies unsigned by signed bytes without saturating.
 
-    Only Linux tells; elsewhere, and on other processors, the answer is no.
+    Only Linux tells; elsewhere, and on other processors, the answer is no. So it is where oneDNN, which OpenVINO
+    computes with, may not use those instructions (its environment variable ONEDNN_MAX_CPU_ISA).
     """
+    if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in ISAS_WITHOUT_VNNI:
+        return False
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -45,9 +45,11 @@ def _pruning(arguments: argparse.Namespace) -> None:
 
 
 def _int8(arguments: argparse.Namespace) -> None:
+    if arguments.without_vnni:  # PyTorch and OpenVINO read it when they are loaded
+        os.environ |= {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
     from tools.studies.int8_peers import main
 
-    main(arguments.folder)
+    main(arguments.folder, arguments.size)
 
 
 def _budget(arguments: argparse.Namespace) -> None:
@@ -118,6 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     pruning.set_defaults(run=_pruning)
     int8 = studies.add_parser("int8", help="INT8 on the CPU beside ONNX Runtime's own quantization")
     int8.add_argument("folder", type=Path, help="where README.md and int8.json go")
+    int8.add_argument("--size", type=int, help="of the faces, in px: then of the network that LeanFace ships")
+    int8.add_argument("--without-vnni", action="store_true", help="with no more than AVX2 of the processor")
     int8.set_defaults(run=_int8)
     budget = studies.add_parser("budget", help="mixed precision by search, beside a rule")
     budget.add_argument("folder", type=Path, help="where README.md, budget.json and budget.png go")

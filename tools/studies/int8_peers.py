@@ -1,10 +1,14 @@
 """Compares LeanFace's INT8 files with those of other tools, and with what one gets without compression.
 
     python -m tools.studies int8 docs/results/int8
+    python -m tools.studies int8 docs/results/int8/224 --size 224
+    python -m tools.studies int8 docs/results/int8/avx2 --without-vnni
 
 reads what stages prepare, teacher, distill and export left. Errors are of the val split's faces; the peers are
 calibrated on the train split's. Nothing of the test split is read. A peer that is not installed (`pip install
-"leanface[peers]"`) is not_run.
+"leanface[peers]"`) is not_run. With a size, the network is the one that LeanFace ships, on faces that are rendered
+anew in that size, and quantized on these as stage quantize does. Without VNNI, PyTorch and OpenVINO use AVX2 alone;
+ONNX Runtime, which cannot be limited, is not_run.
 """
 
 import copy
@@ -24,12 +28,18 @@ from onnxruntime import quantization
 from torch import nn
 
 from leanface import bundle, paths
-from leanface.device import describe_device, usable_cores
+from leanface.config import load_face_config
+from leanface.device import describe_device, has_vnni, usable_cores
 from leanface.errors import BackendError
+from leanface.export.onnx import describe, export_network, save_model
 from leanface.files import atomic_write, write_json
 from leanface.metrics.latency import Timing, measure_latency
-from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
+from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME, Flavor
+from leanface.quantization.calibrate import calibrate, quantizer_of, round_calibrated
 from leanface.runtime import open_runtime
+from leanface.synthesis.dataset import FaceDataset
+from leanface.synthesis.prepare import prepare_faces
+from leanface.task import Split
 from leanface.tasks.face.task import FaceTask
 
 ORT: Any = onnxruntime
@@ -74,6 +84,46 @@ class Peer(NamedTuple):
 
     path: Path | None
     not_run: str | None = None
+
+
+class Networks(NamedTuple):
+    """The distilled network and its INT8 files, with faces of one size."""
+
+    distilled: nn.Module
+    floating: Path
+    tensorrt: Path
+    cpu: Path
+    train: Split
+    val: Split
+
+
+def of_the_pipeline(task: FaceTask) -> Networks:
+    """Take what the stages left."""
+    distilled, _ = bundle.load_network(paths.DISTILLED)
+    floating, tensorrt, cpu = (paths.onnx_path(name) for name in ("distilled_fp32", "quantized_int8", "cpu_int8"))
+    return Networks(distilled, floating, tensorrt, cpu, task.split("train"), task.split("val"))
+
+
+def shipped_at(size: int, task: FaceTask, folder: Path) -> Networks:
+    """Quantize the network that LeanFace ships on faces of another size."""
+    config = load_face_config(paths.CONFIG)
+    counts = {"image_size": size, "train_count": PEER_FACES, "val_count": FACES, "test_count": 1}
+    prepare_faces(task.model, config.data.model_copy(update=counts), config.seed, folder / "faces")
+    train, val = (FaceDataset(folder / "faces" / split) for split in ("train", "val"))
+    distilled, spec = bundle.load_network(paths.PACKAGED_STUDENT)
+    quantizer = quantizer_of(config.quantize, spec.widths)
+    network = calibrate(copy.deepcopy(distilled), config.quantize, quantizer, train)
+    round_calibrated(network, config.quantize, train)
+    fake = spec.model_copy(update={"quantizer": quantizer.model_dump(mode="json")})
+
+    def saved(network: nn.Module, spec: bundle.Spec, name: str, flavor: Flavor = "tensorrt") -> Path:
+        precision = "fp32" if spec.quantizer is None else "int8"
+        model = export_network(network, spec, precision, config.export.opset, flavor=flavor)
+        save_model(model, folder / f"{name}.onnx", describe(model))
+        return folder / f"{name}.onnx"
+
+    flavors = saved(network, fake, "tensorrt"), saved(network, fake, "cpu", "cpu")
+    return Networks(distilled, saved(distilled, spec, "floating"), *flavors, train, val)
 
 
 class _Faces(quantization.CalibrationDataReader):
@@ -142,11 +192,17 @@ class OpenVino:
 
     Args:
         precision: of floating-point layers; None leaves it to OpenVINO.
+
+    Raises:
+        BackendError: OpenVINO does not compile the file.
     """
 
     def __init__(self, path: Path, precision: str | None) -> None:
         hints = {"PERFORMANCE_HINT": "LATENCY"} | ({} if precision is None else {"INFERENCE_PRECISION_HINT": precision})
-        self._request = openvino.Core().compile_model(path, "CPU", hints).create_infer_request()
+        try:
+            self._request = openvino.Core().compile_model(path, "CPU", hints).create_infer_request()
+        except RuntimeError as error:
+            raise BackendError(f"OpenVINO does not compile it: {str(error).strip().splitlines()[-1]}") from error
 
     def __call__(self, images: Images) -> Outputs:
         """Compute the outputs."""
@@ -203,6 +259,9 @@ def compare(files: dict[str, Peer], faces: Images, reference: torch.Tensor, task
         if quantized and path.suffix == ".onnx":
             errors[name, EXACT] = measured(exact(path))
         for runtime in (*runtimes_of(path), *(() if quantized else (OPENVINO_DEFAULT,))):
+            if runtime == "onnxruntime" and limited():
+                reasons[name, runtime] = "ONNX Runtime has no setting for the instructions that it may use"
+                continue
             try:
                 run = open_as(path, runtime)
             except BackendError as error:
@@ -225,39 +284,45 @@ def compare(files: dict[str, Peer], faces: Images, reference: torch.Tensor, task
         yield Row(*key, sizes.get(key[0]), errors.get(key), timings.get(key), reasons.get(key))
 
 
+def limited() -> bool:
+    """Tell whether the processor could more than PyTorch and OpenVINO may use (`--without-vnni`)."""
+    return not has_vnni() and "avx512_vnni" in instructions()
+
+
 def size_bytes_of(path: Path) -> int:
     """Count the weights that OpenVINO's own format keeps in a second file, too."""
     weights = path.with_suffix(".bin")
     return path.stat().st_size + (weights.stat().st_size if path.suffix == ".xml" else 0)
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, size: int | None = None) -> None:
     """Measure, and write README.md and int8.json."""
     task = FaceTask.load()
-    train, val = task.split("train"), task.split("val")
-    faces, calibration = val.head(FACES).images.numpy(), train.head(PEER_FACES).images.numpy()
-    distilled, _ = bundle.load_network(paths.DISTILLED)
-    with torch.inference_mode():
-        reference = torch.cat([distilled(torch.from_numpy(faces[k : k + BATCH])) for k in range(0, FACES, BATCH)])
-    floating = paths.onnx_path("distilled_fp32")
     with tempfile.TemporaryDirectory() as scratch:
-        static = Path(scratch) / "static.onnx"
-        quantized_by_peer(floating, calibration, static)
+        ours = of_the_pipeline(task) if size is None else shipped_at(size, task, Path(scratch))
+        faces = ours.val.head(FACES).images.numpy()
+        calibration = ours.train.head(PEER_FACES).images.numpy()
+        with torch.inference_mode():
+            batches = [torch.from_numpy(faces[start : start + BATCH]) for start in range(0, FACES, BATCH)]
+            reference = torch.cat([ours.distilled(batch) for batch in batches])
+        static, modelopt = Path(scratch) / "static.onnx", Path(scratch) / "modelopt.onnx"
+        quantized_by_peer(ours.floating, calibration, static)
         files = {
             "Original FP32": Peer(paths.onnx_path("teacher_fp32")),
-            "Light FP32": Peer(floating),
-            "Light INT8, flavor tensorrt": Peer(paths.onnx_path("quantized_int8")),
-            "Light INT8, flavor cpu": Peer(paths.onnx_path("cpu_int8")),
+            "Light FP32": Peer(ours.floating),
+            "Light INT8, flavor tensorrt": Peer(ours.tensorrt),
+            "Light INT8, flavor cpu": Peer(ours.cpu),
             "Light INT8, quantize_static": Peer(static),
-            "Light INT8, NNCF": quantized_by_nncf(floating, calibration, Path(scratch) / "nncf.xml"),
-            "Light INT8, ModelOpt PTQ": quantized_by_modelopt(distilled, calibration, Path(scratch) / "modelopt.onnx"),
+            "Light INT8, NNCF": quantized_by_nncf(ours.floating, calibration, Path(scratch) / "nncf.xml"),
+            "Light INT8, ModelOpt PTQ": quantized_by_modelopt(ours.distilled, calibration, modelopt),
         }
         rows = sorted(compare(files, faces, reference, task), key=lambda row: [*files].index(row.file))
     device = describe_device()
     record = [row._asdict() | {"timing": None if row.timing is None else _timing(row.timing)} for row in rows]
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "int8.json", {"device": device, "instructions": instructions(), "rows": record})
-    atomic_write(folder / "README.md", page(rows, device, val.image_size))
+    about = {"device": device, "instructions": instructions(), "limited": limited(), "size": faces.shape[-1]}
+    write_json(folder / "int8.json", {**about, "rows": record})
+    atomic_write(folder / "README.md", page(rows, device, faces.shape[-1], of_shipped=size is not None))
 
 
 def _timing(timing: Timing) -> dict[str, Any]:
@@ -273,14 +338,15 @@ def instructions() -> list[str]:
     return [name for name in INSTRUCTIONS if name in words]
 
 
-def page(rows: list[Row], device: dict[str, Any], size: int) -> str:
+def page(rows: list[Row], device: dict[str, Any], size: int, *, of_shipped: bool = False) -> str:
     """Draw the table."""
     uncompressed = [row.timing.latency_ms for row in rows if "Original" in row.file and row.timing is not None]
-    has = ", ".join(instructions())
+    has = "limited to AVX2" if limited() else ", ".join(instructions())
+    options = (f" --size {size}" if of_shipped else "") + (" --without-vnni" if limited() else "")
     lines = [
         "# INT8 on the CPU, and its peers",
         "",
-        f"`python -m tools.studies int8`, on {device['cpu']} ({usable_cores()} threads; {has}), "
+        f"`python -m tools.studies int8{options}`, on {device['cpu']} ({usable_cores()} threads; {has}), "
         f"at {size} px. Errors are mean distances to the distilled network over "
         f"{FACES} validation faces. *exact*: the file's arithmetic as it is written, which a processor with "
         "VNNI computes too; without VNNI, sums of unsigned bytes overflow, and the runtimes' rows show by how"

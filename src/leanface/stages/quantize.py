@@ -30,7 +30,7 @@ def run(
     student, parent = bundle.load_network(paths.DISTILLED)
     outputs, predictions = predict(teacher, val), {"float": predict(student, val)}
     quantizer = quantizer_of(quantize, parent.widths)
-    network = calibrate(student, quantize, quantizer, loaded.split("train"))
+    network = calibrate(student, quantize, quantizer, loaded.split("train"), parent.input.only_size)
     predictions["calibrated"] = predict(network, val)
     parents = {"parent": bundle.digest(paths.DISTILLED), "teacher": bundle.digest(paths.TEACHER)}
     metrics: dict[str, float] = {}

@@ -229,13 +229,54 @@ def test_a_photo_becomes_a_head_and_a_file_without_a_network(
     assert browser.problems == []
 
 
-def test_the_webcam_is_read(shared: Browser) -> None:
+FOLLOW = """async ({ photo, width, height, shift }) => {
+    const bytes = Uint8ClampedArray.from(atob(photo), letter => letter.charCodeAt(0));
+    const [{ ready }, { Photo }] = await Promise.all(["app.js", "images.js"].map(name => import(`./${name}`)));
+    const reader = await ready, moved = new Uint8ClampedArray(bytes.length);
+    for (let row = 0; row < height; row++) {
+        const line = bytes.subarray(4 * width * row, 4 * width * (row + 1) - 4 * shift);
+        moved.set(line, 4 * (width * row + shift));
+    }
+    const first = await reader.read(new Photo({ width, height, data: bytes }));
+    const image = new Photo({ width, height, data: moved }), found = await reader.detector.largest(image);
+    const gone = await reader.detector.follow(new Photo({ width, height, data: bytes.slice().fill(255) }), first);
+    return { followed: (await reader.detector.follow(image, first)).landmarks, found: found.landmarks, gone };
+}"""
+
+
+def test_a_face_is_followed_to_where_it_is_found_anew(shared: Browser) -> None:
+    photo = load_photo("grace_hopper")
+    opaque = np.concatenate([photo, np.full_like(photo[..., :1], 255)], axis=2)
+    asked = {"photo": encoded(opaque), "width": photo.shape[1], "height": photo.shape[0], "shift": 30}
+    answer = shared.page.evaluate(FOLLOW, asked)
+    assert np.abs(np.array(answer["followed"]) - answer["found"]).max() < 2  # pixels, of a face of some 200
+    assert answer["gone"] is None
+
+
+def test_the_webcam_is_followed_live_and_a_photo_is_taken(shared: Browser) -> None:
     shared.page.click("#webcam")
-    shared.wait("document.querySelector('video').videoWidth > 0")
+    shared.wait("/^[1-9]\\d* frames in the last second$/.test(document.querySelector('#rate').textContent)")
+    live = shared.page.evaluate("(live => [live.width, live.height])(document.querySelector('#live'))")
+    assert 400 < max(live) <= 640
+    assert shared.page.evaluate("document.documentElement.scrollWidth") <= 390
     shared.page.click("#shoot")
     shared.wait(DONE)
     assert shared.page.is_hidden("#camera")
+    # Another picture ends the live view; nothing is left running.
+    shared.page.click("#webcam")
+    shared.wait("!document.querySelector('#camera').hidden")
+    shared.page.click(".example >> nth=1")
+    shared.wait(f"{DONE} && document.querySelector('#camera').hidden && !document.querySelector('video').srcObject")
     assert shared.problems == []
+
+
+def test_a_camera_that_is_pulled_out_is_said(shared: Browser) -> None:
+    shared.page.click("#webcam")
+    shared.wait("document.querySelector('video').videoWidth > 0")
+    shared.page.evaluate("document.querySelector('video').srcObject.getTracks().forEach(track => track.stop())")
+    shared.wait(f"{REFUSED} && document.getElementById('message').textContent.includes('it stopped')")
+    assert shared.page.is_hidden("#camera")
+    assert shared.page.is_enabled("#file")
 
 
 def test_a_camera_that_does_not_start_is_explained(shared: Browser) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from leanface import catalog, paths
 from leanface.catalog import RUNTIMES
+from leanface.device import has_vnni
 from leanface.errors import ArtifactError, BackendError
 from leanface.runtime import exported_files_of, files_of, flavored_files, open_all, open_best
 
@@ -80,3 +81,9 @@ def test_pytorch_runs_only_what_it_does_not_have_to_simulate() -> None:
     assert readers["cpu_int8"] == {"openvino", "onnxruntime"}
     assert files_of("distilled_fp32")["torch"] == paths.DISTILLED
     assert set(exported_files_of("teacher_fp32")) == set(files_of("teacher_fp32")) - {"torch", "torch_cuda"}
+
+
+@pytest.mark.parametrize("isa", ["AVX2", "avx512_core"])
+def test_without_vnni_for_onednn_there_is_none(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
+    assert not has_vnni()

@@ -5,6 +5,8 @@ import { loadReader, NoFace } from "./reader.js";
 import { bounds, paintTexture, TEXTURE_PX } from "./texture.js";
 
 const PHOTO_PX_MAX = 2048;  // longer side of what is worked with
+const LIVE_PX_MAX = 640;  // the same of the webcam's frames
+const RATE_MS = 1000;  // over which frames are counted
 const DOTS = 3;  // one vertex in so many is drawn over the photo
 const OVERLAY_PX = 400;  // height of a head there
 // The smallest module with an instruction of WebAssembly SIMD.
@@ -13,7 +15,7 @@ const SIMD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 1
 const $ = id => document.getElementById(id);
 const video = document.querySelector("video");
 const webgl = !!document.createElement("canvas").getContext("webgl2");
-let reader, address;
+let reader, address, following = Promise.resolve();
 
 function say(text, bad = false) { $("message").textContent = text; $("message").className = bad ? "bad" : ""; }
 
@@ -65,9 +67,9 @@ async function start() {
 /** The reader, as soon as it is loaded; null if it cannot be. */
 export const ready = start();
 
-/** Draw a picture, at most PHOTO_PX_MAX long, upright, on white. */
-async function pixelsOf(source) {
-  const bitmap = await createImageBitmap(source), scale = Math.min(1, PHOTO_PX_MAX / Math.max(bitmap.width, bitmap.height));
+/** Draw a picture, at most so many pixels long, upright, on white. */
+async function pixelsOf(source, longest = PHOTO_PX_MAX) {
+  const bitmap = await createImageBitmap(source), scale = Math.min(1, longest / Math.max(bitmap.width, bitmap.height));
   const canvas = Object.assign(document.createElement("canvas"), { width: Math.round(bitmap.width * scale), height: Math.round(bitmap.height * scale) });
   const context = canvas.getContext("2d", { willReadFrequently: true });
   Object.assign(context, { fillStyle: "#fff", imageSmoothingQuality: "high" });
@@ -79,6 +81,8 @@ async function pixelsOf(source) {
 
 export async function show(source) {
   working(true);
+  stop();
+  await following.catch(() => {});  // the reader takes one picture at a time
   say("Reading the face …");
   try {
     const pixels = await pixelsOf(source).catch(() => { throw new NoFace("This is not a photo that the browser can read. Choose a JPEG, PNG or WebP."); });
@@ -110,20 +114,49 @@ async function jpeg(pixels) {
 }
 
 /** The face in the photo, with what faces the camera of the surface, and the landmarks. */
-function draw(pixels, { mesh, landmarks }) {
-  const [left, right, top, bottom] = bounds(mesh.photo), unit = (bottom - top) / OVERLAY_PX;
+function draw(pixels, face) {
+  const { mesh } = face, [left, right, top, bottom] = bounds(mesh.photo), unit = (bottom - top) / OVERLAY_PX;
   const canvas = Object.assign($("overlay"), { width: 1.4 * (right - left) / unit, height: 1.4 * OVERLAY_PX }), context = canvas.getContext("2d");
   const x0 = left - 0.2 * (right - left), y0 = top - 0.2 * (bottom - top);
-  const dot = (x, y, size) => context.fillRect((x - x0) / unit - size / 2, (y - y0) / unit - size / 2, size, size);
   const whole = Object.assign(document.createElement("canvas"), { width: pixels.width, height: pixels.height });
   whole.getContext("2d").putImageData(pixels, 0, 0);
   context.drawImage(whole, x0, y0, canvas.width * unit, canvas.height * unit, 0, 0, canvas.width, canvas.height);
+  drawSurface(context, face, x0, y0, unit);
+}
+
+/** Dots on a picture whose left upper corner is (x0, y0) of the photo, and whose pixels are `unit` of the photo's. */
+function drawSurface(context, { mesh, landmarks }, x0, y0, unit) {
+  const dot = (x, y, size) => context.fillRect((x - x0) / unit - size / 2, (y - y0) / unit - size / 2, size, size);
   context.fillStyle = "rgb(120 220 255 / 70%)";
   for (let at = 0; at < mesh.photo.length; at += 3 * DOTS) {
     if (mesh.normalsCamera[at + 2] > 0.1) dot(mesh.photo[at], mesh.photo[at + 1], 1.5);
   }
   context.fillStyle = "#ff3b30";
   for (const [x, y] of landmarks) dot(x, y, 6);
+}
+
+/** Follow the face from frame to frame until the camera stops. */
+async function follow() {
+  const stream = video.srcObject, canvas = $("live"), context = canvas.getContext("2d"), times = [];
+  for (let last = null; video.srcObject === stream;) {
+    if (!stream.active) throw new Error("The camera has stopped.");
+    const pixels = await pixelsOf(video, LIVE_PX_MAX);
+    try {
+      last = await reader.read(new Photo(pixels), last);
+    } catch (error) {
+      if (!(error instanceof NoFace)) throw error;
+      last = null;
+    }
+    if (video.srcObject !== stream) return;
+    Object.assign(canvas, { width: pixels.width, height: pixels.height });
+    context.putImageData(pixels, 0, 0);
+    if (last) drawSurface(context, last, 0, 0, 1);
+    const now = performance.now();
+    times.push(now);
+    while (times[0] < now - RATE_MS) times.shift();
+    $("rate").textContent = `${last ? "" : "No face in view. "}${times.length} frames in the last second`;
+    await new Promise(resolve => setTimeout(resolve, 0));  // clicks come first
+  }
 }
 
 function stop() {
@@ -139,21 +172,22 @@ const CAMERA_ERRORS = {
 };
 
 $("webcam").addEventListener("click", async () => {
+  stop();
   try {
     video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user", width: { ideal: 1280 } } });
-    $("camera").hidden = false;
     await video.play();
-    say("Look into the camera.");
+    $("camera").hidden = false;
+    say("Look into the camera. The photo that you take becomes the head.");
+    following = follow();
+    await following;
   } catch (error) {
     stop();
-    say(`${CAMERA_ERRORS[error.name] ?? "The camera does not start. Try again"}, or choose a photo.`, true);
+    say(`${CAMERA_ERRORS[error.name] ?? "The camera does not start, or it stopped. Try again"}, or choose a photo.`, true);
   }
 });
 $("stop").addEventListener("click", stop);
 $("shoot").addEventListener("click", async () => {
-  const frame = await createImageBitmap(video);
-  stop();
-  show(frame);
+  show(await createImageBitmap(video));
 });
 $("file").addEventListener("change", () => { if ($("file").files[0]) show($("file").files[0]); $("file").value = ""; });
 document.querySelectorAll(".example").forEach(button => button.addEventListener("click", () => show(button.firstChild)));

@@ -6,6 +6,7 @@ const STRIDES = [[8, 2], [16, 6]];  // pixels between anchors, and anchors at ea
 const SCORE_MIN = 0.5, OVERLAP = 0.3, SURE_SCORE = 0.7;
 const FACE_LOGIT = 5, SURE_LOGIT = 12, HOPELESS_LOGIT = -10;
 const LOOKS_MAX = 5, SETTLED_RAD = Math.PI / 60, MARGIN = 1.5;
+const STILL = 0.05;  // sides of its region that a face may move between two frames without being looked at twice
 // Image-left and image-right eye, nose tip, image-left and image-right mouth corner, as means of the mesh's points.
 const FIVE = [[159, 145], [386, 374], [1], [61, 78], [291, 308]];
 const OUTER_EYE_CORNERS = [33, 263];
@@ -33,9 +34,18 @@ export class Detector {
       // Below that an upright face may be one that lies or stands on its head; seen upside down it is less of a face.
       if (turns === 0 && best?.logit >= SURE_LOGIT) break;
     }
-    if (!best) return null;
-    const points = best.points.map(([x, y]) => [x - 0.5, y - 0.5]);
-    return { points, landmarks: FIVE.map(indices => mean(indices.map(index => points[index]))) };
+    return best && found(best.points);
+  }
+
+  /** The face of the frame before, in the next one; null if it is not where it was. */
+  async follow(photo, { points }) {
+    const region = around(points.map(([x, y]) => [x + 0.5, y + 0.5]));
+    let face = await this.locate(photo, region);
+    const next = around(face.points);
+    if (face.logit >= FACE_LOGIT && Math.hypot(next.x - region.x, next.y - region.y) > STILL * region.side) {
+      face = await this.locate(photo, next);
+    }
+    return face.logit >= FACE_LOGIT ? found(face.points) : null;
   }
 
   /** What BlazeFace finds in a photo that is turned counterclockwise by quarters, the largest first. */
@@ -91,6 +101,12 @@ export class Detector {
     });
     return { points, logit: logits[0] };
   }
+}
+
+/** A face whose pixel centers are at integers. */
+function found(edges) {
+  const points = edges.map(([x, y]) => [x - 0.5, y - 0.5]);
+  return { points, landmarks: FIVE.map(indices => mean(indices.map(index => points[index]))) };
 }
 
 function decoded(answers, logits) {

@@ -59,11 +59,12 @@ export class Reader {
 
   /**
    * Read the largest face of a photo.
+   * @param last what was read in the frame before, of a film: its face is followed as long as it is there.
    * @returns { landmarks: as found, points, alignment, coefficients, mesh, times: of the steps in ms }
    */
-  async read(photo) {
+  async read(photo, last = null) {
     const times = {}, start = performance.now();
-    const face = await this.detector.largest(photo);
+    const face = (last && await this.detector.follow(photo, last)) ?? await this.detector.largest(photo);
     if (!face) throw new NoFace("No face found. Use an upright photo in which both eyes and the mouth show, and the face is large.");
     const { crop, alignment, roll } = cropFace(photo, face.landmarks, this.model.template, this.size);
     times.detection = performance.now() - start;
