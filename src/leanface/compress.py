@@ -1,4 +1,4 @@
-"""Compress one network: name its task in params.yaml, and let DVC run what is due."""
+"""Compress one network: name its task, or what it may cost, in params.yaml, and let DVC run what is due."""
 
 import io
 import os
@@ -10,12 +10,16 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from leanface import bundle, paths
+from leanface.catalog import BASELINE, DEPLOYED, DEPLOYED_ON_CPU, MEASURES, RUNTIMES
 from leanface.composition import Composer
+from leanface.config import Search
 from leanface.errors import LeanFaceError
 from leanface.files import atomic_write, read_text
 from leanface.inputs import record_inputs
+from leanface.metrics.measurements import fastest_first, read_benchmark, read_evaluation
 from leanface.networks.graph import trace
 from leanface.params import read_params
+from leanface.search.targets import COSTS, Target, parse_targets
 from leanface.task import adapt, network_of
 
 
@@ -42,6 +46,61 @@ def compress(network: str) -> None:
     task = adapt(record_inputs(config, paths.CONFIG)).task
     trace(network_of(task.name, task.name_sha256).build())
     _write(changes)
+    _reproduce()
+
+
+def auto(search: dict[str, Any]) -> list[str]:
+    """Run the pipeline for targets, which params.yaml has from then on; return what became of each.
+
+    Args:
+        search: keys of section `search`.
+
+    Raises:
+        ConfigError: the section is not valid; nothing was changed.
+        LeanFaceError: the pipeline failed, the targets cannot be met, or the finished network misses one.
+    """
+    given = read_params(paths.PARAMS)
+    changes = {"search": {**given.get("search", {}), **search}}
+    config = Composer(paths.CONF).compose({**given, **changes}, "leanface auto")
+    adapt(record_inputs(config, paths.CONFIG))
+    errors = [name.removeprefix("truth_") for name in MEASURES if name.startswith("truth_")]
+    targets = parse_targets(config.search.targets, errors)
+    _write(changes)
+    _reproduce()
+    verdicts = [_verdict(target, config.search) for target in targets]
+    lines = [f"{'met' if met else 'MISSED'}: {line}" for met, line in verdicts]
+    if not all(met for met, _ in verdicts):
+        raise LeanFaceError("\n".join(["the finished network misses a target:", *lines]))
+    return lines
+
+
+def _verdict(target: Target, search: Search) -> tuple[bool, str]:
+    """Say whether the finished network meets a target on this machine and on the test split."""
+    variant = {"fp32": "distilled_fp32", "fp16": "distilled_fp16"}.get(search.precision, DEPLOYED)
+    if search.precision == "int8" and not RUNTIMES[search.runtime].on_gpu:
+        variant = DEPLOYED_ON_CPU
+    value, original = None, 0.0
+    if target.measure in COSTS:
+        rows = read_benchmark(paths.BENCHMARK).rows
+        found = fastest_first(rows, variant=variant, runtime=search.runtime, batch=search.batch, streams=1)
+        if found:
+            size_mb = (found[0].size_bytes or 0) / 1e6
+            value = size_mb if target.measure == "size_mb" else getattr(found[0], target.measure)
+    else:
+        ours, theirs = (read_evaluation(paths.evaluation_dir(name) / "metrics.json") for name in (variant, BASELINE))
+        value, original = ours.mean(f"truth_{target.measure}"), theirs.mean(f"truth_{target.measure}") or 0.0
+    if value is None:
+        return False, f"{target.title} was not measured, see reports/report.html"
+    limit = target.text(target.allowed(original))
+    return target.is_met(value, original), f"{target.title}: {target.text(value)}, asked {limit}"
+
+
+def _reproduce() -> None:
+    """Run `dvc repro`.
+
+    Raises:
+        LeanFaceError: it failed.
+    """
     command = [sys.executable, "-P", "-m", "dvc", "repro"]
     if subprocess.run(command, env=os.environ | {"PYTHONSAFEPATH": "1"}, check=False).returncode:
         raise LeanFaceError("the pipeline did not finish, see above; `dvc repro` goes on from there.")

@@ -165,6 +165,35 @@ class Target(Section):
     macs: Share
 
 
+class Search(Section):
+    """Stage search: what the compressed network may cost and how wrong it may be; without targets it does nothing.
+
+    Attributes:
+        targets: limits by measure: `latency_ms`, `images_per_second`, `size_mb`, `memory_mb`, `energy_mj`, or an error
+            of the task, as `vertex_mm`; an error with a sign, as "+0.2", is relative to the original's.
+        runtime: that the network is deployed in.
+        precision: in which it is deployed.
+        batch: images per call.
+        threads: on the CPU.
+        networks: random ones that are timed for the latency model.
+        faces: samples of the train split that each case is re-fitted on.
+        cases: architectures that are re-fitted and measured, at most.
+        candidates: the best of them, which are re-fitted whole and distilled briefly.
+        steps: of the first round of that; each later round takes half of the candidates twice as far.
+    """
+
+    targets: dict[str, float | str]
+    runtime: str
+    precision: Literal["fp32", "fp16", "int8"]
+    batch: Count
+    threads: Count
+    networks: Annotated[int, Field(ge=6)]
+    faces: Count
+    cases: Count
+    candidates: Count
+    steps: Count
+
+
 class Prune(Section):
     """Stage prune: which channels go, and how the rest is re-fitted."""
 
@@ -363,6 +392,7 @@ class Config(Section):
     data: Samples
     teacher: Original
     analyze: Analyze
+    search: Search
     prune: Prune
     distill: Distill
     quantize: Quantize

@@ -14,7 +14,7 @@ from pathlib import Path
 MACHINE_LOCK = "LEANFACE_MACHINE_LOCK"
 """Environment variable with the path of the lock file."""
 
-MEASURING = ("analyze", "benchmark")
+MEASURING = ("analyze", "search", "benchmark")
 """Stages that measure time, which is meaningless while other work runs."""
 
 

@@ -55,6 +55,12 @@ LAYERS_PICTURE = ANALYZE_REPORT / "layers.png"
 SENSITIVITY = ANALYZE_REPORT / "sensitivity.json"
 """Apart from what stage analyze measures in time, so that stages which read it need not run again with it."""
 SENSITIVITY_PICTURE = ANALYZE_REPORT / "sensitivity.png"
+SEARCH_CACHE = CACHE / "search"
+"""What a search measured, by machine and conditions."""
+SEARCH_REPORT = REPORTS / "search"
+SEARCH = SEARCH_REPORT / "search.json"
+ARCHITECTURE = Path("models/architecture.json")
+"""What stage prune leaves of the original; {} if nothing was searched."""
 PRUNED = Path("models/pruned")
 PRUNE_REPORT = REPORTS / "prune"
 DISTILLED = Path("models/distilled")

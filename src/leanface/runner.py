@@ -9,7 +9,7 @@ import random
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from leanface import catalog, paths
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 UNTRACKED = ("configure", "probe")
 """Stages that measure nothing: MLflow gets no run of theirs."""
 
-EXTRAS = ("variant", "log", "seconds")
+EXTRAS = ("variant", "log", "track", "seconds")
 """Parameters of a stage's `run` that are not sections of the configuration."""
 
 
@@ -59,7 +59,7 @@ def run_stage(name: str, variant: str | None = None, seconds: float | None = Non
     _seed(arguments.get("seed", 0))
     # A training on several devices starts copies of this command: the first process speaks and records for all.
     if int(os.environ.get("LOCAL_RANK", "0")) > 0:
-        run(**arguments, **({"log": _discard} if "log" in wanted else {}))
+        run(**arguments, **{name: _discard for name in ("log", "track") if name in wanted})
         return
     title, start = name if variant is None else f"{name}@{variant}", time.monotonic()
     logger.info("%s: %s", title, _describe(run))
@@ -79,6 +79,8 @@ def _record(title: str, name: str, run: Any, arguments: dict[str, Any], config: 
     with hold_machine(name), tracking.stage_run(title, params, {"stage": name}, in_pipeline=True) as record:
         if "log" in inspect.signature(run).parameters:
             arguments["log"] = record.log_live
+        if "track" in inspect.signature(run).parameters:
+            arguments["track"] = partial(tracking.record_part, name)
         record.log(run(**arguments), 0)
     if name == "report" and not tracking.in_trial():
         from leanface.task import subject_of
@@ -94,7 +96,7 @@ def _describe(run: Any) -> str:
     return (sys.modules[run.__module__].__doc__ or "").splitlines()[0].partition(": ")[2].rstrip(".")
 
 
-def _discard(metrics: Mapping[str, float], step: int) -> None: ...
+def _discard(*_: object) -> None: ...
 
 
 def _load(name: str) -> Any:

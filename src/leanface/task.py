@@ -263,6 +263,10 @@ MetricLog = Callable[[Mapping[str, float], int], None]
 """(metrics, step): where live curves go."""
 
 
+Track = Callable[[str, Mapping[str, Any], Mapping[str, float]], None]
+"""(name, parameters, metrics): where runs go that are a part of a stage."""
+
+
 class MadeTeacher(NamedTuple):
     """A teacher.
 

@@ -49,7 +49,10 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict[s
             yaml.safe_dump({"task": "gratings.py:Gratings", "distill": {"optimizer": {"steps": 20}}})
         )
         configure.run()
-        done = {name: run_stage(name) for name in ("prepare", "teacher", "analyze", "prune", "distill", "quantize")}
+        done = {
+            name: run_stage(name)
+            for name in ("prepare", "teacher", "analyze", "search", "prune", "distill", "quantize")
+        }
         for variant in ("teacher_fp32", "quantized_int8"):
             done |= {f"{name}@{variant}": run_stage(name, variant=variant) for name in ("export", "evaluate")}
         yield done

@@ -71,7 +71,10 @@ def chain(
         params = yaml.safe_load((root / "params.yaml").read_text())
         paths.PARAMS.write_text(yaml.safe_dump(params | {"scale": "tiny", "teacher": "modelscope"}))
         configure.run()
-        done = {name: run_stage(name) for name in ("prepare", "teacher", "analyze", "prune", "distill", "quantize")}
+        done = {
+            name: run_stage(name)
+            for name in ("prepare", "teacher", "analyze", "search", "prune", "distill", "quantize")
+        }
         for variant in VARIANTS:
             done |= {f"{name}@{variant}": run_stage(name, variant=variant) for name in ("export", "evaluate")}
         yield done

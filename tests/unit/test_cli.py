@@ -43,6 +43,9 @@ def test_an_error_that_nobody_foresaw_is_not_hidden(project) -> None:
         ["export", "exe", "folder"],
         ["completion", "fish"],
         ["serve", "--workers", "0"],
+        ["auto", "--ms"],
+        ["auto", "--ms", "1", "--runtime", "abacus"],
+        ["auto", "--ms", "1", "--precision", "int4"],
     ],
 )
 def test_a_wrong_command_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,6 +57,27 @@ def test_a_wrong_command_is_refused(arguments: list[str], capsys: pytest.Capture
 def test_a_file_that_is_not_there_cannot_be_measured(project, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "network.onnx"]) == 1
     assert capsys.readouterr().err.startswith("ArtifactError: network.onnx is missing")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["auto"], "name at least one target"),
+        (["auto", "--ms", "1 s"], "latency_ms is in ms"),
+        (["auto", "--ms", "0"], "must be above 0"),
+        (["auto", "--error", "vertex_cm=1"], "there is no measure vertex_cm. Did you mean vertex_mm"),
+        (["auto", "--error", "vertex_mm=-1"], "is not better than the original"),
+    ],
+)
+def test_targets_that_make_no_sense_change_nothing(
+    project, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = paths.PARAMS.read_bytes()
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("ConfigError")
+    assert message in error
+    assert paths.PARAMS.read_bytes() == before
 
 
 def test_a_bench_does_not_put_threads_to_sleep(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -70,6 +70,12 @@ def _temperature(arguments: argparse.Namespace) -> None:
     main(arguments.folder, arguments.seconds)
 
 
+def _search(arguments: argparse.Namespace) -> None:
+    from tools.studies.search import main
+
+    main(arguments.folder)
+
+
 def _browser(arguments: argparse.Namespace) -> None:
     from tools.studies.browser import main
 
@@ -126,6 +132,9 @@ def _parser() -> argparse.ArgumentParser:
     budget = studies.add_parser("budget", help="mixed precision by search, beside a rule")
     budget.add_argument("folder", type=Path, help="where README.md, budget.json and budget.png go")
     budget.set_defaults(run=_budget)
+    search = studies.add_parser("search", help="searched networks beside uniform ones, at equal measured time")
+    search.add_argument("folder", type=Path, help="where README.md, search.json and search.png go")
+    search.set_defaults(run=_search)
     own = studies.add_parser("own_network", help="re-fit and INT8 of several kinds of networks, beside other tools")
     own.add_argument("folder", type=Path, help="where tables.md and own_network.png go")
     own.add_argument("--seconds", type=float, help="begin nothing after this time; the same command goes on")

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from leanface.cli import bench, compress, demo, export, pipeline, profile, reconstruct, serve, shell, sweep
+from leanface.cli import auto, bench, compress, demo, export, pipeline, profile, reconstruct, serve, shell, sweep
 from leanface.cli.parser import Parser, command_parser
 from leanface.environment import enter_project, prepare_process
 from leanface.errors import LeanFaceError
@@ -56,6 +56,6 @@ def _run(argv: list[str]) -> None:
 
 def _parser() -> Parser:
     parser, commands = command_parser()
-    for group in (reconstruct, bench, profile, demo, serve, export, compress, sweep, pipeline, shell):
+    for group in (reconstruct, bench, profile, demo, serve, export, auto, compress, sweep, pipeline, shell):
         group.add_commands(commands)
     return parser

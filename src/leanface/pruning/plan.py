@@ -3,12 +3,14 @@
 import logging
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from torch import nn
 
 from leanface.config import Prune
-from leanface.errors import ConfigError
+from leanface.errors import ArtifactError, ConfigError
+from leanface.files import read_json
 from leanface.networks.graph import layers_of
 from leanface.networks.widths import Widths, is_depthwise, widths_of
 from leanface.pruning.cost import layer_costs
@@ -30,6 +32,19 @@ class Architecture(NamedTuple):
 
     dropped: tuple[str, ...]
     counts: Counts
+
+
+def read_architecture(path: Path) -> Architecture | None:
+    """Read what stage search chose; None: it had no targets.
+
+    Raises:
+        ArtifactError: the file is missing or damaged.
+    """
+    found = read_json(path)
+    try:
+        return Architecture(tuple(found["dropped"]), dict(found["counts"])) if found else None
+    except (KeyError, TypeError, ValueError):
+        raise ArtifactError(f"{path} holds no architecture; make it again with `dvc repro --force search`.") from None
 
 
 CostShare = Callable[[Counts], float]

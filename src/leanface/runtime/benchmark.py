@@ -125,7 +125,7 @@ def benchmark_networks(
             for key in keys:
                 try:
                     for stream in range(streams):  # each allocates, or captures, at its first run
-                        opened.run(_images(key.batch, image_size, entry.runtime), stream)
+                        opened.run(noise_images(key.batch, image_size, entry.runtime), stream)
                     call = _call(opened, key, image_size)
                     if isinstance(call, _Pipeline):
                         pipelines[key] = call
@@ -210,7 +210,7 @@ def _footprints(
     entry: Entry, streams: int, batches: Sequence[int], threads: int, image_size: int
 ) -> dict[int, Footprint]:
     grown: dict[int, Footprint] = {}
-    inputs = {batch: _images(batch, image_size, entry.runtime) for batch in sorted(batches)}
+    inputs = {batch: noise_images(batch, image_size, entry.runtime) for batch in sorted(batches)}
     if on_gpu := RUNTIMES[entry.runtime].on_gpu:
         import torch
 
@@ -339,7 +339,7 @@ def _energy(key: Key, call: Callable[[], object], settings: Benchmark, until: fl
 
 
 def _call(network: Runtime, key: Key, image_size: int) -> Callable[[], object]:
-    images = _images(key.batch, image_size, network.name)
+    images = noise_images(key.batch, image_size, network.name)
     if key.streams > 1:
         return _Pipeline(network, images)
     if key.copies or not RUNTIMES[network.name].on_gpu:
@@ -347,7 +347,7 @@ def _call(network: Runtime, key: Key, image_size: int) -> Callable[[], object]:
     return network.resident(images)
 
 
-def _images(batch: int, image_size: int, runtime: str) -> Images:
+def noise_images(batch: int, image_size: int, runtime: str) -> Images:
     """Draw noise: the time does not depend on what is in the pictures.
 
     A GPU is given bytes, as crops are cut. The baseline gets float32, which the original's own pipeline copies to it.

@@ -6,6 +6,7 @@ from leanface.files import write_json
 from leanface.metrics.outputs import predict, reference_errors
 from leanface.networks.widths import widths_of
 from leanface.pruning.cost import layer_costs
+from leanface.pruning.plan import read_architecture
 from leanface.pruning.prune import prune as prune_network
 from leanface.pruning.report import plot_widths, recovered, size_metrics, write_layers
 from leanface.task import load_task
@@ -16,7 +17,7 @@ def run(*, task: TaskChoice, prune: Prune, data: Samples, seed: int) -> dict[str
     train, val = loaded.split("train"), loaded.split("val")
     teacher, parent = bundle.load_network(paths.TEACHER)
     images = train.head(prune.calibration_count).images
-    pruned = prune_network(teacher, prune, images, loaded, seed)
+    pruned = prune_network(teacher, prune, images, loaded, seed, read_architecture(paths.ARCHITECTURE))
     parents = {"parent": bundle.digest(paths.TEACHER), "teacher_weights": bundle.weights_digest(paths.TEACHER)}
     provenance = parents | {"prune": prune.model_dump(), "seed": seed, "license": parent.license}
     spec = bundle.new_spec(

@@ -20,7 +20,7 @@ from leanface.tracking.names import (
 from leanface.tracking.pages import open_pages
 from leanface.tracking.pipeline import in_trial, log_headline, log_summary
 from leanface.tracking.place import store_root, tracking_uri
-from leanface.tracking.runs import Run, begin_run, stage_run
+from leanface.tracking.runs import Run, begin_run, record_part, stage_run
 from leanface.tracking.store import deliver
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "log_headline",
     "log_summary",
     "open_pages",
+    "record_part",
     "stage_run",
     "store_root",
     "tracking_uri",

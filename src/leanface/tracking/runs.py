@@ -58,6 +58,12 @@ def stage_run(
         run.finish("FINISHED")
 
 
+def record_part(stage: str, name: str, params: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+    """Record a run of its own for something that a stage tried."""
+    with stage_run(name, params, {"stage": stage}, in_pipeline=True) as run:
+        run.log(metrics, 0)
+
+
 def begin_run(
     name: str, params: Mapping[str, Any], tags: Mapping[str, str], parent: str | None = None, run_id: str | None = None
 ) -> "Run":

@@ -145,6 +145,7 @@ seed: 0
 scale: imaginary
 data: {train_count: 2400, val_count: 160, yaw_max_rad: 1.05}
 teacher: {source: pretrained}
+search: {targets: {}}
 prune: {importance: {name: hessian}, ratio: 0.5, target: null}
 distill: {streamed: false, freeze_batch_norm: true, start_from: null, optimizer: {steps: 400, batch_size: 16}}
 quantize: {method: qat, calibration: percentile}

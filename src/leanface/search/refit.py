@@ -1,0 +1,63 @@
+"""The error of an architecture once all of its layers are re-fitted, on the val split."""
+
+import copy
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from leanface.config import Prune
+from leanface.metrics.outputs import predict, reference_errors
+from leanface.networks.widths import without_blocks
+from leanface.pruning.compensate import compensate
+from leanface.pruning.gradients import Calibration
+from leanface.pruning.importance import build_importance
+from leanface.pruning.plan import Architecture
+from leanface.pruning.prune import Scorer
+from leanface.search.record import Errors
+from leanface.task import Task
+
+
+class Refitter:
+    """Prunes one network to architectures, and re-fits them."""
+
+    def __init__(self, teacher: nn.Module, task: Task, settings: Prune, seed: int) -> None:
+        """Take a network in eval mode, with its task's samples."""
+        self._teacher, self._task, self._settings, self._seed = teacher, task, settings, seed
+        self._train, self._val = task.split("train"), task.split("val")
+
+    @cached_property
+    def references(self) -> dict[str, Tensor]:
+        """What errors are measured against."""
+        return {"teacher": predict(self._teacher, self._val), **self._val.truth()}
+
+    @cached_property
+    def _scores(self) -> dict[str, Tensor]:
+        images = self._train.head(self._settings.gradient_count).images
+        importance = build_importance(self._settings.importance)
+        size = self._train.image_size
+        return Scorer(self._teacher, importance, self._seed, Calibration(images, self._task), size).scores
+
+    def network(self, architecture: Architecture, count: int) -> nn.Module:
+        """Return the re-fitted network.
+
+        Args:
+            count: samples of the train split that it is re-fitted on.
+        """
+        shallower = without_blocks(copy.deepcopy(self._teacher), architecture.dropped)
+        network, kept = Scorer(shallower, self._scores, self._seed, None, self._train.image_size).keep(
+            architecture.counts
+        )
+        images, settings = self._train.head(count).images, self._settings
+        return compensate(network, self._teacher, kept, images, settings.ridge, settings.position_share)[0]
+
+    @torch.inference_mode()
+    def errors(self, network: nn.Module) -> Errors:
+        """Measure a network against the original and the truth, as REFERENCE_ERROR."""
+        found = reference_errors(self._task, {"": predict(network, self._val)}, self.references)
+        return {name.removeprefix("/"): value for name, value in found.items()}
+
+    def original(self) -> Errors:
+        """Measure the original."""
+        found = reference_errors(self._task, {"": self.references["teacher"]}, self.references)
+        return {name.removeprefix("/"): value for name, value in found.items()}

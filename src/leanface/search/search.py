@@ -1,0 +1,446 @@
+"""From targets to an architecture: model the time, share out width and depth, check the best few, and say yes or no."""
+
+import copy
+import hashlib
+import logging
+import tempfile
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import nn
+
+from leanface import paths
+from leanface.config import Benchmark, Distill, Machine, Prune, Quantize, Search
+from leanface.distillation.distill import distill
+from leanface.errors import LeanFaceError
+from leanface.networks.quantized import Quantizer
+from leanface.networks.widths import Widths
+from leanface.pruning.plan import Architecture
+from leanface.quantization.calibrate import calibrate, round_calibrated
+from leanface.runtime.benchmark import Entry, benchmark_networks
+from leanface.search.latency import Deployment, LatencyModel, latency_model
+from leanface.search.record import Candidate, Errors, Journal, Point, SearchRecord
+from leanface.search.refit import Refitter
+from leanface.search.solve import Trial, improve
+from leanface.search.space import UNIFORM, Pattern, Space
+from leanface.search.targets import Target, parse_targets
+from leanface.task import Task, Track
+from leanface.training.fit import Session
+
+logger = logging.getLogger(__name__)
+
+WHOLE = 4
+"""Candidates are re-fitted on so many times the samples of a case; stage prune takes all of them for the chosen one."""
+
+MARGIN = 1.01
+"""A measured cost may exceed its limit by so much: timing does not tell less apart."""
+
+CHECKS = 3
+"""How often a candidate's width is corrected by its measured time."""
+
+FRONT = (0.6, 1.0, 1.7)
+"""Times of the front's points, as shares of the one that was searched at."""
+
+WITHOUT_COSTS = 0.25
+"""Share of the original's time that is searched at if no cost is limited."""
+
+BISECTIONS = 3
+"""How often a network that meets its errors is made half as much smaller, or larger again."""
+
+
+class UnreachableError(LeanFaceError):
+    """No network that was found meets the targets."""
+
+
+class Settings(NamedTuple):
+    """The sections of the configuration that a search reads."""
+
+    search: Search
+    prune: Prune
+    distill: Distill
+    quantize: Quantize
+    machine: Machine
+    seed: int
+
+
+class _Named(NamedTuple):
+    name: str
+    pattern: Pattern
+
+
+class _Checked(NamedTuple):
+    candidate: Candidate
+    network: nn.Module
+
+
+class Searcher:
+    """One search. What it measures is kept in `paths.SEARCH_CACHE`, so that a search that was stopped goes on.
+
+    Attributes:
+        space: of architectures.
+        best: the best pattern that `run` found, and its error after a re-fit on few samples.
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        task: Task,
+        task_name: str,
+        original: str,
+        settings: Settings,
+        track: Track | None = None,
+    ) -> None:
+        """Check the targets before anything takes long.
+
+        Args:
+            teacher: the original, in eval mode.
+            original: digest of its bundle.
+
+        Raises:
+            ConfigError: a target, a unit or the precision is not valid.
+            BackendError: the runtime is not known.
+        """
+        self._teacher, self._task, self._original, self._all, self._track = teacher, task, original, settings, track
+        self._settings = settings.search
+        self.space = Space(teacher, task.split("val").image_size, settings.prune.round_to)
+        self._deployment = Deployment(self.space, task_name, settings.search, settings.quantize.quantize_residual)
+        self._refitter = Refitter(teacher, task, settings.prune, settings.seed)
+        self._of_original = self._refitter.original()
+        names = [name.removeprefix("teacher_") for name in self._of_original if name.startswith("teacher_")]
+        self._targets = parse_targets(settings.search.targets, names)
+        self._limited = [target for target in self._targets if target.measure in names]
+        main = task.subject.teacher_error.removeprefix("teacher_")
+        self._error = self._limited[0].measure if self._limited else main
+        conditions = {
+            name: section.model_dump(mode="json") for name, section in settings._asdict().items() if name != "seed"
+        }
+        del conditions["search"]["targets"], conditions["search"]["cases"]
+        self._journal = Journal(
+            paths.SEARCH_CACHE / "cases.json", {**conditions, "seed": settings.seed, "original": original}
+        )
+        self.best = Trial(UNIFORM, float("inf"))
+        self._seconds: dict[str, float] = {}
+        self._cases = 0
+
+    def run(self) -> SearchRecord:
+        """Search; the record's `answer` says so if the targets cannot be met.
+
+        Raises:
+            UnreachableError: not even the smallest network is cheap enough.
+        """
+        with self._step("timing random networks"):
+            logger.info("search: times are predicted within %.1f %% on average", 100 * self._model.error)
+        limit = 1.0 if self._limits() else WITHOUT_COSTS
+        if self.space.at_cost(UNIFORM, limit, self._load) is None:
+            least = self.space.architecture(UNIFORM, 0.0)
+            raise UnreachableError(
+                f"no network is so cheap in {self._settings.runtime} {self._settings.precision}: the narrowest takes "
+                f"{self._latency_ms(least):.3g} ms and {self._size_mb(least):.3g} MB. Allow more, or another runtime."
+            )
+        with self._step("sharing out width and depth"):
+            patterns = self._patterns(limit)
+        with self._step("drawing the front"):
+            front = tuple(self._front(patterns[0], limit))
+        with self._step("checking the best few"):
+            if self._limited:
+                limit = self._smallest(patterns[0], limit)
+            checked = self._halve([each for pattern in patterns if (each := self._checked(pattern, limit))])
+        best = checked[0]
+        with self._step("measuring the chosen one"):
+            costs, deployed = self._costs(best.candidate), self._deployed(best.network)
+        uniform = self.space.at_cost(UNIFORM, limit, self._load) or self.space.architecture(UNIFORM, 0.0)
+        return SearchRecord(
+            targets=self._settings.targets,
+            runtime=self._settings.runtime,
+            precision=self._settings.precision,
+            error=self._error,
+            cases=self._cases,
+            model_error=self._model.error,
+            timed=self._model.timed,
+            front=front,
+            candidates=tuple(one.candidate for one in checked),
+            chosen=best.candidate.name,
+            uniform=uniform,
+            deployed=deployed,
+            costs=costs,
+            answer=self._answer(best.candidate, costs, deployed, front),
+            seconds=self._seconds,
+        )
+
+    def widths(self, architecture: Architecture) -> Widths:
+        """Return the widths of the layers that an architecture has."""
+        return self.space.widths(architecture)
+
+    @cached_property
+    def _model(self) -> LatencyModel:
+        file = paths.SEARCH_CACHE / f"{self._settings.runtime}_{self._settings.precision}.json"
+        return latency_model(self._deployment, self._original, file, _Progress("network"))
+
+    @property
+    def reference_ms(self) -> float:
+        """The time of the uniform network with half of the channels."""
+        return self._model.reference_ms
+
+    @contextmanager
+    def _step(self, name: str) -> Generator[None]:
+        start = time.monotonic()
+        logger.info("search: %s", name)
+        yield
+        self._seconds[name] = time.monotonic() - start
+
+    def _latency_ms(self, architecture: Architecture) -> float:
+        return self._model.latency_ms(self.space.shapes(architecture))
+
+    def _size_mb(self, architecture: Architecture) -> float:
+        return self._model.size_mb(self.space.shapes(architecture))
+
+    def _limits(self) -> dict[str, float]:
+        """Return the largest latency and file size that the targets allow, if they do."""
+        limits: dict[str, float] = {}
+        for target in self._targets:
+            if target.measure == "size_mb":
+                limits["size_mb"] = target.limit
+            if target.measure in ("latency_ms", "images_per_second"):
+                least = target.limit if target.measure == "latency_ms" else 1e3 * self._settings.batch / target.limit
+                limits["latency_ms"] = min(least, limits.get("latency_ms", least))
+        return limits
+
+    def _load(self, architecture: Architecture, latency_ms: float | None = None) -> float:
+        """Return the largest cost over its limit, or the time over the original's if there is no limit.
+
+        Args:
+            latency_ms: as measured; by default it is predicted.
+        """
+        limits = self._limits() or {"latency_ms": self._latency_ms(self.space.architecture(UNIFORM, 1.0))}
+        loads = {"latency_ms": latency_ms or self._latency_ms(architecture), "size_mb": self._size_mb(architecture)}
+        return max(loads[name] / limit for name, limit in limits.items())
+
+    def error_of(self, pattern: Pattern, limit: float) -> float | None:
+        """Return a pattern's error at a cost, after a re-fit on few samples; None: it cannot be so cheap."""
+        architecture = self.space.at_cost(pattern, limit, self._load)
+        return None if architecture is None else self._case(architecture)
+
+    def _case(self, architecture: Architecture) -> float:
+        """Return the error to the original after a re-fit on few samples."""
+        self._cases += 1
+
+        def measure() -> float:
+            network = self._refitter.network(architecture, self._settings.faces)
+            return self._refitter.errors(network)[f"teacher_{self._error}"]
+
+        return float(self._journal.get(f"case {_key(architecture)}", measure))
+
+    def _patterns(self, limit: float) -> list[_Named]:
+        """Return the best patterns, and the uniform one."""
+        progress = _Progress("case")
+
+        def error(pattern: Pattern) -> float | None:
+            found = self.error_of(pattern, limit)
+            progress(self._cases, self._settings.cases)
+            return found
+
+        trials = improve(self.space.kinds, self.space.blocks, error, self._settings.cases)
+        self.best = trials[0]
+        best = [trial.pattern for trial in trials if trial.pattern != UNIFORM][: self._settings.candidates - 1]
+        return [
+            *(_Named(f"searched {rank}", pattern) for rank, pattern in enumerate(best, 1)),
+            _Named("uniform", UNIFORM),
+        ]
+
+    def _front(self, best: _Named, limit: float) -> Generator[Point]:
+        for share in FRONT:
+            searched, uniform = (
+                self.space.at_cost(pattern, share * limit, self._load) for pattern in (best.pattern, UNIFORM)
+            )
+            if searched is not None:
+                yield Point(
+                    latency_ms=self._latency_ms(searched),
+                    size_mb=self._size_mb(searched),
+                    error=self._case(searched),
+                    uniform_error=None if uniform is None else self._case(uniform),
+                )
+
+    def _checked(self, named: _Named, limit: float) -> _Checked | None:
+        """Make a candidate that costs what is allowed by its measured time; None: the pattern cannot be so cheap."""
+        correction, attempts = 1.0, list[tuple[float, Candidate]]()
+        for _ in range(CHECKS):
+            architecture = self.space.at_cost(named.pattern, limit / correction, self._load)
+            if architecture is None:
+                break
+            measured = self._timed(architecture)
+            candidate = Candidate(
+                name=named.name,
+                architecture=architecture,
+                latency_ms=measured,
+                predicted_ms=self._latency_ms(architecture),
+                size_mb=self._size_mb(architecture),
+                rounds=(),
+            )
+            load = self._load(architecture, measured) / limit
+            attempts.append((load, candidate))
+            if 1 / MARGIN**3 <= load <= MARGIN:
+                break
+            correction *= load
+        if not attempts:
+            return None
+        # The largest within the limit; if all are beyond it, the smallest.
+        _, found = max(
+            attempts, key=lambda attempt: (attempt[0] <= MARGIN, attempt[0] if attempt[0] <= MARGIN else -attempt[0])
+        )
+        network = self._refitter.network(found.architecture, WHOLE * self._settings.faces)
+        return _Checked(found.model_copy(update={"rounds": (self._refitter.errors(network),)}), network)
+
+    def _timed(self, architecture: Architecture) -> float:
+        """Export an architecture and time it (ms), as the machine was when the model was made."""
+
+        ratio = self._journal.get(f"time {_key(architecture)}", lambda: self._deployment.measure(architecture).ratio)
+        return self._model.reference_ms * float(ratio)
+
+    def _smallest(self, best: _Named, limit: float) -> float:
+        """Return the smallest limit at which a pattern meets the limits of the error, or nearly the given one."""
+        low, high = limit / 4, limit if self._limits() else 1.0
+        for _ in range(BISECTIONS):
+            middle = (low * high) ** 0.5
+            checked = self._checked(best, middle)
+            is_met = checked is not None and self._is_near(checked.candidate.rounds[0])
+            low, high = (low, middle) if is_met else (middle, high)
+        return high
+
+    def _is_near(self, errors: Errors) -> bool:
+        """Tell whether errors meet all of their limits."""
+        return all(target.is_met(*self._pair(target, errors)) for target in self._limited)
+
+    def _pair(self, target: Target, errors: Errors) -> tuple[float, float]:
+        """Return a network's error and the original's, to the truth where there is one."""
+        name = f"truth_{target.measure}" if f"truth_{target.measure}" in errors else f"teacher_{target.measure}"
+        return errors[name], self._of_original[name]
+
+    def _halve(self, checked: Sequence[_Checked]) -> list[_Checked]:
+        """Distill all briefly and the better half twice as far, until one is left; return all, the best first."""
+        racing, out, steps = list(checked), list[_Checked](), self._settings.steps
+        while True:
+            racing = sorted((self._distilled(one, steps) for one in racing), key=self._rank)
+            if len(racing) == 1:
+                return [*racing, *out]
+            half = (len(racing) + 1) // 2
+            racing, out, steps = racing[:half], [*racing[half:], *out], 2 * steps
+
+    def _rank(self, one: _Checked) -> float:
+        return one.candidate.rounds[-1][f"teacher_{self._error}"]
+
+    def _distilled(self, one: _Checked, steps: int) -> _Checked:
+        settings, network = self._all.distill, copy.deepcopy(one.network)
+        optimizer = settings.optimizer.model_copy(update={"steps": steps})
+        session = Session(self._all.machine, self._all.seed, paths.SEARCH_CACHE / "distilled")
+        val = self._task.split("val").labeled(self._refitter.references["teacher"])
+        short = settings.model_copy(update={"optimizer": optimizer, "start_from": None})
+        distill(network, self._teacher, self._task, short, session, val=val)
+        errors = self._refitter.errors(network)
+        candidate = one.candidate.model_copy(update={"rounds": (*one.candidate.rounds, errors)})
+        logger.info(
+            "search: %s: %s %.3f after %d steps",
+            candidate.name,
+            self._error,
+            self._rank(_Checked(candidate, network)),
+            steps,
+        )
+        if self._track is not None:
+            shape = {"name": candidate.name, "steps": steps, "dropped": candidate.architecture.dropped}
+            self._track(f"search: {candidate.name}", shape, errors | {"latency_ms": candidate.latency_ms})
+        return _Checked(candidate, network)
+
+    def _deployed(self, network: nn.Module) -> Errors:
+        """Return the errors of a network in the precision that it is deployed in; FP16's are those of FP32."""
+        if self._settings.precision != "int8":
+            return self._refitter.errors(network)
+        settings, train = self._all.quantize, self._task.split("train")
+        quantizer = Quantizer(residual=settings.quantize_residual)
+        quantized = calibrate(copy.deepcopy(network), settings, quantizer, train)
+        round_calibrated(quantized, settings, train)
+        return self._refitter.errors(quantized)
+
+    def _costs(self, candidate: Candidate) -> dict[str, float]:
+        """Measure what a network costs; of memory and energy only what is limited and can be measured here."""
+        costs = {
+            "latency_ms": candidate.latency_ms,
+            "images_per_second": 1e3 * self._settings.batch / candidate.latency_ms,
+            "size_mb": candidate.size_mb,
+        }
+        if {"memory_mb", "energy_mj"} & {target.measure for target in self._targets}:
+            with tempfile.TemporaryDirectory() as scratch:
+                path = self._deployment.export(candidate.architecture, Path(scratch))
+                (row, *_) = benchmark_networks(
+                    [Entry("searched", self._settings.runtime, path, (1,))], self._benchmark(), self.space.image_size
+                )
+            costs |= {name: value for name in ("memory_mb", "energy_mj") if (value := getattr(row, name)) is not None}
+        return costs
+
+    def _benchmark(self) -> Benchmark:
+        batches = tuple(sorted({1, self._settings.batch}))
+        return Benchmark(
+            batches=batches, streams=(1,), warmup=3, window=5, windows_max=6, interval=1.0,
+            threads=self._settings.threads, energy_seconds=0.5,
+        )  # fmt: skip
+
+    def _answer(
+        self, candidate: Candidate, costs: Mapping[str, float], errors: Errors, front: Sequence[Point]
+    ) -> str | None:
+        """Say which targets are missed, and by how much; None: they are met."""
+        missed: list[str] = []
+        for target in self._targets:
+            if target in self._limited:
+                value, original = self._pair(target, errors)
+            elif target.measure in costs:
+                value, original = costs[target.measure], 0.0
+            else:
+                missed.append(f"{target.title} cannot be measured on this machine")
+                continue
+            limit = target.allowed(original)
+            slack = MARGIN if target.measure == "latency_ms" else 1.0
+            if not target.is_met(value / slack, original):
+                missed.append(f"{target.title} is {target.text(value)}, and {target.text(limit)} was asked")
+        if not missed:
+            return None
+        lines = [
+            "; ".join(missed) + ".",
+            "The nearest network that was found: " + self._described(candidate, costs) + ".",
+        ]
+        return "\n".join([*lines, *self._advice(candidate, front)])
+
+    def _described(self, candidate: Candidate, costs: Mapping[str, float]) -> str:
+        error = Target(self._error, 0.0, False).text(candidate.rounds[-1][f"teacher_{self._error}"])
+        return f"{costs['latency_ms']:.3g} ms, {costs['size_mb']:.3g} MB, {error} from the original"
+
+    def _advice(self, candidate: Candidate, front: Sequence[Point]) -> list[str]:
+        """Say what more time would give, by the front, and what else may."""
+        here = min(front, key=lambda point: abs(point.latency_ms - candidate.latency_ms))
+        better = [point for point in front if point.latency_ms > 1.05 * here.latency_ms and point.error < here.error]
+        gains = [
+            f"Another {point.latency_ms - here.latency_ms:.2g} ms would take about "
+            f"{100 * (1 - point.error / here.error):.0f} % off the distance to the original."
+            for point in better
+        ]
+        return [*gains, "A longer distillation, more samples for the re-fit, or a GPU may give more."]
+
+
+def _key(architecture: Architecture) -> str:
+    return hashlib.sha256(repr((architecture.dropped, sorted(architecture.counts.items()))).encode()).hexdigest()[:24]
+
+
+class _Progress:
+    """Says how many of something are done, and how long the others may take; now and then."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._start, self._said, self._first = what, time.monotonic(), 0.0, None
+
+    def __call__(self, done: int, of: int) -> None:
+        self._first = done - 1 if self._first is None else self._first
+        now = time.monotonic()
+        if now - self._said > 5 or done == of:
+            left = (now - self._start) / (done - self._first) * (of - done)
+            logger.info("search: %s %d of at most %d, %s left", self._what, done, of, f"{left:.0f} s")
+            self._said = now
