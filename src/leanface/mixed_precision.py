@@ -18,7 +18,16 @@ from leanface.metrics.latency import Timing, measure_latency
 from leanface.metrics.outputs import mean_errors
 from leanface.networks.interface import Flavor
 from leanface.networks.quantized import Quantizer
-from leanface.quantization.budget import Point, State, choose, errors_alone, gains_of, keep_floating, search
+from leanface.quantization.budget import (
+    Point,
+    State,
+    choose,
+    errors_alone,
+    gains_of,
+    keep_floating,
+    require_measured,
+    search,
+)
 from leanface.report.front import save_front
 from leanface.runtime import Runtime, open_best
 from leanface.task import Task
@@ -87,15 +96,17 @@ class MixedPrecision:
             BackendError: no runtime runs the files here.
         """
         with tempfile.TemporaryDirectory() as folder, self._open((), Path(folder) / "whole.onnx") as whole:
+            errors = self._errors(whole)
+            require_measured(budget, errors)
             image = self._val.head(1).images.numpy()
             base_ms = _timed({"whole": lambda: whole.run(image)})["whole"].latency_ms
             images = self._val.head(RANKED).images
             alone = errors_alone(self._quantized, self._before, self._flavor, images, self._task)
-            gains = gains_of(alone, self._errors(whole), budget)
+            gains = gains_of(alone, errors, budget)
 
             def measure(parts: tuple[str, ...]) -> Point:
                 if not parts:
-                    return Point(parts, self._errors(whole), base_ms)
+                    return Point(parts, errors, base_ms)
                 with self._open(parts, Path(folder) / "mixed.onnx") as mixed:
                     # In turns: the ratio holds on a machine whose times do not.
                     timings = _timed({"whole": lambda: whole.run(image), "mixed": lambda: mixed.run(image)})

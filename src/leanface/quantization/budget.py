@@ -5,7 +5,7 @@ quantizing it alone; what it costs in time to keep it is measured in the deploye
 of what they gain by what they cost, and every network on the way is measured as it is deployed.
 """
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from statistics import fmean
@@ -106,18 +106,23 @@ def errors_alone(
     return deviations(network, images, changes, lambda outputs: lambda other: mean_errors(task, other, outputs))
 
 
+def require_measured(budget: Budget, measures: Collection[str]) -> None:
+    """Refuse a budget that limits what is not measured.
+
+    Raises:
+        ConfigError: it does; the message has what is.
+    """
+    if unknown := sorted(set(budget.error) - set(measures)):
+        raise ConfigError(f"quantize.budget.error: no measure {', '.join(unknown)}; there are {', '.join(measures)}.")
+
+
 def gains_of(alone: Mapping[str, Mapping[str, float]], whole: Mapping[str, float], budget: Budget) -> dict[str, float]:
     """Say which share of the squared error each part has, as the mean over what the budget limits, or all measures.
 
     Args:
         alone: what `errors_alone` returns.
         whole: the errors of the network that is quantized wholly.
-
-    Raises:
-        ConfigError: the budget limits what is not measured.
     """
-    if unknown := sorted(set(budget.error) - set(whole)):
-        raise ConfigError(f"quantize.budget.error: no measure {', '.join(unknown)}; there are {', '.join(whole)}.")
     measures = [name for name in budget.error or whole if whole[name] > 0]
     return {
         part: fmean((errors[name] / whole[name]) ** 2 for name in measures) if measures else 0.0

@@ -25,6 +25,7 @@ from leanface.quantization.budget import (
     gains_of,
     keep_floating,
     ranked,
+    require_measured,
     search,
 )
 from leanface.quantization.fake_quantize import fake_quantize
@@ -87,7 +88,7 @@ def test_a_budget_that_none_meets_says_what_can_be_reached() -> None:
     with pytest.raises(ConfigError, match="the fastest takes 1 ms with mm 2"):
         choose(points, Budget(latency=0.5))
     with pytest.raises(ConfigError, match="no measure inches; there are mm"):
-        gains_of({"a": {"mm": 1.0}}, {"mm": 2.0}, Budget(error={"inches": 1.0}))
+        require_measured(Budget(error={"inches": 1.0}), ["mm"])
 
 
 def test_gains_are_shares_of_the_squared_error_of_what_is_limited() -> None:
