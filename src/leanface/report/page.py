@@ -1,7 +1,11 @@
 """Write the report: summary.json, metrics.json, report.html (self-contained), report.md, model_card.md and figures/."""
 
 import base64
+import os
+import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +125,9 @@ def _context(sources: Sources, summary: Summary) -> dict[str, Any]:
         "ratio_text": tables.ratio_text,
         "measures": MEASURES,
         "benchmark": sources.benchmark,
+        "notes": _notes(tables.not_run(summary), tables.parity(sources.exports)),
         "not_run": tables.not_run(summary),
+        "made": _made(),
         "parity": tables.parity(sources.exports),
         "evaluated": tables.evaluated(sources.evaluations),
         "engines": {name: list(tables.flatten(_without_kernels(engine))) for name, engine in sources.engines.items()},
@@ -140,6 +146,29 @@ def _context(sources: Sources, summary: Summary) -> dict[str, Any]:
         ],
         "gain": DIFFERENCE_GAIN,
     }
+
+
+def _notes(not_run: Sequence[tuple[str, str]], parity: Sequence[Any]) -> list[tuple[str, str]]:
+    """Return what was not run, once for each reason, and the reason."""
+    lines = [*not_run, *((f"{line.runtime}: comparison of {line.name} with PyTorch", line.reason) for line in parity)]
+    by_reason: dict[str, list[str]] = {}
+    for what, reason in lines:
+        if reason:
+            by_reason.setdefault(reason, []).append(what)
+    return [("; ".join(whats), reason) for reason, whats in by_reason.items()]
+
+
+def _made() -> list[tuple[str, str]]:
+    """Say when the report was made, of which commit, and in which experiment; MLflow's run has the same name."""
+    commit, changes = (
+        subprocess.run(["git", *command], capture_output=True, text=True, check=False).stdout.strip()
+        for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+    )
+    return [
+        ("date", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
+        ("commit", f"{commit}, with changes" if commit and changes else commit or "none"),
+        ("run", os.environ.get("DVC_EXP_NAME") or "pipeline"),
+    ]
 
 
 def _scalars(metrics: Json) -> Json:

@@ -1,6 +1,7 @@
 """Record runs while they happen, and hand them to MLflow."""
 
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ from leanface.tracking import outbox
 from leanface.tracking.group import join_pipeline
 from leanface.tracking.names import EXPERIMENT_TAG, PARENT_RUN, PARENT_TAG, PIPELINE_TAG
 from leanface.tracking.outbox import Delivery, first_line
+from leanface.tracking.place import tracking_uri
 from leanface.tracking.record import Record
 from leanface.tracking.store import Store
 
@@ -91,6 +93,7 @@ class Run:
         self.failed = False
         self.begun = time.monotonic()
         self.flushed = 0.0
+        self._monitor: Any = None
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Log metrics that can wait until the run has ended."""
@@ -103,12 +106,16 @@ class Run:
             self.open()
         if time.monotonic() - self.flushed >= FLUSH_SECONDS:
             self.send()
+            self._watch_machine()
             self.flushed = time.monotonic()
 
     def finish(self, status: str, note: str | None = None) -> None:
         """End the run as FINISHED, FAILED or KILLED, and deliver it, and the outbox, if MLflow is open."""
         self.record.status, self.record.note = status, note or self.record.note
         self.record.ended = max(self.record.started, now())  # the clock may have been set back
+        if self._monitor is not None:
+            with self.tolerant():
+                self._monitor.finish()
         try:
             outbox.post(self.record)
         except (ArtifactError, OSError) as error:
@@ -123,6 +130,14 @@ class Run:
         if self.store is not None and not self.failed:
             with self.tolerant():
                 self.store.send(self.record)
+
+    def _watch_machine(self) -> None:
+        """Let MLflow note what the machine's processor, memory, disk and GPUs do, every ten seconds while it runs."""
+        if self._monitor is None and self.store is not None and not self.failed and self.record.run_id is not None:
+            with self.tolerant():
+                module = importlib.import_module("mlflow.system_metrics.system_metrics_monitor")
+                self._monitor = module.SystemMetricsMonitor(self.record.run_id, tracking_uri=tracking_uri())
+                self._monitor.start()
 
     def resume(self) -> None:
         """Show the run, going on with the one that the record names unless that was deleted."""

@@ -74,7 +74,7 @@ class Store:
             os.environ.setdefault(name, value)
         import mlflow
 
-        for name in ("mlflow", "alembic"):  # they report on every table that they create
+        for name in ("mlflow", "mlflow.system_metrics", "alembic"):  # they report on every table that they create
             logging.getLogger(name).setLevel(logging.WARNING)
         try:
             with _alone():

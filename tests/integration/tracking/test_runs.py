@@ -2,6 +2,7 @@
 
 import logging
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -179,3 +180,18 @@ def test_a_temporary_checkout_uses_the_project_s_store(project: Path, monkeypatc
 def test_the_environment_chooses_another_store(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:1")
     assert tracking.tracking_uri() == "http://localhost:1"
+
+
+def test_a_run_that_is_shown_live_says_what_the_machine_did(
+    project: Path, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    with tracking.stage_run("distill", {}, {}, live_after_s=0) as run:
+        run.log_live({"loss": 1.0}, 0)
+        deadline = time.monotonic() + 30
+        while "system/cpu_utilization_percentage" not in runs()["distill"].data.metrics and time.monotonic() < deadline:
+            time.sleep(0.1)
+    metrics = runs()["distill"].data.metrics
+    assert 0 <= metrics["system/cpu_utilization_percentage"] <= 100
+    assert metrics["system/system_memory_usage_megabytes"] > 0
+    assert metrics["loss"] == 1.0
