@@ -107,6 +107,7 @@ def test_table_and_page_of_200_trials(tmp_path: Path) -> None:
     ]
     rows.append(TrialResult("broken", {"prune.ratio": 9, "distill.temperature": 1}, None, "<loss> is NaN"))
     assert "leanface promote t0" in text_of(rows)
+    assert "and 150 more, which are on the page" in text_of(rows)
     page = tmp_path / "page.html"
     write_page("many", rows, {}, page)
     html = page.read_text()

@@ -33,6 +33,9 @@ FACES_WIDTH = 760
 MAP_CELLS_MAX = 8
 """Along each side of a map of two parameters."""
 
+ROWS_MAX = 50
+"""Trials in the terminal's table, and failed ones below them."""
+
 ROOMY_WIDTH = 110
 """Characters of a terminal that shows all columns; a narrower one leaves some to the page."""
 
@@ -63,6 +66,7 @@ def print_table(trials: Sequence[TrialResult], console: Console) -> None:
     comparable, others = on_one_machine(trials)
     measures = columns(subject_of(trials), narrow=console.width < ROOMY_WIDTH)
     table = Table(box=None, header_style="dim", pad_edge=False)
+    ranked, failures = [*by_speed(comparable), *by_speed(others)], [each for each in trials if each.reason is not None]
     table.add_column("Trial", no_wrap=True, min_width=max(len(trial.name) for trial in trials))
     for key in keys:
         table.add_column(key)
@@ -70,13 +74,15 @@ def print_table(trials: Sequence[TrialResult], console: Console) -> None:
         # Else a narrow terminal cuts numbers.
         table.add_column(MEASURES[measure].short_heading, justify="right", min_width=6)
     table.add_column("Gates")
-    for trial in [*by_speed(comparable), *by_speed(others)]:
+    for trial in ranked[:ROWS_MAX]:
         style = "bold green" if trial == chosen else "" if trial.name in fronts else "dim"
         cells = [_cell(trial, measure) for measure in measures]
         table.add_row(trial.name, *_params(trial, keys), *cells, _gates(trial), style=style)
-    for trial in (trial for trial in trials if trial.reason is not None):
+    for trial in failures[:ROWS_MAX]:
         table.add_row(trial.name, *_params(trial, keys), *[DASH] * len(measures), "failed", style="red")
     console.print(table)
+    if (left_out := sum(max(0, len(each) - ROWS_MAX) for each in (ranked, failures))) > 0:
+        console.print(f"and {left_out} more, which are on the page", highlight=False)
     for line in [*_remarks(trials), _advice(chosen)]:
         console.print(line, markup=False, highlight=False)
 
