@@ -5,7 +5,6 @@ import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -159,16 +158,20 @@ def _notes(not_run: Sequence[tuple[str, str]], parity: Sequence[Any]) -> list[tu
 
 
 def _made() -> list[tuple[str, str]]:
-    """Say when the report was made, of which commit, and in which experiment; MLflow's run has the same name."""
-    commit, changes = (
+    """Say of which commit the report is, from when, and in which experiment; MLflow's run has the same name.
+
+    Not when it was made: the same inputs give the same page.
+    """
+    commit, date, changes = (
         subprocess.run(["git", *command], capture_output=True, text=True, check=False).stdout.strip()
-        for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        for command in (
+            ["rev-parse", "HEAD"],
+            ["log", "-1", "--date=format:%Y-%m-%d %H:%M %z", "--format=%cd"],
+            ["status", "--porcelain", "--untracked-files=no", "--", paths.PARAMS, paths.CONF, "src"],
+        )
     )
-    return [
-        ("date", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
-        ("commit", f"{commit}, with changes" if commit and changes else commit or "none"),
-        ("run", os.environ.get("DVC_EXP_NAME") or "pipeline"),
-    ]
+    run = os.environ.get("DVC_EXP_NAME") or "pipeline"
+    return [("commit", f"{commit}, with changes" if changes else commit), ("date of the commit", date), ("run", run)]
 
 
 def _scalars(metrics: Json) -> Json:
