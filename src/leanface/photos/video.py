@@ -313,6 +313,10 @@ class _Look:
     """How the decoded frames of one video become RGB."""
 
     def __init__(self, sample_aspect_ratio: Fraction | None) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        # One for all frames: each has tables of its own to make. It serves one thread at a time.
+        self._reformatter, self._converting = VideoReformatter(), threading.Lock()
         ratio = sample_aspect_ratio or Fraction(1)
         self._ratio = ratio if Fraction(1, 8) <= ratio <= 8 else Fraction(1)
 
@@ -322,7 +326,8 @@ class _Look:
         if not frame.format.is_rgb and frame.colorspace not in _MATRICES:
             frame.colorspace = _matrix(frame)
         wide = frame.color_trc in (_PQ, _HLG) or frame.color_primaries in {_BT2020, *_P3}
-        converted = (_from_wide if wide else _converted)(frame, width, height)
+        with self._converting:
+            converted = (_from_wide if wide else _converted)(self._reformatter, frame, width, height)
         return _turn(frame).apply(converted.to_ndarray())
 
     def _square(self, width: int, height: int) -> tuple[int, int]:
@@ -332,7 +337,7 @@ class _Look:
         return width, max(1, round(height / self._ratio))
 
 
-def _from_wide(frame: Any, width: int, height: int) -> Any:
+def _from_wide(reformatter: Any, frame: Any, width: int, height: int) -> Any:
     """Bring wide colors and high brightness into sRGB; reference white (203 cd/m2) becomes white, as in BT.2408."""
     high = frame.color_trc in (_PQ, _HLG)
     if not high:
@@ -352,7 +357,7 @@ def _from_wide(frame: Any, width: int, height: int) -> Any:
                 threads=usable_cores(),
             )
         except Exception:  # a combination that FFmpeg cannot convert
-            return _converted(frame, width, height)
+            return _converted(reformatter, frame, width, height)
 
 
 _converting_wide = threading.Lock()
@@ -366,11 +371,11 @@ def _wide_converter() -> Any:
     return VideoReformatter()
 
 
-def _converted(frame: Any, width: int, height: int) -> Any:
+def _converted(reformatter: Any, frame: Any, width: int, height: int) -> Any:
     """Convert a frame to RGB of ordinary colors."""
     if (width, height) == (frame.width, frame.height) and frame.format.name in ("yuv420p", "yuvj420p", "rgb24"):
-        return frame.reformat(format="rgb24", threads=1)  # FFmpeg's fast path is exact for these
-    return frame.reformat(width, height, "rgb24", interpolation=_accurate(), threads=1)
+        return reformatter.reformat(frame, format="rgb24", threads=1)  # FFmpeg's fast path is exact for these
+    return reformatter.reformat(frame, width, height, "rgb24", interpolation=_accurate(), threads=1)
 
 
 def _accurate() -> Any:
