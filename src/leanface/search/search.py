@@ -48,6 +48,9 @@ FRONT = (0.6, 1.0, 1.7)
 WITHOUT_COSTS = 0.25
 """Share of the original's time that is searched at if no cost is limited."""
 
+DIGESTED = 8
+"""Samples of a split that tell it from others."""
+
 BISECTIONS = 3
 """How often a network that meets its errors is made half as much smaller, or larger again."""
 
@@ -119,9 +122,8 @@ class Searcher:
             name: section.model_dump(mode="json") for name, section in settings._asdict().items() if name != "seed"
         }
         del conditions["search"]["targets"], conditions["search"]["cases"]
-        self._journal = Journal(
-            paths.SEARCH_CACHE / "cases.json", {**conditions, "seed": settings.seed, "original": original}
-        )
+        conditions |= {"seed": settings.seed, "machine": self._deployment.machine(original), "samples": _digest(task)}
+        self._journal = Journal(paths.SEARCH_CACHE / "cases.json", conditions)
         self.best = Trial(UNIFORM, float("inf"))
         self._seconds: dict[str, float] = {}
         self._cases = 0
@@ -296,7 +298,6 @@ class Searcher:
 
     def _timed(self, architecture: Architecture) -> float:
         """Export an architecture and time it (ms), as the machine was when the model was made."""
-
         ratio = self._journal.get(f"time {_key(architecture)}", lambda: self._deployment.measure(architecture).ratio)
         return self._model.reference_ms * float(ratio)
 
@@ -425,6 +426,12 @@ class Searcher:
             for point in better
         ]
         return [*gains, "A longer distillation, more samples for the re-fit, or a GPU may give more."]
+
+
+def _digest(task: Task) -> str:
+    """Tell samples apart by their first ones."""
+    images = [task.split(name).head(DIGESTED).images for name in ("train", "val")]
+    return hashlib.sha256(b"".join(each.numpy().tobytes() for each in images)).hexdigest()
 
 
 def _key(architecture: Architecture) -> str:
