@@ -57,7 +57,7 @@ def _timed(record: SearchRecord, axes: Axes) -> None:
     axes.set(xlabel="measured (ms)", ylabel="predicted (ms)")
     axes.set_title(f"Latency model: {100 * record.model_error:.1f} % off on average")
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="lower right", fontsize=8)
 
 
 def _seconds(record: SearchRecord, axes: Axes) -> None:
@@ -66,12 +66,12 @@ def _seconds(record: SearchRecord, axes: Axes) -> None:
     axes.bar_label(bars, fmt=" %.0f s")
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
-    axes.margins(x=0.15)
+    axes.margins(x=0.25)
     axes.set(xlabel="seconds", title=f"Time per step ({record.cases} cases)")
 
 
 def _widths(original: Widths, chosen: Widths, uniform: Widths, axes: Axes) -> None:
-    names = [name for name in original if any(w.get(name) != original[name] for w in (chosen, uniform))]
+    names = [name for name in original if any(w.get(name, (0, 0))[1] != original[name][1] for w in (chosen, uniform))]
     shares = ((chosen, SEARCHED, "searched", -0.2), (uniform, UNIFORM, "uniform, as fast", 0.2))
     for widths, color, label, offset in shares:
         heights = [widths.get(name, (0, 0))[1] / original[name][1] for name in names]
