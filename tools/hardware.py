@@ -53,7 +53,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             new = {
                 "device": gpus[0] if on_gpu else f"{device['cpu']}, {device['cores']} cores",
                 "size": size,
-                "network": variant_title(OLD_NAMES.get(row["variant"], row["variant"])),
+                "network": variant_title(str(OLD_NAMES.get(row["variant"], row["variant"]))),
                 "runtime": runtime_title(row["runtime"]),
                 "batch": row["batch"],
                 "streams": row["streams"],

@@ -3,9 +3,11 @@
 See docs/decisions/0012-ray-launcher.md for why this is not hydra-ray-launcher.
 """
 
+import contextlib
 import logging
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,9 @@ logger = logging.getLogger(__name__)
 STORE_BYTES = 100 * 2**20
 """Memory for objects of a cluster that is started here: trials exchange a few numbers, not tensors."""
 
+RETRIES = 3
+"""How often a trial goes on elsewhere after its node has died."""
+
 
 class RayLauncher(Launcher):
     """Hands the trials to a Ray cluster, and waits for what they return.
@@ -31,10 +36,14 @@ class RayLauncher(Launcher):
         num_cpus: processor cores of the cluster that is started here; None takes all.
         cpus_per_task: cores of each trial, and its threads.
         gpus_per_task: GPUs of each trial; a share, such as 0.5, is allowed.
+        shared_folder: whether all machines have the project's folder under the same path; else what a trial needs
+            travels through Ray.
     """
 
-    def __init__(self, address: str | None, num_cpus: int | None, cpus_per_task: int, gpus_per_task: float) -> None:
-        self.address, self.num_cpus = address, num_cpus
+    def __init__(
+        self, address: str | None, num_cpus: int | None, cpus_per_task: int, gpus_per_task: float, shared_folder: bool
+    ) -> None:
+        self.address, self.num_cpus, self.shared_folder = address, num_cpus, shared_folder
         self.resources = {"num_cpus": cpus_per_task, "num_gpus": gpus_per_task}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -46,24 +55,41 @@ class RayLauncher(Launcher):
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
-        # A trial that is lost with its node is not begun anew elsewhere: it is tried again when the sweep is.
-        trial = ray.remote(max_retries=0, **self.resources)(_run)
-        tasks: list[Any] = []
+        depot = None if self.shared_folder else self._depot(ray)
+        # In a shared folder a trial that is lost with its node may still run there: it is tried again when the sweep
+        # is. Otherwise another node goes on with the stages that came home.
+        trial = ray.remote(max_retries=0 if depot is None else RETRIES, **self.resources)(_run)
+        environment, tasks = _environment(), list[Any]()
         for number, overrides in enumerate(job_overrides, initial_job_idx):
             logger.info("\t#%d : %s", number, " ".join(filter_overrides(overrides)))
+            job = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+            with open_dict(job):
+                job.hydra.job.id, job.hydra.job.num = f"{job.hydra.job.name}_{number}", number
             tasks.append(
                 trial.remote(
-                    str(Path.cwd()), number, list(overrides), self.hydra_context, self.config, self.task_function,
+                    str(Path.cwd()), depot, environment, job, self.hydra_context, self.task_function,
                     Singleton.get_state(),
                 )
             )  # fmt: skip
         return ray.get(tasks)
 
+    def _depot(self, ray: Any) -> Any:
+        """Start the depot here: an actor that has this machine's folder."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        from leanface.sweep.travel import Depot
+
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        return (
+            ray.remote(num_cpus=0, max_concurrency=4, scheduling_strategy=here)(Depot)
+            .remote(str(Path.cwd()), str(self.config.hydra.sweep.dir))
+        )  # fmt: skip
+
     def _cluster(self) -> Any:
         """Join or start a Ray cluster.
 
         Raises:
-            HydraException: Ray is not installed, or the cluster has no machine that is large enough.
+            HydraException: Ray is not installed, the cluster is away, or has no machine that is large enough.
         """
         ray: Any
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
@@ -74,7 +100,13 @@ class RayLauncher(Launcher):
         if not ray.is_initialized():
             own: dict[str, Any] = {"num_cpus": self.num_cpus, "object_store_memory": STORE_BYTES,
                                    "_node_ip_address": "127.0.0.1", "include_dashboard": False}  # fmt: skip
-            ray.init(address=self.address or "local", **({} if self.address else own))
+            try:
+                ray.init(address=self.address or "local", **({} if self.address else own))
+            except ConnectionError as error:
+                raise HydraException(
+                    f"no Ray cluster answers at hydra.launcher.address={self.address}: {error}. Start it with "
+                    "`ray start --head` there, and run this on one of its machines; nothing was run."
+                ) from None
         nodes: list[dict[str, Any]] = ray.nodes()
         machines: list[dict[str, float]] = [node["Resources"] for node in nodes if node["Alive"]]
         if not any(_fits(machine, self.resources) for machine in machines):
@@ -92,25 +124,55 @@ def _fits(node: dict[str, float], task: dict[str, float]) -> bool:
     return node.get("CPU", 0) >= task["num_cpus"] and node.get("GPU", 0) >= task["num_gpus"]
 
 
+def _environment() -> dict[str, str]:
+    """Return what trials elsewhere need of this environment: who commits, and an MLflow that they can reach, or none.
+
+    Without one, what is for MLflow comes home and is delivered from here.
+    """
+    own = {name: value for name, value in os.environ.items() if name.startswith("GIT_")}
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return own | {"MLFLOW_TRACKING_URI": uri if uri.startswith("http") else "nothing://"}
+
+
 def _run(
-    project: str, number: int, overrides: list[str], hydra_context: HydraContext, config: DictConfig,
+    project: str, depot: Any, environment: dict[str, str], job: DictConfig, hydra_context: HydraContext,
     task_function: TaskFunction, singletons: dict[Any, Any],
 ) -> JobReturn:  # fmt: skip
-    """Run one trial, in a process of Ray's."""
+    """Run one trial, in a process of Ray's: in the project's folder, or in a copy of it."""
+    setup_globals()
+    Singleton.set_state(singletons)
+    HydraConfig.instance().set_config(job)
+    with _shared(project) if depot is None else _away(depot, environment, Path(project).name, job):
+        return run_job(
+            task_function=task_function, config=job, job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir", hydra_context=hydra_context,
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _shared(project: str) -> Generator[None]:
     try:
         os.chdir(project)
     except OSError as error:
         raise HydraException(
             f"{os.uname().nodename} cannot enter the project's folder ({error}): all machines of the cluster must "
-            "share it, under the same path."
+            "share it, under the same path, or set hydra.launcher.shared_folder=false."
         ) from None
-    setup_globals()
-    Singleton.set_state(singletons)
-    job = hydra_context.config_loader.load_sweep_config(config, overrides)
-    with open_dict(job):
-        job.hydra.job.id, job.hydra.job.num = f"{job.hydra.job.name}_{number}", number
-    HydraConfig.instance().set_config(job)
-    return run_job(
-        task_function=task_function, config=job, job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir",
-        hydra_context=hydra_context,
-    )  # fmt: skip
+    yield
+
+
+@contextlib.contextmanager
+def _away(depot: Any, environment: dict[str, str], name: str, job: DictConfig) -> Generator[None]:
+    import ray
+
+    from leanface.sweep.travel import away
+
+    os.environ.update(environment)
+    node = ray.get_runtime_context().get_node_id()[:12]
+    copy = Path(tempfile.gettempdir()) / f"leanface-sweeps-{os.getuid()}" / f"{name}-{node}"
+
+    def call(method: str, *arguments: Any) -> Any:
+        return ray.get(getattr(depot, method).remote(*arguments))
+
+    with away(call, copy, Path(str(job.hydra.sweep.dir))):
+        yield

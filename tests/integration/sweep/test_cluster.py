@@ -1,0 +1,164 @@
+"""A Ray cluster of two nodes with addresses and /tmp of their own: nothing is shared but what travels through Ray."""
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from leanface import paths
+from leanface.sweep.app import main
+from leanface.sweep.experiments import cache_folder, read_output, read_tree
+from leanface.sweep.trials import read_trials
+
+pytest.importorskip("ray", reason="Ray is not installed")
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+
+BRIDGE, HEAD, PORT = "leanface0", "10.211.77.1", 6399
+"""An address that no other network has, as far as can be told."""
+
+
+def sh(command: str) -> None:
+    subprocess.run(command, shell=True, check=True, capture_output=True)
+
+
+class Node:
+    """A raylet in a network namespace, with a /tmp of its own, where the project's folder is not."""
+
+    def __init__(self, number: int) -> None:
+        self.name, self.link, address = f"leanface-node{number}", f"lf{number}", f"10.211.77.{number + 1}"
+        sh(f"ip netns add {self.name} && ip link add lf{number} type veth peer name lf{number}p")
+        sh(f"ip link set lf{number} master {BRIDGE} up && ip link set lf{number}p netns {self.name}")
+        for what in (f"addr add {address}/24 dev lf{number}p", f"link set lf{number}p up", "link set lo up"):
+            sh(f"ip -n {self.name} {what}")
+        start = f"ray start --address {HEAD}:{PORT} --node-ip-address {address} --num-cpus 1 --block"
+        script = f"mount -t tmpfs tmpfs /tmp && cd /tmp && taskset -c {(number - 1) % (os.cpu_count() or 1)} {start}"
+        command = [
+            "ip",
+            "netns",
+            "exec",
+            self.name,
+            "unshare",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "sh",
+            "-c",
+            script,
+        ]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+
+    def kill(self) -> None:
+        """End it with all that runs on it, as a power cut does."""
+        pids = subprocess.run(["ip", "netns", "pids", self.name], capture_output=True, text=True, check=False).stdout
+        subprocess.run(["kill", "-9", *pids.split()], check=False, capture_output=True)
+        self.process.kill()
+        self.process.wait()
+        for what in (["link", "del", self.link], ["netns", "del", self.name]):
+            subprocess.run(["ip", *what], check=False, capture_output=True)
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Node]]:
+    """A head without cores, which nodes join."""
+    if sys.platform != "linux" or os.getuid() or not shutil.which("ip"):
+        pytest.skip("network namespaces need Linux, root and iproute2")
+    try:
+        sh(f"ip link add {BRIDGE} type bridge && ip addr add {HEAD}/24 dev {BRIDGE} && ip link set {BRIDGE} up")
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"no network namespaces here: {error.stderr.decode().strip()}")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    with ExitStack() as stack:
+        stack.callback(sh, f"ip link del {BRIDGE}")
+        temporary = stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp", prefix="lfray"))
+        head = subprocess.Popen(
+            f"ray start --head --node-ip-address {HEAD} --port {PORT} --num-cpus 0 --include-dashboard false "
+            f"--object-store-memory 100000000 --temp-dir {temporary} --block".split(),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        stack.callback(_end, head)
+
+        def node(number: int) -> Node:
+            started = Node(number)
+            stack.callback(started.kill)
+            return started
+
+        wait_for_nodes(1)
+        yield node
+
+
+WAIT = """
+import sys, time, ray
+address, count = sys.argv[1], int(sys.argv[2])
+while True:
+    try:
+        ray.init(address=address, log_to_driver=False)
+        break
+    except ConnectionError:
+        time.sleep(0.5)
+while sum(node["Alive"] for node in ray.nodes()) != count:
+    time.sleep(0.2)
+"""
+
+
+def wait_for_nodes(count: int) -> None:
+    """Until so many are alive, the head among them."""
+    command = [sys.executable, "-W", "ignore", "-c", WAIT, f"{HEAD}:{PORT}", str(count)]
+    subprocess.run(command, check=True, capture_output=True, timeout=45)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    os.killpg(process.pid, 9)
+    process.wait()
+
+
+def sweep(start: Callable[..., subprocess.Popen[str]], name: str, *arguments: str) -> subprocess.Popen[str]:
+    options = ["hydra/launcher=ray", f"hydra.launcher.address={HEAD}:{PORT}", "hydra.launcher.shared_folder=false"]
+    return start("-m", *options, f"name={name}", *arguments)
+
+
+@pytest.fixture
+def count(toy: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where stages say that they ran: the only folder that tests and nodes share."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        monkeypatch.setenv("COUNT", f"{folder}/count")
+        yield Path(folder)
+
+
+def test_two_nodes_that_share_nothing_give_what_one_machine_gives(
+    toy: Path, count: Path, cluster: Callable[[int], Node], start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    for number in (1, 2):
+        cluster(number)
+    wait_for_nodes(3)
+    process = sweep(start, "far", "distill.temperature=1,2")
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    far = {trial.varied["distill.temperature"]: trial for trial in read_trials("far")}
+    assert {trial.status for trial in far.values()} == {"finished"}
+    for temperature, trial in far.items():
+        assert read_tree(paths.SUMMARY, trial.name)["variants"]["quantized_int8"]["truth_vertex_mm"] == trial.values[0]
+        assert read_output(Path("distill.txt"), trial.name, cache_folder()) == f"0.5 {temperature}".encode()
+    before = (count / "count").read_text().split().count("distill")
+    references = subprocess.run(
+        ["git", "for-each-ref", "--format=delete %(refname)", "refs/exps"], capture_output=True, check=True
+    )
+    subprocess.run(["git", "update-ref", "--stdin"], input=references.stdout, check=True)
+    shutil.rmtree(cache_folder())
+    main(["-m", "distill.temperature=1,2", "name=near"])
+    assert (count / "count").read_text().split().count("distill") == before + 2
+    near = {trial.varied["distill.temperature"]: trial.values for trial in read_trials("near")}
+    assert near == {temperature: trial.values for temperature, trial in far.items()}
