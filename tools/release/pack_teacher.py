@@ -7,7 +7,7 @@ IN is a bundle's folder or a packed network. The faces are rendered as reports/c
 
 import argparse
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -23,23 +23,32 @@ from leanface.synthesis.datamodule import STATISTICS_BATCHES, Stream
 from leanface.training.batch_norm import measure_batch_norm
 
 
-def pack_at_sizes(source: Path, target: Path, sizes: Iterable[int], stream: Stream, seed: int, batch_size: int) -> None:
-    """Write the network of `source`; its statistics at each size are those of the rounded weights.
+def pack_at_sizes(
+    source: Path, target: Path, sizes: Collection[int], stream: Stream, seed: int, batch_size: int
+) -> None:
+    """Write the network of `source` with statistics for each size.
+
+    At the size that a bundle was trained for they are its own, of more faces; at the others they are measured, with the
+    rounded weights.
 
     Raises:
         ArtifactError: `source` is missing, damaged, or not of full width.
     """
-    network = load_network(source)[0] if source.is_dir() else load_packed(source)
+    if source.is_dir():
+        network, spec = load_network(source)
+        own_size = spec.input.size
+    else:
+        network, own_size = load_packed(source), 0  # a packed file does not say which size was trained for
     assert isinstance(network, FaceReconstructionNet)
     if widths_of(network) != scaled_widths(1.0):
         raise ArtifactError(f"{source} is not of full width; only such a network can be packed.")
+    statistics: dict[int, Statistics] = {own_size: statistics_of(network)} if own_size in sizes else {}
     with tempfile.TemporaryDirectory() as folder:
         rounded = Path(folder) / target.name
         save_packed(network, rounded)
         network = load_packed(rounded)
     network.to(stream.device)
-    statistics: dict[int, Statistics] = {}
-    for size in sizes:
+    for size in set(sizes) - set(statistics):
         images = stream.statistics_images(size, seed, batch_size)
         measure_batch_norm(network, (batch.float() / 255.0 for batch in images))
         statistics[size] = statistics_of(network)

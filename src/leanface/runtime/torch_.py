@@ -40,7 +40,7 @@ class TorchRuntime(Runtime):
 
     def _infer(self, images: Images, stream: int) -> Coefficients:
         with torch.inference_mode():
-            received = planes_on_device(torch.from_numpy(images).to(self.device))
+            received = planes_on_device(torch.from_numpy(np.require(images, requirements="W")).to(self.device))
             return self._networks[stream](received).cpu().numpy()
 
     def _close(self) -> None:
@@ -68,7 +68,7 @@ class TorchCudaRuntime(TorchRuntime):
 
     def _resident(self, images: Images, stream: int) -> Callable[[], None]:
         network, cuda_stream = self._networks[stream], self._cuda_streams[stream]
-        on_device = planes_on_device(torch.from_numpy(images).to(self.device))
+        on_device = planes_on_device(torch.from_numpy(np.require(images, requirements="W")).to(self.device))
 
         def call() -> None:
             with torch.inference_mode(), torch.cuda.stream(cuda_stream):
@@ -142,11 +142,11 @@ class TorchCompiledRuntime(Runtime):
 
     def _infer(self, images: Images, stream: int) -> Coefficients:
         with torch.inference_mode():
-            coefficients: Tensor = self._network(planes_on_device(torch.from_numpy(images).to("cuda")))
+            coefficients: Tensor = self._network(planes_on_device(torch.from_numpy(np.require(images, requirements="W")).to("cuda")))
             return coefficients.cpu().numpy()
 
     def _resident(self, images: Images, stream: int) -> Callable[[], None]:
-        on_device = planes_on_device(torch.from_numpy(images).to("cuda"))
+        on_device = planes_on_device(torch.from_numpy(np.require(images, requirements="W")).to("cuda"))
 
         def call() -> None:
             with torch.inference_mode():
