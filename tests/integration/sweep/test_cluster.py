@@ -117,7 +117,7 @@ while sum(node["Alive"] for node in ray.nodes()) != count:
 def wait_for_nodes(count: int) -> None:
     """Until so many are alive, the head among them."""
     command = [sys.executable, "-W", "ignore", "-c", WAIT, f"{HEAD}:{PORT}", str(count)]
-    subprocess.run(command, check=True, capture_output=True, timeout=45)
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
