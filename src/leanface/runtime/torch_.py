@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, cast
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -142,7 +143,9 @@ class TorchCompiledRuntime(Runtime):
 
     def _infer(self, images: Images, stream: int) -> Coefficients:
         with torch.inference_mode():
-            coefficients: Tensor = self._network(planes_on_device(torch.from_numpy(np.require(images, requirements="W")).to("cuda")))
+            coefficients: Tensor = self._network(
+                planes_on_device(torch.from_numpy(np.require(images, requirements="W")).to("cuda"))
+            )
             return coefficients.cpu().numpy()
 
     def _resident(self, images: Images, stream: int) -> Callable[[], None]:
