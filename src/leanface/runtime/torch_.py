@@ -22,6 +22,11 @@ from leanface.runtime.base import Coefficients, Images, InputSpec, Pixels, Runti
 from leanface.runtime.cuda_graph import GraphLane, take_stream
 
 
+def _tensor_of(images: Images) -> Tensor:
+    """Return a tensor of the images; PyTorch takes no memory that it may not write."""
+    return torch.from_numpy(np.require(images, requirements="W"))
+
+
 class TorchRuntime(Runtime):
     """On the CPU. PyTorch's number of threads is global: it is changed while this runtime is open."""
 
@@ -41,7 +46,7 @@ class TorchRuntime(Runtime):
 
     def _infer(self, images: Images, stream: int) -> Coefficients:
         with torch.inference_mode():
-            received = planes_on_device(torch.from_numpy(np.require(images, requirements="W")).to(self.device))
+            received = planes_on_device(_tensor_of(images).to(self.device))
             return self._networks[stream](received).cpu().numpy()
 
     def _close(self) -> None:
@@ -69,7 +74,7 @@ class TorchCudaRuntime(TorchRuntime):
 
     def _resident(self, images: Images, stream: int) -> Callable[[], None]:
         network, cuda_stream = self._networks[stream], self._cuda_streams[stream]
-        on_device = planes_on_device(torch.from_numpy(np.require(images, requirements="W")).to(self.device))
+        on_device = planes_on_device(_tensor_of(images).to(self.device))
 
         def call() -> None:
             with torch.inference_mode(), torch.cuda.stream(cuda_stream):
@@ -144,12 +149,12 @@ class TorchCompiledRuntime(Runtime):
     def _infer(self, images: Images, stream: int) -> Coefficients:
         with torch.inference_mode():
             coefficients: Tensor = self._network(
-                planes_on_device(torch.from_numpy(np.require(images, requirements="W")).to("cuda"))
+                planes_on_device(_tensor_of(images).to("cuda"))
             )
             return coefficients.cpu().numpy()
 
     def _resident(self, images: Images, stream: int) -> Callable[[], None]:
-        on_device = planes_on_device(torch.from_numpy(np.require(images, requirements="W")).to("cuda"))
+        on_device = planes_on_device(_tensor_of(images).to("cuda"))
 
         def call() -> None:
             with torch.inference_mode():
