@@ -148,9 +148,7 @@ class TorchCompiledRuntime(Runtime):
 
     def _infer(self, images: Images, stream: int) -> Coefficients:
         with torch.inference_mode():
-            coefficients: Tensor = self._network(
-                planes_on_device(_tensor_of(images).to("cuda"))
-            )
+            coefficients: Tensor = self._network(planes_on_device(_tensor_of(images).to("cuda")))
             return coefficients.cpu().numpy()
 
     def _resident(self, images: Images, stream: int) -> Callable[[], None]:
