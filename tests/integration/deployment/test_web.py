@@ -30,9 +30,10 @@ COEFFICIENTS_TOLERANCE = 0.05
 """Relative L2 distance to ONNX Runtime's in Python, of the same crop and file: each rounds INT8 in its own way, up to
 0.035 from the file's arithmetic as it is written."""
 
-PHOTO_TOLERANCE, TURNED_TOLERANCE = (0.06, 2.5e-4, 3), (0.15, 6e-4, 8)
-"""The same of a whole photo, the vertices' mean distance (m), and the median difference of the face's texture (gray
-levels), to LeanFace as it is installed, in OpenVINO. In a photo that lies on its side, landmarks may be a pixel apart:
+PHOTO_TOLERANCE, TURNED_TOLERANCE = (0.06, 2.5e-4, 2, 4), (0.15, 6e-4, 4, 8)
+"""The same of a whole photo, the vertices' mean distance (m) and largest distance in the photo (pixels), and the median
+difference of the face's texture (gray levels), to LeanFace as it is installed, in OpenVINO. A crop with one gray level
+of noise changes the coefficients by 0.035 to 0.045. In a photo that lies on its side, landmarks may be a pixel apart:
 where a network looks first, and what it finds there, depends on the last bit of what it sees."""
 
 READY = "!document.querySelector('#file').disabled"
@@ -186,7 +187,7 @@ def test_it_decodes_as_leanface_does(shared: Browser, lean_face: LeanFace) -> No
     ids=["small", "large", "lying"],
 )
 def test_it_reads_photos_as_leanface_does(
-    shared: Browser, lean_face: LeanFace, name: str, turns: int, tolerance: tuple[float, float, float]
+    shared: Browser, lean_face: LeanFace, name: str, turns: int, tolerance: tuple[float, float, float, float]
 ) -> None:
     photo = np.ascontiguousarray(np.rot90(load_photo(name), turns))
     face = largest(lean_face, photo, texture_size=web.TEXTURE_PX)
@@ -197,12 +198,12 @@ def test_it_reads_photos_as_leanface_does(
     assert distance(np.array(found["coefficients"]), face.coefficients) < tolerance[0]
     apart = np.linalg.norm(np.array(found["vertices"]).reshape(-1, 3) - face.vertices, axis=1)
     assert apart.mean() < tolerance[1]
-    assert np.abs(np.array(found["photo"]).reshape(-1, 3) - face.vertices_photo)[:, :2].max() < 2  # pixels
+    assert np.abs(np.array(found["photo"]).reshape(-1, 3) - face.vertices_photo)[:, :2].max() < tolerance[2]
     texture = np.frombuffer(base64.b64decode(found["texture"]), np.uint8).reshape(web.TEXTURE_PX, web.TEXTURE_PX, 4)
     # What the photo shows: elsewhere LeanFace continues it with more care.
     in_face = lean_face.surface.head.face_mask.astype(np.float32)[:, None].repeat(3, 1)
     face_texels = lean_face.surface.layout(web.TEXTURE_PX).sample(in_face)[..., 0] > 0.99
-    assert np.median(np.abs(texture[..., :3].astype(float) - face.texture)[face_texels]) < tolerance[2]
+    assert np.median(np.abs(texture[..., :3].astype(float) - face.texture)[face_texels]) < tolerance[3]
 
 
 def test_a_photo_becomes_a_head_and_a_file_without_a_network(

@@ -124,7 +124,7 @@ def test_steps_are_those_of_the_pipeline_in_its_order(tiny: Path) -> None:
     titles = [step.title for step in choose(steps, ["export", "prune", "evaluate@quantized_int8"])]
     assert titles == ["prune", *(f"export@{name}" for name in catalog.VARIANTS), "evaluate@quantized_int8"]
     assert steps["prune"].sections == ("data", "prune", "seed", "task")
-    assert paths.SENSITIVITY in steps["quantize"].inputs
+    assert paths.DISTILLED in steps["quantize"].inputs
     assert steps["export@distilled_fp16"].inputs[-2:] == (paths.DISTILLED, paths.PREPARED)
     with pytest.raises(ConfigError, match="unknown stages prunne"):
         choose(steps, ["prunne"])
