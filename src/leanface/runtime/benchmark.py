@@ -131,6 +131,8 @@ def benchmark_networks(
                         pipelines[key] = call
                         stack.callback(call.drain)
                     call()
+                    if key in pipelines:
+                        pipelines[key].drain()  # the next batch size runs in the same streams
                 except BackendError as error:  # an engine's profile or a GPU's memory may be too small for it
                     rows[key] = _not_run(key, entry, error)
                 else:

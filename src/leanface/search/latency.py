@@ -22,7 +22,7 @@ from scipy.optimize import nnls  # pyright: ignore[reportUnknownVariableType]
 from leanface import bundle
 from leanface.catalog import RUNTIMES
 from leanface.config import Search
-from leanface.device import describe_device
+from leanface.device import describe_device, has_vnni
 from leanface.errors import BackendError, ConfigError
 from leanface.export.onnx import export_network, save_model
 from leanface.files import atomic_write
@@ -195,7 +195,7 @@ class Deployment:
         if self._reads == "bundle":
             bundle.save_bundle(network, spec, folder / "network")
             return folder / "network"
-        flavor = "tensorrt" if self.on_gpu else "cpu"
+        flavor = "cpu" if not self.on_gpu and has_vnni() else "tensorrt"
         model = export_network(network, spec, precision, OPSET, dynamic_size=spec.input.any_size, flavor=flavor)
         save_model(model, folder / "network.onnx", {})
         return folder / "network.onnx"

@@ -27,7 +27,13 @@ HEAD_S = 5.0
 CONNECTIONS_MAX = 2000
 CONNECTIONS_MIN = 16
 BACKLOG = 100
-"""Connections that may wait to be accepted, which happens to all of them at once, before others are closed."""
+"""Connections that may wait to be accepted."""
+
+ACCEPTED = 16
+"""Of them, how many asyncio accepts in one turn of its loop."""
+
+CLOSING_TURNS = 4
+"""From accepting a connection until the one that makes room for it is closed."""
 
 TAKEN_BYTES_PER_S = 1000
 """Of an answer; clients that take it more slowly are hung up on."""
@@ -167,10 +173,20 @@ def connections_max() -> int:
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files == resource.RLIM_INFINITY:
         return CONNECTIONS_MAX
-    return max(CONNECTIONS_MIN, min(CONNECTIONS_MAX, files // 2 - BACKLOG))
+    return max(CONNECTIONS_MIN, min(CONNECTIONS_MAX, files // 2 - CLOSING_TURNS * ACCEPTED))
 
 
-def new_server(app: Any, stop_s: float) -> uvicorn.Server:
+class Server(uvicorn.Server):
+    """uvicorn's server; more connections may wait than are accepted at once, for which asyncio has one number."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to listen."""
+        await super().startup(sockets)
+        for listening in sockets or ():
+            listening.listen(BACKLOG)
+
+
+def new_server(app: Any, stop_s: float) -> Server:
     """Make a server of an ASGI application.
 
     Args:
@@ -183,11 +199,11 @@ def new_server(app: Any, stop_s: float) -> uvicorn.Server:
         log_level="error",
         access_log=False,
         server_header=False,
-        backlog=BACKLOG,
+        backlog=ACCEPTED,
         timeout_keep_alive=math.ceil(HEAD_S),
         timeout_graceful_shutdown=math.ceil(stop_s),
     )
-    return uvicorn.Server(config)
+    return Server(config)
 
 
 def run(server: uvicorn.Server, listening: socket.socket) -> None:
