@@ -80,6 +80,10 @@ def test_the_fastest_is_so_relative_to_its_own_baseline() -> None:
     assert recommended([slow, TrialResult("fast machine", {}, summary)]).name == "slow machine"
 
 
+def test_a_lucky_measurement_is_not_recommended() -> None:
+    assert recommended([*ROWS, row("lucky", 2.0, 9.0, interval=(4.0, 14.0))]) == ROWS[1]
+
+
 def test_a_speedup_whose_baseline_varied_is_said_to_be_uncertain() -> None:
     assert "too wide" not in text_of(ROWS)
     assert "1 of 5 speed-ups have a 95 % interval that is too wide" in text_of(

@@ -202,7 +202,7 @@ def _advice(chosen: TrialResult | None) -> str:
     if chosen is None:
         return "No trial passes all gates, so none is recommended."
     speed = " ".join(filter(None, (_cell(chosen, "speedup"), _interval(chosen, "speedup"))))
-    return f"Recommended, as {RULE}: {chosen.name} ({speed}). To use it: {_command(chosen)}"
+    return f"Recommended, as {RULE}: {chosen.name} ({speed}). To use it:\n{_command(chosen)}"
 
 
 def _command(chosen: TrialResult | None) -> str:

@@ -14,7 +14,7 @@ from leanface.report.summary import Summary, VariantSummary
 COSTS = ("latency_ms", "size_mb", "macs")
 """What a smaller error is paid with."""
 
-RULE = "the fastest trial that passes all gates"
+RULE = "the fastest trial that passes all gates, by its interval's lower end"
 
 
 @dataclass(frozen=True)
@@ -124,13 +124,18 @@ def on_one_machine(trials: Sequence[TrialResult]) -> tuple[list[TrialResult], li
 
 
 def by_speed(trials: Sequence[TrialResult]) -> list[TrialResult]:
-    """Sort by speed-up, the fastest first; at equal speed by error.
+    """Sort by the lower end of the speed-up's interval, the fastest first; at equal speed by error.
 
     By the ratio to the original, which each trial measured in turns with its own network: trials ran at different
-    times, and a shared machine is not equally fast at all of them.
+    times, and a shared machine is not equally fast at all of them. A lucky measurement has a wide interval.
     """
     error = error_measure(trials)
-    return sorted(trials, key=lambda trial: (-(trial.value("speedup") or 0.0), trial.value(error) or 0.0))
+    return sorted(trials, key=lambda trial: (-_sure_speedup(trial), trial.value(error) or 0.0))
+
+
+def _sure_speedup(trial: TrialResult) -> float:
+    known = None if trial.deployed is None else trial.deployed.interval("speedup")
+    return (trial.value("speedup") or 0.0) if known is None else known[0]
 
 
 def recommended(trials: Sequence[TrialResult]) -> TrialResult | None:
