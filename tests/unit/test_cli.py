@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from leanface import cli, paths
-from leanface.cli import main
+from leanface.cli import guarded, main
 from leanface.cli.parser import GROUPS
 
 
@@ -23,11 +23,18 @@ def test_a_leanface_error_is_one_message_without_a_traceback(project, capsys: py
     assert capsys.readouterr().err.startswith("ConfigError: params.yaml: scale = 'huge'")
 
 
-def test_an_error_that_nobody_foresaw_is_not_hidden(project) -> None:
+def test_a_file_that_cannot_be_read_is_named_in_one_line(project, capsys: pytest.CaptureFixture[str]) -> None:
     paths.PARAMS.unlink()
     paths.PARAMS.mkdir()
-    with pytest.raises(IsADirectoryError):
-        main(["stage", "configure"])
+    assert main(["stage", "configure"]) == 1
+    assert capsys.readouterr().err == "IsADirectoryError: [Errno 21] Is a directory: 'params.yaml'\n"
+    assert main(["reconstruct", "x" * 5000, "--out", "out"]) == 1
+    assert capsys.readouterr().err.endswith("x cannot be read: File name too long.\n")
+
+
+def test_an_error_that_nobody_foresaw_is_not_hidden() -> None:
+    with pytest.raises(ZeroDivisionError):
+        guarded(lambda arguments: print(1 / len(arguments)), [])
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from leanface.cli import auto, bench, compress, demo, export, pipeline, profile, reconstruct, serve, shell, sweep
 from leanface.cli.parser import Parser, command_parser
 from leanface.environment import enter_project, prepare_process
-from leanface.errors import LeanFaceError
+from leanface.errors import LeanFaceError, reason
 from leanface.extras import missing_message
 
 
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def guarded(command: Callable[[list[str]], None], argv: list[str]) -> int:
-    """Run a command and return its exit status; no LeanFaceError, closed pipe or Ctrl-C prints a traceback."""
+    """Run a command and return its exit status; bugs alone print a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     prepare_process()
     try:
@@ -37,6 +37,9 @@ def guarded(command: Callable[[list[str]], None], argv: list[str]) -> int:
         if (message := missing_message(error.name, argv[0] if argv else None)) is None:
             raise
         print(message, file=sys.stderr)
+        return 1
+    except (OSError, MemoryError) as error:  # of what the user named, or of the machine
+        print(reason(error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nstopped.", file=sys.stderr)  # below "^C", or a progress bar

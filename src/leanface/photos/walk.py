@@ -55,12 +55,17 @@ def walk(root: Path, depth: int | None = None) -> tuple[list[Path], int]:
         for entry in entries:
             if entry.name.startswith(".") or entry.name in SYSTEM_FOLDERS:
                 continue
-            if entry.is_dir():
+            try:
+                is_folder, is_file = entry.is_dir(), entry.is_file()
+            except OSError as error:  # a link to itself, say
+                logger.warning("left out %s: it cannot be read (%s)", folder / entry.name, error.strerror)
+                continue
+            if is_folder:
                 if depth is None or level < depth:
                     (links if entry.is_symlink() else folders).append((folder / entry.name, level + 1))
             elif ours and absolute / entry.name in ours:
                 left_out += 1
-            elif entry.is_file():
+            elif is_file:
                 files.append(folder / entry.name)
             elif entry.is_symlink():
                 logger.warning("left out %s: the link leads nowhere", folder / entry.name)

@@ -83,7 +83,11 @@ def find_sources(inputs: Sequence[str]) -> list[Source]:
         elif camera := WEBCAM.fullmatch(text):
             found[text] = _Input(f"webcam_{camera[1] or 0}", text, None, "webcam")
         else:
-            for item in _files(text):
+            try:
+                items = _files(text)
+            except OSError as error:  # in a folder that may not be entered, or its name is too long
+                items = [_nothing(text, f"{text} cannot be read: {error.strerror}.")]
+            for item in items:
                 found.setdefault(text if item.path is None else os.path.normpath(item.path.absolute()), item)
     if problems := [item.problem for item in found.values() if item.problem is not None]:
         if len(problems) == len(found):

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from leanface.config import PhotoFolder
-from leanface.errors import ArtifactError
+from leanface.errors import ArtifactError, reason
 from leanface.files import staged, write_json
 from leanface.inputs import locate
 from leanface.paths import SPLITS
@@ -89,16 +89,16 @@ def _cut_out(
     with crops.open("wb") as file:
         for path in tqdm(_find(root), desc="finding faces", unit="photo", disable=None):
             name = path.relative_to(root).as_posix()
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
             try:
+                digest = hashlib.sha256(path.read_bytes()).hexdigest()
                 if first.setdefault(digest, name) != name:
                     raise ArtifactError(f"the same file as {first[digest]}")
                 for face in crop_faces(load_photo(path), detector, template, size, every=source.faces == "all"):
                     file.write(face.crop.tobytes())
                     faces.append(Face(name, digest, len(faces), float(face.detection.score)))
-            except ArtifactError as error:
-                logger.warning("left out %s: %s", name, error)
-                skipped[name] = str(error)
+            except (ArtifactError, OSError) as error:
+                logger.warning("left out %s: %s", name, reason(error))
+                skipped[name] = reason(error)
     return faces, skipped
 
 

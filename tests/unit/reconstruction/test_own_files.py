@@ -250,6 +250,7 @@ def test_links_are_followed_and_circles_end(tmp_path: Path) -> None:
     (tmp_path / "other/up").symlink_to(tmp_path / "real")
     (tmp_path / "real/own.ppm").symlink_to("1.ppm")
     (tmp_path / "real/broken.ppm").symlink_to("nowhere")
+    (tmp_path / "real/itself.ppm").symlink_to("itself.ppm")
     files, own = walk(tmp_path / "real")
     assert [file.relative_to(tmp_path / "real").as_posix() for file in files] == ["1.ppm", "album/2.ppm", "own.ppm"]
     assert own == 0
