@@ -35,6 +35,9 @@ _PQ, _HLG, _SRGB = 16, 18, 13
 _MATRICES = {1, 4, 5, 6, 7, 9}
 """Color matrices that FFmpeg converts from."""
 
+_WITH_NAMED_DATA = {"png", "apng"}
+"""Codecs whose frames may hold an ICC profile with a name, which PyAV 18.1's `side_data` frees twice: a crash."""
+
 _HD_WIDTH, _HD_HEIGHT = 1280, 720
 
 
@@ -81,7 +84,7 @@ class Video:
         codec.thread_type, codec.thread_count = "SLICE" if live else "AUTO", threads
         codec.options = {"max_pixels": str(PIXELS_MAX)}
         self._live = live
-        self._look = _Look(self._stream.sample_aspect_ratio)
+        self._look = _Look(self._stream.sample_aspect_ratio, codec.name)
         self._progress = _Progress(self._stream.average_rate or self._stream.guessed_rate)
         self._start = (container.start_time or 0) / 1e6
         # MP4 and its kin list each sample in the file; a cut by an edit list leaves some that are not meant to be seen.
@@ -312,13 +315,14 @@ class _Progress:
 class _Look:
     """How the decoded frames of one video become RGB."""
 
-    def __init__(self, sample_aspect_ratio: Fraction | None) -> None:
+    def __init__(self, sample_aspect_ratio: Fraction | None, codec: str) -> None:
         from av.video.reformatter import VideoReformatter
 
         # One for all frames: each has tables of its own to make. It serves one thread at a time.
         self._reformatter, self._converting = VideoReformatter(), threading.Lock()
         ratio = sample_aspect_ratio or Fraction(1)
         self._ratio = ratio if Fraction(1, 8) <= ratio <= 8 else Fraction(1)
+        self._has_named_data = codec in _WITH_NAMED_DATA
 
     def rgb(self, frame: Any) -> UInt8[np.ndarray, "H W 3"]:
         """Return the frame's RGB; see `Frame.image`."""
@@ -328,7 +332,8 @@ class _Look:
         wide = frame.color_trc in (_PQ, _HLG) or frame.color_primaries in {_BT2020, *_P3}
         with self._converting:
             converted = (_from_wide if wide else _converted)(self._reformatter, frame, width, height)
-        return _turn(frame).apply(converted.to_ndarray())
+        turn = _quarter_turn(frame) if self._has_named_data else _turn(frame)
+        return turn.apply(converted.to_ndarray())
 
     def _square(self, width: int, height: int) -> tuple[int, int]:
         """Stretch the shorter side of a pixel to square pixels, so that nothing is lost."""
@@ -398,9 +403,14 @@ _BY_QUARTERS = {0: 1, 1: 8, 2: 3, 3: 6}
 def _turn(frame: Any) -> Turn:
     try:
         matrix = next((data for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
-    except ValueError:  # beside it is something that PyAV has no name for; this leaves only mirror images unseen
-        return BY_ORIENTATION[_BY_QUARTERS[round(frame.rotation / 90) % 4]]
+    except ValueError:  # beside it is something that PyAV has no name for
+        return _quarter_turn(frame)
     return Turn() if matrix is None else by_display_matrix(bytes(matrix))
+
+
+def _quarter_turn(frame: Any) -> Turn:
+    """Read the display matrix without PyAV's `side_data`; this leaves only mirror images unseen."""
+    return BY_ORIENTATION[_BY_QUARTERS[round(frame.rotation / 90) % 4]]
 
 
 def _reason(error: Exception) -> str:

@@ -2,6 +2,8 @@
 
 import io
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from fractions import Fraction
@@ -10,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from leanface.errors import ArtifactError
 from leanface.photos import video as reader
@@ -172,6 +174,19 @@ def test_frames_with_data_that_pyav_has_no_name_for_are_turned_too(tmp_path: Pat
         list(frame._decoded.side_data)  # or else this tests nothing
     shown = np.rot90(CORNERS, degrees // 90)
     assert np.abs(frame.image().astype(int) - shown).mean() < 12
+
+
+def test_a_png_with_a_color_profile_crashes_nothing(tmp_path: Path) -> None:
+    """In a process of its own: PyAV's crash would end the tests."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()  # pyright: ignore[reportUnknownArgumentType]
+    Image.fromarray(CORNERS).save(tmp_path / "clip.mp4", "PNG", icc_profile=profile)
+    program = (
+        "import sys, pathlib, leanface.photos.video as video\n"
+        "with video.open_video(pathlib.Path(sys.argv[1])) as clip:\n"
+        "    print([frame.image().shape for frame in clip.frames()])"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path / "clip.mp4"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"[({HEIGHT}, {WIDTH}, 3)]\n")
 
 
 def test_turns_are_those_of_exif() -> None:
