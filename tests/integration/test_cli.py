@@ -11,15 +11,16 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def test_ctrl_c_ends_a_command_in_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_command_in_one_line(tmp_path: Path, number: signal.Signals) -> None:
     photo = tmp_path / "photo.jpg"
     os.mkfifo(photo)
     command = [sys.executable, "-m", "tools.studies", "load", "--photo", str(photo)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         with photo.open("wb"):  # returns once the command has opened it, too
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             assert process.communicate(timeout=60) == ("", "\nstopped.\n")
-        assert process.returncode == 130
+        assert process.returncode == 128 + number
 
 
 def test_python_m_leanface_is_the_same_command() -> None:

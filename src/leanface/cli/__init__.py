@@ -3,8 +3,13 @@
 import importlib
 import logging
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
 
 from leanface.cli import auto, bench, compress, demo, export, pipeline, profile, reconstruct, serve, shell, sweep
 from leanface.cli.parser import Parser, command_parser
@@ -22,9 +27,11 @@ def guarded(command: Callable[[list[str]], None], argv: list[str]) -> int:
     """Run a command and return its exit status; bugs alone print a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     prepare_process()
+    stops = [signal.SIGINT]
     try:
         try:
-            command(argv)
+            with _stopped_by(stops):
+                command(argv)
         finally:
             sys.stdout.flush()  # here, where a closed pipe can be caught: not when Python ends
     except BrokenPipeError:
@@ -43,8 +50,35 @@ def guarded(command: Callable[[list[str]], None], argv: list[str]) -> int:
         return 1
     except KeyboardInterrupt:
         print("\nstopped.", file=sys.stderr)  # below "^C", or a progress bar
-        return 130  # as a shell counts SIGINT
+        return 128 + stops[-1]  # as a shell counts signals
     return 0
+
+
+@contextmanager
+def _stopped_by(stops: list[signal.Signals]) -> Generator[None]:
+    """Let SIGTERM and a closed terminal end a command as Ctrl-C does: what is done is kept, and nothing is half-written.
+
+    Args:
+        stops: the signals that come are added.
+    """
+    process = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process:  # a forked child, which has nothing to keep
+            os._exit(128 + number)
+        stops.append(signal.Signals(number))
+        raise KeyboardInterrupt
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        numbers = [signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if name in signal.Signals.__members__]
+        ours = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]  # not below `nohup`
+        before = {number: signal.signal(number, stop) for number in ours}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run(argv: list[str]) -> None:
