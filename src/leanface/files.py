@@ -41,6 +41,7 @@ _TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
 _ADVICE = {
     errno.ENAMETOOLONG: "The name is too long for this disk; choose a shorter one.",
     errno.ENOSPC: "The disk is full; make room.",
+    errno.EFBIG: "The file is larger than this disk or `ulimit -f` allows.",
     errno.EDQUOT: "Your share of the disk is full; make room.",
     errno.ENOTDIR: "A file is where a folder must be; choose another place.",
     errno.EEXIST: "A file is where a folder must be; choose another place.",

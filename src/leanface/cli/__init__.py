@@ -56,7 +56,7 @@ def guarded(command: Callable[[list[str]], None], argv: list[str]) -> int:
 
 @contextmanager
 def _stopped_by(stops: list[signal.Signals]) -> Generator[None]:
-    """Let SIGTERM and a closed terminal end a command as Ctrl-C does: what is done is kept, and nothing is half-written.
+    """Let SIGTERM and a closed terminal end a command as Ctrl-C does: what is done is kept, and nothing half-written.
 
     Args:
         stops: the signals that come are added.

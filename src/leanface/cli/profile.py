@@ -1,6 +1,7 @@
 """`leanface profile`: what each layer takes."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--times", type=Path, metavar="FILE", help="what `trtexec --exportTimes` wrote")
     parser.add_argument(
         "--output", type=Path, default=Path("profile.html"), metavar="FILE.html",
-        help="the page; a .json of the same name lies beside it (default: profile.html)",
+        help="the page; what was measured lies beside it as a .json of the same name (default: profile.html)",
     )  # fmt: skip
 
 
@@ -49,12 +50,33 @@ def _profile(arguments: argparse.Namespace) -> None:
     page: Path = arguments.output
     if page.suffix != ".html":
         raise ConfigError(f"--output {page} must end in .html.")
+    _require_own(page, page.with_suffix(".json"), arguments.files)
     profiles = [profile for file in arguments.files or [None] for profile in _profiles(file, arguments)]
     for profile in profiles:
         print(f"{profile_name(profile)}: {profile_remark(profile)}")
-    save_profiles(profiles, page.with_suffix(".json"))
+    if any(file is None or file.suffix != ".json" for file in arguments.files or [None]):
+        save_profiles(profiles, page.with_suffix(".json"))
     write_profile_page(profiles, page)
     print(page)
+
+
+def _require_own(page: Path, saved: Path, inputs: Sequence[Path]) -> None:
+    """Refuse to write over an input, or over a file of the user's: "profile.json" is a usual name."""
+    from leanface.errors import ArtifactError, ConfigError
+    from leanface.metrics.profile import read_profiles
+    from leanface.report.profile import is_profile_page
+
+    found = None
+    if page.exists() and not is_profile_page(page):
+        found = page
+    elif saved.exists() and any(file.suffix != ".json" for file in inputs or [Path()]):
+        try:
+            read_profiles(saved)
+            found = saved if any(file.exists() and file.samefile(saved) for file in inputs) else None
+        except ArtifactError:
+            found = saved
+    if found is not None:
+        raise ConfigError(f"{found} is there and would be replaced; choose another --output.")
 
 
 def _profiles(file: Path | None, arguments: argparse.Namespace) -> "tuple[Profile, ...]":

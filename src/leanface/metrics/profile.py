@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from leanface.errors import ArtifactError
 from leanface.files import atomic_write
@@ -143,7 +143,7 @@ def read_profiles(path: Path) -> tuple[Profile, ...]:
         ) from None
 
 
-_LIST: TypeAdapter[tuple[Profile, ...]] = TypeAdapter(tuple[Profile, ...])
+_LIST: TypeAdapter[tuple[Profile, ...]] = TypeAdapter(Annotated[tuple[Profile, ...], Field(min_length=1)])
 
 
 def layer_order(profiles: Iterable[Profile]) -> list[str]:

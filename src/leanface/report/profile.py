@@ -32,6 +32,11 @@ def write_profile_page(profiles: Sequence[Profile], path: Path) -> None:
     atomic_write(path, text)
 
 
+def is_profile_page(path: Path) -> bool:
+    """Tell whether `write_profile_page` made a file."""
+    return b'<div class="brand">LeanFace profile</div>' in path.read_bytes()
+
+
 def profile_name(profile: Profile) -> str:
     """Return the network and what ran it."""
     return f"{profile.title}, {runtime_title(profile.runtime)}"

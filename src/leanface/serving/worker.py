@@ -189,7 +189,7 @@ def work(connection: Connection, settings: Settings, threads: int) -> None:
     try:
         reader = Reader(settings, threads)
         connection.send(reader.ready())
-    except LeanFaceError as error:
+    except (LeanFaceError, OSError) as error:
         connection.send(Failed(f"{type(error).__name__}: {error}"))
         return
     while True:

@@ -105,7 +105,22 @@ def test_the_page_compares_a_file_with_a_saved_profile_and_sorts(
         assert page.evaluate(times) == sorted(before, reverse=True) != before
 
 
-@pytest.mark.parametrize("arguments", [["nothing.json"], ["nothing.onnx"], ["--output", "page.pdf"]])
+def test_inputs_and_other_files_are_not_written_over(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    measured = Path("profile.json")
+    measured.write_text('[{"count": 1}, {"name": "conv", "averageMs": 0.5}]')
+    Path("page.html").write_text("<p>The user's.</p>")
+    assert main(["profile", str(measured)]) == 0
+    assert read_trtexec(measured).kernels[0].time_ms == 0.5
+    assert Path("profile.html").is_file()
+    assert main(["profile", str(measured), "--output", "page.html"]) == 1
+    assert main(["profile"]) == 1
+    assert "profile.json is there and would be replaced" in capsys.readouterr().err
+    assert read_trtexec(measured).kernels[0].time_ms == 0.5
+    assert Path("page.html").read_text() == "<p>The user's.</p>"
+
+
+@pytest.mark.parametrize("arguments", [["nothing.json"], ["empty.json"], ["nothing.onnx"], ["--output", "page.pdf"]])
 def test_bad_input_is_one_line(project, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    Path("empty.json").write_text("[]")
     assert main(["profile", *arguments]) == 1
     assert len(capsys.readouterr().err.splitlines()) == 1

@@ -12,6 +12,7 @@ Images are binary PPM files (`convert image.jpg image.ppm`, `ffmpeg -i image.jpg
 
 import argparse
 import json
+import os
 import re
 import sys
 import time
@@ -141,8 +142,10 @@ def main() -> None:
         raise SystemExit(f"{arguments.image} has {image.shape[1]} x {image.shape[0]} pixels; expected {size} x {size}.")
     outputs = network(image[None])[0]
     try:
-        with arguments.out.open("wb") as file:
+        staging = arguments.out.with_name(f".{arguments.out.name}.{os.getpid()}")
+        with staging.open("wb") as file:
             np.save(file, outputs)
+        os.replace(staging, arguments.out)
     except OSError as error:
         raise SystemExit(f"cannot write {arguments.out}: {error}") from None
     for name, (start, stop) in description["outputs"].items():
