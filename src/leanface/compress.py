@@ -2,8 +2,10 @@
 
 import io
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,9 @@ from leanface.networks.graph import trace
 from leanface.params import read_params
 from leanface.search.targets import COSTS, Target, parse_targets
 from leanface.task import adapt, network_of
+
+STOP_SECONDS = 20.0
+"""What a stage that is stopped has to keep what it has."""
 
 
 def compress(network: str) -> None:
@@ -102,9 +107,21 @@ def _reproduce() -> None:
 
     Raises:
         LeanFaceError: it failed.
+        KeyboardInterrupt: after DVC and its stage have ended: the stage keeps what it has, and DVC its records.
     """
     command = [sys.executable, "-P", "-m", "dvc", "repro"]
-    if subprocess.run(command, env=os.environ | {"PYTHONSAFEPATH": "1"}, check=False).returncode:
+    environment = os.environ | {"PYTHONSAFEPATH": "1"}
+    with subprocess.Popen(command, env=environment, start_new_session=True) as process:
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:
+            for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT may be ignored, as in a shell's background
+                with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                    os.killpg(process.pid, number)
+                    process.wait(STOP_SECONDS)
+                    break
+            raise
+    if status:
         raise LeanFaceError("the pipeline did not finish, see above; `dvc repro` goes on from there.")
 
 

@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,6 +23,24 @@ def test_a_signal_ends_a_command_in_one_line(tmp_path: Path, number: signal.Sign
             process.send_signal(number)
             assert process.communicate(timeout=60) == ("", "\nstopped.\n")
         assert process.returncode == 128 + number
+
+
+def test_a_signal_waits_for_the_stage_that_runs(tmp_path: Path) -> None:
+    """`leanface auto` runs DVC, which runs the stage: all of them end, and the stage keeps what it has."""
+    stage = "trap 'sleep 1; touch kept; exit 130' INT; touch begun; while :; do sleep 0.1; done"
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"endless": {"cmd": stage}}}))
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=tmp_path, check=True)
+    program = (
+        "import sys\nfrom leanface import cli, compress\nsys.exit(cli.guarded(lambda _: compress._reproduce(), []))"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "begun").exists():
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=60)[1].endswith("\nstopped.\n")
+    assert process.returncode == 128 + signal.SIGTERM
+    assert (tmp_path / "kept").exists()
 
 
 def test_python_m_leanface_is_the_same_command() -> None:
