@@ -29,6 +29,18 @@ class Params:
     values: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping, as DVC and Hydra do; PyYAML would drop the first one's values."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set[str]()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is there twice", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
 def read_params(path: Path) -> dict[str, Any]:
     """Read params.yaml.
 
@@ -36,9 +48,14 @@ def read_params(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing, or is not a mapping.
     """
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_Loader)
     except FileNotFoundError:
         raise ConfigError(f"{path} is missing: run this from the project's root folder.") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from None
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
+        raise ConfigError(f"{path}{line} is not YAML: {error.problem}.") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from None
     if not _is_mapping(tree):

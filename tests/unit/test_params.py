@@ -52,13 +52,22 @@ class TestReadParams:
             ("data: {folder: {pth: x}}\n", r"data.folder.pth. Did you mean path"),
             ("- 1\n", "must be a mapping"),
             ("", "must be a mapping"),
-            ("a: [\n", "is not YAML"),
+            ("a: [\n", "line 2 is not YAML"),
+            ("seed: 1\nprune: {ratio: 0.3}\nprune: {round_to: 8}\n", r"line 3 is not YAML: 'prune' is there twice"),
+            ("<<<<<<< HEAD\nseed: 1\n", "line 2 is not YAML"),
         ],
     )
     def test_a_mistake_is_refused_with_what_is_valid(self, text: str, says: str) -> None:
         write(text)
         with pytest.raises(ConfigError, match=says):
             read()
+
+    def test_what_is_no_text_is_refused_and_a_byte_order_mark_is_none_of_it(self) -> None:
+        paths.PARAMS.write_bytes(b"\xff\xfeseed")
+        with pytest.raises(ConfigError, match=r"not UTF-8 text .* at byte 0"):
+            read()
+        paths.PARAMS.write_bytes(b"\xef\xbb\xbfseed: 3\r\n")
+        assert read().values == {"seed": 3}
 
     def test_a_missing_file_is_named(self) -> None:
         with pytest.raises(ConfigError, match=r"nowhere\.yaml is missing"):
