@@ -32,13 +32,14 @@ class Params:
 class _Loader(yaml.SafeLoader):
     """Refuses a key that stands twice in a mapping, as DVC and Hydra do; PyYAML would drop the first one's values."""
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
         seen = set[str]()
         for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is there twice", key.start_mark)
+            if str(key.value) in seen:
+                raise yaml.MarkedYAMLError(None, None, f"{key.value!r} is there twice", key.start_mark)
             seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
+        return node
 
 
 def read_params(path: Path) -> dict[str, Any]:
