@@ -15,7 +15,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
+
 START_S = 120.0
+
+
+@contextmanager
+def s3_server(bucket: str) -> Iterator[str]:
+    """Run an S3-compatible server on this machine with an empty bucket, and yield its URL; the environment names it."""
+    server = pytest.importorskip("moto.server", reason="moto is not installed: `pip install 'moto[server]'`")
+    import boto3
+
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            environment.setenv(name, "test")
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        running.start()
+        host, port = running.get_host_and_port()
+        environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        boto3.client("s3").create_bucket(Bucket=bucket)
+        yield f"http://{host}:{port}"
+        running.stop()
 
 
 class Reply(NamedTuple):
@@ -80,14 +101,19 @@ def answer_on(connection: socket.socket) -> Reply | None:
         return None
 
 
+def free_port() -> int:
+    """Return a port of this machine that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 @contextmanager
 def running(
     command: str, folder: Path, *options: str, environment: Mapping[str, str] | None = None, ready: str = "/healthz"
 ) -> Iterator[Server]:
     """Run `leanface COMMAND OPTIONS` on a free port in a folder, from when `ready` is answered with 200."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     log = folder / f"{command}.log"
     line = [sys.executable, "-m", "leanface", command, "--port", str(port), *options]
     own = {name: value for name, value in os.environ.items() if name != "LEANFACE_API_KEY"} | dict(environment or {})

@@ -13,6 +13,7 @@ EXTRAS = {
     "video": ("av",),
     "engines": ("tensorrt_rtx_bindings", "cuda"),
     "lean": ("tensorrt_lean_bindings",),
+    "batch": ("fsspec", "pyarrow", "ray", "s3fs"),
     "ray": ("ray",),
     "usd": ("pxr",),
 }  # fmt: skip

@@ -1,9 +1,13 @@
 """`leanface reconstruct`: photos, videos or a webcam to textured 3D faces."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from leanface.cli.options import add_network, add_threads, spin
 from leanface.cli.parser import USE, Commands, count, texture_size
+
+if TYPE_CHECKING:
+    from leanface.reconstruction.outputs import Settings
 
 
 def add_commands(commands: Commands) -> None:
@@ -16,10 +20,11 @@ def add_commands(commands: Commands) -> None:
         _reconstruct,
     )
     add = parser.add_argument
-    add("inputs", nargs="+", metavar="INPUT", help="file, folder, 'pattern', webcam[:N], or - for standard input")
+    add("inputs", nargs="+", metavar="INPUT", help="file, folder, 'pattern', URL, webcam[:N], or - for standard input")
     add(
         "--out", required=True, metavar="DIR", help="a folder per picture or video is made there; - for standard output"
     )
+    add("--cluster", metavar="ADDRESS", help="of a Ray cluster to work on: ray://HEAD:10001, or auto")
     add(
         "--mesh", choices=["glb", "obj", "ply", "usdz", "none"], default="glb", help="format of the mesh (default: glb)"
     )
@@ -57,6 +62,7 @@ def add_commands(commands: Commands) -> None:
 def _reconstruct(arguments: argparse.Namespace) -> None:
     if arguments.compare:
         spin()
+    from leanface.batch.storage import is_url
     from leanface.reconstruction.command import run
     from leanface.reconstruction.outputs import Settings, VideoSettings
 
@@ -69,6 +75,9 @@ def _reconstruct(arguments: argparse.Namespace) -> None:
         pictures=not arguments.no_pictures,
         min_face_px=arguments.min_face,
     )
+    if arguments.cluster is not None or any(is_url(text) for text in (*arguments.inputs, arguments.out)):
+        _batch(arguments, settings)
+        return
     run(
         arguments.inputs,
         arguments.out,
@@ -78,5 +87,23 @@ def _reconstruct(arguments: argparse.Namespace) -> None:
         threads=arguments.threads,
         compare=arguments.compare,
         video=VideoSettings(arguments.every, arguments.frames, arguments.frames_as),
+        redo=arguments.redo,
+    )
+
+
+def _batch(arguments: argparse.Namespace, settings: "Settings") -> None:
+    from leanface.batch.command import run
+    from leanface.errors import ConfigError
+
+    if arguments.compare:
+        raise ConfigError("--compare draws single pictures: leave out --cluster, and name files or folders.")
+    run(
+        arguments.inputs,
+        arguments.out,
+        settings,
+        model=arguments.model,
+        runtime=arguments.runtime,
+        threads=arguments.threads,
+        cluster=arguments.cluster,
         redo=arguments.redo,
     )

@@ -63,9 +63,9 @@ def reconstruct_to(
             faces += outcome.faces
             count += 1
             bar.update()
-    known = f", {_counted(skipped, 'picture')} done before" if skipped else ""
+    known = f", {counted(skipped, 'picture')} done before" if skipped else ""
     if done or skipped:
-        logger.info("%s in %s%s: see %s", _counted(faces, "face"), _counted(done, "picture"), known, folder)
+        logger.info("%s in %s%s: see %s", counted(faces, "face"), counted(done, "picture"), known, folder)
     if failed and not done and not skipped:
         raise ArtifactError("nothing could be reconstructed (see above).")
     if failed:
@@ -145,5 +145,6 @@ def run(
         reconstruct_to(lean_face, sources, Path(out), settings, video=video, redo=redo)
 
 
-def _counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Return as in "1 face" and "2,000 faces"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -38,6 +38,7 @@ def reconstruct_all(
     video: VideoSettings | None = None,
     redo: bool = False,
     watch: Watch = unwatched,
+    workers: int | None = None,
 ) -> Iterator[Outcome]:
     """Reconstruct everything into folders named after the pictures and videos, in order; one outcome for each.
 
@@ -49,9 +50,10 @@ def reconstruct_all(
         redo: also what an earlier run has finished with the same settings. Single frames are always done again: they
             are smoothed over time.
         watch: is told how far an animation is.
+        workers: how many threads each step has; as many as there are cores if not given.
     """
     job = Job(lean_face, folder, settings, video or VideoSettings(), made_with(lean_face), redo)
-    workers = usable_cores()
+    workers = workers or usable_cores()
     pixels = min(workers * PIXELS_PER_WORKER, PIXELS_MAX)
     for film, group in _grouped(sources):
         if film is not None and film.kind == "webcam":

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import s3_server
+
 Ran = Callable[[], dict[str, int]]
 
 
@@ -18,21 +20,11 @@ def dvc(*arguments: str) -> str:
 
 
 @pytest.fixture
-def s3_url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def s3_url() -> Iterator[str]:
     """An S3-compatible server on this machine."""
     pytest.importorskip("dvc_s3", reason="dvc-s3 is not installed: `pip install dvc-s3 'moto[server]'`")
-    server = pytest.importorskip("moto.server", reason="moto is not installed: `pip install dvc-s3 'moto[server]'`")
-    import boto3
-
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="results")
-    yield f"http://{host}:{port}"
-    running.stop()
+    with s3_server("results") as url:
+        yield url
 
 
 def _travels(toy: Path, ran: Ran, clone: Path) -> None:
