@@ -12,7 +12,8 @@ PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text
 
 
 @pytest.mark.parametrize(
-    ("module", "extra"), [("torch_pruning", "train"), ("dvc.repo", "train"), ("fastapi", "serve"), ("av", "video")]
+    ("module", "extra"),
+    [("torch_pruning", "train"), ("dvc.repo", "train"), ("fastapi", "serve"), ("av", "video"), ("s3fs", "batch")],
 )
 def test_a_missing_package_is_answered_with_its_extra(
     module: str, extra: str, capsys: pytest.CaptureFixture[str]
