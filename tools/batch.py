@@ -64,14 +64,14 @@ def _photos_per_second(photos: Path, folder: Path, settings: Settings, workers: 
     )  # fmt: skip
     try:
         made_with = describe(settings, None, "cpu", str(photos))
-        Storage(str(folder)).claim(made_with, redo=False)
         job = Job(str(photos), str(folder), settings, None, "cpu", 1, 0, CHUNK, made_with)
         times: list[tuple[float, int]] = []
-        for outcome in outcomes(ray, job, check_machines(ray, job)):
-            if outcome.problem is not None or outcome.failed:
-                raise RuntimeError(str(outcome))
-            if outcome.chunk.photos:
-                times.append((time.perf_counter(), len(outcome.chunk.photos)))
+        with Storage(str(folder)).alone():
+            for outcome in outcomes(ray, job, check_machines(ray, job)):
+                if outcome.problem is not None or outcome.failed:
+                    raise RuntimeError(str(outcome))
+                if outcome.chunk.photos:
+                    times.append((time.perf_counter(), len(outcome.chunk.photos)))
         begun = len(times) // 4
         return sum(count for _, count in times[begun:]) / (times[-1][0] - times[begun - 1][0])
     finally:

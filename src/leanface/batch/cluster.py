@@ -65,9 +65,9 @@ def joined(address: str | None) -> Generator[Any]:
         ray.shutdown()
 
 
-def gpus_of(ray: Any, on_gpu: bool | None) -> int:
-    """Return how many GPUs each worker takes: 1 if the cluster has any, and the runtime may run there; else 0."""
-    return int(on_gpu is not False and any(machine.get("GPU", 0) >= 1 for _, machine in _machines(ray)))
+def has_gpus(ray: Any) -> bool:
+    """Tell whether some machine of the cluster has a GPU."""
+    return any(machine.get("GPU", 0) >= 1 for _, machine in _machines(ray))
 
 
 def check_machines(ray: Any, job: Job) -> int:

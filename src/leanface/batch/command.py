@@ -10,7 +10,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from leanface.batch.chunks import PHOTOS
-from leanface.batch.cluster import CONTINUE, check_machines, gpus_of, joined, outcomes
+from leanface.batch.cluster import CONTINUE, check_machines, has_gpus, joined, outcomes
 from leanface.batch.storage import Storage, is_url
 from leanface.batch.worker import Job, Outcome, describe
 from leanface.catalog import RUNTIMES
@@ -45,22 +45,20 @@ def run(
     """
     if len(inputs) != 1 or inputs[0] == "-" or out == "-":
         raise ConfigError("over a cluster, and from or to URLs, name one folder of photos and one of results.")
-    photos, results = (text if is_url(text) else str(Path(text).absolute()) for text in (inputs[0], out))
-    source, storage = Storage(photos), Storage(results)
-    made_with = describe(settings, model, runtime, photos)
-    if not any(source.pages()):
-        raise ArtifactError(f"{photos} holds no files.")
-    with storage.alone():
-        storage.claim(made_with, redo=redo)
-        with joined(cluster) as ray:
-            on_gpu = RUNTIMES[runtime].on_gpu if runtime in RUNTIMES else None if runtime == "auto" else False
-            gpus = gpus_of(ray, on_gpu)
-            model = None if model is None else model.absolute()
-            job = Job(photos, results, settings, model, runtime, threads or 1, gpus, chunk, made_with)
-            workers = check_machines(ray, job)
-            words = counted(workers, "worker")
-            logger.info("%s of %s%s", words, counted(job.cores, "core"), " and a GPU" if gpus else "")
-            _watch(outcomes(ray, job, workers), out)
+    photos, results = (Storage(text if is_url(text) else str(Path(text).absolute())) for text in (inputs[0], out))
+    model = None if model is None else model.absolute()
+    made_with = describe(settings, model, runtime, photos.url)
+    if not any(photos.pages()):
+        raise ArtifactError(f"{photos.url} holds no files.")
+    with results.alone(), joined(cluster) as ray:
+        on_gpu = runtime == "auto" or (runtime in RUNTIMES and RUNTIMES[runtime].on_gpu)
+        gpus = int(on_gpu and has_gpus(ray))
+        job = Job(photos.url, results.url, settings, model, runtime, threads or 1, gpus, chunk, made_with)
+        workers = check_machines(ray, job)
+        results.claim(made_with, redo=redo)
+        words = counted(workers, "worker"), counted(job.cores, "core")
+        logger.info("%s of %s%s", *words, " and a GPU" if gpus else "")
+        _watch(outcomes(ray, job, workers), out)
 
 
 def _watch(found: Iterable[Outcome], out: str) -> None:
@@ -95,7 +93,9 @@ def _watch(found: Iterable[Outcome], out: str) -> None:
         logger.info("%s in %s%s: see %s", counted(faces, "face"), counted(done, "photo"), known, out)
     if total != photos:
         lost = "some photos" if total is None else counted(total - photos, "photo")
-        raise ArtifactError(f"{lost} were lost with workers that died again and again: of memory, or of a photo.")
+        raise ArtifactError(
+            f"{lost} were lost with workers that died again and again: of too little memory, or of a photo. {CONTINUE}"
+        )
     if failed and not done and not before:
         raise ArtifactError("nothing could be reconstructed (see above).")
     if failed:

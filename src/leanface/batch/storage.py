@@ -1,7 +1,6 @@
 """Folders in any storage that fsspec knows: listed page by page, claimed by one run at a time, written file by file."""
 
 import json
-import logging
 import os
 import platform
 import threading
@@ -31,8 +30,6 @@ _ADVICE = {
     "AWS_SECRET_ACCESS_KEY, ~/.aws, or the machine's role.",
     "PermissionError": "Give credentials that are allowed to, on each machine that works.",
 }
-
-logger = logging.getLogger(__name__)
 
 
 def is_url(text: str) -> bool:
@@ -148,7 +145,7 @@ class Storage:
             raise ArtifactError(f"cannot {doing} {self.url} ({reason(error)}). {advice}") from error
 
     def claim(self, made_with: Json, *, redo: bool) -> None:
-        """Mark the folder as results that are made in this way.
+        """Mark the folder, in which `alone` has just written, as results that are made in this way.
 
         Args:
             made_with: all that decides what the results are.
@@ -157,30 +154,25 @@ class Storage:
         Raises:
             ArtifactError: it holds something else, or results that were made in another way.
         """
-        if (content := self.read(MARK)) is None:
-            if any(not name.startswith(".") for page in self._pages_if_any() for name, _ in page):
-                raise ArtifactError(f"{self.url} holds files that LeanFace did not make; choose an empty place.")
-        else:
-            mark = _parsed(content)
-            if mark.get("kind") != KIND:
-                raise ArtifactError(f"{self.url} holds other results; choose an empty place.")
+        content = self.read(MARK)
+        mark: Json = {}
+        with suppress(ValueError):
+            mark = json.loads(content or b"")
+        if mark.get("kind") == KIND:
             others = [name for name, value in made_with.items() if mark["made_with"].get(name) != value]
             if others and not redo:
                 raise ArtifactError(
                     f"what {self.url} holds was made otherwise ({', '.join(others)}): choose another place, or --redo "
                     "to do all of it again."
                 )
+        elif content is not None or any(not name.startswith(".") for page in self.pages() for name, _ in page):
+            raise ArtifactError(f"{self.url} holds other files. They are left as they are; choose an empty place.")
         if redo:
             self.remove(FACES)
         self.remove(FAILED)  # all of these are tried again
         about = "LeanFace made all that is here, and may replace it."
         mark = {"about": about, "kind": KIND, "files": {}, "made_with": made_with}
         self.write(MARK, json.dumps(mark, indent=1).encode())
-
-    def _pages_if_any(self) -> Iterator[list[tuple[str, Json]]]:
-        with self.told("read"):
-            if self._files.exists(self._root) or "s3" in self._kinds:
-                yield from self.pages()
 
     @contextmanager
     def alone(self) -> Generator[None]:
@@ -224,10 +216,3 @@ class Storage:
                         )
                     if other != own:
                         self._files.rm_file(self.path(other))
-
-
-def _parsed(content: bytes | None) -> Json:
-    """Read a small file of ours; {} if it is none."""
-    with suppress(ValueError):
-        return json.loads(content or b"")
-    return {}

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from leanface.batch.chunks import Chunk, Photo
-from leanface.batch.storage import FACES, FAILED, HEADS, Storage
+from leanface.batch.storage import FACES, FAILED, HEADS, RUNS, Storage
 from leanface.errors import ArtifactError, ConfigError, LeanFaceError, reason
 from leanface.extras import installed_version
-from leanface.files import MARK, Json, digest
+from leanface.files import Json, digest
 from leanface.reconstruction.outputs import Settings
 
 REQUESTS = 16
@@ -77,7 +77,7 @@ def check(job: Job) -> str | None:
         own = describe(job.settings, job.model, job.runtime, job.photos)
         if others := [name for name, value in job.made_with.items() if own[name] != value]:
             raise ConfigError(f"it has another {others[0]}: {own[others[0]]}, expected {job.made_with[others[0]]}.")
-        if Storage(job.out).read(MARK) is None:
+        if not Storage(job.out).names(RUNS):
             raise ArtifactError(f"it does not see {job.out}. All machines must share that folder; or name a URL.")
         if not any(Storage(job.photos).pages()):
             raise ArtifactError(f"it finds no files in {job.photos}.")

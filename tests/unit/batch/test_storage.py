@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from leanface.batch.chunks import Chunk, Photo, chunks
-from leanface.batch.storage import FACES, FAILED, MARK, Storage, is_url
+from leanface.batch.storage import FACES, FAILED, MARK, RUNS, Storage, is_url
 from leanface.batch.table import chunk_name, encode_table, finished
 from leanface.errors import ArtifactError, ConfigError
 
@@ -75,7 +75,7 @@ def test_a_damaged_table_is_named(storage: Storage) -> None:
 
 def test_a_place_that_holds_something_else_is_refused(storage: Storage) -> None:
     storage.write("thesis.txt", b"years of work")
-    with pytest.raises(ArtifactError, match="files that LeanFace did not make"):
+    with pytest.raises(ArtifactError, match="holds other files"):
         storage.claim({}, redo=True)
     assert storage.read("thesis.txt") == b"years of work"
     assert storage.read(MARK) is None
@@ -84,12 +84,13 @@ def test_a_place_that_holds_something_else_is_refused(storage: Storage) -> None:
 def test_other_results_are_refused(storage: Storage) -> None:
     for content in (b'{"kind": "reconstruction", "files": {}}', b"half a ma"):
         storage.write(MARK, content)
-        with pytest.raises(ArtifactError, match="other results"):
+        with pytest.raises(ArtifactError, match="holds other files"):
             storage.claim({}, redo=True)
         assert storage.read(MARK) == content
 
 
 def test_results_of_other_settings_stay_unless_redone(storage: Storage) -> None:
+    storage.write(f"{RUNS}/here", b"")
     storage.claim({"mesh": "glb", "photos": "x"}, redo=False)
     storage.write(f"{FACES}/1.parquet", b"rows")
     storage.write(f"{FAILED}/1.jsonl", b"rows")
@@ -116,7 +117,7 @@ def test_two_runs_do_not_write_to_one_place(storage: Storage, monkeypatch: pytes
         monkeypatch.setattr("leanface.batch.storage.STALE", timedelta(days=-1))
         with storage.alone():
             assert storage.read(MARK) is not None
-    assert storage.names(".leanface-runs") == []
+    assert storage.names(RUNS) == []
 
 
 def test_kinds_of_storage_that_are_not_there_are_said_in_a_line(tmp_path: Path) -> None:
