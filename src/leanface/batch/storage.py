@@ -203,6 +203,8 @@ class Storage:
                 thread.join()
             with suppress(Exception):  # the storage may be away, which is no news then
                 self._files.rm_file(self.path(own))
+                if self.is_local:
+                    Path(self.path(RUNS)).rmdir()
 
     def _require_alone(self, own: str) -> None:
         with self.told("read"):

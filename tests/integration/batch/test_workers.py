@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -53,18 +52,15 @@ def address() -> Iterator[str]:
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         stack.callback(_end, head)
-        end = time.monotonic() + 120
-        while not _listens(client_port):
-            assert time.monotonic() < end
-            assert head.poll() is None
-            time.sleep(0.1)
-        with joined(f"ray://127.0.0.1:{client_port}"):
-            yield f"ray://127.0.0.1:{client_port}"
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
+        address, end = f"ray://127.0.0.1:{client_port}", time.monotonic() + 200
+        while True:
+            try:
+                stack.enter_context(joined(address))
+                break
+            except ConfigError:
+                assert head.poll() is None
+                assert time.monotonic() < end
+        yield address
 
 
 def _end(head: "subprocess.Popen[bytes]") -> None:

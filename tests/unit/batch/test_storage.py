@@ -118,6 +118,7 @@ def test_two_runs_do_not_write_to_one_place(storage: Storage, monkeypatch: pytes
         with storage.alone():
             assert storage.read(MARK) is not None
     assert storage.names(RUNS) == []
+    assert not storage.is_local or sorted(Path(storage.path("")).iterdir()) == [Path(storage.path(MARK))]
 
 
 def test_kinds_of_storage_that_are_not_there_are_said_in_a_line(tmp_path: Path) -> None:
