@@ -67,7 +67,7 @@ def finished(storage: Storage) -> UInt64[np.ndarray, " photos"]:
     def read(name: str) -> UInt64[np.ndarray, " photos"]:
         content = storage.read(name)
         try:
-            table = pq.read_table(io.BytesIO(content or b""), columns=["fingerprint"])
+            table = pq.ParquetFile(io.BytesIO(content or b"")).read(columns=["fingerprint"])
             return np.unique(table["fingerprint"].to_numpy())
         except (pa.ArrowException, KeyError) as error:
             raise ArtifactError(f"{storage.url}/{name} is no table of faces ({error}). Remove it.") from None

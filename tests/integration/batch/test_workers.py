@@ -27,7 +27,7 @@ from tests.servers import free_port
 
 pytest.importorskip("ray", reason="Ray is not installed")
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]  # on a busy machine Ray takes minutes
 
 NUMBERS = Settings(mesh=None, texture_px=0, pictures=False)
 PHOTOS = 48
