@@ -34,9 +34,11 @@ def s3_server(bucket: str) -> Iterator[str]:
         running.start()
         host, port = running.get_host_and_port()
         environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        boto3.client("s3").create_bucket(Bucket=bucket)
-        yield f"http://{host}:{port}"
-        running.stop()
+        try:
+            boto3.client("s3").create_bucket(Bucket=bucket)
+            yield f"http://{host}:{port}"
+        finally:
+            running.stop()
 
 
 class Reply(NamedTuple):
