@@ -3,7 +3,7 @@
     python -m tools.face_finding.identities docs/results/tracking/identities.json
 
 Rendered people, whom no training has seen, are shown twice each: in another light, other poses and expressions. This is
-where `leanface.reconstruction.animation.SAME_PERSON_MM` comes from.
+where `leanface.reconstruction.people.SAME_PERSON_MM` comes from.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from leanface.files import Json, write_json
 from leanface.photos.crops import as_in_photo, crop_face
 from leanface.photos.detector import FaceDetection
 from leanface.reconstruction import LeanFace
-from leanface.reconstruction.animation import SAME_PERSON_MM
+from leanface.reconstruction.people import SAME_PERSON_MM
 from leanface.synthesis.synthesis import render_faces, sample_coefficients
 
 PEOPLE, FRAMES, COUNTS = 40, 4, (1, 2, 4)

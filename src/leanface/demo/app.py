@@ -206,7 +206,7 @@ def create_app(reconstruct: Callable[[bytes, bool], dict[str, Any]], live: Live,
             drawn = await run_in_threadpool(live.draw, content, viewer, LIMITS.pixels_max, both=both)
         finally:
             places.release()
-        return Response(drawn.jpeg, headers={**HEADERS, FACES_HEADER: str(drawn.faces)}, media_type="image/jpeg")
+        return Response(drawn.jpeg, headers={**HEADERS, FACES_HEADER: str(len(drawn.numbers))}, media_type="image/jpeg")
 
     return app
 

@@ -15,6 +15,7 @@ from leanface.errors import ArtifactError, NoFaceError
 from leanface.photos.crops import FaceCrop
 from leanface.photos.tracking import FaceTracker
 from leanface.reconstruction.lean_face import LeanFace
+from leanface.reconstruction.people import People
 from leanface.reconstruction.pictures import overlay
 from leanface.reconstruction.result import Reconstruction
 from leanface.reconstruction.smoothing import Smoother
@@ -28,16 +29,17 @@ QUALITY = 80
 
 
 class Drawn(NamedTuple):
-    """A frame with its meshes as a JPEG, and how many there are."""
+    """A frame with its meshes as a JPEG, and each person's number; None for who is not known yet."""
 
     jpeg: bytes
-    faces: int
+    numbers: list[int | None]
 
 
 class _Viewer(NamedTuple):
     """Who is before one page's camera, and how each network sees them."""
 
     tracker: FaceTracker
+    people: People
     student: Smoother
     teacher: Smoother
 
@@ -72,16 +74,19 @@ class Live:
                 crops = self._student.crop_tracked(frame, seconds, own.tracker)
             except ArtifactError:  # nobody is there, or nobody upright
                 crops = []
-            faces = _read(self._student, own.student, crops, seconds)
+            faces = own.people.see(_read(self._student, own.student, crops, seconds), seconds)
+            numbers = [None if face.detection is None else face.detection.number for face in faces]
             pictures = [overlay(frame, faces)]
             if both:
                 aligned = [self._teacher.align(frame, crop.detection) for crop in crops]
-                pictures.insert(0, overlay(frame, _read(self._teacher, own.teacher, aligned, seconds)))
-        return Drawn(_jpeg(np.concatenate(pictures, axis=1)), len(faces))
+                originals = _read(self._teacher, own.teacher, aligned, seconds)
+                pictures.insert(0, overlay(frame, own.people.named(originals)))
+        return Drawn(_jpeg(np.concatenate(pictures, axis=1)), numbers)
 
     def _viewer(self, name: str) -> _Viewer:
         if name not in self._viewers:
-            self._viewers[name] = _Viewer(self._student.tracker(), Smoother(), Smoother())
+            people = People(self._student.surface)
+            self._viewers[name] = _Viewer(self._student.tracker(), people, Smoother(), Smoother())
         self._viewers.move_to_end(name)
         while len(self._viewers) > VIEWERS_MAX:
             self._viewers.popitem(last=False)

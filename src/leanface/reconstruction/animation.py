@@ -1,8 +1,7 @@
 """What becomes of a video: an animated head per person, tables of its coefficients, and the video with the meshes.
 
-Frames come one by one, and memory grows by a kilobyte for each. Who comes back, also after a cut, is known again by the
-shape of the head. What ends a video early, Ctrl-C or a disk that is full for the overlay, keeps all that was done until
-then.
+Frames come one by one, and memory grows by a kilobyte for each. What ends a video early, Ctrl-C or a disk that is full
+for the overlay, keeps all that was done until then.
 """
 
 import itertools
@@ -17,12 +16,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from leanface.errors import ArtifactError, NoFaceError, reason
+from leanface.errors import ArtifactError, reason
 from leanface.face.arkit import Blendshapes
 from leanface.files import require_free, staged
-from leanface.photos.tracking import PATIENCE_SECONDS
 from leanface.photos.video_writer import VideoWriter
 from leanface.reconstruction.outputs import RECORD, VIDEO, Photo, is_complete, is_done, remove_frames
+from leanface.reconstruction.people import People
 from leanface.reconstruction.person import Person
 from leanface.reconstruction.pictures import overlay
 from leanface.reconstruction.readings import Job, Outcome, Reading, threaded, told
@@ -32,14 +31,6 @@ from leanface.reconstruction.sources import Source
 OVERLAY = "overlay.mp4"
 AHEAD = 2
 """How many frames are held for their texture and overlay, which may take longer than reading."""
-
-SAME_PERSON_MM = 1.9
-"""Distance of two shapes, see `Person.distance_mm`, under which they are one person's. Of 40 rendered people in other
-light and poses, averaged over four frames, one was further apart, and no two people were as close:
-docs/results/tracking/identities.json."""
-
-SURE_FRAMES = 10
-"""After so many frames a newcomer's shape is known well enough to be compared; who leaves before is compared then."""
 
 AWAY_BYTES = 2**28
 """Memory for the textures of those who left and may come back; beyond that, who left first is written."""
@@ -76,15 +67,19 @@ def animate(job: Job, film: Source, readings: Generator[Reading], watch: Watch) 
             return
         with closing(readings), staged(place, VIDEO) as new:
             animation = Animation(job, film, new)
-            frames = threaded(animation.add, itertools.chain([first], readings), 1, AHEAD)
+            people = People(job.lean_face.surface, max(1, AWAY_BYTES // max(1, 16 * job.settings.texture_px**2)))
+            numbered = people.numbered(itertools.chain([first], readings))
             try:
-                for done, _ in enumerate(frames, 1):
-                    watch(done, first.found.picture.total)
+                with closing(threaded(animation.add, numbered, 1, AHEAD)) as frames:
+                    for done, _ in enumerate(frames, 1):
+                        watch(done, first.found.picture.total)
             except KeyboardInterrupt as error:
                 if is_complete(place):
                     logger.info("%s: stopped; the result of an earlier run stays", film.name)
                     raise
                 interrupt = error
+                for reading in people.rest():
+                    animation.add(reading)
             animation.finish(file, complete=interrupt is None)
         remove_frames(place)
         outcome = Outcome(film.name, animation.people, animation.loss)
@@ -110,20 +105,19 @@ class Animation:
         self._film = film
         self._folder = folder
         self._blendshapes = Blendshapes.load(surface.head, surface.sha256)
-        self._present: dict[int | None, Person] = {}
-        """By the tracker's numbers, everyone it may see again."""
-        self._away: list[Person] = []
-        """Those who left, in this order, and are not written yet."""
-        self._away_max = max(1, AWAY_BYTES // max(1, 16 * job.settings.texture_px**2))
-        self.people = 0
-        """How many there are so far who are no mistake."""
+        self._people: dict[int, Person] = {}
+        """By number, everyone who is not written yet."""
         self._written: list[dict[str, Any]] = []
-        self._seconds = 0.0
         self._frames = 0
         self._failures: list[str] = []
         self._overlay = VideoWriter(folder / OVERLAY) if job.settings.pictures else None
         self.loss: str | None = None
         """What could not be read of the video."""
+
+    @property
+    def people(self) -> int:
+        """How many there are so far who are no mistake."""
+        return len(self._people) + len(self._written)
 
     @property
     def summary(self) -> str:
@@ -135,7 +129,7 @@ class Animation:
         """Take in the next frame, or at the end what went wrong with the video.
 
         Raises:
-            OSError: the files of someone who has left cannot be written.
+            OSError: the files of someone who will not be known again cannot be written.
         """
         found = reading.found
         seconds = found.picture.seconds
@@ -143,19 +137,18 @@ class Animation:
             self.loss = found.error
             return
         self._frames += 1
-        self._retire(min(self._seconds, seconds - PATIENCE_SECONDS))
-        self._seconds = seconds
+        for number in reading.forgotten:
+            if number in self._people:
+                self._write(number)
         if found.photo is None:
             self._failures.append(found.error or "")
             return
-        faces: Sequence[Reconstruction] = ()
         try:
-            faces = self._faces(reading)
-            for face in faces:
+            for face in reading.faces:
                 self._add_face(face, found.photo, int(Path(found.picture.name).name), seconds)
         except Exception as error:
             self._failures.append(told(found.picture.name, error))
-        self._draw(found.photo, faces, seconds)
+        self._draw(found.photo, reading.faces, seconds)
 
     def finish(self, file: Photo | None, *, complete: bool) -> None:
         """Write who is still there, and the record.
@@ -168,12 +161,8 @@ class Animation:
             ArtifactError: there is nobody in it.
             OSError: a file cannot be written.
         """
-        if self._frames == 1:  # then nobody can be seen twice
-            for person in self._present.values():
-                self._number(person)
-        self._retire(np.inf)
-        while self._away:
-            self._write(self._away.pop(0))
+        for number in list(self._people):
+            self._write(number)
         self._end_overlay()
         if self._failures:
             failed = f"{len(self._failures):,} of its {self._frames:,} frames could not be read ({self._failures[0]})"
@@ -198,56 +187,17 @@ class Animation:
         }
         (self._folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
 
-    def _faces(self, reading: Reading) -> list[Reconstruction]:
-        lean_face = self._job.lean_face
-        try:
-            return lean_face.sound(lean_face.decode(reading.coefficients, reading.crops))
-        except NoFaceError:
-            return []
-
     def _add_face(self, face: Reconstruction, photo: UInt8[np.ndarray, "H W 3"], frame: int, seconds: float) -> None:
         number = None if face.detection is None else face.detection.number
-        if number not in self._present:
-            self._present[number] = Person(self._job.lean_face, self._job.settings)
-        person = self._present[number]
+        if number is None:
+            return
+        person = self._people[number] if number in self._people else Person(self._job.lean_face, self._job.settings)
         person.add(face, photo, frame, seconds)
-        if len(person) == SURE_FRAMES and person.number is None:
-            self._present[number] = self._recognized(person)
+        self._people[number] = person
 
-    def _retire(self, before: float) -> None:
-        """Let everyone go who was not seen since `before`: the tracker has given them up."""
-        for number, person in list(self._present.items()):
-            if len(person) and person.seconds[1] >= before:
-                continue
-            del self._present[number]
-            if person.number is None and len(person) > 1:  # who is seen only once may be a mistake
-                person = self._recognized(person)
-            if person.number is not None:
-                self._away.append(person)
-        while len(self._away) > self._away_max:
-            self._write(self._away.pop(0))
-
-    def _recognized(self, newcomer: Person) -> Person:
-        """Return who this is of those who left, now with the newcomer's frames; else number the newcomer."""
-        known = [*self._away, *(person for person in self._present.values() if person.number is not None)]
-        gone = [person for person in known if person.seconds[1] < newcomer.seconds[0]]
-        nearest = min(gone, key=newcomer.distance_mm, default=None)
-        if nearest is None or newcomer.distance_mm(nearest) > SAME_PERSON_MM:
-            self._number(newcomer)
-            return newcomer
-        if nearest in self._away:
-            self._away.remove(nearest)
-        else:  # the tracker lost sight of who was behind another one
-            self._present = {number: person for number, person in self._present.items() if person is not nearest}
-        nearest.extend(newcomer)
-        return nearest
-
-    def _number(self, person: Person) -> None:
-        self.people += 1
-        person.number = self.people
-
-    def _write(self, person: Person) -> None:
-        name, (first, last) = f"person_{person.number}", person.seconds
+    def _write(self, number: int) -> None:
+        person, name = self._people.pop(number), f"person_{number}"
+        first, last = person.seconds
         person.write(self._folder, name, self._blendshapes)
         self._written.append({"name": name, "frames": len(person), "first_s": first, "last_s": last})
 

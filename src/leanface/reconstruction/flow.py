@@ -1,8 +1,8 @@
 """Many pictures and videos: reading, the network and writing at the same time, in flat memory, each failure on its own.
 
-`leanface.reconstruction.readings` finds and reads faces; other threads decode, texture and write them here. Whatever
-goes wrong with one picture becomes that picture's outcome; all others are done. A video is one picture, unless a
-result is wanted for each of its frames.
+`leanface.reconstruction.readings` finds and reads faces; other threads texture and write them here. Whatever goes wrong
+with one picture becomes that picture's outcome; all others are done. A video is one picture, unless a result is wanted
+for each of its frames.
 """
 
 import functools
@@ -16,6 +16,7 @@ from leanface.device import usable_cores
 from leanface.reconstruction.animation import Watch, animate, unwatched
 from leanface.reconstruction.lean_face import LeanFace
 from leanface.reconstruction.outputs import Settings, VideoSettings, made_with, write
+from leanface.reconstruction.people import People
 from leanface.reconstruction.readings import (
     PIXELS_MAX,
     PIXELS_PER_WORKER,
@@ -62,6 +63,8 @@ def reconstruct_all(
         if film is not None and job.video.frames_as == "animation":
             yield from animate(job, film, read, watch)
         else:
+            if film is not None:
+                read = People(lean_face.surface, frames_min=1).numbered(read)
             write_one = functools.partial(_write, job)
             yield from threaded(write_one, read, workers, 2 * workers, lambda reading: reading.found.pixels / pixels)
 
@@ -86,11 +89,10 @@ def _write(job: Job, reading: Reading) -> Outcome:
     found, picture = reading.found, reading.found.picture
     if found.done or found.photo is None or found.error is not None:
         return Outcome(picture.name, 0, found.error, found.done)
-    lean_face, settings = job.lean_face, job.settings
+    faces, settings = reading.faces, job.settings
     try:
-        faces = lean_face.sound(lean_face.decode(reading.coefficients, reading.crops))
         if settings.texture_px:
-            textured = lean_face.textured
+            textured = job.lean_face.textured
             faces = [textured(face, found.photo, settings.texture_px, delight=settings.delight) for face in faces]
         write(job.folder / picture.name, picture, found.photo, faces, settings, job.made, found.file)
     except Exception as error:

@@ -14,7 +14,7 @@ from PIL import Image
 from leanface.face import geometry
 from leanface.face.animation import Motion, encode_animation
 from leanface.face.arkit import NAMES, Blendshapes
-from leanface.face.coefficients import ANGLES, COUNT, EXPRESSION, IDENTITY, LAYOUT
+from leanface.face.coefficients import ANGLES, COUNT, EXPRESSION, LAYOUT
 from leanface.face.mesh import Mesh
 from leanface.reconstruction.lean_face import LeanFace
 from leanface.reconstruction.outputs import Settings
@@ -46,8 +46,6 @@ class Person:
         self._texture = TextureAverage(lean_face.surface, settings.texture_px) if settings.texture_px else None
         self._frontal: Reconstruction | None = None
         """The face that shows most of itself so far, for the preview."""
-        self.number: int | None = None
-        """Among the video's people; None for who may be a mistake."""
 
     def __len__(self) -> int:
         """Count the frames."""
@@ -70,21 +68,6 @@ class Person:
         # Last of all: a frame is here whole or not at all.
         self._rows.append(np.concatenate([face.coefficients, place], dtype=np.float32))
         self._frames.append((frame, seconds))
-
-    def distance_mm(self, other: "Person") -> float:
-        """Return how far two people's shapes, without expression, lie apart: root mean square over all vertices."""
-        # Each frame's identity is the average up to there, see `leanface.reconstruction.smoothing`.
-        one, two = (person._rows[-1][:COUNT][IDENTITY] for person in (self, other))
-        return float(np.linalg.norm((one - two) * self._lean_face.surface.identity_scales_mm))
-
-    def extend(self, later: "Person") -> None:
-        """Take over the frames of who turned out to be the same person, all later than these."""
-        self._frames += later._frames
-        self._rows += later._rows
-        if self._texture is not None and later._texture is not None:
-            self._texture.extend(later._texture)
-        if self._frontal is None or (later._frontal is not None and _turn(later._frontal) < _turn(self._frontal)):
-            self._frontal = later._frontal
 
     def write(self, folder: Path, name: str, blendshapes: Blendshapes | None) -> None:
         """Write NAME.csv, NAME.glb and NAME.png as the settings say, and with blendshapes NAME_arkit.csv and .json.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from leanface.device import usable_cores
 from leanface.face import kernels
@@ -32,6 +32,8 @@ OVERLAY_PX = 1280
 
 CLAY_OPACITY = 0.75
 LANDMARK_COLOR = (255, 200, 0)
+NUMBER_SIZE, NUMBER_PX_MIN = 12, 14
+"""Height of a number in radii of landmarks, and at least in pixels."""
 
 
 def preview(face: Reconstruction) -> UInt8[np.ndarray, "size 3*size 3"]:
@@ -54,7 +56,7 @@ def view(face: Reconstruction, yaw_rad: float | None, size: int = VIEW_PX) -> UI
 
 
 def overlay(photo: UInt8[np.ndarray, "H W 3"], faces: list[Reconstruction]) -> UInt8[np.ndarray, "h w 3"]:
-    """Draw the photo, made smaller if it is large, with each mesh as clay over it, and its landmarks."""
+    """Draw the photo, made smaller if it is large, each mesh as clay over it, landmarks and the person's number."""
     scale = min(1.0, OVERLAY_PX / max(photo.shape[:2]))
     width, height = (max(1, round(side * scale)) for side in photo.shape[1::-1])
     canvas = np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BOX), np.float32) / 255
@@ -73,6 +75,10 @@ def overlay(photo: UInt8[np.ndarray, "H W 3"], faces: list[Reconstruction]) -> U
         radius = max(1.5, 0.02 * float(np.ptp(face.landmarks[:, 1])) * scale)
         for x, y in ((face.landmarks + 0.5) * scale - 0.5).tolist():
             pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=LANDMARK_COLOR)
+        if face.detection is not None and face.detection.number is not None:
+            left, top = (face.detection.box[:2] * scale).clip(0).tolist()
+            font = ImageFont.load_default(max(NUMBER_PX_MIN, NUMBER_SIZE * radius))
+            pen.text((left, top), str(face.detection.number), LANDMARK_COLOR, font, stroke_width=2, stroke_fill="black")
     return np.asarray(image)
 
 

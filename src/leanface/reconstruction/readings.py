@@ -17,12 +17,14 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from leanface.errors import ArtifactError, LeanFaceError, reason
+from leanface.errors import ArtifactError, LeanFaceError, NoFaceError, reason
+from leanface.face.coefficients import COUNT
 from leanface.files import require_free
 from leanface.photos.crops import FaceCrop
 from leanface.photos.tracking import FaceTracker
 from leanface.reconstruction.lean_face import LeanFace
 from leanface.reconstruction.outputs import Photo, Settings, VideoSettings, begin_video, is_done, kind_of
+from leanface.reconstruction.result import Reconstruction
 from leanface.reconstruction.smoothing import Smoother
 from leanface.reconstruction.sources import Picture, Source, pictures
 
@@ -88,15 +90,19 @@ class Found(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """A picture with what the network read; of a video's frames, steadied over time."""
+    """A picture with the faces that the network read in it; in a video's frames, steadied over time.
+
+    Attributes:
+        forgotten: numbers of people who will not be known again from here on, see `leanface.reconstruction.people`.
+    """
 
     found: Found
-    crops: Sequence[FaceCrop]
-    coefficients: Float[np.ndarray, "N 257"]
+    faces: Sequence[Reconstruction] = ()
+    forgotten: Sequence[int] = ()
 
 
-class _People(NamedTuple):
-    """Who is in a video."""
+class _Follower(NamedTuple):
+    """What keeps a video's faces together from frame to frame."""
 
     tracker: FaceTracker
     smoother: Smoother
@@ -106,23 +112,25 @@ def readings(job: Job, sources: Sequence[Source], workers: int, pixels: int) -> 
     """Read some photos, or one video or camera, in order.
 
     Args:
-        workers: how many threads decode and search photos; a video takes one.
+        workers: how many threads load and search photos, and as many make faces of them; a video takes one of each.
         pixels: how many may be held at once.
     """
     is_video = sources[0].kind != "photo"
     shots = (shot for source in sources for shot in _pictures(job, source))
     batch = 1 if sources[0].kind == "webcam" else BATCH_PICTURES
-    people = _People(job.lean_face.tracker(), Smoother()) if is_video else None
+    follower = _Follower(job.lean_face.tracker(), Smoother()) if is_video else None
+    in_order = 1 if follower else workers  # faces are followed from one frame to the next
     found = threaded(
-        lambda shot: _find(job, shot, people),
+        lambda shot: _find(job, shot, follower),
         shots,
-        1 if people else workers,  # faces are followed from one frame to the next
+        in_order,
         1 if batch == 1 else workers + batch,
         lambda shot: shot.pixels / pixels,
     )
-    with closing(found):  # whatever ends this: the threads end here too, and not whenever garbage is collected
+    # Whatever ends this: the threads end here too, and not whenever garbage is collected.
+    with closing(found), ThreadPoolExecutor(in_order) as decoders:
         for some in _batched(found, batch, pixels):
-            yield from _read(job.lean_face, some, people)
+            yield from _read(job.lean_face, some, follower, decoders)
 
 
 def threaded(
@@ -182,7 +190,7 @@ def told(name: str, error: Exception) -> str:
     return reason(error)
 
 
-def _find(job: Job, shot: Found, people: _People | None) -> Found:
+def _find(job: Job, shot: Found, follower: _Follower | None) -> Found:
     if shot.error is not None:
         return shot
     picture, photo, lean_face = shot.picture, None, job.lean_face
@@ -195,13 +203,13 @@ def _find(job: Job, shot: Found, people: _People | None) -> Found:
         if file is not None or has_folder:
             require_free(job.folder / picture.name, kind_of(picture), job.folder)  # before the work, not after it
         photo = picture.load()
-        if people is None or picture.seconds is None:
+        if follower is None or picture.seconds is None:
             crops = lean_face.crop(photo, job.settings.faces)
         else:
-            crops = lean_face.crop_tracked(photo, picture.seconds, people.tracker, job.settings.faces)
+            crops = lean_face.crop_tracked(photo, picture.seconds, follower.tracker, job.settings.faces)
         return shot._replace(file=file, photo=photo, crops=crops)
     except Exception as error:
-        kept = photo if people is not None and isinstance(error, ArtifactError) else None
+        kept = photo if follower is not None and isinstance(error, ArtifactError) else None
         return shot._replace(photo=kept, error=told(picture.name, error))
 
 
@@ -225,32 +233,35 @@ def _batched(found: Iterable[Found], batch: int, pixels: int) -> Iterator[list[F
         yield group
 
 
-def _read(lean_face: LeanFace, shots: Sequence[Found], people: _People | None) -> Iterator[Reading]:
+def _read(
+    lean_face: LeanFace, shots: Sequence[Found], follower: _Follower | None, decoders: ThreadPoolExecutor
+) -> Iterator[Reading]:
     """Run the network on all faces of some pictures at once, and where that fails, picture by picture."""
     crops = [crop.crop for shot in shots for crop in shot.crops]
     try:
-        coefficients = lean_face.read(np.stack(crops)) if crops else np.empty((0, 257), np.float32)
+        coefficients = lean_face.read(np.stack(crops)) if crops else np.empty((0, COUNT), np.float32)
     except Exception as error:
         if len(shots) > 1:
             for shot in shots:
-                yield from _read(lean_face, [shot], people)
+                yield from _read(lean_face, [shot], follower, decoders)
             return
         yield _failed(shots[0], error)
         return
-    start = 0
-    for shot in shots:
-        own = coefficients[start : start + len(shot.crops)]
-        start += len(shot.crops)
+    ends = np.cumsum([len(shot.crops) for shot in shots])
+
+    def decode(shot: Found, own: Float[np.ndarray, "N 257"]) -> Reading:
         framed = shot.crops
-        if people is not None and shot.picture.seconds is not None:
-            try:
-                framed, own = people.smoother(framed, own, shot.picture.seconds)
-            except Exception as error:
-                yield _failed(shot, error)
-                continue
-        yield Reading(shot, framed, own)
+        try:
+            if follower is not None and shot.picture.seconds is not None:
+                framed, own = follower.smoother(framed, own, shot.picture.seconds)
+            return Reading(shot, lean_face.sound(lean_face.decode(own, framed)))
+        except NoFaceError as error:
+            return Reading(shot._replace(error=told(shot.picture.name, error)))
+        except Exception as error:
+            return _failed(shot, error)
+
+    yield from decoders.map(decode, shots, np.split(coefficients, ends[:-1]))
 
 
 def _failed(shot: Found, error: Exception) -> Reading:
-    found = shot._replace(photo=None, error=told(shot.picture.name, error))
-    return Reading(found, (), np.empty((0, 257), np.float32))
+    return Reading(shot._replace(photo=None, error=told(shot.picture.name, error)))

@@ -49,12 +49,6 @@ class TextureAverage:
         self._sum += weight * face.texture
         self._weight += weight
 
-    def extend(self, later: "TextureAverage") -> None:
-        """Take over what another average of the same person and size has."""
-        self._sum += later._sum
-        self._weight += later._weight
-        self._painted |= later._painted
-
     def average(self) -> UInt8[np.ndarray, "size size 3"]:
         """Return the texture; at least one face must have been added."""
         return (self._sum / self._weight).round().clip(0, 255).astype(np.uint8)

@@ -4,9 +4,8 @@ import csv
 import json
 import logging
 import resource
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from leanface.cli import main
 from leanface.face.arkit import NAMES
 from leanface.files import is_intact
 from leanface.photos import video as reader
-from leanface.photos.load import load_photo
 from leanface.photos.video import open_video
 from leanface.reconstruction import LeanFace
 from leanface.reconstruction.flow import Outcome, reconstruct_all
@@ -26,13 +24,11 @@ from leanface.reconstruction.outputs import RECORD, Settings, VideoSettings
 from leanface.reconstruction.person import place_in_video
 from leanface.reconstruction.sources import Source, find_sources
 from tests.glb import Glb
+from tests.videos import HEAD, HEIGHT, RATE_HZ, WIDTH, clip, scene, two_heads
 
 av: Any = pytest.importorskip("av")
 
-HEIGHT, WIDTH, HEAD, RATE_HZ = 360, 640, 200, 25
 QUICK = Settings(mesh=None, texture_px=0, pictures=False)
-
-Pictures = Sequence[np.ndarray]
 
 
 @pytest.fixture(scope="module")
@@ -45,33 +41,7 @@ def lean_face() -> Iterator[LeanFace]:
 @pytest.fixture(scope="module")
 def heads() -> list[Image.Image]:
     """Two people's heads."""
-    boxes = {"astronaut": (130, 0, 330, 200), "grace_hopper": (110, 40, 400, 330)}
-    return [Image.fromarray(load_photo(name)).crop(box).resize((HEAD, HEAD)) for name, box in boxes.items()]
-
-
-def scene(*placed: tuple[Image.Image, int], background: int = 90) -> np.ndarray:
-    """Draw heads at horizontal places."""
-    canvas = Image.new("RGB", (WIDTH, HEIGHT), (background,) * 3)
-    for head, left in placed:
-        canvas.paste(head, (left, 80))
-    return np.asarray(canvas)
-
-
-def clip(
-    path: Path, frames: Pictures, times: Sequence[int] | None = None, setup: Callable[[Any], None] = lambda _: None
-) -> Path:
-    """Encode pictures, each for itself, at these multiples of 1/25 s."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=RATE_HZ)
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt, stream.bit_rate, stream.gop_size = "yuv420p", 4_000_000, 1
-        setup(stream)
-        for index, pixels in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            frame.pts, frame.time_base = times[index] if times else index, Fraction(1, RATE_HZ)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
+    return two_heads()
 
 
 def run(
