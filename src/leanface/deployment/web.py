@@ -82,7 +82,9 @@ def export_web(onnx_path: Path, morphable_model: Path, folder: Path, archive: Pa
 
 def _tensors(surface: Surface) -> dict[str, np.ndarray]:
     """Pack the morphable model for site/head.js: components in 8 bits, triangles of the texture as they are painted."""
-    head, layout = surface.head, surface.layout(TEXTURE_PX)
+    head, layout, painter = surface.head, surface.layout(TEXTURE_PX), surface.painter
+    insides = np.zeros(len(head.uv), np.uint8)
+    insides[head.triangles[painter.visibility.opening_triangles]] = 1
     if len(layout.vertex) > 2**16 - 1:
         raise ArtifactError(f"{surface.path} has {len(layout.vertex)} vertices; a site takes at most 65,535.")
     # Teeth overlap on the map: what is in front is painted last.
@@ -100,6 +102,13 @@ def _tensors(surface: Surface) -> dict[str, np.ndarray]:
         "albedo_components": albedo_components,
         "albedo_scales": albedo_scales,
         "triangles": head.triangles.astype(np.uint16),
+        "mesh_starts": painter.graph.starts,
+        "mesh_neighbors": painter.graph.neighbors.astype(np.uint16),
+        "island_starts": painter.visibility.graph.starts,
+        "island_neighbors": painter.visibility.graph.neighbors.astype(np.uint16),
+        "openings": painter.visibility.openings.astype(np.uint8),
+        "insides": insides,
+        "mirror": painter.mirror.astype(np.uint16),
         "landmarks": head.landmarks.astype(np.int32),
         "template": surface.template.astype(np.float32),
         "corner_vertex": layout.vertex.astype(np.uint16),

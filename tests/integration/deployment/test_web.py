@@ -23,6 +23,7 @@ from leanface.deployment.web import export_web
 from leanface.errors import ArtifactError, BackendError
 from leanface.photos.load import photo_path
 from leanface.reconstruction.result import Reconstruction
+from leanface.reconstruction.surface import Surface
 from leanface.runtime import open_runtime
 from tests.browsers import Browser, open_page, running_chromium
 
@@ -30,10 +31,11 @@ COEFFICIENTS_TOLERANCE = 0.05
 """Relative L2 distance to ONNX Runtime's in Python, of the same crop and file: each rounds INT8 in its own way, up to
 0.035 from the file's arithmetic as it is written."""
 
-PHOTO_TOLERANCE, TURNED_TOLERANCE = (0.06, 2.5e-4, 2, 4), (0.15, 6e-4, 4, 8)
-"""The same of a whole photo, the vertices' mean distance (m) and largest distance in the photo (pixels), and the median
-difference of the face's texture (gray levels), to LeanFace as it is installed, in OpenVINO. A crop with one gray level
-of noise changes the coefficients by 0.035 to 0.045. In a photo that lies on its side, landmarks may be a pixel apart:
+PHOTO_TOLERANCE, TURNED_TOLERANCE = (0.09, 3.5e-4, 2, 12), (0.15, 6e-4, 4, 12)
+"""The same of a whole photo, the vertices' mean distance (m) and largest distance in the photo (pixels), and the mean
+difference (gray levels) of the texture of face, inner mouth and ears, to LeanFace as it is installed, in OpenVINO. A crop
+with one gray level of noise changes the coefficients by 0.035 to 0.045; where OpenVINO computes another flavor than the
+site's, Python alone finds the two 0.06 to 0.08 apart. In a photo that lies on its side, landmarks may be a pixel apart:
 where a network looks first, and what it finds there, depends on the last bit of what it sees."""
 
 READY = "!document.querySelector('#file').disabled"
@@ -159,6 +161,21 @@ def largest(lean_face: LeanFace, photo: np.ndarray, **options: Any) -> Reconstru
     return lean_face.reconstruct(photo, faces="largest", **options)[0]
 
 
+def regions(surface: Surface) -> dict[str, np.ndarray]:
+    """Find the texels of the face, which the photo shows, of the inner mouth and of the ears, which it hides."""
+    head = surface.head
+    below_nose = head.mean_vertices[:, 1] < head.mean_vertices[head.landmarks[2], 1]
+    sideward = np.abs(head.mean_vertices[:, 0])
+    vertices = {
+        "face": head.face_mask,
+        "inner mouth": surface.painter.visibility.openings & below_nose,
+        "ears": sideward > 0.9 * sideward.max(),
+    }
+    masks = np.stack([*vertices.values()], 1).astype(np.float32)
+    sampled = surface.layout(web.TEXTURE_PX).sample(masks) > 0.99
+    return dict(zip(vertices, np.moveaxis(sampled, 2, 0), strict=True))
+
+
 def test_it_reads_crops_as_onnx_runtime_does_in_python(shared: Browser, site: Path, lean_face: LeanFace) -> None:
     crops = np.stack([lean_face.crop(load_photo(name), "largest")[0].crop for name in ("astronaut", "grace_hopper")])
     crops = np.concatenate([crops, crops[:, :, ::-1], 255 - crops])
@@ -200,10 +217,8 @@ def test_it_reads_photos_as_leanface_does(
     assert apart.mean() < tolerance[1]
     assert np.abs(np.array(found["photo"]).reshape(-1, 3) - face.vertices_photo)[:, :2].max() < tolerance[2]
     texture = np.frombuffer(base64.b64decode(found["texture"]), np.uint8).reshape(web.TEXTURE_PX, web.TEXTURE_PX, 4)
-    # What the photo shows: elsewhere LeanFace continues it with more care.
-    in_face = lean_face.surface.head.face_mask.astype(np.float32)[:, None].repeat(3, 1)
-    face_texels = lean_face.surface.layout(web.TEXTURE_PX).sample(in_face)[..., 0] > 0.99
-    assert np.median(np.abs(texture[..., :3].astype(float) - face.texture)[face_texels]) < tolerance[3]
+    apart = np.abs(texture[..., :3].astype(float) - face.texture)
+    assert max(np.mean(apart[texels]) for texels in regions(lean_face.surface).values()) < tolerance[3]
 
 
 def test_a_photo_becomes_a_head_and_a_file_without_a_network(
@@ -256,7 +271,7 @@ def test_a_face_is_followed_to_where_it_is_found_anew(shared: Browser) -> None:
 
 def test_the_webcam_is_followed_live_and_a_photo_is_taken(shared: Browser) -> None:
     shared.page.click("#webcam")
-    shared.wait("/^[1-9]\\d* frames in the last second$/.test(document.querySelector('#rate').textContent)")
+    shared.wait("/^[1-9]\\d* frames? in the last second$/.test(document.querySelector('#rate').textContent)")
     live = shared.page.evaluate("(live => [live.width, live.height])(document.querySelector('#live'))")
     assert 400 < max(live) <= 640
     assert shared.page.evaluate("document.documentElement.scrollWidth") <= 390

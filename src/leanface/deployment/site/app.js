@@ -49,7 +49,7 @@ async function start() {
   $("limits").textContent = limits.join(" ");
   $("limits").hidden = !limits.length;
   $("webcam").hidden = !navigator.mediaDevices?.getUserMedia;
-  say("Loading 17 MB, once …");
+  say("Loading 18 MB, once …");
   try {
     await install();
     say("Starting …");
@@ -154,7 +154,7 @@ async function follow() {
     const now = performance.now();
     times.push(now);
     while (times[0] < now - RATE_MS) times.shift();
-    $("rate").textContent = `${last ? "" : "No face in view. "}${times.length} frames in the last second`;
+    $("rate").textContent = `${last ? "" : "No face in view. "}${times.length} frame${times.length === 1 ? "" : "s"} in the last second`;
     await new Promise(resolve => setTimeout(resolve, 0));  // clicks come first
   }
 }

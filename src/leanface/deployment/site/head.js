@@ -8,7 +8,7 @@ const A = [Math.PI, 2 * Math.PI / Math.sqrt(3), 2 * Math.PI / Math.sqrt(8)];
 const C = [1 / Math.sqrt(4 * Math.PI), Math.sqrt(3 / (4 * Math.PI)), 3 * Math.sqrt(5) / Math.sqrt(12 * Math.PI)];
 const [CONSTANT, LINEAR, QUADRATIC] = A.map((a, index) => a * C[index]);  // factors of light's bands
 
-const TYPES = { F32: Float32Array, I32: Int32Array, I8: Int8Array, U16: Uint16Array };
+const TYPES = { F32: Float32Array, I32: Int32Array, I8: Int8Array, U8: Uint8Array, U16: Uint16Array };
 
 /** Read a file in the format of safetensors: { name: typed array }. */
 export function readTensors(bytes) {
@@ -83,23 +83,28 @@ export class HeadModel {
     return normals;
   }
 
-  /** The head's colors in [0, 1] under the light that the network read. */
-  litColors(coefficients, normalsCamera) {
-    const colors = this.mean_albedo.slice(), light = coefficients.slice(...LIGHTING);
+  /** The head's colors in [0, 1] without light. */
+  albedo(coefficients) {
+    const colors = this.mean_albedo.slice();
     add(colors, coefficients.slice(...ALBEDO), this.albedo_components, this.albedo_scales);
-    for (let at = 0; at < colors.length; at += 3) {
+    return colors.map(clamp);
+  }
+
+  /** The light that falls on each vertex, as the network read it. */
+  irradiance(coefficients, normalsCamera) {
+    const result = new Float32Array(normalsCamera.length), light = coefficients.slice(...LIGHTING);
+    for (let at = 0; at < result.length; at += 3) {
       const x = normalsCamera[at], y = normalsCamera[at + 1], z = normalsCamera[at + 2];
       const bands = [
         CONSTANT, -LINEAR * y, LINEAR * z, -LINEAR * x, QUADRATIC * x * y, -QUADRATIC * y * z,
         0.5 / Math.sqrt(3) * QUADRATIC * (3 * z * z - 1), -QUADRATIC * x * z, 0.5 * QUADRATIC * (x * x - y * y),
       ];
       for (let k = 0; k < 3; k++) {
-        let irradiance = 0;
-        for (let band = 0; band < 9; band++) irradiance += bands[band] * light[3 * band + k];
-        colors[at + k] = clamp(clamp(colors[at + k]) * Math.max(irradiance, 0));
+        for (let band = 0; band < 9; band++) result[at + k] += bands[band] * light[3 * band + k];
+        result[at + k] = Math.max(result[at + k], 0);
       }
     }
-    return colors;
+    return result;
   }
 }
 
