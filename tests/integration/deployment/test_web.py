@@ -33,10 +33,10 @@ COEFFICIENTS_TOLERANCE = 0.05
 
 PHOTO_TOLERANCE, TURNED_TOLERANCE = (0.09, 3.5e-4, 2, 12), (0.15, 6e-4, 4, 12)
 """The same of a whole photo, the vertices' mean distance (m) and largest distance in the photo (pixels), and the mean
-difference (gray levels) of the texture of face, inner mouth and ears, to LeanFace as it is installed, in OpenVINO. A crop
-with one gray level of noise changes the coefficients by 0.035 to 0.045; where OpenVINO computes another flavor than the
-site's, Python alone finds the two 0.06 to 0.08 apart. In a photo that lies on its side, landmarks may be a pixel apart:
-where a network looks first, and what it finds there, depends on the last bit of what it sees."""
+difference (gray levels) of the texture of face, inner mouth and ears, to LeanFace as it is installed, in OpenVINO. One
+gray level of noise in a crop changes the coefficients by 0.035 to 0.045; where OpenVINO computes another flavor than
+the site's, Python alone finds the two 0.06 to 0.08 apart. In a photo that lies on its side, landmarks may be a pixel
+apart: where a network looks first, and what it finds there, depends on the last bit of what it sees."""
 
 READY = "!document.querySelector('#file').disabled"
 DONE = f"{READY} && /^Done/.test(document.getElementById('message').textContent)"

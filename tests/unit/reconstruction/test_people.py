@@ -34,7 +34,7 @@ def lean_face() -> Iterator[LeanFace]:
 def frames() -> list[np.ndarray]:
     """One leaves, another one enters and leaves, the first one comes back, and then both are there after a cut."""
     first, second = two_heads()
-    seen = [scene((first, 20)), scene((second, 300)), scene((first, 250))]
+    seen = [scene((first, 20)), scene((second, 300)), scene((first, 60))]
     alone = [frame for shown in seen for frame in [shown] * BEFORE + [scene()] * AWAY]
     return alone + [scene((first, 400), (second, 20), background=250)] * BEFORE
 

@@ -151,6 +151,7 @@ async function follow() {
     Object.assign(canvas, { width: pixels.width, height: pixels.height });
     context.putImageData(pixels, 0, 0);
     if (last) drawSurface(context, last, 0, 0, 1);
+    if (!times.length) $("camera").scrollIntoView({ block: "nearest" });  // on a phone, the buttons are further down
     const now = performance.now();
     times.push(now);
     while (times[0] < now - RATE_MS) times.shift();
