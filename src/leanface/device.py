@@ -142,6 +142,24 @@ def _cpu_model() -> str:
     return names[0] if names else platform.processor()
 
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+"""Environment variable of the GPUs that a process may use, and their order; read when CUDA starts in it."""
+
+
+def visible_gpus() -> list[str]:
+    """List the GPUs that this process may use, as `VISIBLE` names them; imports no runtime and starts no CUDA."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []  # no NVIDIA driver
+    if VISIBLE in os.environ:
+        return [name.strip() for name in os.environ[VISIBLE].split(",") if name.strip()]
+    handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    return [pynvml.nvmlDeviceGetUUID(handle) for handle in handles]  # numbers mean another order to CUDA
+
+
 def _gpus() -> list[dict[str, str]]:
     import pynvml
 

@@ -12,7 +12,7 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", type=Path, metavar="FILE", help="an .onnx, bundle or .plan (default: the one shipped or made here)"
     )
-    parser.add_argument("--runtime", default="auto", help="what runs it, or cpu (default: the fastest that can)")
+    parser.add_argument("--runtime", default="auto", help="what runs it, or cpu or gpu (default: the fastest that can)")
 
 
 def add_threads(parser: argparse.ArgumentParser, of: str) -> None:

@@ -54,6 +54,9 @@ def add_commands(commands: Commands) -> None:
     )
     parser.add_argument("--model", type=Path, help="an exported network (default: the one that LeanFace ships)")
     add("--runtime", "what runs it")
+    parser.add_argument(
+        "--devices", metavar="LIST", help="GPUs, each with so many workers: all, or numbers such as 0,1"
+    )
     parser.add_argument("--threads", type=count, metavar="N", help="threads of each worker (default: its share)")
     for name, text in COUNTS.items():
         add(f"--{name}", text, type=count, metavar="N")

@@ -75,8 +75,8 @@ class LeanFace:
         Args:
             model: an exported .onnx file, a bundle's folder or an engine (.plan). By default the network that LeanFace
                 ships, or else the one that the pipeline made in this folder, in the flavor that the runtime reads best.
-            runtime: a name in `leanface.runtime.RUNTIMES`, or "auto": the best one that runs the file here; or "cpu":
-                the best one that does so on the CPU.
+            runtime: a name in `leanface.runtime.RUNTIMES`, or "auto": the best one that runs the file here; or "cpu"
+                or "gpu": the best one that does so there. That is the first GPU that CUDA_VISIBLE_DEVICES names.
             threads: of the network on the CPU; all processors if not given.
             cpu_model: the INT8 file `model` in flavor cpu, for runtimes that read it best here.
             morphable_model: what the coefficients belong to; by default the model of the project that the network lies

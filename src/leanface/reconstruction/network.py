@@ -62,7 +62,7 @@ def open_network(path: Path | None, runtime: str, threads: int, cpu: Path | None
     Args:
         path: an .onnx file, a bundle's folder, or an engine (.plan); None: the default network, in the flavor that the
             runtime reads.
-        runtime: a name in `leanface.catalog.RUNTIMES`, or "auto", or "cpu": the best one on the CPU.
+        runtime: a name in `leanface.catalog.RUNTIMES`, or "auto", or "cpu" or "gpu": the best one there.
         cpu: the INT8 network at `path` in flavor cpu, see `flavored_files`.
 
     Raises:
@@ -75,8 +75,10 @@ def open_network(path: Path | None, runtime: str, threads: int, cpu: Path | None
         files = default_files()
     else:
         files = dict.fromkeys(readers, path) if cpu is None else flavored_files(path, cpu)
-    if runtime in ("auto", "cpu"):
-        allowed = [name for name in contract.readers if runtime == "auto" or not RUNTIMES[name].on_gpu]
+    if runtime in ("auto", "cpu", "gpu"):
+        allowed = [
+            name for name in contract.readers if runtime == "auto" or RUNTIMES[name].on_gpu == (runtime == "gpu")
+        ]
         opened = open_best({name: files[name] for name in allowed}, threads).runtime
     elif runtime in RUNTIMES and runtime not in readers:
         raise BackendError(f"{runtime} does not read {path or default_model()}; expected one of {', '.join(readers)}.")

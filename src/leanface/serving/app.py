@@ -71,7 +71,7 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.metrics = Metrics(lambda: self.workers.waiting, lambda: self.workers.ready)
+        self.metrics = Metrics(lambda: self.workers.waiting, lambda: self.workers.ready_workers, settings.places)
         self.workers = WorkerPool(settings, Watchers(self.metrics.restarted, self.metrics.memory))
         self.monitor = Monitor(settings.tick_s)
         self.started = time.monotonic()

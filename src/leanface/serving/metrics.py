@@ -1,7 +1,7 @@
 """The service's metrics for Prometheus."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pynvml
@@ -11,6 +11,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from leanface.monitoring.monitor import Event, Report
 from leanface.serving.messages import Answer
+from leanface.serving.settings import Gpu
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0)
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -19,7 +20,9 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 class Metrics:
     """Counts what happens in one service. Any thread may count."""
 
-    def __init__(self, queue_length: Callable[[], int], workers_ready: Callable[[], int]) -> None:
+    def __init__(
+        self, queue_length: Callable[[], int], ready: Callable[[], set[int]], places: Sequence[Gpu | None]
+    ) -> None:
         """Read the gauges of the queue and the workers when Prometheus asks."""
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -52,7 +55,12 @@ class Metrics:
         self._drift_limit = Gauge("leanface_drift_limit", "Largest distance by chance", registry=registry)
         self._rolling = Gauge("leanface_rolling", "Requests of the monitor's last tick", ["series"], registry=registry)
         Gauge("leanface_queue_length", "Photos that wait", registry=registry).set_function(queue_length)
-        Gauge("leanface_workers_ready", "Workers that can read", registry=registry).set_function(workers_ready)
+        count = Gauge("leanface_workers_ready", "Workers that can read", registry=registry)
+        count.set_function(lambda: len(ready()))
+        each = Gauge("leanface_worker_ready", "Whether it can read, by its GPU", ["worker", "gpu"], registry=registry)
+        for worker, gpu in enumerate(places):
+            own = each.labels(str(worker), "" if gpu is None else str(gpu.number))
+            own.set_function(lambda worker=worker: worker in ready())
         self._gpus = _gpu_handles()
         if self._gpus:
             self._gpu_memory = Gauge("leanface_gpu_memory_bytes", "Used, by all processes", ["gpu"], registry=registry)

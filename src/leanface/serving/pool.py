@@ -73,7 +73,7 @@ class WorkerPool:
         self._failure: str | None = None
         self._threads = [
             threading.Thread(target=self._run, args=(index,), name=f"worker-{index}", daemon=True)
-            for index in range(settings.workers)
+            for index in range(len(settings.places))
         ]
 
     def start(self) -> None:
@@ -100,6 +100,11 @@ class WorkerPool:
     def ready(self) -> int:
         """Count the workers that can take photos."""
         return len(self._ready)
+
+    @property
+    def ready_workers(self) -> set[int]:
+        """Number those workers, from 0."""
+        return set(self._ready)
 
     @property
     def waiting(self) -> int:
@@ -178,9 +183,10 @@ class WorkerPool:
     def _spawn(self, index: int) -> tuple[BaseProcess, Connection]:
         context = multiprocessing.get_context("spawn")  # forking a process with threads is not safe
         ours, theirs = context.Pipe()
-        threads = self._settings.threads or max(1, usable_cores() // self._settings.workers)
+        places = self._settings.places
+        threads = self._settings.threads or max(1, usable_cores() // len(places))
         process = context.Process(
-            target=work, args=(theirs, self._settings, threads), name=f"leanface-{index}", daemon=True
+            target=work, args=(theirs, self._settings, threads, places[index]), name=f"leanface-{index}", daemon=True
         )
         process.start()
         self._processes[index] = process

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from leanface import paths
+from leanface.device import VISIBLE
 from leanface.errors import ArtifactError, LeanFaceError
 from leanface.face.render import Renderer
 from leanface.monitoring.drift import Reference, features
@@ -36,7 +37,7 @@ def reference_path(settings: Settings) -> Path:
     model = settings.model
     networks = sorted(set(default_files().values())) if model is None else [model]
     files = sorted(model.rglob("*")) if model is not None and model.is_dir() else networks
-    digest = hashlib.sha256(f"{VERSION} {settings.runtime}".encode())
+    digest = hashlib.sha256(f"{VERSION} {settings.network_runtime}".encode())
     for file in files:
         if file.is_file():
             digest.update(file.read_bytes())
@@ -86,9 +87,11 @@ def _saved(path: Path) -> Reference | None:
 def _measure(settings: Settings, path: Path, result: Connection) -> None:
     """Measure in a process of its own, keep the reference if the folder can be written, and send it."""
     os.nice(10)  # requests go first
+    if settings.devices:
+        os.environ[VISIBLE] = settings.devices[0].name
     torch.set_num_threads(1)
     try:
-        with LeanFace.load(settings.model, settings.runtime, 1) as face:
+        with LeanFace.load(settings.model, settings.network_runtime, 1) as face:
             reference = reference_of(face)
     except LeanFaceError as error:
         logger.warning("%s", error)

@@ -4,11 +4,13 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NamedTuple, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
+from leanface.catalog import RUNTIMES
 from leanface.config import Count, NonNegative, Positive, Section
+from leanface.device import visible_gpus
 from leanface.errors import ConfigError
 
 API_KEY = "LEANFACE_API_KEY"
@@ -20,6 +22,18 @@ PREFIX = re.compile(r"(/[\w~-][\w.~-]*)+", re.ASCII)
 """A path prefix under which a reverse proxy offers a server."""
 
 
+class Gpu(NamedTuple):
+    """A GPU that workers run on.
+
+    Attributes:
+        number: of those that the service may use, from 0.
+        name: as in `leanface.device.visible_gpus`.
+    """
+
+    number: int
+    name: str
+
+
 class Settings(Section):
     """Settings of the service. Their limits protect it from its clients, whoever they are.
 
@@ -29,8 +43,10 @@ class Settings(Section):
         root_path: path prefix under which a reverse proxy offers the service, such as "/faces".
         model: an exported network, see `leanface.reconstruction.LeanFace.load`; None for the default.
         runtime: what runs the network; "auto" for the best that can.
+        devices: GPUs, each with workers of its own ("all", or numbers such as "0,1"); if there are none, the runtime
+            takes the processor or the first GPU.
         threads: of each worker's network; None divides the usable cores among the workers.
-        workers: processes, each with a network of its own.
+        workers: processes, each with a network of its own; with devices, as many on each of them.
         batch_max: photos that a worker takes at once.
         batch_wait_ms: how long it waits for a second photo when it has one.
         queue_max: photos that wait; one more is answered with 429.
@@ -50,6 +66,7 @@ class Settings(Section):
     root_path: str = ""
     model: Path | None = None
     runtime: str = "auto"
+    devices: tuple[Gpu, ...] = ()
     threads: Count | None = None
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     batch_max: Annotated[int, Field(ge=1, le=256)] = 8
@@ -87,6 +104,37 @@ class Settings(Section):
         if path and not PREFIX.fullmatch(path):
             raise ValueError('expected a path such as "/faces"')
         return path
+
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _find_gpus(cls, wanted: object, info: ValidationInfo) -> object:
+        """Look for the GPUs of a list of numbers, or for all."""
+        if not isinstance(wanted, str):
+            return wanted
+        runtime = info.data.get("runtime", "auto")
+        if runtime == "cpu" or (runtime in RUNTIMES and not RUNTIMES[runtime].on_gpu):
+            raise ValueError(f"--runtime {runtime} runs on the processor; leave one of the two out")
+        if wanted != "all" and not re.fullmatch(r"\d+(,\d+)*", wanted, re.ASCII):
+            raise ValueError('expected "all" or numbers such as "0,1"')
+        names = visible_gpus()
+        numbers = list(range(len(names))) if wanted == "all" else [int(number) for number in wanted.split(",")]
+        if len(set(numbers)) < len(numbers):
+            raise ValueError("a GPU is listed twice; --workers is how many run on each")
+        if not names:
+            raise ValueError("there is no NVIDIA GPU here, or no driver for it; leave it out to use the processor")
+        if unknown := [number for number in numbers if number >= len(names)]:
+            raise ValueError(f"there is no GPU {unknown[0]}; those here are numbered 0 to {len(names) - 1}")
+        return tuple(Gpu(number, names[number]) for number in numbers)
+
+    @property
+    def network_runtime(self) -> str:
+        """What the network is opened with, see `leanface.reconstruction.LeanFace.load`: given devices, no processor."""
+        return "gpu" if self.devices and self.runtime == "auto" else self.runtime
+
+    @property
+    def places(self) -> tuple[Gpu | None, ...]:
+        """The GPU of each worker; None: what the runtime takes by itself."""
+        return (self.devices or (None,)) * self.workers
 
     @classmethod
     def given(cls, values: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Self:

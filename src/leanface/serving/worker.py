@@ -7,6 +7,7 @@ crashes is replaced.
 import io
 import json
 import logging
+import os
 import signal
 import time
 import warnings
@@ -22,6 +23,7 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from leanface.device import VISIBLE
 from leanface.errors import ArtifactError, LeanFaceError, NoFaceError
 from leanface.monitoring.drift import features as features_of
 from leanface.monitoring.population import Population
@@ -31,7 +33,7 @@ from leanface.reconstruction.pictures import overlay
 from leanface.serving.messages import Answer, Answered, Failed, Job, Ready
 from leanface.serving.photos import decode
 from leanface.serving.refusals import Refused
-from leanface.serving.settings import Settings
+from leanface.serving.settings import Gpu, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +88,7 @@ class Reader:
             LeanFaceError: it cannot be loaded or run here.
         """
         self._settings = settings
-        self.face = LeanFace.load(settings.model, settings.runtime, threads)
+        self.face = LeanFace.load(settings.model, settings.network_runtime, threads)
         self._population = Population.of_training(self.face.surface.model)
 
     def ready(self) -> Ready:
@@ -177,8 +179,14 @@ class Reader:
         return face.encode_mesh("face.glb")["face.glb"]
 
 
-def work(connection: Connection, settings: Settings, threads: int) -> None:
-    """Run a worker: say that it is ready, then answer batches until the other end closes the connection."""
+def work(connection: Connection, settings: Settings, threads: int, gpu: Gpu | None = None) -> None:
+    """Run a worker: say that it is ready, then answer batches until the other end closes the connection.
+
+    Args:
+        gpu: the only one that this process sees, so that to every runtime in it, it is the first.
+    """
+    if gpu is not None:
+        os.environ[VISIBLE] = gpu.name
     # Ctrl-C reaches the whole process group; the service decides when its workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,17 +1,22 @@
 """Real worker processes that are stopped, killed and too slow: every accepted photo has an answer."""
 
+import multiprocessing
 import os
 import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from pathlib import Path
 
 import pytest
 
+from leanface.device import VISIBLE
 from leanface.errors import BackendError
-from leanface.serving.messages import Job
+from leanface.serving.messages import Failed, Job
 from leanface.serving.pool import BusyError, ClosedError, Watchers, WorkerPool
-from leanface.serving.settings import Settings
+from leanface.serving.settings import Gpu, Settings
+from leanface.serving.worker import work
 
 WAIT_S = 60.0
 
@@ -136,3 +141,22 @@ def test_workers_that_cannot_start_say_why(service_settings: Settings, tmp_path)
     with pytest.raises(BackendError, match=r"no\.onnx is missing"):
         pool.wait_ready(WAIT_S)
     pool.close(1.0)
+
+
+def _work_and_tell(connection: Connection, settings: Settings, gpu: Gpu) -> None:
+    ours, theirs = multiprocessing.Pipe()
+    work(theirs, settings, 1, gpu)
+    connection.send((os.environ[VISIBLE], ours.recv()))
+
+
+def test_a_worker_sees_its_gpu_alone(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    settings = Settings(model=tmp_path / "no.onnx")  # it ends at once
+    process = context.Process(target=_work_and_tell, args=(theirs, settings, Gpu(1, "GPU-b")))
+    process.start()
+    theirs.close()
+    visible, reply = ours.recv()
+    assert visible == "GPU-b"
+    assert isinstance(reply, Failed)
+    process.join()

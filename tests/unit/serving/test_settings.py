@@ -1,10 +1,12 @@
 """Settings of the service: what is out of range is refused before anything starts, and secrets are not repeated."""
 
+import pynvml
 import pytest
 
 from leanface.cli import main
+from leanface.device import VISIBLE
 from leanface.errors import ConfigError
-from leanface.serving.settings import API_KEY, Settings
+from leanface.serving.settings import API_KEY, Gpu, Settings
 
 KEY = "0123456789abcdef"
 
@@ -76,3 +78,56 @@ def test_a_path_prefix_is_kept_without_its_last_slash(path: str, prefix: str) ->
 def test_what_is_no_path_prefix_is_refused(path: str) -> None:
     with pytest.raises(ConfigError, match="--root-path: expected a path"):
         Settings.given({"root_path": path})
+
+
+@pytest.fixture
+def three_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine whose driver answers, and where the second of four GPUs is someone else's."""
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setenv(VISIBLE, "3,0, GPU-2b")
+
+
+@pytest.mark.usefixtures("three_gpus")
+def test_gpus_are_those_that_the_service_may_use() -> None:
+    every = (Gpu(0, "3"), Gpu(1, "0"), Gpu(2, "GPU-2b"))
+    assert Settings.given({"devices": "all"}).devices == every
+    assert Settings.given({"devices": "2,0"}).devices == (every[2], every[0])
+
+
+@pytest.mark.usefixtures("three_gpus")
+def test_each_gpu_has_as_many_workers() -> None:
+    settings = Settings.given({"devices": "0,2", "workers": 2})
+    assert [gpu and gpu.number for gpu in settings.places] == [0, 2, 0, 2]
+    assert settings.network_runtime == "gpu"
+    assert Settings.given({"devices": "0", "runtime": "tensorrt"}).network_runtime == "tensorrt"
+
+
+def test_without_devices_workers_take_what_the_runtime_takes() -> None:
+    settings = Settings(workers=3)
+    assert settings.places == (None, None, None)
+    assert settings.network_runtime == "auto"
+
+
+@pytest.mark.usefixtures("three_gpus")
+@pytest.mark.parametrize(
+    ("devices", "runtime", "reason"),
+    [
+        ("", "auto", 'expected "all" or numbers'),
+        ("0;1", "auto", 'expected "all" or numbers'),
+        ("-1", "auto", 'expected "all" or numbers'),
+        ("cuda:0", "auto", 'expected "all" or numbers'),
+        ("1,1", "auto", "a GPU is listed twice"),
+        ("1,3", "auto", "there is no GPU 3; those here are numbered 0 to 2"),
+        ("all", "cpu", "--runtime cpu runs on the processor"),
+        ("0", "openvino", "--runtime openvino runs on the processor"),
+    ],
+)
+def test_devices_that_cannot_be_are_refused(devices: str, runtime: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=f"--devices: {reason}"):
+        Settings.given({"devices": devices, "runtime": runtime})
+
+
+def test_devices_without_a_gpu_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VISIBLE, "")
+    with pytest.raises(ConfigError, match="--devices: there is no NVIDIA GPU here"):
+        Settings.given({"devices": "all"})

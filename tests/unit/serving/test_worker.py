@@ -10,10 +10,11 @@ import pytest
 import trimesh
 from PIL import Image
 
+from leanface.errors import BackendError
 from leanface.serving.messages import Job
 from leanface.serving.photos import decode
 from leanface.serving.refusals import FAILURES, Refused
-from leanface.serving.settings import Settings
+from leanface.serving.settings import Gpu, Settings
 from leanface.serving.worker import Reader
 
 PIXELS = 2_000_000
@@ -55,6 +56,12 @@ def test_a_network_that_fails_is_said_of_each_photo_and_ends_nothing(service_set
     answers = list(reader.read([Job(photo), Job(b"nothing"), Job(photo)]))
     assert [answer.error for answer in answers] == ["internal", "not_a_photo", "internal"]
     assert answers[0].detail == "BackendError in step network"
+
+
+def test_a_gpus_worker_does_not_run_on_the_processor_instead(service_settings: Settings) -> None:
+    settings = service_settings.model_copy(update={"devices": (Gpu(0, "GPU-a"),), "runtime": "auto"})
+    with pytest.raises(BackendError, match=r"no runtime can run any of .*int8\.onnx:\n  triton_int8: "):
+        Reader(settings, threads=1)
 
 
 def test_the_texture_is_in_the_mesh(reader: Reader, photo: bytes) -> None:
