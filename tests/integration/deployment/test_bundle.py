@@ -177,6 +177,29 @@ def test_what_is_no_photo_is_refused(script: ModuleType, tmp_path: Path, content
         script.read_image(path)
 
 
+@pytest.mark.parametrize("content", [None, b"", b"text", b"\x93NUMPY\x01\x00\x76\x00{"])
+def test_an_array_that_cannot_be_read_is_refused(script: ModuleType, tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "crop.npy"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SystemExit, match=r"cannot read .*crop\.npy"):
+        script.read_image(path)
+
+
+@pytest.mark.parametrize(
+    ("landmarks", "says"),
+    [("a b c d e", "invalid point"), ("nan,1 2,2 3,3 4,4 5,6", "invalid point"), ("1,1 2,1 3,1 4,1 5,1", "no face")],
+)
+def test_landmarks_that_are_none_are_refused(folder: Path, tmp_path: Path, landmarks: str, says: str) -> None:
+    np.save(tmp_path / "photo.npy", np.zeros((9, 9, 3), np.uint8))
+    command = [sys.executable, str(folder / "reconstruct.py"), "photo.npy", "--landmarks", *landmarks.split()]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "face.obj").exists()
+
+
 def test_a_network_that_computes_something_else_is_found(folder: Path, script: ModuleType) -> None:
     network = script.Network(folder / "model.onnx", "openvino")
     plain = network.run

@@ -90,10 +90,12 @@ RUNTIMES = {"openvino": _openvino, "onnxruntime": _onnxruntime}
 
 def read_image(path: Path) -> np.ndarray:
     """Read a binary PPM of 8 bits, or a .npy file of uint8 (height, width, 3)."""
-    if path.suffix == ".npy":
-        image = np.load(path, allow_pickle=False)
-    else:
-        content = path.read_bytes()
+    try:
+        image = np.load(path, allow_pickle=False) if path.suffix == ".npy" else path.read_bytes()
+    except (OSError, ValueError, EOFError) as error:
+        raise SystemExit(f"cannot read {path}: {error}") from None
+    if isinstance(image, bytes):
+        content = image
         header = PPM_HEADER.match(content)
         if header is None:
             raise SystemExit(f"{path} is no binary PPM of 8 bits; `convert {path} image.ppm` or ffmpeg makes one.")

@@ -98,10 +98,18 @@ def save_obj(path: Path, face: Face, triangles: np.ndarray) -> None:
     os.replace(staging, path)
 
 
+def point(text: str) -> tuple[float, float]:
+    """Read "X,Y" in pixels."""
+    x, y = (float(number) for number in text.split(","))
+    if not np.isfinite((x, y)).all():
+        raise ValueError
+    return x, y
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("image", type=Path, nargs="?", help="a photo, with --landmarks, or an aligned crop")
-    parser.add_argument("--landmarks", nargs=5, metavar="X,Y", help="eyes, nose, corners of the mouth")
+    parser.add_argument("--landmarks", nargs=5, type=point, metavar="X,Y", help="eyes, nose, corners of the mouth")
     parser.add_argument("--out", type=Path, default=Path("face.obj"))
     parser.add_argument("--runtime", choices=sorted(RUNTIMES))
     parser.add_argument("--check", action="store_true", help="compare with known coefficients, and measure")
@@ -114,7 +122,9 @@ def main() -> None:
         parser.error("an image is needed, or --check")
     image, model = read_image(arguments.image), MorphableModel(HERE / "morphable_model.npz")
     if arguments.landmarks:
-        landmarks = np.array([[float(number) for number in point.split(",")] for point in arguments.landmarks])
+        landmarks = np.array(arguments.landmarks)
+        if not np.ptp(landmarks, axis=0).all():
+            raise SystemExit("Landmarks in one place or in a line are those of no face.")
         image = align(image, landmarks, model.template, size)
     if image.shape != (size, size, 3):
         raise SystemExit(
