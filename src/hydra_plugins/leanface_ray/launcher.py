@@ -27,6 +27,10 @@ STORE_BYTES = 100 * 2**20
 RETRIES = 3
 """How often a trial goes on elsewhere after its node has died."""
 
+KEEPALIVE_MS = {"RAY_grpc_client_keepalive_time_ms": "60000", "RAY_grpc_client_keepalive_timeout_ms": "60000"}
+"""When a call to a machine fails that has lost its power or its network and cannot say so: by Ray's default after seven
+minutes. Not before the head has missed the machine, which takes it a minute: the trial could be sent there again."""
+
 
 class RayLauncher(Launcher):
     """Hands the trials to a Ray cluster, and waits for what they return.
@@ -93,6 +97,9 @@ class RayLauncher(Launcher):
         """
         ray: Any
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
+        if not self.shared_folder:  # else no trial goes on elsewhere
+            for name, milliseconds in KEEPALIVE_MS.items():
+                os.environ.setdefault(name, milliseconds)
         try:
             import ray
         except ImportError:

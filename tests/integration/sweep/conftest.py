@@ -33,8 +33,9 @@ elif name == "report":
 else:
     if name == "distill" and temperature == 13:
         raise ValueError("loss is NaN")
-    if name == "distill" and temperature == 99:
-        pathlib.Path(os.environ["COUNT"]).with_name(f"asleep-{ratio}").write_text(str(os.getpid()))
+    asleep = pathlib.Path(os.environ["COUNT"]).with_name(f"asleep-{ratio}")
+    if name == "distill" and (temperature == 99 or temperature == 98 and not asleep.exists()):
+        asleep.write_text(str(os.getpid()))
         time.sleep(600)
     time.sleep(0.3)
     pathlib.Path(name + ".txt").write_text(f"{ratio} {temperature}")

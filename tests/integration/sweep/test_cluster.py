@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,6 +25,15 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::R
 
 BRIDGE, HEAD, PORT = "leanface0", "10.211.77.1", 6399
 """An address that no other network has, as far as can be told."""
+
+IMPATIENT = {
+    "health_check_timeout_ms": "3000",
+    "health_check_period_ms": "1000",
+    "health_check_failure_threshold": "3",
+    "grpc_client_keepalive_time_ms": "10000",
+    "grpc_client_keepalive_timeout_ms": "10000",
+}
+"""Settings of Ray's by which a dead node is missed in ten seconds in place of a minute, and a call in twenty."""
 
 
 def sh(command: str) -> None:
@@ -58,10 +69,19 @@ class Node:
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
 
+    def pids(self) -> list[str]:
+        """What runs on it."""
+        listed = subprocess.run(["ip", "netns", "pids", self.name], capture_output=True, text=True, check=False)
+        return listed.stdout.split()
+
+    def runs(self, command: str) -> bool:
+        """Tell whether such a command runs on it."""
+        lines = (Path(f"/proc/{pid}/cmdline") for pid in self.pids())
+        return any(command in line.read_text().replace("\0", " ") for line in lines if line.exists())
+
     def kill(self) -> None:
         """End it with all that runs on it, as a power cut does."""
-        pids = subprocess.run(["ip", "netns", "pids", self.name], capture_output=True, text=True, check=False).stdout
-        subprocess.run(["kill", "-9", *pids.split()], check=False, capture_output=True)
+        subprocess.run(["kill", "-9", *self.pids()], check=False, capture_output=True)
         self.process.kill()
         self.process.wait()
         for what in (["link", "del", self.link], ["netns", "del", self.name]):
@@ -78,6 +98,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Node]]:
     except subprocess.CalledProcessError as error:
         pytest.skip(f"no network namespaces here: {error.stderr.decode().strip()}")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in IMPATIENT.items():
+        monkeypatch.setenv(f"RAY_{name}", value)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
@@ -125,6 +147,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+def until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
 def sweep(start: Callable[..., subprocess.Popen[str]], name: str, *arguments: str) -> subprocess.Popen[str]:
     options = ["hydra/launcher=ray", f"hydra.launcher.address={HEAD}:{PORT}", "hydra.launcher.shared_folder=false"]
     return start("-m", *options, f"name={name}", *arguments)
@@ -162,3 +191,22 @@ def test_two_nodes_that_share_nothing_give_what_one_machine_gives(
     assert (count / "count").read_text().split().count("distill") == before + 2
     near = {trial.varied["distill.temperature"]: trial.values for trial in read_trials("near")}
     assert near == {temperature: trial.values for temperature, trial in far.items()}
+
+
+def test_a_killed_node_costs_its_trials_current_stage_and_nothing_else(
+    toy: Path, count: Path, cluster: Callable[[int], Node], start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    nodes = [cluster(number) for number in (1, 2)]
+    wait_for_nodes(3)
+    process = sweep(start, "killed", "distill.temperature=98,1")  # at 98 distill never ends when it is run first
+    ran = count / "count"
+    until(lambda: (count / "asleep-0.5").exists())
+    until(lambda: len(list(cache_folder().glob("runs/*/*/*"))) >= 3)  # what it had done before came home
+    until(lambda: "report" in ran.read_text())  # the other trial is over
+    before = Counter(ran.read_text().split())
+    next(node for node in nodes if node.runs("stage.py distill")).kill()
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    assert {trial.status for trial in read_trials("killed")} == {"finished"}
+    after = Counter(ran.read_text().split()) - before
+    assert after["teacher"] == after["prune"] == 0
