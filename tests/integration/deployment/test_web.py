@@ -31,12 +31,11 @@ COEFFICIENTS_TOLERANCE = 0.05
 """Relative L2 distance to ONNX Runtime's in Python, of the same crop and file: each rounds INT8 in its own way, up to
 0.035 from the file's arithmetic as it is written."""
 
-PHOTO_TOLERANCE, TURNED_TOLERANCE = (0.09, 3.5e-4, 2, 12), (0.15, 6e-4, 4, 12)
+PHOTO_TOLERANCE, TURNED_TOLERANCE = (0.06, 2.5e-4, 2, 12), (0.15, 6e-4, 4, 12)
 """The same of a whole photo, the vertices' mean distance (m) and largest distance in the photo (pixels), and the mean
-difference (gray levels) of the texture of face, inner mouth and ears, to LeanFace as it is installed, in OpenVINO. One
-gray level of noise in a crop changes the coefficients by 0.035 to 0.045; where OpenVINO computes another flavor than
-the site's, Python alone finds the two 0.06 to 0.08 apart. In a photo that lies on its side, landmarks may be a pixel
-apart: where a network looks first, and what it finds there, depends on the last bit of what it sees."""
+difference (gray levels) of the texture of face, inner mouth and ears, to LeanFace with the site's network. One gray
+level of noise in a crop changes the coefficients by 0.035 to 0.045. In a photo that lies on its side, landmarks may be
+a pixel apart: where a network looks first, and what it finds there, depends on the last bit of what it sees."""
 
 READY = "!document.querySelector('#file').disabled"
 DONE = f"{READY} && /^Done/.test(document.getElementById('message').textContent)"
@@ -139,8 +138,8 @@ def shared(visited: Any, url: str) -> Browser:
 
 
 @pytest.fixture(scope="module")
-def lean_face() -> Iterator[LeanFace]:
-    with LeanFace.load() as lean_face:
+def lean_face(site: Path) -> Iterator[LeanFace]:
+    with LeanFace.load(site / "network.onnx", "onnxruntime") as lean_face:
         yield lean_face
 
 
