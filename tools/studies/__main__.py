@@ -104,6 +104,12 @@ def _load(arguments: argparse.Namespace) -> None:
     print(f"kept in {arguments.out}")
 
 
+def _better_network(arguments: argparse.Namespace) -> None:
+    from tools.studies.better_network import main
+
+    main(arguments.folder, sorted(arguments.rates), arguments.seconds, arguments.p99_ms)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tools.studies", description=__doc__)
     studies = parser.add_subparsers(required=True, metavar="STUDY")
@@ -160,6 +166,12 @@ def _parser() -> argparse.ArgumentParser:
     load.add_argument("--out", type=Path, default=paths.LOAD_REPORT, metavar="DIR", help="for load.json and load.md")
     load.add_argument("serve", nargs="*", metavar="-- OPTION", help="of `leanface serve`")
     load.set_defaults(run=_load)
+    better = studies.add_parser("better_network", help="what `leanface serve --better-model` gives under load")
+    better.add_argument("folder", type=Path, help="where better_network.json and better_network.md go")
+    better.add_argument("--rates", type=_rate, nargs="+", default=[1.0, 2.0, 4.0, 8.0, 12.0], metavar="R")
+    better.add_argument("--seconds", type=_rate, default=30.0, help="for each rate (default: 30)")
+    better.add_argument("--p99-ms", type=float, default=500.0, help="(default: 500)")
+    better.set_defaults(run=_better_network)
     return parser
 
 

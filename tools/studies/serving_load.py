@@ -37,6 +37,8 @@ KEPT_UP = 0.9
 
 PATIENCE_SECONDS = 60.0
 
+FACES = 'leanface_faces_total{network="'
+
 
 @dataclass(frozen=True)
 class Load:
@@ -49,6 +51,7 @@ class Load:
         failed: share answered otherwise, or not at all.
         p50_ms: of those answered with a face; None if there are none.
         batch: photos read together, on average.
+        networks: shares of the faces, by the file name of the network that read them.
     """
 
     offered: float
@@ -60,6 +63,7 @@ class Load:
     p95_ms: float | None
     p99_ms: float | None
     batch: float | None
+    networks: dict[str, float]
 
     @property
     def sustained(self) -> bool:
@@ -149,16 +153,17 @@ def _offer(url: str, request: bytes, rate: float, seconds: float, key: str | Non
     count = max(1, round(rate * seconds))
     due = np.cumsum(np.random.default_rng(0).exponential(size=count))
     due *= seconds / due[-1]
-    before = _batches(url, key)
+    before = _counters(url, key)
     start = time.perf_counter()
     replies = asyncio.run(_all(url, request, start + due))
     duration = time.perf_counter() - start
-    after = _batches(url, key)
+    added = {name: value - before.get(name, 0.0) for name, value in _counters(url, key).items()}
     statuses = Counter(reply.status for reply in replies)
     times = [reply.latency_ms for reply in replies if reply.status == 200]
     refused = statuses[429] + statuses[503]
     p50, p95, p99 = (float(value) for value in np.percentile(times, (50, 95, 99))) if times else (None, None, None)
-    photos = after[1] - before[1]
+    photos = added["leanface_batch_size_count"]
+    faces = {name[len(FACES) : -2]: count for name, count in added.items() if name.startswith(FACES) and count}
     return Load(
         rate,
         count,
@@ -168,7 +173,8 @@ def _offer(url: str, request: bytes, rate: float, seconds: float, key: str | Non
         p50,
         p95,
         p99,
-        (after[0] - before[0]) / photos if photos else None,
+        added["leanface_batch_size_sum"] / photos if photos else None,
+        {name: count / sum(faces.values()) for name, count in faces.items()},
     )
 
 
@@ -201,10 +207,10 @@ def _request(url: str, photo: bytes, key: str | None) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + photo
 
 
-def _batches(url: str, key: str | None) -> tuple[float, float]:
-    """Sum over photos of the batch that each was read in, and the number of photos."""
-    lines = dict(line.rsplit(" ", 1) for line in _ask(f"{url}/metrics", key).decode().splitlines() if line[:1] != "#")
-    return float(lines["leanface_batch_size_sum"]), float(lines["leanface_batch_size_count"])
+def _counters(url: str, key: str | None) -> dict[str, float]:
+    """What the service counts, by name and labels."""
+    lines = [line for line in _ask(f"{url}/metrics", key).decode().splitlines() if line[:1] != "#"]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
 
 def _is_ready(url: str) -> bool:

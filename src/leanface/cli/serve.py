@@ -53,6 +53,10 @@ def add_commands(commands: Commands) -> None:
         "--root-path", metavar="PATH", help="path under which a reverse proxy offers it, such as /faces"
     )
     parser.add_argument("--model", type=Path, help="an exported network (default: the one that LeanFace ships)")
+    parser.add_argument(
+        "--better-model", type=Path, metavar="FILE", help="a slower one, for photos behind which nobody waits"
+    )
+    parser.add_argument("--p99-ms", type=float, metavar="MS", help="99th percentile of latency within which it is used")
     add("--runtime", "what runs it")
     parser.add_argument(
         "--devices", metavar="LIST", help="GPUs, each with so many workers: all, or numbers such as 0,1"

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from importlib import metadata
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
@@ -29,6 +30,9 @@ from leanface.serving.web import furnish, known_query, respond
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPES: dict[Format, str] = {"json": "application/json", "glb": "model/gltf-binary", "png": "image/png"}
+
+NETWORK = "X-LeanFace-Network"
+"""Header of every answer with faces: which network read them."""
 
 HERE = "http://127.0.0.1:8000"
 """Address of the service in its description; the page to read shows the one that the reader has."""
@@ -168,7 +172,11 @@ def create_app(
     app.state.service = service
     if settings.cors_origins:
         app.add_middleware(
-            CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"]
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=[NETWORK],
         )
     furnish(app, settings.root_path, service.refuse)
 
@@ -203,7 +211,7 @@ def create_app(
         service.count(answer, time.monotonic() - start)
         if answer.error is not None:
             return respond(Refused(answer.error, answer.detail))
-        return Response(answer.body, media_type=MEDIA_TYPES[format])
+        return Response(answer.body, headers={NETWORK: quote(answer.network)}, media_type=MEDIA_TYPES[format])
 
     @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> Response:

@@ -34,6 +34,7 @@ class Answer:
         steps_ms: duration of each step; the network's is that of the whole batch.
         features: of each face, see `leanface.monitoring.drift.features`.
         batch: how many photos were read together.
+        network: file name of the network that read the photo; empty after an error.
     """
 
     body: bytes = b""
@@ -42,6 +43,7 @@ class Answer:
     steps_ms: dict[str, float] = field(default_factory=dict[str, float])
     features: np.ndarray | None = None
     batch: int = 1
+    network: str = ""
 
 
 @dataclass(frozen=True)

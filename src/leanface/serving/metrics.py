@@ -43,7 +43,7 @@ class Metrics:
         self._batch = Histogram(
             "leanface_batch_size", "Photos that were read together", buckets=BATCHES, registry=registry
         )
-        self._faces = Counter("leanface_faces", "Faces that were read", registry=registry)
+        self._faces = Counter("leanface_faces", "Faces that were read", ["network"], registry=registry)
         self._restarts = Counter(
             "leanface_worker_restarts", "Workers that were replaced", ["reason"], registry=registry
         )
@@ -74,7 +74,7 @@ class Metrics:
         self._steps.labels("total").observe(seconds)
         if answer.features is not None:
             self._batch.observe(answer.batch)
-            self._faces.inc(len(answer.features))
+            self._faces.labels(answer.network).inc(len(answer.features))
 
     def refused(self, kind: str) -> None:
         """Count a request that was refused at once."""

@@ -26,8 +26,9 @@ def serve(settings: Settings) -> None:
     """
     if settings.model is None:
         default_model()  # says so at once if there is none
-    elif settings.model.suffix == ".onnx":  # other files need PyTorch, which workers alone import
-        require_face(settings.model, read_onnx(settings.model).task)
+    for model in (settings.model, settings.better_model):
+        if model is not None and model.suffix == ".onnx":  # other files need PyTorch, which workers alone import
+            require_face(model, read_onnx(model).task)
     failures: list[BackendError] = []
     with listen(settings.host, settings.port) as listening, _reports(settings) as on_report:
         logger.info("starting on %s", url(settings.host, settings.port))

@@ -42,6 +42,8 @@ class Settings(Section):
         port: to listen on.
         root_path: path prefix under which a reverse proxy offers the service, such as "/faces".
         model: an exported network, see `leanface.reconstruction.LeanFace.load`; None for the default.
+        better_model: a slower network that reads more accurately, for photos behind which nobody waits.
+        p99_ms: 99th percentile of the time from a photo's arrival to its answer, within which `better_model` is used.
         runtime: what runs the network; "auto" for the best that can.
         devices: GPUs, each with workers of its own ("all", or numbers such as "0,1"); if there are none, the runtime
             takes the processor or the first GPU.
@@ -65,6 +67,8 @@ class Settings(Section):
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     root_path: str = ""
     model: Path | None = None
+    better_model: Path | None = None
+    p99_ms: Annotated[Positive | None, Field(validate_default=True)] = None
     runtime: str = "auto"
     devices: tuple[Gpu, ...] = ()
     threads: Count | None = None
@@ -104,6 +108,13 @@ class Settings(Section):
         if path and not PREFIX.fullmatch(path):
             raise ValueError('expected a path such as "/faces"')
         return path
+
+    @field_validator("p99_ms")
+    @classmethod
+    def _require_both(cls, budget_ms: float | None, info: ValidationInfo) -> float | None:
+        if (budget_ms is None) != (info.data.get("better_model") is None):
+            raise ValueError("give it with --better-model, or neither")
+        return budget_ms
 
     @field_validator("devices", mode="before")
     @classmethod

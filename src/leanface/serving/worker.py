@@ -161,7 +161,8 @@ class Reader:
             body = self._encoded(progress, faces)
         if progress.answer is None:
             steps_ms, features = progress.steps_ms, prediction.features
-            progress.answer = Answer(body, steps_ms=steps_ms, features=features, batch=batch)
+            name = self.face.model_path.name
+            progress.answer = Answer(body, steps_ms=steps_ms, features=features, batch=batch, network=name)
 
     def _encoded(self, progress: _Progress, faces: list[Reconstruction]) -> bytes:
         job, photo = progress.job, progress.photo
@@ -195,15 +196,19 @@ def work(connection: Connection, settings: Settings, threads: int, gpu: Gpu | No
     torch.set_num_threads(threads)  # of the sample of the training, which would take the other workers' too
     process = psutil.Process()
     try:
-        reader = Reader(settings, threads)
-        connection.send(reader.ready())
+        readers = [Reader(settings, threads)]
+        ready = readers[0].ready()
+        if settings.better_model is not None:
+            readers.append(Reader(settings.model_copy(update={"model": settings.better_model}), threads))
+            readers[1].ready()
+        connection.send(ready)
     except (LeanFaceError, OSError) as error:
         connection.send(Failed(f"{type(error).__name__}: {error}"))
         return
     while True:
         try:
-            jobs = connection.recv()
-            for answer in reader.read(jobs):
+            jobs, better = connection.recv()
+            for answer in readers[bool(better)].read(jobs):
                 connection.send(Answered(answer, process.memory_info().rss))
         except (EOFError, OSError):  # the service's process has ended
             return

@@ -352,3 +352,16 @@ def test_its_threads_sleep_while_they_wait(exported, tmp_path: Path, monkeypatch
         (worker,) = workers(server)
         assert worker.environ()["OMP_WAIT_POLICY"] == "PASSIVE"
         assert server.stop() == 0
+
+
+def test_the_better_network_reads_while_nobody_waits(exported, photo: bytes, tmp_path: Path) -> None:
+    options = ["--model", str(exported.int8), "--better-model", str(exported.fp32), "--p99-ms", "60000", "--no-drift"]
+    with running("serve", tmp_path, *options, ready="/readyz") as server:
+        alone = server.ask("POST", "/v1/reconstruct", photo)
+        crowd = at_once(8, lambda: server.ask("POST", "/v1/reconstruct?format=glb", photo))
+        text = server.ask("GET", "/metrics").body.decode()
+    assert alone.headers["x-leanface-network"] == alone.json()["network"]["model"] == "fp32.onnx"
+    networks = [reply.headers["x-leanface-network"] for reply in [alone, *crowd]]
+    assert set(networks) == {"fp32.onnx", "int8.onnx"}
+    for network in set(networks):
+        assert f'leanface_faces_total{{network="{network}"}} {float(networks.count(network))}' in text

@@ -131,3 +131,9 @@ def test_devices_without_a_gpu_are_refused(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv(VISIBLE, "")
     with pytest.raises(ConfigError, match="--devices: there is no NVIDIA GPU here"):
         Settings.given({"devices": "all"})
+
+
+@pytest.mark.parametrize("given", [{"p99_ms": 100.0}, {"better_model": "better.onnx"}])
+def test_a_better_network_needs_a_budget(given: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="--p99-ms: give it with --better-model, or neither"):
+        Settings.given(given)
