@@ -9,6 +9,7 @@ import functools
 import itertools
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,8 +44,8 @@ def reconstruct_all(
 ) -> Iterator[Outcome]:
     """Reconstruct everything into folders named after the pictures and videos, in order; one outcome for each.
 
-    Ctrl-C ends an animation early: what was read of it is written, and comes as an outcome before the
-    KeyboardInterrupt goes on.
+    Ctrl-C ends a video early: what was read of it is written, and comes as an outcome before the KeyboardInterrupt
+    goes on.
 
     Args:
         video: what to take of videos, and whether each of their frames counts as a picture.
@@ -63,10 +64,17 @@ def reconstruct_all(
         if film is not None and job.video.frames_as == "animation":
             yield from animate(job, film, read, watch)
         else:
-            if film is not None:
-                read = People(lean_face.surface, frames_min=1).numbered(read)
+            people = None if film is None else People(lean_face.surface, frames_min=1)
+            read = read if people is None else people.numbered(read)
             write_one = functools.partial(_write, job)
-            yield from threaded(write_one, read, workers, 2 * workers, lambda reading: reading.found.pixels / pixels)
+            written = threaded(write_one, read, workers, 2 * workers, lambda reading: reading.found.pixels / pixels)
+            try:
+                with closing(written):
+                    yield from written
+            except KeyboardInterrupt:
+                if people is not None:  # frames of a newcomer wait until it is known who that is
+                    yield from map(write_one, people.rest())
+                raise
 
 
 def _grouped(sources: Iterable[Source]) -> Iterator[tuple[Source | None, list[Source]]]:

@@ -196,6 +196,24 @@ def test_a_video_without_a_face_leaves_a_line_and_nothing_else(
     assert caplog.messages == []
 
 
+def test_ctrl_c_keeps_the_frames_of_someone_who_is_not_known_yet(
+    lean_face: LeanFace, heads: list[Image.Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = clip(tmp_path / "clip.mp4", [scene((heads[0], 100))] * 20), tmp_path / "out/clip"
+    read, counts = lean_face.read, list[int]()
+
+    def interrupted(crops: np.ndarray) -> np.ndarray:
+        if counts:
+            raise KeyboardInterrupt
+        counts.append(len(crops))
+        return read(crops)
+
+    monkeypatch.setattr(lean_face, "read", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(lean_face, path, out.parent, video=VideoSettings(frames_as="folders"))
+    assert len(list(out.glob("*/face_1.json"))) == counts[0] > 0
+
+
 def test_ctrl_c_keeps_what_was_read_and_a_rerun_reads_the_rest(
     lean_face: LeanFace, heads: list[Image.Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
