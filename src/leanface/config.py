@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self, cast, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from leanface.catalog import RUNTIMES
 from leanface.errors import ArtifactError, ConfigError, did_you_mean
 
 FACE = "face"
@@ -192,6 +193,18 @@ class Search(Section):
     cases: Count
     candidates: Count
     steps: Count
+
+    @model_validator(mode="after")
+    def _runs_there(self) -> Self:
+        if self.runtime not in RUNTIMES:
+            raise ValueError(f"there is no runtime {self.runtime!r}; use one of {', '.join(RUNTIMES)}")
+        able = [name for name, each in RUNTIMES.items() if self.precision in each.precisions and each.reads != "engine"]
+        if self.runtime not in able:
+            raise ValueError(
+                f"{self.runtime} does not run {self.precision} networks as they are exported; use {', '.join(able)}, "
+                "or another precision"
+            )
+        return self
 
 
 class Prune(Section):

@@ -23,7 +23,6 @@ from leanface import bundle
 from leanface.catalog import RUNTIMES
 from leanface.config import Search
 from leanface.device import describe_device, has_vnni
-from leanface.errors import BackendError, ConfigError
 from leanface.export.onnx import export_network, save_model
 from leanface.files import atomic_write
 from leanface.metrics.latency import measure_latency
@@ -160,19 +159,8 @@ class Deployment:
         Args:
             task: name of the network's task.
             residual: whether an INT8 network quantizes its residual streams too.
-
-        Raises:
-            ConfigError: the runtime does not run networks of that precision, or reads engines.
-            BackendError: it is not here.
         """
-        entry = RUNTIMES.get(settings.runtime)
-        if entry is None:
-            raise BackendError(f"search.runtime: there is no {settings.runtime!r}; use one of {', '.join(RUNTIMES)}.")
-        if settings.precision not in entry.precisions or entry.reads == "engine":
-            raise ConfigError(
-                f"search.runtime {settings.runtime} does not run {settings.precision} networks as they are exported; "
-                f"choose another one of {', '.join(RUNTIMES)}, or search.precision."
-            )
+        entry = RUNTIMES[settings.runtime]
         self.space, self.settings, self.on_gpu = space, settings, entry.on_gpu
         self._task, self._reads, self._residual = task, entry.reads, residual
 

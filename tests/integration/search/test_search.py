@@ -131,14 +131,18 @@ def test_times_of_another_machine_are_taken_again(
     [
         ({"vertex_mm": 1}, {}, ConfigError, "there is no measure vertex_mm.* Valid: latency_ms"),
         ({"latency_ms": "1 s"}, {}, ConfigError, "latency_ms is in ms"),
-        ({"latency_ms": 1}, {"runtime": "abacus"}, BackendError, "there is no 'abacus'; use one of triton_int8"),
+        ({"latency_ms": 1}, {"runtime": "abacus"}, ConfigError, "there is no runtime 'abacus'; use one of triton_int8"),
         ({"latency_ms": 1}, {"runtime": "torch"}, ConfigError, "torch does not run int8 networks"),
+        ({"latency_ms": 1}, {"runtime": "tensorrt"}, ConfigError, "tensorrt does not run int8 networks"),
         ({"latency_ms": 1}, {"runtime": "triton_int8"}, BackendError, "GPU"),
     ],
 )
 def test_what_cannot_be_searched_for_is_refused(
     project: Path, targets: dict[str, float | str], changes: dict[str, object], error: type[Exception], message: str
 ) -> None:
-    configure(targets, **changes)
-    with pytest.raises(error, match=message):
+    def search() -> None:
+        configure(targets, **changes)
         run_stage("search")
+
+    with pytest.raises(error, match=message):
+        search()
