@@ -24,7 +24,10 @@ def add_commands(commands: Commands) -> None:
     add(
         "--out", required=True, metavar="DIR", help="a folder per picture or video is made there; - for standard output"
     )
-    add("--cluster", metavar="ADDRESS", help="of a Ray cluster to work on: ray://HEAD:10001, or auto")
+    add(
+        "--cluster", metavar="ADDRESS",
+        help="of a Ray cluster to work on, ray://HEAD:10001 or auto; there --threads is the cores of each worker (1)",
+    )  # fmt: skip
     add(
         "--mesh", choices=["glb", "obj", "ply", "usdz", "none"], default="glb", help="format of the mesh (default: glb)"
     )
