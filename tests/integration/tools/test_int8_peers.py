@@ -7,7 +7,7 @@ import onnx
 import torch
 
 from leanface import bundle
-from tools.studies.int8_peers import OpenVino, quantized_by_modelopt
+from tools.studies.int8_peers import exact, quantized_by_modelopt
 
 
 def test_modelopts_file_is_near_the_network(exported, images, tmp_path: Path) -> None:
@@ -17,5 +17,5 @@ def test_modelopts_file_is_near_the_network(exported, images, tmp_path: Path) ->
     assert any(node.op_type == "QuantizeLinear" for node in onnx.load(path).graph.node)
     with torch.inference_mode():
         expected = network(images).numpy()
-    got = OpenVino(path, "f32")(images.numpy())
+    got = exact(path)(images.numpy())  # OpenVINO's sums overflow on processors without VNNI
     assert 0 < np.linalg.norm(got - expected) < 0.2 * np.linalg.norm(expected)
