@@ -32,13 +32,6 @@ QUICK = Settings(mesh=None, texture_px=0, pictures=False)
 
 
 @pytest.fixture(scope="module")
-def lean_face() -> Iterator[LeanFace]:
-    """The shipped network: heads that do not fit their faces are left out."""
-    with LeanFace.load(threads=1) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
 def heads() -> list[Image.Image]:
     """Two people's heads."""
     return two_heads()

@@ -3,7 +3,6 @@
 import io
 import re
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,12 +21,6 @@ QUICK = Settings(mesh=None, texture_px=0, pictures=False)
 STEP_S = 0.2
 BEFORE, AWAY = SURE_FRAMES + 1, 1
 """How many frames somebody is there, and nobody."""
-
-
-@pytest.fixture(scope="module")
-def lean_face() -> Iterator[LeanFace]:
-    with LeanFace.load(threads=1) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
