@@ -8,6 +8,7 @@ hold, and a constant each, none of them negative. Channels count as the hardware
 import logging
 import math
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -55,6 +56,7 @@ class Row(BaseModel):
         ratio: its time over the reference's, the median of pairs.
         reference_ms: the reference's time meanwhile.
         size_bytes: of its file.
+        seconds: that it took to export and time it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,6 +65,7 @@ class Row(BaseModel):
     ratio: float
     reference_ms: float
     size_bytes: int
+    seconds: float
 
 
 class Timings(BaseModel):
@@ -84,12 +87,14 @@ class LatencyModel:
     Attributes:
         reference_ms: time of the reference, the median of all.
         ratios: time of each network over the reference's; `predicted` likewise, by a fit to others.
+        seconds: that it took to export and time them all.
     """
 
     def __init__(self, rows: Sequence[Row]) -> None:
         """Fit the model."""
         self.reference_ms = float(np.median([row.reference_ms for row in rows]))
         self.ratios = np.array([row.ratio for row in rows])
+        self.seconds = sum(row.seconds for row in rows)
         self._bytes = _fit(
             np.array([_counts(row.shapes) for row in rows]), np.array([row.size_bytes for row in rows], np.float64)
         )
@@ -196,12 +201,13 @@ class Deployment:
 
     def measure(self, architecture: Architecture) -> Row:
         """Export an architecture and time it in turns with the reference; a batch on a GPU lies there already."""
+        start, reference = time.monotonic(), self._reference
         images = noise_images(self.settings.batch, self.space.image_size, self.settings.runtime)
         with tempfile.TemporaryDirectory() as scratch:
             path = self.export(architecture, Path(scratch))
             with self._open(path) as network:
                 timings = measure_latency(
-                    {"reference": self._reference.resident(images), "network": network.resident(images)},
+                    {"reference": reference.resident(images), "network": network.resident(images)},
                     baselines={"network": "reference"},
                     warmup=3,
                     window=3,
@@ -216,6 +222,7 @@ class Deployment:
                 ratio=1 / speedup.value,
                 reference_ms=timings["reference"].latency_ms,
                 size_bytes=_size_bytes(path),
+                seconds=time.monotonic() - start,
             )
 
     def _open(self, path: Path) -> Runtime:

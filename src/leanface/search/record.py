@@ -1,5 +1,6 @@
 """What a search found, typed, as it lies in reports/search/search.json; and what it measured before it was stopped."""
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ class SearchRecord(_Record):
         deployed: errors of the chosen network in its precision.
         costs: of the chosen one, as measured.
         answer: why the targets cannot be met, and what is near; None: they can.
-        seconds: by step.
+        seconds: by step, those included in which an earlier run measured what this one took over.
     """
 
     targets: dict[str, float | str]
@@ -100,7 +101,11 @@ def metrics_of(record: SearchRecord) -> dict[str, float]:
 
 
 class Journal:
-    """What was measured so far, so that a search that was stopped goes on; of other conditions it knows nothing."""
+    """What was measured so far, so that a search that was stopped goes on; of other conditions it knows nothing.
+
+    Attributes:
+        replayed: seconds that an earlier run spent on the results that were taken over.
+    """
 
     def __init__(self, file: Path, conditions: Mapping[str, Any]) -> None:
         """Take the file, which need not be there yet.
@@ -108,18 +113,25 @@ class Journal:
         Args:
             conditions: all that the results depend on, as JSON.
         """
-        self._file, self._conditions = file, dict(conditions)
+        self._file, self._conditions, self.replayed = file, dict(conditions), 0.0
         self._known: Json = {}
+        self._seconds: dict[str, float] = {}
+        self._earlier: dict[str, float] = {}
         try:
             kept = read_json(file)
         except ArtifactError:  # there is none, or it is damaged
             return
         if kept.get("conditions") == self._conditions:
-            self._known = kept["known"]
+            self._known, self._seconds = kept["known"], kept.get("seconds", {})
+            self._earlier = dict(self._seconds)
 
     def get(self, name: str, measure: Callable[[], Any]) -> Any:
         """Return the result of this name, JSON, which is measured if it is not known."""
+        self.replayed += self._earlier.pop(name, 0.0)
         if name not in self._known:
+            start = time.monotonic()
             self._known[name] = measure()
-            write_json(self._file, {"conditions": self._conditions, "known": self._known})
+            self._seconds[name] = time.monotonic() - start
+            kept = {"conditions": self._conditions, "known": self._known, "seconds": self._seconds}
+            write_json(self._file, kept)
         return self._known[name]

@@ -3,17 +3,18 @@
 import copy
 import hashlib
 import logging
+import shutil
 import tempfile
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import nn
 
-from leanface import paths
+from leanface import bundle, paths
 from leanface.config import Benchmark, Distill, Machine, Prune, Quantize, Search
 from leanface.distillation.distill import distill
 from leanface.errors import LeanFaceError
@@ -75,13 +76,16 @@ class _Named(NamedTuple):
     pattern: Pattern
 
 
-class _Checked(NamedTuple):
+class _Made(NamedTuple):
+    """A candidate whose network is loaded, or made again, when something needs it; `key` says what it went through."""
+
     candidate: Candidate
-    network: nn.Module
+    key: str
+    network: Callable[[], nn.Module]
 
 
 class Searcher:
-    """One search. What it measures is kept in `paths.SEARCH_CACHE`, so that a search that was stopped goes on.
+    """One search. What it makes and measures is kept in `paths.SEARCH_CACHE`, so that a stopped one goes on.
 
     Attributes:
         space: of architectures.
@@ -107,7 +111,8 @@ class Searcher:
             ConfigError: a target, a unit or the precision is not valid.
             BackendError: the runtime is not known.
         """
-        self._teacher, self._task, self._original, self._all, self._track = teacher, task, original, settings, track
+        self._teacher, self._task, self._task_name, self._original = teacher, task, task_name, original
+        self._all, self._track = settings, track
         self._settings = settings.search
         self.space = Space(teacher, task.split("val").image_size, settings.prune.round_to)
         self._deployment = Deployment(self.space, task_name, settings.search, settings.quantize.quantize_residual)
@@ -124,6 +129,7 @@ class Searcher:
         del conditions["search"]["targets"], conditions["search"]["cases"]
         conditions |= {"seed": settings.seed, "machine": self._deployment.machine(original), "samples": _digest(task)}
         self._journal = Journal(paths.SEARCH_CACHE / "cases.json", conditions)
+        self._networks = paths.SEARCH_CACHE / "networks" / _hash(repr(conditions))
         self.best = Trial(UNIFORM, float("inf"))
         self._seconds: dict[str, float] = {}
         self._cases = 0
@@ -136,6 +142,7 @@ class Searcher:
         """
         with self._step("timing random networks"):
             logger.info("search: times are predicted within %.1f %% on average", 100 * self._model.error)
+        self._seconds["timing random networks"] = self._model.seconds
         limit = 1.0 if self._limits() else WITHOUT_COSTS
         if self.space.at_cost(UNIFORM, limit, self._load) is None:
             least = self.space.architecture(UNIFORM, 0.0)
@@ -150,10 +157,11 @@ class Searcher:
         with self._step("checking the best few"):
             if self._limited:
                 limit = self._smallest(patterns[0], limit)
-            checked = self._halve([each for pattern in patterns if (each := self._checked(pattern, limit))])
-        best = checked[0]
+            sized = [each for pattern in patterns if (each := self._sized(pattern, limit))]
+            made = self._halve([self._refitted(each, WHOLE * self._settings.faces) for each in sized])
+        best = made[0]
         with self._step("measuring the chosen one"):
-            costs, deployed = self._costs(best.candidate), self._deployed(best.network)
+            costs, deployed = self._costs(best.candidate), self._deployed(best)
         uniform = self.space.at_cost(UNIFORM, limit, self._load) or self.space.architecture(UNIFORM, 0.0)
         return SearchRecord(
             targets=self._settings.targets,
@@ -164,7 +172,7 @@ class Searcher:
             model_error=self._model.error,
             timed=self._model.timed,
             front=front,
-            candidates=tuple(one.candidate for one in checked),
+            candidates=tuple(one.candidate for one in made),
             chosen=best.candidate.name,
             uniform=uniform,
             deployed=deployed,
@@ -189,10 +197,10 @@ class Searcher:
 
     @contextmanager
     def _step(self, name: str) -> Generator[None]:
-        start = time.monotonic()
+        start = time.monotonic() - self._journal.replayed
         logger.info("search: %s", name)
         yield
-        self._seconds[name] = time.monotonic() - start
+        self._seconds[name] = time.monotonic() - start + self._journal.replayed
 
     def _latency_ms(self, architecture: Architecture) -> float:
         return self._model.latency_ms(self.space.shapes(architecture))
@@ -266,8 +274,8 @@ class Searcher:
                     uniform_error=None if uniform is None else self._case(uniform),
                 )
 
-    def _checked(self, named: _Named, limit: float) -> _Checked | None:
-        """Make a candidate that costs what is allowed by its measured time; None: the pattern cannot be so cheap."""
+    def _sized(self, named: _Named, limit: float) -> Candidate | None:
+        """Return a candidate that costs what is allowed by its measured time; None: the pattern cannot be so cheap."""
         correction, attempts = 1.0, list[tuple[float, Candidate]]()
         for _ in range(CHECKS):
             architecture = self.space.at_cost(named.pattern, limit / correction, self._load)
@@ -293,8 +301,30 @@ class Searcher:
         _, found = max(
             attempts, key=lambda attempt: (attempt[0] <= MARGIN, attempt[0] if attempt[0] <= MARGIN else -attempt[0])
         )
-        network = self._refitter.network(found.architecture, WHOLE * self._settings.faces)
-        return _Checked(found.model_copy(update={"rounds": (self._refitter.errors(network),)}), network)
+        return found
+
+    def _refitted(self, candidate: Candidate, count: int) -> _Made:
+        """Re-fit a candidate on so many samples."""
+        key = f"{_key(candidate.architecture)} re-fitted on {count}"
+        return self._made(candidate, key, lambda: self._refitter.network(candidate.architecture, count))
+
+    def _made(self, candidate: Candidate, key: str, make: Callable[[], nn.Module]) -> _Made:
+        """Return a candidate with one more round of errors; its network is kept until `clear`."""
+        folder = self._networks / _hash(key)
+
+        @cache
+        def network() -> nn.Module:
+            if not folder.exists():
+                made = make()
+                bundle.save_bundle(made, bundle.new_spec(made, self.space.image_size, self._task_name), folder)
+            return bundle.load_network(folder)[0]
+
+        errors = self._journal.get(key, lambda: self._refitter.errors(network()))
+        return _Made(candidate.model_copy(update={"rounds": (*candidate.rounds, errors)}), key, network)
+
+    def clear(self) -> None:
+        """Remove the networks of a search that is over; what was measured stays."""
+        shutil.rmtree(self._networks.parent, ignore_errors=True)
 
     def _timed(self, architecture: Architecture) -> float:
         """Export an architecture and time it (ms), as the machine was when the model was made."""
@@ -306,8 +336,10 @@ class Searcher:
         low, high = limit / 4, limit if self._limits() else 1.0
         for _ in range(BISECTIONS):
             middle = (low * high) ** 0.5
-            checked = self._checked(best, middle)
-            is_met = checked is not None and self._is_near(checked.candidate.rounds[0])
+            sized = self._sized(best, middle)
+            is_met = sized is not None and self._is_near(
+                self._refitted(sized, WHOLE * self._settings.faces).candidate.rounds[0]
+            )
             low, high = (low, middle) if is_met else (middle, high)
         return high
 
@@ -320,9 +352,9 @@ class Searcher:
         name = f"truth_{target.measure}" if f"truth_{target.measure}" in errors else f"teacher_{target.measure}"
         return errors[name], self._of_original[name]
 
-    def _halve(self, checked: Sequence[_Checked]) -> list[_Checked]:
+    def _halve(self, made: Sequence[_Made]) -> list[_Made]:
         """Distill all briefly and the better half twice as far, until one is left; return all, the best first."""
-        racing, out, steps = list(checked), list[_Checked](), self._settings.steps
+        racing, out, steps = list(made), list[_Made](), self._settings.steps
         while True:
             racing = sorted((self._distilled(one, steps) for one in racing), key=self._rank)
             if len(racing) == 1:
@@ -330,39 +362,41 @@ class Searcher:
             half = (len(racing) + 1) // 2
             racing, out, steps = racing[:half], [*racing[half:], *out], 2 * steps
 
-    def _rank(self, one: _Checked) -> float:
+    def _rank(self, one: _Made) -> float:
         return one.candidate.rounds[-1][f"teacher_{self._error}"]
 
-    def _distilled(self, one: _Checked, steps: int) -> _Checked:
-        settings, network = self._all.distill, copy.deepcopy(one.network)
-        optimizer = settings.optimizer.model_copy(update={"steps": steps})
-        session = Session(self._all.machine, self._all.seed, paths.SEARCH_CACHE / "distilled")
-        val = self._task.split("val").labeled(self._refitter.references["teacher"])
-        short = settings.model_copy(update={"optimizer": optimizer, "start_from": None})
-        distill(network, self._teacher, self._task, short, session, val=val)
-        errors = self._refitter.errors(network)
-        candidate = one.candidate.model_copy(update={"rounds": (*one.candidate.rounds, errors)})
-        logger.info(
-            "search: %s: %s %.3f after %d steps",
-            candidate.name,
-            self._error,
-            self._rank(_Checked(candidate, network)),
-            steps,
-        )
+    def _distilled(self, one: _Made, steps: int) -> _Made:
+        def train() -> nn.Module:
+            settings, network = self._all.distill, copy.deepcopy(one.network())
+            optimizer = settings.optimizer.model_copy(update={"steps": steps})
+            session = Session(self._all.machine, self._all.seed, paths.SEARCH_CACHE / "distilled")
+            val = self._task.split("val").labeled(self._refitter.references["teacher"])
+            short = settings.model_copy(update={"optimizer": optimizer, "start_from": None})
+            distill(network, self._teacher, self._task, short, session, val=val)
+            return network
+
+        distilled = self._made(one.candidate, f"{one.key}, {steps} steps", train)
+        candidate = distilled.candidate
+        logger.info("search: %s: %s %.3f after %d steps", candidate.name, self._error, self._rank(distilled), steps)
         if self._track is not None:
             shape = {"name": candidate.name, "steps": steps, "dropped": candidate.architecture.dropped}
-            self._track(f"search: {candidate.name}", shape, errors | {"latency_ms": candidate.latency_ms})
-        return _Checked(candidate, network)
+            measured = candidate.rounds[-1] | {"latency_ms": candidate.latency_ms}
+            self._track(f"search: {candidate.name}", shape, measured)
+        return distilled
 
-    def _deployed(self, network: nn.Module) -> Errors:
+    def _deployed(self, one: _Made) -> Errors:
         """Return the errors of a network in the precision that it is deployed in; FP16's are those of FP32."""
         if self._settings.precision != "int8":
-            return self._refitter.errors(network)
-        settings, train = self._all.quantize, self._task.split("train")
-        quantizer = Quantizer(residual=settings.quantize_residual)
-        quantized = calibrate(copy.deepcopy(network), settings, quantizer, train)
-        round_calibrated(quantized, settings, train)
-        return self._refitter.errors(quantized)
+            return one.candidate.rounds[-1]
+
+        def measure() -> Errors:
+            settings, train = self._all.quantize, self._task.split("train")
+            quantizer = Quantizer(residual=settings.quantize_residual)
+            quantized = calibrate(copy.deepcopy(one.network()), settings, quantizer, train)
+            round_calibrated(quantized, settings, train)
+            return self._refitter.errors(quantized)
+
+        return self._journal.get(f"{one.key}, deployed", measure)
 
     def _costs(self, candidate: Candidate) -> dict[str, float]:
         """Measure what a network costs; of memory and energy only what is limited and can be measured here."""
@@ -435,7 +469,11 @@ def _digest(task: Task) -> str:
 
 
 def _key(architecture: Architecture) -> str:
-    return hashlib.sha256(repr((architecture.dropped, sorted(architecture.counts.items()))).encode()).hexdigest()[:24]
+    return _hash(repr((architecture.dropped, sorted(architecture.counts.items()))))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 class _Progress:

@@ -35,6 +35,7 @@ def run(
     plot_search(record, widths_of(teacher), chosen, uniform, paths.SEARCH_REPORT / "search.png")
     metrics = metrics_of(record)
     write_json(paths.SEARCH_REPORT / "metrics.json", metrics)
+    searcher.clear()
     if record.answer is not None:
         raise UnreachableError(record.answer)
     write_json(paths.ARCHITECTURE, record.choice.architecture._asdict())

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ from leanface.pruning.plan import read_architecture
 from leanface.runner import run_stage
 from leanface.search.latency import Deployment, latency_model
 from leanface.search.record import SearchRecord
-from leanface.search.search import UnreachableError
+from leanface.search.search import Searcher, Settings, UnreachableError
 from leanface.search.space import Space
+from leanface.task import Track, load_task
 
 ROOT = Path(__file__).parents[3]
 SEARCH = {"threads": 1, "networks": 6, "cases": 5, "candidates": 2}
@@ -103,6 +105,40 @@ def test_a_search_that_was_stopped_goes_on_and_no_is_an_answer(found: SearchReco
     configure({"latency_ms": 1e-6})
     with pytest.raises(UnreachableError, match="no network is so cheap"):
         run_stage("search")
+
+
+def test_a_search_that_is_stopped_between_two_distillations_repeats_neither(project: Path) -> None:
+    config = configure({"size_mb": 0.3}, cases=3)
+    teacher, _ = bundle.load_network(paths.TEACHER)
+    settings = Settings(config.search, config.prune, config.distill, config.quantize, config.machine, config.seed)
+    task = load_task(config.task, config.data)
+    told: list[str] = []
+
+    def stop(name: str, parameters: Mapping[str, object], metrics: Mapping[str, float]) -> None:
+        told.append(name)
+        if len(told) == 2:
+            raise KeyboardInterrupt
+
+    def searcher(track: Track | None) -> Searcher:
+        return Searcher(teacher, task, "digits", bundle.digest(paths.TEACHER), settings, track)
+
+    def made() -> dict[Path, int]:
+        return {file: file.stat().st_mtime_ns for file in paths.SEARCH_CACHE.rglob("*.safetensors")}
+
+    with pytest.raises(KeyboardInterrupt):
+        searcher(stop).run()
+    before = made()
+    assert len(before) == 4  # two that were re-fitted, and the same two after a brief distillation
+    record = searcher(None).run()
+    assert len(made()) == 5
+    assert made().items() >= before.items()
+    curve = paths.SEARCH_CACHE / "distilled" / "history.csv"
+    curve.unlink()
+    again = searcher(None)
+    again.clear()
+    assert again.run().model_copy(update={"seconds": {}}) == record.model_copy(update={"seconds": {}})
+    assert not made()  # no network is needed for what is known
+    assert not curve.exists()
 
 
 def test_times_of_another_machine_are_taken_again(

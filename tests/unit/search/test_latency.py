@@ -1,5 +1,6 @@
 """The latency model, on times that are known; and what a search keeps."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ def model() -> LatencyModel:
             ratio=law(shapes),
             reference_ms=2.0,
             size_bytes=1000 + sum(s.inputs * s.outputs * s.kernel for s in shapes),
+            seconds=0.5,
         )
         for shapes in map(drawn, range(40))
     ]
@@ -43,6 +45,7 @@ def model() -> LatencyModel:
 
 def test_a_sum_over_layers_is_found(model: LatencyModel) -> None:
     assert model.error < 0.01
+    assert model.seconds == 40 * 0.5
     for seed in range(100, 110):
         assert model.latency_ms(drawn(seed)) == pytest.approx(2.0 * law(drawn(seed)), rel=0.02)
 
@@ -73,6 +76,22 @@ def test_what_was_measured_is_kept_for_the_same_conditions_alone(tmp_path: Path)
     assert len(asked) == 1
     Journal(file, {"faces": 9}).get("case", measure)
     assert len(asked) == 2
+
+
+def test_time_that_an_earlier_run_spent_is_counted_once(tmp_path: Path) -> None:
+    first = Journal(tmp_path / "cases.json", {})
+    for _ in range(2):
+        first.get("case", lambda: time.sleep(0.01))
+    assert first.replayed == 0
+    second = Journal(tmp_path / "cases.json", {})
+    second.get("another", lambda: time.sleep(0.01))
+    assert second.replayed == 0
+    for _ in range(2):
+        second.get("case", lambda: None)
+    spent = second.replayed
+    assert spent >= 0.01
+    second.get("another", lambda: None)
+    assert second.replayed == spent
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}"])
