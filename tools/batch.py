@@ -7,19 +7,17 @@ The first quarter is not counted: Ray starts, and the workers load their network
 """
 
 import argparse
-import logging
-import os
 import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from PIL import Image, ImageEnhance
 
 from leanface.batch.cluster import check_machines, outcomes
 from leanface.batch.storage import Storage
 from leanface.batch.worker import Job, describe
+from leanface.cluster import joined
 from leanface.photos.load import PACKAGED_PHOTOS, load_photo
 from leanface.reconstruction.outputs import Settings
 
@@ -53,29 +51,17 @@ def main() -> None:
 
 
 def _photos_per_second(photos: Path, folder: Path, settings: Settings, workers: int) -> float:
-    import ray as installed
-
-    ray: Any = installed
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
-    ray.init(
-        address="local", num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
-        _node_ip_address="127.0.0.1", object_store_memory=100 * 2**20,
-    )  # fmt: skip
-    try:
-        made_with = describe(settings, None, "cpu", str(photos))
-        job = Job(str(photos), str(folder), settings, None, "cpu", 1, 0, CHUNK, made_with)
-        times: list[tuple[float, int]] = []
-        with Storage(str(folder)).alone():
-            for outcome in outcomes(ray, job, check_machines(ray, job)):
-                if outcome.problem is not None or outcome.failed:
-                    raise RuntimeError(str(outcome))
-                if outcome.chunk.photos:
-                    times.append((time.perf_counter(), len(outcome.chunk.photos)))
-        begun = len(times) // 4
-        return sum(count for _, count in times[begun:]) / (times[-1][0] - times[begun - 1][0])
-    finally:
-        ray.shutdown()
+    made_with = describe(settings, None, "cpu", str(photos))
+    job = Job(str(photos), str(folder), settings, None, "cpu", 1, 0, CHUNK, made_with)
+    times: list[tuple[float, int]] = []
+    with Storage(str(folder)).alone(), joined(None, workers) as ray:
+        for outcome in outcomes(ray, job, check_machines(ray, job)):
+            if outcome.problem is not None or outcome.failed:
+                raise RuntimeError(str(outcome))
+            if outcome.chunk.photos:
+                times.append((time.perf_counter(), len(outcome.chunk.photos)))
+    begun = len(times) // 4
+    return sum(count for _, count in times[begun:]) / (times[-1][0] - times[begun - 1][0])
 
 
 def _write_photos(folder: Path, count: int) -> None:

@@ -19,10 +19,9 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-logger = logging.getLogger(__name__)
+from leanface.cluster import join, machines, room
 
-STORE_BYTES = 100 * 2**20
-"""Memory for objects of a cluster that is started here: trials exchange a few numbers, not tensors."""
+logger = logging.getLogger(__name__)
 
 RETRIES = 3
 """How often a trial goes on elsewhere after its node has died."""
@@ -48,21 +47,30 @@ class RayLauncher(Launcher):
         self, address: str | None, num_cpus: int | None, cpus_per_task: int, gpus_per_task: float, shared_folder: bool
     ) -> None:
         self.address, self.num_cpus, self.shared_folder = address, num_cpus, shared_folder
-        self.resources = {"num_cpus": cpus_per_task, "num_gpus": gpus_per_task}
+        self.cpus, self.gpus = cpus_per_task or 1, gpus_per_task
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run them, as many at once as the cluster's cores allow."""
-        ray = self._cluster()
+        """Run them, as many at once as the cluster's cores allow.
+
+        Raises:
+            ConfigError: Ray is not installed, the cluster is away, or has no machine that is large enough.
+        """
+        if not self.shared_folder:  # else no trial goes on elsewhere
+            for name, milliseconds in KEEPALIVE_MS.items():
+                os.environ.setdefault(name, milliseconds)
+        ray = join(self.address, self.num_cpus, show_output=True)
+        room(machines(ray), "a trial (cpus_per_task, gpus_per_task)", self.cpus, self.gpus)
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
         depot = None if self.shared_folder else self._depot(ray)
         # In a shared folder a trial that is lost with its node may still run there: it is tried again when the sweep
         # is. Otherwise another node goes on with the stages that came home.
-        trial = ray.remote(max_retries=0 if depot is None else RETRIES, **self.resources)(_run)
+        retries = 0 if depot is None else RETRIES
+        trial = ray.remote(max_retries=retries, num_cpus=self.cpus, num_gpus=self.gpus)(_run)
         environment, tasks = _environment(), list[Any]()
         for number, overrides in enumerate(job_overrides, initial_job_idx):
             logger.info("\t#%d : %s", number, " ".join(filter_overrides(overrides)))
@@ -88,47 +96,6 @@ class RayLauncher(Launcher):
             ray.remote(num_cpus=0, max_concurrency=4, scheduling_strategy=here)(Depot)
             .remote(str(Path.cwd()), str(self.config.hydra.sweep.dir))
         )  # fmt: skip
-
-    def _cluster(self) -> Any:
-        """Join or start a Ray cluster.
-
-        Raises:
-            HydraException: Ray is not installed, the cluster is away, or has no machine that is large enough.
-        """
-        ray: Any
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
-        if not self.shared_folder:  # else no trial goes on elsewhere
-            for name, milliseconds in KEEPALIVE_MS.items():
-                os.environ.setdefault(name, milliseconds)
-        try:
-            import ray
-        except ImportError:
-            raise HydraException("hydra/launcher=ray needs Ray: pip install -c constraints.txt -e '.[ray]'") from None
-        if not ray.is_initialized():
-            own: dict[str, Any] = {"num_cpus": self.num_cpus, "object_store_memory": STORE_BYTES,
-                                   "_node_ip_address": "127.0.0.1", "include_dashboard": False}  # fmt: skip
-            try:
-                ray.init(address=self.address or "local", **({} if self.address else own))
-            except ConnectionError as error:
-                raise HydraException(
-                    f"no Ray cluster answers at hydra.launcher.address={self.address}: {error}. Start it with "
-                    "`ray start --head` there, and run this on one of its machines; nothing was run."
-                ) from None
-        nodes: list[dict[str, Any]] = ray.nodes()
-        machines: list[dict[str, float]] = [node["Resources"] for node in nodes if node["Alive"]]
-        if not any(_fits(machine, self.resources) for machine in machines):
-            raise HydraException(
-                f"a trial takes cpus_per_task={self.resources['num_cpus']}, "
-                f"gpus_per_task={self.resources['num_gpus']}, but no machine of the Ray cluster has that: "
-                + ", ".join(
-                    f"{machine.get('CPU', 0):g} CPUs and {machine.get('GPU', 0):g} GPUs" for machine in machines
-                )
-            )
-        return ray
-
-
-def _fits(node: dict[str, float], task: dict[str, float]) -> bool:
-    return node.get("CPU", 0) >= task["num_cpus"] and node.get("GPU", 0) >= task["num_gpus"]
 
 
 def _environment() -> dict[str, str]:

@@ -1,25 +1,19 @@
-"""The machines: a Ray cluster that is joined or started, checked, and driven by Ray Data.
+"""The machines of a Ray cluster: checked, and driven by Ray Data.
 
 Ray Data asks for chunks only as fast as workers take them, and gives those of a worker that died to another one. It
 does not work through Ray's client (ray://), so what drives it is an actor on the cluster.
 """
 
-import logging
-import os
 import pickle
 import time
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import Any
 
 from leanface.batch.chunks import Chunk, chunks
 from leanface.batch.storage import Storage
 from leanface.batch.worker import Job, Outcome, Worker, check
-from leanface.device import usable_cores
+from leanface.cluster import machines, room
 from leanface.errors import ArtifactError, ConfigError, LeanFaceError, reason
-
-STORE_BYTES = 100 * 2**20
-"""Memory for objects of a cluster that is started here: only names and reasons go through Ray."""
 
 CALLS = 2
 """Chunks that a worker has at a time: while one waits for the storage, the other computes."""
@@ -33,43 +27,6 @@ TOGETHER_S = 0.2
 CONTINUE = "What is finished stays; the same command does the rest."
 
 
-@contextmanager
-def joined(address: str | None) -> Generator[Any]:
-    """Join a Ray cluster, or start one of this machine alone, unless this process is in one; yield Ray.
-
-    Raises:
-        ConfigError: no cluster answers.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # for machines that are busy
-    import ray as installed
-
-    ray: Any = installed
-    if ray.is_initialized():
-        yield ray
-        return
-    own: dict[str, Any] = {"num_cpus": usable_cores(), "object_store_memory": STORE_BYTES,
-                           "_node_ip_address": "127.0.0.1", "include_dashboard": False}  # fmt: skip
-    try:
-        ray.init(
-            address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if address else own)
-        )
-    except Exception as error:  # Ray raises bare ones, too
-        raise ConfigError(
-            f"no Ray cluster answers at {address or 'this machine'} ({reason(error)}). Start one with "
-            "`ray start --head`; its RAY_AUTH_MODE and RAY_AUTH_TOKEN must be set here, too, if it asks for them."
-        ) from None
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-
-
-def has_gpus(ray: Any) -> bool:
-    """Tell whether some machine of the cluster has a GPU."""
-    return any(machine.get("GPU", 0) >= 1 for _, machine in _machines(ray))
-
-
 def check_machines(ray: Any, job: Job) -> int:
     """Let each machine check what it needs, and return how many workers there is room for.
 
@@ -78,18 +35,13 @@ def check_machines(ray: Any, job: Job) -> int:
     """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    machines = _machines(ray)
-    room = [int(min(each.get("CPU", 0) // job.cores, each.get("GPU", 0) if job.gpus else 1e9)) for _, each in machines]
-    if not sum(room):
-        found = ", ".join(f"{each.get('CPU', 0):g} CPUs and {each.get('GPU', 0):g} GPUs" for _, each in machines)
-        raise ConfigError(
-            f"a worker takes {job.cores} CPUs (--threads) and {job.gpus} GPUs, but no machine has that: {found}"
-        )
+    found = machines(ray)
+    workers = room(found, "a worker (--threads)", job.cores, job.gpus)
     tasks: list[tuple[str, Any]] = []
-    for node, _ in machines:
-        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    for machine in found:
+        there = NodeAffinitySchedulingStrategy(machine.node, soft=False)
         task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(check)
-        tasks.append((node["NodeManagerAddress"], task.remote(job)))
+        tasks.append((machine.address, task.remote(job)))
     for address, task in tasks:
         try:
             problem = ray.get(task)
@@ -98,7 +50,7 @@ def check_machines(ray: Any, job: Job) -> int:
             problem = f"it cannot run LeanFace, which each machine needs ({lines[-1].strip() if lines else error})."
         if problem is not None:
             raise ConfigError(f"{address}: {problem}")
-    return sum(room)
+    return workers
 
 
 def outcomes(ray: Any, job: Job, workers: int) -> Iterator[Outcome]:
@@ -184,7 +136,3 @@ def _dataset(job: Job, workers: int) -> Any:
         Worker, fn_constructor_args=(job,), batch_size=1, batch_format="pyarrow", compute=pool, num_cpus=job.cores,
         num_gpus=job.gpus, max_task_retries=RETRIES,
     )  # fmt: skip
-
-
-def _machines(ray: Any) -> list[tuple[dict[str, Any], dict[str, float]]]:
-    return [(node, node["Resources"]) for node in ray.nodes() if node["Alive"]]

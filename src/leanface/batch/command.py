@@ -10,10 +10,11 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from leanface.batch.chunks import PHOTOS
-from leanface.batch.cluster import CONTINUE, check_machines, has_gpus, joined, outcomes
+from leanface.batch.cluster import CONTINUE, check_machines, outcomes
 from leanface.batch.storage import Storage, is_url
 from leanface.batch.worker import Job, Outcome, describe
 from leanface.catalog import RUNTIMES
+from leanface.cluster import joined, machines
 from leanface.errors import ArtifactError, ConfigError
 from leanface.reconstruction.command import counted
 from leanface.reconstruction.outputs import Settings
@@ -52,7 +53,7 @@ def run(
         raise ArtifactError(f"{photos.url} holds no files.")
     with results.alone(), joined(cluster) as ray:
         on_gpu = runtime == "auto" or (runtime in RUNTIMES and RUNTIMES[runtime].on_gpu)
-        gpus = int(on_gpu and has_gpus(ray))
+        gpus = int(on_gpu and any(machine.gpus for machine in machines(ray)))
         job = Job(photos.url, results.url, settings, model, runtime, threads or 1, gpus, chunk, made_with)
         workers = check_machines(ray, job)
         results.claim(made_with, redo=redo)

@@ -16,10 +16,10 @@ import psutil
 import pytest
 from PIL import Image
 
-from leanface.batch.cluster import joined
 from leanface.batch.command import run
 from leanface.batch.storage import Storage
 from leanface.batch.table import finished
+from leanface.cluster import joined
 from leanface.errors import ArtifactError, ConfigError
 from leanface.photos.load import load_photo
 from leanface.reconstruction.outputs import Settings
@@ -125,7 +125,7 @@ def test_what_no_machine_has_is_said_before_anything_is_done(
     address: str, photos: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     place = tmp_path_factory.mktemp("out").as_uri()
-    with pytest.raises(ConfigError, match=r"a worker takes 3 CPUs .*no machine has that: 2 CPUs and 0 GPUs"):
+    with pytest.raises(ConfigError, match=r"takes 3 CPUs .*no machine has that: 2 CPUs and 0 GPUs"):
         run([photos], place, NUMBERS, runtime="cpu", cluster=address, threads=3)
     with pytest.raises(ArtifactError, match="there is no network at"):
         run([photos], place, NUMBERS, model=Path("none.onnx"))

@@ -1,0 +1,36 @@
+"""What fits on a cluster's machines, and what is said if nothing does."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from leanface.cluster import Machine, room
+from leanface.errors import ConfigError
+
+LARGE, SMALL, HEAD = Machine("a", "10.0.0.1", 8, 2), Machine("b", "10.0.0.2", 2, 0), Machine("c", "10.0.0.3", 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "count"), [(1, 0, 10), (2, 0, 5), (3, 0, 2), (1, 1, 2), (1, 0.5, 4), (5, 1, 1)]
+)
+def test_no_task_is_divided_among_machines(cpus: int, gpus: float, count: int) -> None:
+    assert room([LARGE, SMALL, HEAD], "a task", cpus, gpus) == count
+
+
+def test_a_task_that_fits_nowhere_is_told_what_there_is() -> None:
+    with pytest.raises(
+        ConfigError, match=r"a task takes 4 CPUs and 0.5 GPUs, but no machine has that: 2 CPUs and 0 GPUs"
+    ):
+        room([SMALL], "a task", 4, 0.5)
+    with pytest.raises(ConfigError, match="no machine has that"):
+        room([HEAD], "a task", 1, 0)
+
+
+def test_a_cluster_that_is_away_is_named() -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    impatient = {"RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S": "1", "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S": "1"}
+    program = "from leanface.cluster import join; join('ray://127.0.0.1:1')"  # of its own: Ray reads these once
+    ended = subprocess.run([sys.executable, "-c", program], env=os.environ | impatient, capture_output=True, text=True)
+    assert "ConfigError: no Ray cluster answers at ray://127.0.0.1:1 (" in ended.stderr
