@@ -4,6 +4,7 @@ import ctypes
 import math
 import os
 import platform
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,10 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def visible_gpus() -> list[str]:
-    """List the GPUs that this process may use, as `VISIBLE` names them; imports no runtime and starts no CUDA."""
+    """List the GPUs that this process may use, as `VISIBLE` names them; imports no runtime and starts no CUDA.
+
+    As CUDA does, it reads up to the first name that is no GPU's, such as -1: what follows is not used.
+    """
     import pynvml
 
     try:
@@ -155,7 +159,8 @@ def visible_gpus() -> list[str]:
     except pynvml.NVMLError:
         return []  # no NVIDIA driver
     if VISIBLE in os.environ:
-        return [name.strip() for name in os.environ[VISIBLE].split(",") if name.strip()]
+        names = (name.strip() for name in os.environ[VISIBLE].split(","))
+        return list(takewhile(lambda name: name.isdecimal() or name.startswith(("GPU-", "MIG-")), names))
     handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
     return [pynvml.nvmlDeviceGetUUID(handle) for handle in handles]  # numbers mean another order to CUDA
 

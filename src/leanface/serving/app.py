@@ -75,7 +75,7 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.metrics = Metrics(lambda: self.workers.waiting, lambda: self.workers.ready_workers, settings.places)
+        self.metrics = Metrics(lambda: self.workers.waiting, lambda: self.workers.ready, settings.places)
         self.workers = WorkerPool(settings, Watchers(self.metrics.restarted, self.metrics.memory))
         self.monitor = Monitor(settings.tick_s)
         self.started = time.monotonic()
@@ -227,8 +227,8 @@ def create_app(
     @app.get("/readyz", responses={503: {"description": "not yet, or not now"}})
     async def ready() -> Response:
         """Tell whether a worker can read photos."""
-        content = {"status": "ready" if service.workers.ready else "not ready", "workers": service.workers.ready}
-        return JSONResponse(content, 200 if service.workers.ready else 503)
+        count = len(service.workers.ready)
+        return JSONResponse({"status": "ready" if count else "not ready", "workers": count}, 200 if count else 503)
 
     @app.get(
         "/metrics",

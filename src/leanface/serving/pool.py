@@ -99,13 +99,8 @@ class WorkerPool:
         raise BackendError(f"no worker started: {self._failure or f'not within {seconds:.0f} s'}")
 
     @property
-    def ready(self) -> int:
-        """Count the workers that can take photos."""
-        return len(self._ready)
-
-    @property
-    def ready_workers(self) -> set[int]:
-        """Number those workers, from 0."""
+    def ready(self) -> set[int]:
+        """Number the workers that can take photos, from 0."""
         return set(self._ready)
 
     @property

@@ -71,7 +71,7 @@ def test_an_idle_worker_that_dies_is_replaced_too(pool: WorkerPool, restarts: li
     before = len(restarts)
     os.kill(worker, signal.SIGKILL)
     until(lambda: len(restarts) > before)
-    until(lambda: pool.ready == 1 and pool.processes and pool.processes != [worker])
+    until(lambda: pool.ready == {0} and pool.processes and pool.processes != [worker])
 
 
 def test_a_full_queue_refuses_and_recovers(pool: WorkerPool, photo: bytes) -> None:

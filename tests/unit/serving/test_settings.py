@@ -84,7 +84,7 @@ def test_what_is_no_path_prefix_is_refused(path: str) -> None:
 def three_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine whose driver answers, and where the second of four GPUs is someone else's."""
     monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
-    monkeypatch.setenv(VISIBLE, "3,0, GPU-2b")
+    monkeypatch.setenv(VISIBLE, "3,0, GPU-2b,-1,1")
 
 
 @pytest.mark.usefixtures("three_gpus")
@@ -127,8 +127,10 @@ def test_devices_that_cannot_be_are_refused(devices: str, runtime: str, reason: 
         Settings.given({"devices": devices, "runtime": runtime})
 
 
-def test_devices_without_a_gpu_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VISIBLE, "")
+@pytest.mark.usefixtures("three_gpus")
+@pytest.mark.parametrize("visible", ["", "-1", "NoDevFiles", " -1,0"])
+def test_devices_without_a_gpu_are_refused(monkeypatch: pytest.MonkeyPatch, visible: str) -> None:
+    monkeypatch.setenv(VISIBLE, visible)
     with pytest.raises(ConfigError, match="--devices: there is no NVIDIA GPU here"):
         Settings.given({"devices": "all"})
 
