@@ -204,6 +204,20 @@ def remove_result(folder: Path, kind: str) -> None:
             folder.rmdir()
 
 
+@contextmanager
+def scratch() -> Generator[Path]:
+    """Yield an empty folder among the machine's temporary ones, which is removed afterwards.
+
+    If this process is killed, the next one that asks for such a folder removes this one first.
+
+    Raises:
+        ArtifactError: nothing can be written there.
+    """
+    temporary = Path(tempfile.gettempdir())
+    with _workplace(temporary, temporary) as workplace:
+        yield workplace
+
+
 def require_writable(folder: Path) -> None:
     """Make a folder if it is missing, and check that files can be written there.
 

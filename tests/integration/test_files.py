@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from leanface.files import atomic_write, is_intact
+from leanface.files import atomic_write, is_intact, scratch
 from tests.file_trees import names, put, tree
 
 
@@ -58,6 +58,19 @@ def test_a_kill_in_the_middle_of_a_refill_is_seen_and_mended(tmp_path: Path) -> 
     put(tmp_path / "anna", a="3")
     assert tree(tmp_path) == {"anna/a": "3"}
     assert is_intact(tmp_path / "anna")
+
+
+def test_a_killed_process_leaves_temporary_files_only_until_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    killed("with files.scratch() as folder:\n    (folder / 'photo.jpg').write_bytes(b'0')\n    die()", tmp_path)
+    assert list(tmp_path.rglob("photo.jpg"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    with scratch() as folder:
+        assert folder.parent == tmp_path
+        assert names(tmp_path) == [folder.name]
+    assert names(tmp_path) == []
 
 
 def test_only_leftovers_of_its_own_are_cleared(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import json
 import pickle
 import platform
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -14,7 +13,7 @@ from leanface.batch.chunks import Chunk, Photo
 from leanface.batch.storage import FACES, FAILED, HEADS, RUNS, Storage
 from leanface.errors import ArtifactError, ConfigError, LeanFaceError, reason
 from leanface.extras import installed_version
-from leanface.files import Json, digest
+from leanface.files import Json, digest, scratch
 from leanface.reconstruction.outputs import Settings
 
 REQUESTS = 16
@@ -119,8 +118,8 @@ class Worker:
         if (problem := chunk.problem or self._problem) is not None or not chunk.photos:
             return Outcome(chunk, problem=problem)
         try:
-            with tempfile.TemporaryDirectory(prefix="leanface-batch-") as folder:
-                return self._reconstruct(chunk, Path(folder))
+            with scratch() as folder:
+                return self._reconstruct(chunk, folder)
         except Exception as error:
             return Outcome(chunk, problem=f"{platform.node()}: {reason(error)}")
 

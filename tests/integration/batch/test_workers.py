@@ -34,7 +34,13 @@ PHOTOS = 48
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where workers put what they need for a moment."""
+    return tmp_path_factory.mktemp("temporary")
+
+
+@pytest.fixture(scope="module")
+def address(temporary_files: Path) -> Iterator[str]:
     """A cluster of this machine, with two cores whatever it has, as it is reached from elsewhere."""
     with ExitStack() as stack:
         environment = stack.enter_context(pytest.MonkeyPatch.context())
@@ -50,6 +56,7 @@ def address() -> Iterator[str]:
                 "--include-dashboard=false", "--object-store-memory=100000000", "--block",
             ],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            env=os.environ | {"TMPDIR": str(temporary_files)},
         )  # fmt: skip
         stack.callback(_end, head)
         address, end = f"ray://127.0.0.1:{client_port}", time.monotonic() + 200
@@ -88,17 +95,26 @@ def workers() -> list[psutil.Process]:
     return [each for each in processes if any("MapWorker" in part for part in each.cmdline())]
 
 
-def test_a_killed_worker_loses_nothing(
-    address: str, photos: str, tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture
+def test_a_killed_worker_loses_and_leaves_nothing(
+    address: str,
+    photos: str,
+    temporary_files: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     place = tmp_path_factory.mktemp("out").as_uri()
     out, killed = Storage(place), list[int]()
+
+    def left() -> list[Path]:
+        return list(temporary_files.glob("*leanface*"))
 
     def kill() -> None:
         """End one of the two as soon as anything is finished."""
         while not out.names("faces"):
             time.sleep(0.02)
         victim = workers()[0]
+        while not left():  # it may be between two chunks
+            time.sleep(0.002)
         victim.kill()
         killed.extend([victim.pid, len(finished(out))])
 
@@ -119,6 +135,7 @@ def test_a_killed_worker_loses_nothing(
         run([photos], place, NUMBERS, runtime="cpu", cluster=address, chunk=2)
     assert f"0 faces in 0 photos, {PHOTOS} photos done before" in caplog.text
     assert {name: out._files.modified(out.path(name)) for name in out.names("faces")} == times
+    assert left() == []
 
 
 def test_what_no_machine_has_is_said_before_anything_is_done(
