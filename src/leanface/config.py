@@ -98,8 +98,13 @@ class Data(Samples):
 
 
 class Optimizer(Section):
-    """AdamW with linear warm-up and cosine decay; an exponential moving average of the weights is what is kept."""
+    """Linear warm-up and cosine decay; an exponential moving average of the weights is what is kept.
 
+    Attributes:
+        algorithm: "muon" orthogonalizes the updates of convolutions; heads, biases and norms are AdamW's in any case.
+    """
+
+    algorithm: Literal["adamw", "muon"] = "adamw"
     steps: Count
     batch_size: Count
     learning_rate: Positive

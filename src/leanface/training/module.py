@@ -13,13 +13,14 @@ from leanface.errors import LeanFaceError
 from leanface.task import Batch, Task
 from leanface.training.average import WeightAverage
 from leanface.training.batch_norm import batch_norms
+from leanface.training.muon import Muon
 
 Criterion = Callable[[nn.Module, Batch], dict[str, Tensor]]
 """(network, batch) to named terms; "loss" is minimized, the others are logged."""
 
 
 class TrainingModule(LightningModule):
-    """Minimizes a criterion by AdamW and keeps an exponential moving average of the network's weights.
+    """Minimizes a criterion and keeps an exponential moving average of the network's weights.
 
     Args:
         network: trained in place.
@@ -104,8 +105,12 @@ class TrainingModule(LightningModule):
         groups = parameter_groups(self.network, self.settings, self.head_scales)
         # One kernel in place of many; under a gradient scaler it would unscale gradients later than they are clipped.
         fused = self.device.type == "cuda" and self.trainer.precision != "16-mixed"
-        optimizer = torch.optim.AdamW(groups, fused=fused)
         settings = self.settings
+        if settings.algorithm == "muon":
+            precision = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else torch.float32
+            optimizer = Muon(groups, fused=fused, precision=precision)
+        else:
+            optimizer = torch.optim.AdamW(groups, fused=fused)
         warmup = max(1, int(settings.warmup_fraction * settings.steps))
 
         def factor(step: int) -> float:
@@ -124,20 +129,24 @@ class TrainingModule(LightningModule):
 
 
 def parameter_groups(network: nn.Module, settings: Optimizer, head_scales: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Return AdamW's groups: no decay on biases and batch norms; each head's learning rate scaled to its outputs.
+    """Return the optimizer's groups: no decay on biases and norms; each head's learning rate scaled to its outputs.
+
+    Muon orthogonalizes all that decays but the heads, whose rows differ in scale on purpose.
 
     Args:
         head_scales: by the head's module name.
     """
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
-        scale = head_scales.get(name.rpartition(".")[0], 1.0)
-        groups.setdefault((scale, parameter.ndim > 1), []).append(parameter)
+        module, decays = name.rpartition(".")[0], parameter.ndim > 1
+        orthogonalized = settings.algorithm == "muon" and decays and module not in head_scales
+        groups.setdefault((head_scales.get(module, 1.0), decays, orthogonalized), []).append(parameter)
     return [
         {
             "params": parameters,
             "lr": settings.learning_rate * scale,
             "weight_decay": settings.weight_decay if decays else 0.0,
+            "orthogonalized": orthogonalized,
         }
-        for (scale, decays), parameters in groups.items()
+        for (scale, decays, orthogonalized), parameters in groups.items()
     ]
