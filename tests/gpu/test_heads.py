@@ -1,11 +1,14 @@
-"""Textures and streams on the GPU are those of the CPU."""
+"""Textures, their files and streams on the GPU are those of the CPU."""
 
+import io
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from leanface import LeanFace, load_photo
+from leanface.face.jpeg import encode_jpeg
 from leanface.reconstruction.streams import Streams
 
 
@@ -32,6 +35,17 @@ def test_textures_are_painted_alike(on_cpu: LeanFace, on_gpu: LeanFace, size: in
     difference = np.abs(textures[0].astype(int) - textures[1])
     assert difference.mean() < 1
     assert (difference > 8).mean() < 1e-3  # a texel whose center lies on an edge of the depth map may go either way
+
+
+def test_the_gpu_encodes_the_same_picture(on_gpu: LeanFace) -> None:
+    (face,) = on_gpu.reconstruct(load_photo("astronaut"), faces="largest", texture_size=1024)
+    assert face.texture is not None
+    contents = [encode(face.texture, 90) for encode in (encode_jpeg, face.encode_jpeg)]
+    by_cpu, by_gpu = (np.asarray(Image.open(io.BytesIO(content))).astype(int) for content in contents)
+    assert contents[0] != contents[1]
+    assert np.abs(by_cpu - by_gpu).mean() < 1
+    assert len(contents[1]) < 1.02 * len(contents[0])
+    assert contents[1] in face.encode_mesh()["face.glb"]
 
 
 def test_streams_are_decoded_alike(on_cpu: LeanFace, on_gpu: LeanFace) -> None:

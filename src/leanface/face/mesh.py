@@ -17,7 +17,7 @@ from PIL import Image
 
 from leanface.errors import ArtifactError
 from leanface.face.glb import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, Glb
-from leanface.face.jpeg import encode_jpeg
+from leanface.face.jpeg import JpegEncoder, encode_jpeg
 from leanface.face.uv_layout import UvLayout, bilinear
 
 HEADER = "LeanFace; meters, x right, y up, z towards the camera"
@@ -38,6 +38,7 @@ class Mesh(NamedTuple):
     layout: UvLayout
     texture: UInt8[np.ndarray, "size size 3"]
     texture_format: TextureFormat
+    encode_jpeg: JpegEncoder = encode_jpeg
 
 
 def encode_mesh(
@@ -47,6 +48,7 @@ def encode_mesh(
     normals: Float32[np.ndarray, "vertices 3"],
     texture: UInt8[np.ndarray, "size size 3"],
     texture_format: TextureFormat = "jpeg",
+    encode_jpeg: JpegEncoder = encode_jpeg,
 ) -> dict[str, bytes]:
     """Return the contents of a mesh's files by name, in the order to write them: the one called `name` comes last.
 
@@ -58,6 +60,7 @@ def encode_mesh(
         vertices: of the whole model, in meters; `normals` likewise, of length 1.
         texture: sRGB, with colors beyond the surface's rim too (see `leanface.face.uv_layout.spread`).
         texture_format: JPEG is smaller and written faster; PNG keeps every level.
+        encode_jpeg: what does that; see `leanface.face.jpeg_torch`.
 
     Raises:
         ArtifactError: the suffix is none of FORMATS.
@@ -73,7 +76,7 @@ def encode_mesh(
             f"expected a texture as a uint8 array of shape ({layout.size}, {layout.size}, 3), the UV layout's, got "
             f"{texture.dtype} {texture.shape}; scale floats in [0, 1] by 255 and round them."
         )
-    mesh = Mesh(vertices[layout.vertex], normals[layout.vertex], layout, texture, texture_format)
+    mesh = Mesh(vertices[layout.vertex], normals[layout.vertex], layout, texture, texture_format, encode_jpeg)
     return FORMATS[suffix](mesh, stem)
 
 
@@ -85,7 +88,7 @@ def texture_coordinates(layout: UvLayout) -> Float32[np.ndarray, "corners 2"]:
 def encoded_texture(mesh: Mesh) -> bytes:
     """Return the texture's file."""
     if mesh.texture_format == "jpeg":
-        return encode_jpeg(mesh.texture, JPEG_QUALITY)
+        return mesh.encode_jpeg(mesh.texture, JPEG_QUALITY)
     content = io.BytesIO()
     Image.fromarray(mesh.texture).save(content, "png", compress_level=1)
     return content.getvalue()

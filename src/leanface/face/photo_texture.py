@@ -18,6 +18,7 @@ from leanface.device import usable_cores
 from leanface.errors import ConfigError
 from leanface.face.compiled import compiled
 from leanface.face.continuation import Continuation, Graph
+from leanface.face.jpeg import encode_jpeg
 from leanface.face.symmetry import mirror_images
 from leanface.face.texture_runs import spread_rows
 from leanface.face.uv_layout import Painting, UvLayout, across_seams, bilinear
@@ -36,7 +37,7 @@ RATIO_LOG_MAX = 0.7
 DARK = 0.05
 """Added to both colors before their ratio is taken: dark ones say little."""
 
-SAMPLED = 4
+SAMPLED = 16
 """Of the triangles, one in so many is enough to tell how much finer the photo is than the texture."""
 
 LIGHT_STEPS = 12
@@ -61,6 +62,8 @@ class PhotoTexture:
         graph: of the mesh.
         mirror: the vertex on the head's other side that corresponds to each.
     """
+
+    encode_jpeg = staticmethod(encode_jpeg)
 
     def __init__(
         self,

@@ -276,7 +276,7 @@ class LeanFace:
             Lighting(self.surface.head.albedo(parts.albedo), light),
             delight=delight,
         )
-        return replace(face, texture=texture)
+        return replace(face, texture=texture, encode_jpeg=self._painter.encode_jpeg)
 
     @functools.cached_property
     def _painter(self) -> "PhotoTexture | TorchTexture":

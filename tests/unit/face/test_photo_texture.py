@@ -302,7 +302,7 @@ def test_pytorch_paints_the_model_s_colors_where_no_photo_shows_any(
     assert difference.max() <= 1
 
 
-def test_too_little_memory_on_the_gpu_paints_on_the_cpu(
+def test_too_little_memory_on_the_gpu_paints_and_encodes_on_the_cpu(
     model: MorphableModel, painter: PhotoTexture, uv_map: UvMap, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
@@ -310,6 +310,9 @@ def test_too_little_memory_on_the_gpu_paints_on_the_cpu(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     made, on_gpu = scene(model, 0.0), TorchTexture(painter, "cpu")
+    assert on_gpu.encode_jpeg(made.photo, 90) != painter.encode_jpeg(made.photo, 90)
     monkeypatch.setattr(on_gpu, "_fill", exhausted)
+    monkeypatch.setattr(torch, "frexp", exhausted)
     assert np.array_equal(on_gpu.paint(uv_map.layout, *made[:5]), painter.paint(uv_map.layout, *made[:5]))
+    assert on_gpu.encode_jpeg(made.photo, 90) == painter.encode_jpeg(made.photo, 90)
     assert "too little free memory" in caplog.text

@@ -7,7 +7,7 @@ export const TEXTURE_PX = 1024;  // what `leanface export web` laid the head out
 const DEPTH_MAP_PX = 512, DEPTH_TOLERANCE_M = 0.004, BLOCK_PX = 8, OVERHANG_M = 0.02;
 const TURNED_AWAY = 0.2, FACING = 0.55, RIM = 0.03, FEATHER_STEPS = 4, OUTLINE = 0.008, WITHIN = 0.032;
 const SMOOTHNESS = 2, DECAY = 0.004, MIRRORED = 0.2, RATIO_LOG_MAX = 0.7, DARK = 0.05;
-const STEPS_MAX = 400, RESIDUAL = 0.003, SAMPLED = 4;
+const STEPS_MAX = 400, RESIDUAL = 0.003, SAMPLED = 16;
 
 /** Visit the pixels of triangles: paint(pixel, triangle, a, b, c, weight of b, weight of c); `points` has `stride` numbers a point. */
 export function rasterize(points, stride, triangles, size, paint) {
