@@ -110,6 +110,13 @@ def test_a_typo_is_answered_with_the_word_that_was_meant(
     assert suggestion in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("arguments", [["", "--out", "faces"], ["photo.jpg", "--out", ""]])
+def test_an_empty_name_is_not_the_current_folder(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["reconstruct", *arguments])
+    assert "expected a name, got an empty one" in capsys.readouterr().err
+
+
 def test_help_lists_every_command_in_a_group(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])

@@ -118,6 +118,13 @@ def count(text: str) -> int:
     return int(text)
 
 
+def name(text: str) -> str:
+    """Read the name of a file or folder; an empty one, as of an unset variable, would mean the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a name, got an empty one; the current folder is called '.'")
+    return text
+
+
 def port(text: str) -> int:
     """Read a TCP port."""
     if not text.isdecimal() or not 1 <= int(text) <= 65535:

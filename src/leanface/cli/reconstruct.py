@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from leanface.cli.options import add_network, add_threads, spin
-from leanface.cli.parser import USE, Commands, count, texture_size
+from leanface.cli.parser import USE, Commands, count, name, texture_size
 
 if TYPE_CHECKING:
     from leanface.reconstruction.outputs import Settings
@@ -20,10 +20,14 @@ def add_commands(commands: Commands) -> None:
         _reconstruct,
     )
     add = parser.add_argument
-    add("inputs", nargs="+", metavar="INPUT", help="file, folder, 'pattern', URL, webcam[:N], or - for standard input")
     add(
-        "--out", required=True, metavar="DIR", help="a folder per picture or video is made there; - for standard output"
-    )
+        "inputs", nargs="+", type=name, metavar="INPUT",
+        help="file, folder, 'pattern', URL, webcam[:N], or - for standard input",
+    )  # fmt: skip
+    add(
+        "--out", required=True, type=name, metavar="DIR",
+        help="a folder per picture or video is made there; - for standard output",
+    )  # fmt: skip
     add(
         "--cluster", metavar="ADDRESS",
         help="of a Ray cluster to work on, ray://HEAD:10001 or auto; there --threads is the cores of each worker (1)",

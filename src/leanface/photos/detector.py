@@ -13,7 +13,7 @@ from leanface.photos.face_mesh import FaceMesh, Mesh, Region
 from leanface.photos.mtcnn import PROPOSAL_PX, Mtcnn, covered
 from leanface.photos.pixels import require_rgb
 
-LOWER = "Smaller ones are looked for with a lower min_face_px (`leanface reconstruct --min-face`)."
+LOWER = "Smaller ones are looked for with a lower --min-face (in Python: min_face_px)."
 
 FACE_LOGIT = 5.0
 """What the landmark network says of a face at least; faces in profile get less, and are MTCNN's to find."""
@@ -90,7 +90,7 @@ class FaceDetector:
             ArtifactError: a network's file is missing or damaged.
         """
         if min_face_px is not None and min_face_px < PROPOSAL_PX:
-            raise ConfigError(f"min_face_px must be at least {PROPOSAL_PX}, got {min_face_px}")
+            raise ConfigError(f"--min-face (in Python: min_face_px) must be at least {PROPOSAL_PX}, got {min_face_px}.")
         self._min_face_px = MIN_FACE_PX if min_face_px is None else min_face_px
         self._bystander = BYSTANDER if min_face_px is None else 0.0
         self._blazeface = BlazeFace()

@@ -96,6 +96,14 @@ def test_it_runs_where_there_is_no_pytorch(folder: Path, bare, model, runtime: s
     assert sum(line.startswith("v ") for line in lines) == model.vertex_count
     assert np.load(tmp_path / "face_coefficients.npy").shape == (257,)
 
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / "face.obj").mkdir()
+    refused = run(python, folder / SCRIPT, photo, "--landmarks", *points, "--out", tmp_path / "again" / "face.obj")
+    assert (refused.returncode, refused.stderr) == (
+        1, f"cannot write {tmp_path / 'again' / 'face.obj'}: Is a directory\n"
+    )  # fmt: skip
+    assert [path.name for path in (tmp_path / "again").iterdir()] == ["face.obj"]
+
 
 @pytest.fixture(scope="module")
 def flavored(exported, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -116,7 +116,7 @@ def test_a_blank_image_has_no_face(detector: FaceDetector, shape: tuple[int, int
 
 
 def test_largest_says_what_to_do_without_a_face(detector: FaceDetector) -> None:
-    with pytest.raises(ArtifactError, match=r"no face found in a photo of 200x300 pixels.*min_face_px"):
+    with pytest.raises(ArtifactError, match=r"no face found in a photo of 200x300 pixels.*lower --min-face"):
         detector.largest(np.zeros((300, 200, 3), dtype=np.uint8))
 
 

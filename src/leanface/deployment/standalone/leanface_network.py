@@ -11,6 +11,8 @@ Images are binary PPM files (`convert image.jpg image.ppm`, `ffmpeg -i image.jpg
 """
 
 import argparse
+import errno
+import io
 import json
 import os
 import re
@@ -126,6 +128,29 @@ def check(network: Network) -> None:
         raise SystemExit("This machine computes something else.")
 
 
+def write(contents: dict[Path, bytes]) -> None:
+    """Write files whole, and all of them or none."""
+    staged = {path: path.parent / f".{path.name}.{os.getpid()}" for path in contents}
+    try:
+        for path, content in contents.items():
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+            staged[path].write_bytes(content)
+        for path, staging in staged.items():
+            os.replace(staging, path)
+    except OSError as error:
+        for staging in staged.values():
+            staging.unlink(missing_ok=True)
+        raise SystemExit(f"cannot write {error.filename2 or error.filename}: {error.strerror}") from None
+
+
+def as_npy(array: np.ndarray) -> bytes:
+    """Return the content of a .npy file."""
+    content = io.BytesIO()
+    np.save(content, array)
+    return content.getvalue()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("image", type=Path, nargs="?")
@@ -143,13 +168,7 @@ def main() -> None:
     if image.shape != (size, size, 3):
         raise SystemExit(f"{arguments.image} has {image.shape[1]} x {image.shape[0]} pixels; expected {size} x {size}.")
     outputs = network(image[None])[0]
-    try:
-        staging = arguments.out.with_name(f".{arguments.out.name}.{os.getpid()}")
-        with staging.open("wb") as file:
-            np.save(file, outputs)
-        os.replace(staging, arguments.out)
-    except OSError as error:
-        raise SystemExit(f"cannot write {arguments.out}: {error}") from None
+    write({arguments.out: as_npy(outputs)})
     for name, (start, stop) in description["outputs"].items():
         print(f"{name}: {' '.join(f'{value:.4g}' for value in outputs[start:stop])}")
 

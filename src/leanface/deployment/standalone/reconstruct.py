@@ -11,13 +11,12 @@ image-right corner of the mouth, in pixels, from any face detector.
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from leanface_network import HERE, RUNTIMES, Network, check, model_for_this_machine, read_image
+from leanface_network import HERE, RUNTIMES, Network, as_npy, check, model_for_this_machine, read_image, write
 
 FOCAL_PX, REFERENCE_PX, DISTANCE_DM = 1015.0, 224, 10.0
 
@@ -88,14 +87,12 @@ def _resampling(length: int, size: int, scale: float, shift: float) -> np.ndarra
     return matrix
 
 
-def save_obj(path: Path, face: Face, triangles: np.ndarray) -> None:
-    """Save a mesh in meters, with a color for each vertex."""
+def as_obj(face: Face, triangles: np.ndarray) -> bytes:
+    """Return the content of a mesh in meters, with a color for each vertex."""
     rows = np.hstack([face.vertices / 10, face.colors])
     vertices = "".join("v {:.6f} {:.6f} {:.6f} {:.4f} {:.4f} {:.4f}\n".format(*row) for row in rows)
     faces = "".join("f {} {} {}\n".format(*row) for row in triangles + 1)
-    staging = path.with_name(f".{path.name}.{os.getpid()}")
-    staging.write_text("# LeanFace; meters, x right, y up, z towards the camera\n" + vertices + faces)
-    os.replace(staging, path)
+    return ("# LeanFace; meters, x right, y up, z towards the camera\n" + vertices + faces).encode()
 
 
 def point(text: str) -> tuple[float, float]:
@@ -131,12 +128,9 @@ def main() -> None:
             f"A crop has {size} x {size} pixels, this image {image.shape[1]} x {image.shape[0]}: give its --landmarks."
         )
     coefficients = network(image[None])[0]
-    try:
-        save_obj(arguments.out, model.decode(coefficients, size), model.triangles)
-        # Not NAME.npy: that may be the photo.
-        np.save(arguments.out.with_name(f"{arguments.out.stem}_coefficients.npy"), coefficients)
-    except OSError as error:
-        raise SystemExit(f"cannot write {arguments.out}: {error}") from None
+    # Not NAME.npy: that may be the photo.
+    beside = arguments.out.parent / f"{arguments.out.stem}_coefficients.npy"
+    write({beside: as_npy(coefficients), arguments.out: as_obj(model.decode(coefficients, size), model.triangles)})
     pitch, yaw, roll = np.degrees(coefficients[224:227])
     print(f"{arguments.out}: pitch {pitch:.1f}, yaw {yaw:.1f}, roll {roll:.1f} degrees, by {network.runtime}")
 
