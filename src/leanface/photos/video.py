@@ -145,7 +145,9 @@ class Video:
                 if not frame.is_corrupt:
                     progress.frames += 1
                     yield frame
-                elif progress.frames:  # at the start, those that build on frames before it are no loss
+                elif (
+                    progress.frames or frame.key_frame
+                ):  # at the start, those that build on frames before it are no loss
                     progress.failed("damaged frames")
 
     def _packets(self) -> Iterator[Any]:

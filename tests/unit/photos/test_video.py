@@ -342,6 +342,20 @@ def test_a_damaged_frame_in_the_middle_is_left_out_and_said(tmp_path: Path) -> N
     assert video.loss.startswith(f"only 24 of 25 frames of {path} could be read")
 
 
+def test_a_damaged_first_key_frame_is_left_out_and_said(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (12, HEIGHT, WIDTH, 3), np.uint8)
+    path = write(tmp_path / "clip.mp4", noise)
+    with av.open(str(path)) as container:
+        packet = next(packet for packet in container.demux() if packet.size)
+    content, half = bytearray(path.read_bytes()), packet.size // 2
+    content[packet.pos + half : packet.pos + packet.size] = bytes(packet.size - half)
+    path.write_bytes(content)
+    frames, video = read(path)
+    assert len(frames) == 11
+    assert video.loss is not None
+    assert video.loss.startswith(f"only 11 of 12 frames of {path} could be read")
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "webm", "avi", "ts", "mpg", "wmv"])
 def test_random_damage_never_ends_in_another_error(tmp_path: Path, suffix: str) -> None:
     content = np.frombuffer(write(tmp_path / f"clip.{suffix}", grays(8)).read_bytes(), np.uint8)
