@@ -44,7 +44,7 @@ class UvLayout:
     """Where a surface's triangles lie on a square UV grid that they fill.
 
     A vertex at a seam of the texture keeps its place on one side of it. A triangle on the other side would span the
-    map: it gets vertices of its own, all at the place of its first corner, and so has that corner's color.
+    map: it gets vertices of its own, two in their places, and the one across the seam in the place of one of these.
 
     Attributes:
         vertex: the model's vertex that each vertex of the map is.
@@ -71,7 +71,7 @@ class UvLayout:
         self.vertex = np.concatenate([whole, torn.ravel()])
         own = np.arange(len(whole), len(self.vertex)).reshape(-1, 3)
         self.triangles = np.concatenate([renumbered.reshape(-1, 3), own]).astype(np.int32)
-        uv = np.concatenate([uv[whole], uv[torn[:, 0]].repeat(3, axis=0)])
+        uv = np.concatenate([uv[whole], _folded(uv[torn]).reshape(-1, 2)])
         low, high = uv.min(0), uv.max(0)
         grid = (uv - low) / (high - low) * np.float32(size - 1)
         self.pixel = np.stack([grid[:, 0], size - 1 - grid[:, 1]], -1)  # v points up
@@ -117,6 +117,15 @@ def across_seams(
     """Find the triangles that lie across a seam of the map."""
     stretch = _longest_side(uv[triangles]) / _longest_side(mean_vertices[triangles])
     return stretch > SEAM_STRETCH * np.median(stretch)
+
+
+def _folded(corners: Float32[np.ndarray, "triangles 3 2"]) -> Float32[np.ndarray, "triangles 3 2"]:
+    """Let each triangle's corner that is far from the other two on the map take the place of one of these."""
+    sides = np.square(corners - np.roll(corners, -1, axis=1)).sum(-1)
+    triangle, near = np.arange(len(corners)), sides.argmin(1)  # which begins the shortest side
+    folded = corners.copy()
+    folded[triangle, (near + 2) % 3] = corners[triangle, near]
+    return folded
 
 
 def _longest_side(corners: Float[np.ndarray, "triangles 3 axes"]) -> Float[np.ndarray, " triangles"]:

@@ -1,5 +1,6 @@
 """UV maps of the face and of the whole head."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from leanface.face.coefficients import split
 from leanface.face.morphable_model import MorphableModel
+from leanface.face.uv_layout import UvLayout, across_seams
 from leanface.face.uv_map import UvMap
 from leanface.synthesis.synthesis import sample_coefficients
 
@@ -52,6 +54,16 @@ def test_the_map_holds_a_vertexs_own_values_where_the_vertex_lies(uv_map: UvMap,
         assert error.median() < tolerance / 10
         # Folds of ears and mouth and the backs of teeth are finer than pixels.
         assert error.quantile(0.95) < tolerance
+
+
+def test_a_triangle_across_a_seam_has_two_corners_in_their_places(model: MorphableModel) -> None:
+    uv, triangles, mean = (each.numpy() for each in (model.uv, model.triangles, model.mean_vertices))
+    layout, torn = UvLayout(uv, triangles, mean, SIZE), across_seams(uv, triangles, mean)
+    places = (uv - uv.min(0)) / np.ptp(uv, axis=0) * (SIZE - 1) * [1, -1] + [0, SIZE - 1]
+    found, expected = layout.pixel[layout.triangles[-torn.sum() :]], places[triangles[torn]]
+    assert (np.isclose(found, expected, atol=1e-2).all(-1).sum(1) == 2).all()
+    sides = np.linalg.norm(found - np.roll(found, 1, axis=1), axis=-1)
+    assert sides.max() < 0.1 * SIZE
 
 
 def test_texture_coordinates_come_back_from_the_map(model: MorphableModel) -> None:
