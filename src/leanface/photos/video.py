@@ -36,7 +36,7 @@ _MATRICES = {1, 4, 5, 6, 7, 9}
 """Color matrices that FFmpeg converts from."""
 
 _WITH_NAMED_DATA = {"png", "apng"}
-"""Codecs whose frames may hold an ICC profile with a name, which PyAV 18.1's `side_data` frees twice: a crash."""
+"""Codecs whose frames may hold an ICC profile with a name, which PyAV 18.1's `SideData` frees twice: a crash."""
 
 _HD_WIDTH, _HD_HEIGHT = 1280, 720
 
@@ -403,15 +403,20 @@ _BY_QUARTERS = {0: 1, 1: 8, 2: 3, 3: 6}
 
 
 def _turn(frame: Any) -> Turn:
+    from av.sidedata.sidedata import SideDataContainer
+
     try:
-        matrix = next((data for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
+        # What `frame.side_data` gives, but the frame would hold that, too: a cycle, which waits for Python's collector
+        # with a megabyte that it does not see.
+        container = cast(Any, SideDataContainer)(frame)
+        matrix = next((data for data in container if data.type.name == "DISPLAYMATRIX"), None)
     except ValueError:  # beside it is something that PyAV has no name for
         return _quarter_turn(frame)
     return Turn() if matrix is None else by_display_matrix(bytes(matrix))
 
 
 def _quarter_turn(frame: Any) -> Turn:
-    """Read the display matrix without PyAV's `side_data`; this leaves only mirror images unseen."""
+    """Read the display matrix without PyAV's `SideData`; this leaves only mirror images unseen."""
     return BY_ORIENTATION[_BY_QUARTERS[round(frame.rotation / 90) % 4]]
 
 

@@ -1,5 +1,6 @@
 """Videos as people have them: turned, stretched, tagged and untagged, cut, damaged, with covers and sound."""
 
+import gc
 import io
 import os
 import subprocess
@@ -107,6 +108,21 @@ def test_frames_are_kept_by_number_and_pictures_outlive_the_file(tmp_path: Path)
     frames, video = read(path, every=5, limit=2)
     assert [frame.index for frame in frames] == [0, 5]
     assert video.loss is None
+
+
+def test_frames_are_freed_as_soon_as_they_are_read(tmp_path: Path) -> None:
+    """Not by Python's collector of cycles: it sees small objects, and waits for many."""
+    path = write(tmp_path / "clip.mp4", grays(28))
+    gc.collect()
+    gc.disable()
+    try:
+        with open_video(path) as video:
+            for frame in video.frames():
+                frame.image()
+            del frame
+        assert sum(type(each) is av.VideoFrame for each in gc.get_objects()) < 10
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "webm"])
