@@ -9,7 +9,6 @@ PACKAGED_MORPHABLE_MODEL = ASSETS / "morphable_model.npz"
 PACKAGED_ARKIT_UNITS = ASSETS / "morphable_model_arkit.json"
 """ARKit's blendshapes as coefficients of that model, by tools/face_model/arkit.py."""
 PRETRAINED_TEACHER = ASSETS / "teacher.npz"
-PRETRAINED_TEACHER_224 = ASSETS / "teacher_224.npz"
 """For images from 160 px: more accurate at every size, but a short training at 112 px follows the other one better (see
 docs/results/teacher_224/README.md)."""
 PACKAGED_MODEL = ASSETS / "leanface_int8.onnx"

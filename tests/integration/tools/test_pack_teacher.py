@@ -1,4 +1,4 @@
-"""A packed network for several image sizes."""
+"""The original, packed for shipping."""
 
 import sys
 from pathlib import Path
@@ -6,31 +6,27 @@ from pathlib import Path
 import pytest
 import torch
 
-from leanface import bundle, paths
-from leanface.config import load_face_config
-from leanface.networks.packed import load_packed, statistics_of
+from leanface import bundle
+from leanface.errors import ArtifactError
+from leanface.networks.packed import load_packed
 from leanface.networks.resnet import FaceReconstructionNet
-from leanface.stages import configure
-from leanface.synthesis.datamodule import Stream
-from leanface.training.batch_norm import measure_batch_norm
 from tools.release import pack_teacher as pack
 
 
-def test_each_size_has_the_statistics_of_the_packed_weights(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    configure.run()
+def test_the_packed_network_is_the_bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     network = FaceReconstructionNet().eval()
-    bundle.save_bundle(network, bundle.new_spec(network, 64), Path("bundle"))
-    monkeypatch.setattr(sys, "argv", ["pack", "bundle", "out.npz", "--sizes", "32", "64", "--batch-size", "2"])
-    before = set(project.iterdir())
+    bundle.save_bundle(network, bundle.new_spec(network, 64), tmp_path / "bundle")
+    monkeypatch.setattr(sys, "argv", ["pack", str(tmp_path / "bundle"), str(tmp_path / "out.npz")])
     pack.main()
-    assert set(project.iterdir()) - before == {project / "out.npz"}
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        expected, found = network(images), load_packed(tmp_path / "out.npz")(images)
+    assert (found - expected).norm() < 0.03 * expected.norm()
 
-    config = load_face_config(paths.CONFIG)
-    stream = Stream(config.data, (32,), torch.device("cpu"))
-    packed = load_packed(Path("out.npz"), 32)
-    found, larger = statistics_of(packed), statistics_of(load_packed(Path("out.npz"), 64))
-    assert all(not torch.allclose(value, larger[name], rtol=1e-3) for name, value in found.items())
-    measure_batch_norm(packed, (images / 255.0 for images in stream.statistics_images(32, config.seed, 2)))
-    for name, value in statistics_of(packed).items():
-        torch.testing.assert_close(value, found[name], rtol=1e-3, atol=1e-5)
+
+def test_a_narrower_network_is_refused(small_network: FaceReconstructionNet, tmp_path: Path) -> None:
+    bundle.save_bundle(small_network, bundle.new_spec(small_network, 64), tmp_path / "bundle")
+    with pytest.raises(ArtifactError, match="full width"):
+        pack.pack_teacher(tmp_path / "bundle", tmp_path / "out.npz")
+    assert not (tmp_path / "out.npz").exists()

@@ -3,17 +3,15 @@
 import copy
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from leanface import paths
 from leanface.errors import ArtifactError
 from leanface.face.coefficients import COUNT, LIGHTING
 from leanface.face.lighting import sh_basis, shade
 from leanface.modelscope_hub import CHECKPOINT
 from leanface.networks.modelscope import load_checkpoint, load_modelscope
-from leanface.networks.packed import load_packed, load_pretrained, save_packed, statistics_of
+from leanface.networks.packed import load_packed, save_packed
 from leanface.networks.resnet import FaceReconstructionNet, batch_norm_of, build_network
 from leanface.networks.widths import widths_of
 
@@ -48,9 +46,6 @@ def test_every_convolution_but_the_heads_has_a_batch_norm(small_network: FaceRec
             assert small_network.get_submodule(norm).get_buffer("running_mean").shape == (outputs,)
 
 
-SIZES = (224, 64, 112)
-
-
 @pytest.fixture(scope="module")
 def network() -> FaceReconstructionNet:
     """The whole width, in eval mode: packed networks and ModelScope's have no other. Do not change it."""
@@ -60,17 +55,9 @@ def network() -> FaceReconstructionNet:
 
 @pytest.fixture(scope="module")
 def packed(network: FaceReconstructionNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The network as a file, with one set of statistics."""
+    """The network as a file."""
     path = tmp_path_factory.mktemp("packed") / "network.npz"
     save_packed(network, path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def packed_at_sizes(network: FaceReconstructionNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The network with a set of statistics for each size, all of which are that size."""
-    path, own = tmp_path_factory.mktemp("packed") / "sizes.npz", statistics_of(network)
-    save_packed(network, path, {size: {name: torch.full_like(own[name], size) for name in own} for size in SIZES})
     return path
 
 
@@ -85,6 +72,7 @@ def test_packing_keeps_the_function_and_is_idempotent(
     save_packed(unpacked, tmp_path / "b.npz")
     again = load_packed(tmp_path / "b.npz")
     assert all(torch.allclose(x, y, atol=1e-7) for x, y in zip(unpacked.parameters(), again.parameters(), strict=True))
+    assert all(torch.equal(x, y) for x, y in zip(network.buffers(), again.buffers(), strict=True))
 
 
 def test_damaged_packed_networks_are_refused(tmp_path: Path) -> None:
@@ -93,46 +81,6 @@ def test_damaged_packed_networks_are_refused(tmp_path: Path) -> None:
     (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04 cut")
     with pytest.raises(ArtifactError, match="not a packed network"):
         load_packed(tmp_path / "cut.npz")
-
-
-@pytest.mark.parametrize(("image_size", "path"), [(112, paths.PRETRAINED_TEACHER), (224, paths.PRETRAINED_TEACHER_224)])
-def test_the_shipped_original_is_the_one_for_the_images(image_size: int, path: Path) -> None:
-    with np.load(path) as packed:
-        expected = packed["final_layers.0.bias"]
-    assert np.array_equal(load_pretrained(image_size).state_dict()["final_layers.0.bias"].numpy(), expected)
-
-
-@pytest.mark.parametrize(("asked", "taken"), [(None, 224), (84, 64), (85, 112)])
-def test_the_statistics_of_the_nearest_size_are_taken_and_without_one_the_largest_s(
-    packed_at_sizes: Path, asked: int | None, taken: int
-) -> None:
-    found = statistics_of(load_packed(packed_at_sizes, asked))
-    assert len(found) == 2 * 53
-    assert all((value == taken).all() for value in found.values())
-
-
-def test_a_file_with_one_set_of_statistics_has_it_at_any_size(network: FaceReconstructionNet, packed: Path) -> None:
-    own, found = statistics_of(network), statistics_of(load_packed(packed, 64))
-    assert found.keys() == own.keys()
-    assert all(torch.equal(value, own[name]) for name, value in found.items())
-
-
-@pytest.mark.parametrize(
-    ("left_out", "added", "says"),
-    [
-        ("backbone.bn1.running_var@112", {}, "another network"),
-        ("", {"backbone.bn1.running_var@large": np.ones(64)}, "not a packed network"),
-        ("", {"backbone.bn9.running_var@112": np.ones(64)}, "another network"),
-    ],
-)
-def test_damaged_sets_of_statistics_are_refused(
-    packed_at_sizes: Path, tmp_path: Path, left_out: str, added: dict, says: str
-) -> None:
-    with np.load(packed_at_sizes) as file:
-        arrays = {name: file[name] for name in file.files if name != left_out}
-    np.savez(tmp_path / "damaged.npz", **arrays, **added)
-    with pytest.raises(ArtifactError, match=says):
-        load_packed(tmp_path / "damaged.npz", 112)
 
 
 def test_modelscopes_checkpoint_loads_strictly_and_runs_no_code(network: FaceReconstructionNet, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ class Request(NamedTuple):
 
 
 def _pretrained(request: Request) -> FaceReconstructionNet:
-    return load_pretrained(request.data.image_size)
+    return load_pretrained()
 
 
 def _modelscope(request: Request) -> FaceReconstructionNet:
@@ -44,10 +44,10 @@ def _modelscope(request: Request) -> FaceReconstructionNet:
 
 def _checkpoint(request: Request) -> FaceReconstructionNet:
     assert request.teacher.path is not None  # the configuration is refused without it
-    return _open(locate(request.teacher.path), request.data.image_size)
+    return _open(locate(request.teacher.path))
 
 
-def _open(path: Path, image_size: int) -> FaceReconstructionNet:
+def _open(path: Path) -> FaceReconstructionNet:
     if path.is_dir():
         network, spec = load_network(path)
         if not isinstance(network, FaceReconstructionNet):
@@ -58,7 +58,7 @@ def _open(path: Path, image_size: int) -> FaceReconstructionNet:
             f"{path} is missing; name a PyTorch or safetensors checkpoint in ModelScope's layout, a LeanFace bundle's "
             "folder, or a packed .npz."
         )
-    return load_packed(path, image_size) if path.suffix == ".npz" else load_checkpoint(path)
+    return load_packed(path) if path.suffix == ".npz" else load_checkpoint(path)
 
 
 def _trained(request: Request) -> FaceReconstructionNet:
@@ -68,7 +68,7 @@ def _trained(request: Request) -> FaceReconstructionNet:
         network = build_network(scaled_widths(teacher.width))
         initialize_heads(network, task)
     else:
-        network = _open(locate(teacher.start_from), data.image_size)
+        network = _open(locate(teacher.start_from))
     batches = task.training_data(
         teacher.optimizer.batch_size,
         seed,

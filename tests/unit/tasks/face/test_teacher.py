@@ -10,7 +10,6 @@ from leanface import bundle, paths
 from leanface.config import Teacher
 from leanface.errors import ArtifactError
 from leanface.face.morphable_model import MorphableModel
-from leanface.networks.packed import save_packed, statistics_of
 from leanface.networks.resnet import FaceReconstructionNet
 from leanface.networks.widths import widths_of
 from leanface.tasks.face.task import FaceTask
@@ -43,15 +42,6 @@ def test_a_checkpoint_is_a_bundle_a_packed_network_or_weights(
     weights = original_network(request_for(tmp_path / "epoch_20.pth"))
     assert torch.equal(weights.get_parameter("backbone.conv1.weight"), packed.get_parameter("backbone.conv1.weight"))
     assert not weights.training
-
-
-def test_a_packed_teacher_reads_with_the_statistics_of_the_datas_size(request_for, tmp_path: Path) -> None:
-    network, path = FaceReconstructionNet(), tmp_path / "sizes.npz"
-    own = statistics_of(network)
-    save_packed(network, path, {size: {name: value + size for name, value in own.items()} for size in (64, 224)})
-    found = statistics_of(original_network(request_for(path)))
-    assert DATA.image_size == 64
-    assert all(torch.equal(value, own[name] + 64) for name, value in found.items())
 
 
 def test_other_files_are_refused(request_for, tmp_path: Path) -> None:
