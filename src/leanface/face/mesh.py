@@ -17,7 +17,7 @@ from PIL import Image
 
 from leanface.errors import ArtifactError
 from leanface.face.glb import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, Glb
-from leanface.face.jpeg import JpegEncoder, encode_jpeg
+from leanface.face.jpeg import encode_jpeg
 from leanface.face.uv_layout import UvLayout, bilinear
 
 HEADER = "LeanFace; meters, x right, y up, z towards the camera"
@@ -25,6 +25,9 @@ TEXTURE = "_texture"
 """Ends the name of an OBJ's texture, before its suffix: NAME.jpg may be the photo that the face was read from."""
 
 JPEG_QUALITY = 90
+
+JpegEncoder = Callable[[UInt8[np.ndarray, "H W 3"], int], bytes]
+"""Encodes an RGB picture at a quality of 1 to 95."""
 
 TextureFormat = Literal["jpeg", "png"]
 TEXTURE_SUFFIXES: dict[TextureFormat, str] = {"jpeg": ".jpg", "png": ".png"}
@@ -60,7 +63,7 @@ def encode_mesh(
         vertices: of the whole model, in meters; `normals` likewise, of length 1.
         texture: sRGB, with colors beyond the surface's rim too (see `leanface.face.uv_layout.spread`).
         texture_format: JPEG is smaller and written faster; PNG keeps every level.
-        encode_jpeg: what does that; see `leanface.face.jpeg_torch`.
+        encode_jpeg: what does that.
 
     Raises:
         ArtifactError: the suffix is none of FORMATS.

@@ -11,8 +11,8 @@ from jaxtyping import Float, UInt8
 
 from leanface.face import geometry
 from leanface.face.coefficients import ALBEDO, ANGLES, LAYOUT
-from leanface.face.jpeg import JpegEncoder, encode_jpeg
-from leanface.face.mesh import TextureFormat, encode_mesh
+from leanface.face.jpeg import encode_jpeg
+from leanface.face.mesh import JpegEncoder, TextureFormat, encode_mesh
 from leanface.face.uv_layout import UvLayout
 from leanface.files import atomic_write
 from leanface.photos.alignment import Alignment
