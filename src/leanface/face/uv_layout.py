@@ -124,7 +124,8 @@ def _folded(corners: Float32[np.ndarray, "triangles 3 2"]) -> Float32[np.ndarray
     sides = np.square(corners - np.roll(corners, -1, axis=1)).sum(-1)
     triangle, near = np.arange(len(corners)), sides.argmin(1)  # which begins the shortest side
     folded = corners.copy()
-    folded[triangle, (near + 2) % 3] = corners[triangle, near]
+    # One of the two is the first corner: the area is 0 then, however a rasterizer rounds.
+    folded[triangle, (near + 2) % 3] = corners[triangle, near % 2]
     return folded
 
 
