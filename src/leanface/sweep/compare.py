@@ -20,7 +20,6 @@ from leanface.sweep.experiments import (
     cache_folder,
     cached_file,
     experiment_names,
-    read_output,
     read_text,
     read_texts,
     read_tree,
@@ -50,7 +49,9 @@ def compare(names: Sequence[str], sweep: str | None, console: Console) -> Path:
     print_table(rows, console)
     sheet = paths.evaluation_dir(catalog.DEPLOYED) / subject_of(rows).picture
     shown, cache = shown_names(rows)[:FACES_MAX], cache_folder()
-    faces = {name: png for name in shown if (png := read_output(sheet, name, cache)) is not None}
+    locks = read_texts(Path("dvc.lock"), [row.name for row in rows])
+    files = {name: cached_file(sheet, locks.get(name, ""), cache) for name in shown}
+    faces = {name: file.read_bytes() for name, file in files.items() if file is not None}
     if absent := [name for name in shown if name not in faces]:
         console.print(
             f"Without the faces of {', '.join(absent)}, which are not in DVC's cache here; `dvc exp pull origin NAME` "
@@ -58,7 +59,7 @@ def compare(names: Sequence[str], sweep: str | None, console: Console) -> Path:
             highlight=False,
         )
     page = paths.COMPARISONS / f"{title}.html"
-    write_page(title, rows, faces, page, _link_reports([row.name for row in rows], cache, page.with_suffix("")))
+    write_page(title, rows, faces, page, _link_reports(locks, cache, page.with_suffix("")))
     console.print(f"Written: {page}", highlight=False)
     return page
 
@@ -84,10 +85,10 @@ def promote(name: str) -> list[str]:
     return lines
 
 
-def _link_reports(names: Sequence[str], cache: Path, folder: Path) -> dict[str, str]:
+def _link_reports(locks: Mapping[str, str], cache: Path, folder: Path) -> dict[str, str]:
     """Link the trials' reports, which DVC's cache has, from beside the page; return where each is, by trial."""
     links: dict[str, str] = {}
-    for name, lock in read_texts(Path("dvc.lock"), names).items():
+    for name, lock in locks.items():
         if (report := cached_file(paths.REPORT_HTML, lock, cache)) is not None:
             link = folder / f"{name}.html"
             folder.mkdir(parents=True, exist_ok=True)

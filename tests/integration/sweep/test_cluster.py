@@ -16,7 +16,7 @@ import pytest
 
 from leanface import paths
 from leanface.sweep.app import main
-from leanface.sweep.experiments import cache_folder, read_output, read_tree
+from leanface.sweep.experiments import cache_folder, cached_file, read_text, read_tree
 from leanface.sweep.trials import read_trials
 
 pytest.importorskip("ray", reason="Ray is not installed")
@@ -180,7 +180,9 @@ def test_two_nodes_that_share_nothing_give_what_one_machine_gives(
     assert {trial.status for trial in far.values()} == {"finished"}
     for temperature, trial in far.items():
         assert read_tree(paths.SUMMARY, trial.name)["variants"]["quantized_int8"]["truth_vertex_mm"] == trial.values[0]
-        assert read_output(Path("distill.txt"), trial.name, cache_folder()) == f"0.5 {temperature}".encode()
+        file = cached_file(Path("distill.txt"), read_text(Path("dvc.lock"), trial.name), cache_folder())
+        assert file is not None
+        assert file.read_text() == f"0.5 {temperature}"
     before = (count / "count").read_text().split().count("distill")
     references = subprocess.run(
         ["git", "for-each-ref", "--format=delete %(refname)", "refs/exps"], capture_output=True, check=True

@@ -16,7 +16,7 @@ from leanface.sweep.app import main
 from leanface.sweep.compare import compare, promote
 from leanface.sweep.comparison.page import print_table, write_page
 from leanface.sweep.comparison.trials import TrialResult, front, recommended, trial_result
-from leanface.sweep.experiments import cache_folder, read_output, read_text, read_texts
+from leanface.sweep.experiments import cache_folder, cached_file, read_text, read_texts
 from leanface.sweep.trials import read_trials
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -161,14 +161,14 @@ def test_an_output_is_found_in_the_cache_as_the_experiment_left_it(toy: Path) ->
     main(["-m", "prune.ratio=0.3,0.4", "name=two"])
     cache = cache_folder()
     for trial in read_trials("two"):
-        expected = f"{trial.varied['prune.ratio']} 4".encode()
-        assert read_output(Path("distill.txt"), trial.name, cache) == expected
-        assert read_output(Path("pictures/int8/faces.png"), trial.name, cache) == expected
-        assert read_output(Path("pictures/int8/photos.png"), trial.name, cache) is None
-        assert read_output(Path("nothing/faces.png"), trial.name, cache) is None
-        assert read_output(Path("pictures/int8/faces.png"), trial.name, toy / "another") is None
-    with pytest.raises(ArtifactError, match="no experiment 'nothing'"):
-        read_output(Path("distill.txt"), "nothing", cache)
+        lock, expected = read_text(Path("dvc.lock"), trial.name), f"{trial.varied['prune.ratio']} 4"
+        for output in ("distill.txt", "pictures/int8/faces.png"):
+            file = cached_file(Path(output), lock, cache)
+            assert file is not None
+            assert file.read_text() == expected
+            assert cached_file(Path(output), lock, toy / "another") is None
+        for output in ("pictures/int8/photos.png", "nothing/faces.png"):
+            assert cached_file(Path(output), lock, cache) is None
 
 
 def test_the_page_links_each_trial_s_report_by_its_parameters(toy: Path) -> None:
