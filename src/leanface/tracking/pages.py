@@ -9,7 +9,7 @@ import sys
 from leanface.errors import TrackingError
 from leanface.tracking.place import tracking_uri
 from leanface.tracking.store import Store
-from leanface.tracking.view import view_address
+from leanface.tracking.view import view_addresses
 
 logger = logging.getLogger(__name__)
 
@@ -24,14 +24,18 @@ def open_pages() -> None:
     """
     uri, store = tracking_uri(), Store()  # also creates the database, which `mlflow ui` would do without a lock
     if uri.startswith(("http://", "https://")):
-        logger.info("MLflow shows the runs at %s", view_address(uri, store.experiment_id))
+        logger.info(
+            "MLflow shows the runs at\n  %s\nand the best as charts at\n  %s", *view_addresses(uri, store.experiment_id)
+        )
         return
     port = PORT if _is_free(PORT) else 0
     if port == 0:
         with socket.create_server((HOST, 0)) as free:
             port = free.getsockname()[1]
-    address = view_address(f"http://{HOST}:{port}", store.experiment_id)
-    logger.info("In some seconds MLflow shows the runs at %s\nCtrl-C ends it.", address)
+    addresses = view_addresses(f"http://{HOST}:{port}", store.experiment_id)
+    logger.info(
+        "In some seconds MLflow shows the runs at\n  %s\nand the best as charts at\n  %s\nCtrl-C ends it.", *addresses
+    )
     quiet = ["--uvicorn-opts", "--log-level warning", "--workers", "1"]
     command = [
         sys.executable,

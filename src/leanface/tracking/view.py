@@ -9,10 +9,13 @@ from leanface.tracking.names import CHAMPION, MODEL, STAGE_TAG, SUMMARY_TAG
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-VIEW = "leanface"
-"""Id of the saved view."""
+VIEW, BEST = "leanface", "leanface-best"
+"""Ids of the saved views: of what ran last, where trials are folded into their sweep, and of networks by their error.
 
-VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
+MLflow's charts leave out what is folded, a saved view cannot unfold it, and only a list by time is folded.
+"""
+
+VIEW_TAG, BEST_TAG = (f"mlflow.sharedViewState.{view}" for view in (VIEW, BEST))
 
 PRIMARY_TAG = "mlflow.experiment.primaryMetric"
 
@@ -25,28 +28,29 @@ registered model **{MODEL}** (of another task than the face **{MODEL}-TASK**) ha
 deploy.
 
 Columns: error of the deployed network (`{DEPLOYED}`) to ground truth and to the original, similarity, speed-up, and
-size. They are those of the task that was reported last. The button with the curve beside the search shows them as
-charts. Without the filter `tags.{STAGE_TAG} IS NULL`, pipelines unfold into their stages.
+size. They are those of the task that was reported last. The button with the curve beside the search shows as charts
+what is unfolded. Without the filter `tags.{STAGE_TAG} IS NULL`, pipelines unfold into their stages. The view
+**Networks, best first** lists all pipelines and trials by their error, and its charts show the best hundred.
 """
 
 
 def describe_experiment(client: "MlflowClient", experiment_id: str, subject: Subject | None = None) -> None:
-    """Add what an experiment lacks: a description, its kind, and a view with columns and charts worth seeing.
+    """Add what an experiment lacks: a description, its kind, and views with columns and charts worth seeing.
 
     Args:
-        subject: whose measures the view shows; None: the face's, unless there is a view already.
+        subject: whose measures the views show; None: the face's, unless there is a view already.
     """
     present = client.get_experiment(experiment_id).tags
     for name, value in _tags(subject or FACE).items():
-        follows = subject is not None and name.startswith((VIEW_TAG, PRIMARY_TAG))
+        follows = subject is not None and name.startswith((VIEW_TAG, BEST_TAG, PRIMARY_TAG))
         if name not in present or (follows and _state(present[name]) != _state(value)):
             client.set_experiment_tag(experiment_id, name, value)
 
 
-def view_address(server: str, experiment_id: str) -> str:
-    """Return where a server shows the experiment in the view that comes with it."""
-    page = f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs"
-    return f"{page}?viewStateShareKey={VIEW}&workflowType=machine_learning"
+def view_addresses(server: str, experiment_id: str) -> tuple[str, str]:
+    """Return where a server shows what ran last, and where the charts of the best networks."""
+    page = f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey="
+    return f"{page}{VIEW}", f"{page}{BEST}&compareRunsMode=CHART"
 
 
 def _tags(subject: Subject) -> dict[str, str]:
@@ -66,14 +70,25 @@ def _tags(subject: Subject) -> dict[str, str]:
         "compareRunCharts": _charts(subject),
         "runsHiddenMode": "FIRST_20_RUNS",
     }
-    view = {"name": "Pipelines and trials", "createdAt": 0, "state": json.dumps(state)}
+    higher = MEASURES[subject.error].better == "higher"
+    best = {
+        "orderByKey": f"metrics.`{subject.error}`",
+        "orderByAsc": not higher,
+        "searchFilter": f"tags.{STAGE_TAG} IS NULL AND metrics.`{subject.error}` >= 0",
+        "runsHiddenMode": "SHOW_ALL",
+    }
     return {
         "mlflow.experimentKind": "custom_model_development",
         f"{PRIMARY_TAG}.name": subject.error,
-        f"{PRIMARY_TAG}.greaterIsBetter": str(MEASURES[subject.error].better == "higher"),
+        f"{PRIMARY_TAG}.greaterIsBetter": str(higher),
         "mlflow.note.content": DESCRIPTION,
-        VIEW_TAG: json.dumps(view),
+        VIEW_TAG: _view("Pipelines and trials", state),
+        BEST_TAG: _view("Networks, best first", state | best),
     }
+
+
+def _view(name: str, state: dict[str, Any]) -> str:
+    return json.dumps({"name": name, "createdAt": 0, "state": json.dumps(state)})
 
 
 def _state(tag: str) -> Any:

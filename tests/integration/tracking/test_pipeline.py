@@ -14,7 +14,7 @@ from leanface.catalog import TIMES
 from leanface.errors import TrackingError
 from leanface.tracking.pages import open_pages
 from leanface.tracking.pipeline import headline
-from leanface.tracking.view import VIEW_TAG, view_address
+from leanface.tracking.view import BEST_TAG, VIEW_TAG, view_addresses
 
 Runs = Callable[[], dict[str, Run]]
 
@@ -182,15 +182,26 @@ def test_the_pages_open_on_a_view_that_comes_with_the_experiment(
     shown = [name.partition("`")[2].rstrip("`") for name in state["selectedColumns"] if name.startswith("metrics.")]
     assert set(shown) >= {"truth_vertex_mm", "speedup"}
     assert len(client().search_runs([number], state["searchFilter"])) == 1
-    assert view_address("http://here:1/", number) == (
-        f"http://here:1/#/experiments/{number}/runs?viewStateShareKey=leanface&workflowType=machine_learning"
-    )
+    page = f"http://here:1/#/experiments/{number}/runs?workflowType=machine_learning&viewStateShareKey=leanface"
+    assert view_addresses("http://here:1/", number) == (page, f"{page}-best&compareRunsMode=CHART")
     client().set_experiment_tag(number, "mlflow.note.content", "the user's own words")
     client().set_experiment_tag(number, VIEW_TAG, "an older view")
     summarize()
     again = client().get_experiment(number).tags
     assert again["mlflow.note.content"] == "the user's own words"
     assert again[VIEW_TAG] == tags[VIEW_TAG]
+
+
+def test_networks_are_charted_without_the_sweep_that_folds_them(runs: Runs) -> None:
+    """MLflow folds runs only where the last are first, and charts none that is folded."""
+    summarize()
+    tracking.begin_run("sweep", {}, {tracking.SWEEP_TAG: "sweep"}).finish("FINISHED")
+    number = runs()["pipeline"].info.experiment_id
+    state = json.loads(json.loads(client().get_experiment(number).tags[BEST_TAG])["state"])
+    assert state["orderByKey"] == "metrics.`truth_vertex_mm`"
+    assert state["orderByAsc"]
+    found = client().search_runs([number], state["searchFilter"], order_by=[f"{state['orderByKey']} ASC"])
+    assert [run.info.run_name for run in found] == ["pipeline"]
 
 
 def test_another_task_has_columns_and_a_champion_of_its_own(runs: Runs, finish: Callable[..., None]) -> None:
