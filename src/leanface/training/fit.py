@@ -14,6 +14,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, Timer, TQDMProgressBar
 from torch import nn
 
+from leanface.catalog import Subject
 from leanface.config import Machine, Optimizer
 from leanface.errors import Unfinished
 from leanface.files import staged_file
@@ -66,12 +67,13 @@ class FitResult:
 
 
 class _History(Callback):
-    """Collects the curve, and passes it on as it grows; `dvc plots` draws the file at any time."""
+    """Collects the curves, and passes them on as they grow: `dvc plots` shows the files at any time."""
 
-    def __init__(self, log: MetricLog | None, path: Path, timer: Timer) -> None:
+    def __init__(self, log: MetricLog | None, report: Path, subject: Subject, timer: Timer) -> None:
         self.rows: list[dict[str, float]] = []
         self._log = log
-        self._path = path
+        self._report = report
+        self._subject = subject
         self._timer = timer
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -92,13 +94,14 @@ class _History(Callback):
         self.rows = state_dict["rows"]
 
     def write(self) -> None:
-        """Write the curve so far."""
+        """Write the curves so far, as numbers and as a picture."""
         names = {name for row in self.rows for name in row}
         columns = sorted(names, key=lambda name: (name != "step", name != "seconds", name))
-        with staged_file(self._path) as staging, staging.open("w", newline="") as file:
+        with staged_file(self._report / "history.csv") as staging, staging.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self.rows)
+        plot_curves(self.rows, self._subject.curves, self._report / "curves.png")
 
 
 def resolve_accelerator(machine: Machine) -> str:
@@ -175,7 +178,7 @@ def fit(
     every = max(1, optimizer.steps // points)
     bars = [TQDMProgressBar(refresh_rate=max(1, every // 5))] if sys.stderr.isatty() else []
     timer = Timer()
-    history = _History(session.log, report / "history.csv", timer)
+    history = _History(session.log, report, task.subject, timer)
     best = Best(module.average, task.selection)
     trainer = L.Trainer(
         accelerator=accelerator,
@@ -207,7 +210,6 @@ def fit(
     if not trainer.is_global_zero:
         raise SystemExit(0)
     history.write()
-    plot_curves(history.rows, task.subject.curves, report / "curves.png")
     if not finished:
         progress = f"{trainer.global_step} of {optimizer.steps} steps are done"
         raise Unfinished(f"{progress}; run the stage again to go on.")

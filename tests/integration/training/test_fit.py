@@ -53,19 +53,22 @@ def test_fit_trains_in_place_and_reports(
     before = small_network.backbone.conv1.weight.detach().clone()
     seen: list[int] = []
     written: list[int] = []
+    drawn: set[bytes] = set()
 
     def log(metrics: Mapping[str, float], step: int) -> None:
         seen.append(step)
         written.append(len((tmp_path / "history.csv").read_text().splitlines()) - 1)
+        drawn.add((tmp_path / "curves.png").read_bytes())
 
     result = run(small_network, faces, model, tmp_path, log=log)
     assert not small_network.training
     assert not torch.equal(small_network.backbone.conv1.weight, before)
     assert seen == [0, 1, 2, 3, 4] == [int(row["step"]) for row in result.history]
     assert written == [1, 2, 3, 4, 5], "`dvc plots` can follow a training"
+    assert len(drawn) == 5
     assert {"train/loss", "val/identity_mm", "learning_rate"} <= set(result.history[-1])
     assert (tmp_path / "history.csv").read_text().startswith("step,")
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert all(picture.startswith(b"\x89PNG") for picture in drawn)
 
 
 def test_the_best_weights_are_kept_not_the_last(
