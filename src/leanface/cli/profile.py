@@ -82,7 +82,8 @@ def _require_own(page: Path, saved: Path, inputs: Sequence[Path]) -> None:
 def _profiles(file: Path | None, arguments: argparse.Namespace) -> "tuple[Profile, ...]":
     from leanface.metrics.profile import read_profiles
     from leanface.reconstruction.network import default_files
-    from leanface.runtime.profilers import PROFILERS, best_profiled, is_trtexec, profile_network, read_trtexec
+    from leanface.runtime.profilers import PROFILERS, best_profiled, profile_network
+    from leanface.runtime.trtexec import is_trtexec, read_trtexec
 
     if file is not None and file.suffix == ".json":
         if is_trtexec(file):

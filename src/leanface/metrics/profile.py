@@ -92,14 +92,19 @@ def layers(profile: Profile) -> dict[str, LayerTime]:
 
 def _layer(kernels: Sequence[Kernel]) -> LayerTime:
     computing = [kernel for kernel in kernels if not kernel.reformats] or kernels
-    sizes = [kernel.size_bytes for kernel in kernels if kernel.size_bytes is not None]
     return LayerTime(
         sum(kernel.time_ms for kernel in kernels),
         sum(kernel.time_ms for kernel in kernels if kernel.reformats),
-        sum(sizes) if len(sizes) == len(kernels) else None,
+        total_bytes([kernel.size_bytes for kernel in kernels]),
         ", ".join(dict.fromkeys(kernel.precision for kernel in computing)),
         ", ".join(dict.fromkeys(kernel.kind for kernel in kernels)),
     )
+
+
+def total_bytes(sizes: Sequence[int | None]) -> int | None:
+    """Add sizes up; None if one is not known."""
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None
 
 
 def layer_of(node: str) -> str:

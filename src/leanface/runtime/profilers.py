@@ -1,4 +1,4 @@
-"""Measure what each layer of a network takes in a runtime, or read what `trtexec` measured.
+"""Measure what each layer of a network takes in a runtime.
 
 Each source has its own clock: OpenVINO's counters, ONNX Runtime's profile, CUDA events. Their sum is compared with the
 latency of runs that were not profiled, made in turns with those that were.
@@ -16,16 +16,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from leanface.device import describe_device, usable_cores
-from leanface.errors import ArtifactError, BackendError
-from leanface.metrics.profile import Kernel, Profile, layer_of
+from leanface.errors import BackendError
+from leanface.metrics.profile import Kernel, Profile, layer_of, total_bytes
 from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
 from leanface.runtime import open_best, open_runtime
 from leanface.runtime.base import Images
-from leanface.runtime.engine_layers import ELEMENTWISE, NODE, SIZES_BYTES
+from leanface.runtime.engine_layers import ELEMENTWISE
 from leanface.runtime.onnx_file import read_onnx
 
 SECONDS, RUNS_MIN = 3.0, 20
 """How long the runs in turns last, and how many there are at least."""
+
+CUT_MS = 0.001
+"""What an OpenVINO counter loses on average: each run is cut to whole microseconds, and their mean again.
+
+Source: src/plugins/intel_cpu/src/perf_count.h of OpenVINO.
+"""
 
 REPEATS = 50
 """Launches of a kernel between two CUDA events, which tell half a microsecond."""
@@ -35,19 +41,16 @@ class Profiled(NamedTuple):
     """A network that is run with a profiler, twice in each turn: the first run of two finds cold caches.
 
     Attributes:
-        note: takes down the second run, if the runtime keeps only the last.
         kernels: each one's mean over these turns, counted from 0.
     """
 
     run: Callable[[], object]
     kernels: Callable[[Collection[int]], list[Kernel]]
-    note: Callable[[], object] = lambda: None
 
 
 REFORMATS = {
     *("Reorder", "Convert", "Transpose", "FakeQuantize"),  # OpenVINO
     *("ReorderInput", "ReorderOutput", "Cast", "QuantizeLinear", "DequantizeLinear"),  # ONNX Runtime
-    *("Reformat", "NoOp", "fold"),  # TensorRT, and our own kernels
 }  # fmt: skip
 
 
@@ -104,7 +107,6 @@ def _in_turns(plain: Callable[[], object], profiled: Profiled) -> tuple[list[flo
     while len(plain_ms) < RUNS_MIN or time.monotonic() < end:
         plain_ms.append(_second_ms(plain))
         profiled_ms.append(_second_ms(profiled.run))
-        profiled.note()
     return plain_ms, profiled_ms
 
 
@@ -125,29 +127,32 @@ def _mean(times_ms: Sequence[float], runs: Collection[int]) -> float:
 
 
 def _openvino(path: Path, images: Images, threads: int) -> Profiled:
+    """Read OpenVINO's counters: means over all runs, with those that something else slowed down.
+
+    They are scaled by how much faster the chosen runs were. The first run, which also prepares, is in none of this.
+    """
     from leanface.runtime.openvino_ import compile_network
 
     _, compiled = compile_network(path, threads, 1, counting=True)
     request = compiled.create_infer_request()
-    times_ms: list[dict[str, float]] = []
+    runs_ms: list[float] = []
 
     def run() -> None:
+        start_ns = time.perf_counter_ns()
         request.infer({INPUT_NAME: images}, share_inputs=True, share_outputs=True)
-
-    def note() -> None:
-        times_ms.append(
-            {
-                info.node_name: 1e3 * info.real_time.total_seconds()
-                for info in request.profiling_info
-                if info.status == info.Status.EXECUTED
-            }
-        )
+        runs_ms.append((time.perf_counter_ns() - start_ns) / 1e6)
 
     def kernels(runs: Collection[int]) -> list[Kernel]:
+        scale = _mean(runs_ms[1::2], runs) / float(np.mean(runs_ms[1:]))
+        times_ms = {
+            info.node_name: scale * (1e3 * info.real_time.total_seconds() + CUT_MS)
+            for info in request.profiling_info
+            if info.status == info.Status.EXECUTED
+        }
         found: list[Kernel] = []
         for node in compiled.get_runtime_model().get_ordered_ops():
             name = str(node.get_friendly_name())
-            if name not in times_ms[-1]:
+            if name not in times_ms:
                 continue
             facts = {key: _text(value) for key, value in node.get_rt_info().items()}
             reformats = facts["layerType"] in REFORMATS
@@ -160,15 +165,15 @@ def _openvino(path: Path, images: Images, threads: int) -> Profiled:
                     name=name,
                     layer=layer_of(owner) if owner != OUTPUT_NAME else OUTPUT_NAME,
                     kind=facts["layerType"],
-                    time_ms=_mean([own.get(name, 0.0) for own in times_ms], runs),
-                    size_bytes=_total([_port_bytes(port) for port in ports]),
+                    time_ms=times_ms[name],
+                    size_bytes=total_bytes([_port_bytes(port) for port in ports]),
                     precision=facts["primitiveType"].rpartition("_")[2].lower(),
                     reformats=reformats,
                 )
             )
         return found
 
-    return Profiled(run, kernels, note)
+    return Profiled(run, kernels)
 
 
 def _text(value: Any) -> str:
@@ -312,73 +317,3 @@ def best_profiled(files: Mapping[str, Path]) -> str:
         read_onnx(path)
     with open_best({name: files[name] for name in PROFILERS if name in files}).runtime as opened:
         return opened.name
-
-
-def is_trtexec(path: Path) -> bool:
-    """Tell whether `trtexec --exportProfile` wrote a file."""
-    try:
-        rows: Any = json.loads(path.read_bytes())
-        return "count" in rows[0]
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
-
-
-def read_trtexec(path: Path, layer_info: Path | None = None, times: Path | None = None) -> Profile:
-    """Read what `trtexec --exportProfile=FILE` wrote.
-
-    Args:
-        layer_info: what --exportLayerInfo wrote, at --profilingVerbosity=detailed: types, sizes and ONNX nodes.
-        times: what --exportTimes wrote: the latency without the profiler.
-
-    Raises:
-        ArtifactError: a file is missing, or not what trtexec writes.
-    """
-    try:
-        rows = [row for row in json.loads(path.read_bytes()) if "name" in row]
-        infos = (
-            {} if layer_info is None else {one["Name"]: one for one in json.loads(layer_info.read_bytes())["Layers"]}
-        )
-        kernels = tuple(
-            _trtexec_kernel(row["name"], float(row.get("medianMs", row["averageMs"])), infos.get(row["name"], {}))
-            for row in rows
-        )
-        latency = None if times is None else [float(one["computeMs"]) for one in json.loads(times.read_bytes())]
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{error.filename} is missing.") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(
-            f"this is not what trtexec writes ({type(error).__name__}: {error}). Export the profile with "
-            "--exportProfile, the layers with --exportLayerInfo and --profilingVerbosity=detailed, the times with "
-            "--exportTimes."
-        ) from None
-    return Profile(
-        title=path.stem, runtime="tensorrt", batch=None, image_size=None, threads=None, device="as trtexec ran",
-        latency_ms=None if latency is None else float(np.median(latency)), kernels=kernels,
-    )  # fmt: skip
-
-
-def _trtexec_kernel(name: str, time_ms: float, info: Mapping[str, Any]) -> Kernel:
-    nodes = NODE.findall(info.get("Metadata", "")) or [part.strip() for part in name.split("+")]
-    tensors = [*info.get("Inputs", []), *info.get("Outputs", [])]
-    computed = [node for node in nodes if "_quantizer" not in node]
-    kind = str(info.get("LayerType", "unknown"))
-    return Kernel(
-        name=name,
-        layer=layer_of((computed or nodes)[0]),
-        kind=kind,
-        time_ms=time_ms,
-        size_bytes=_total([_tensor_bytes(tensor) for tensor in tensors]) if tensors else None,
-        precision=str(info["Outputs"][0]["Format/Datatype"]).split()[-1] if info.get("Outputs") else "unknown",
-        reformats=kind in REFORMATS or name.startswith("Reformatting"),
-    )
-
-
-def _tensor_bytes(tensor: Mapping[str, Any]) -> int | None:
-    words = str(tensor["Format/Datatype"]).replace("FP32", "Float").replace("FP16", "Half").split()
-    sizes = [SIZES_BYTES[word] for word in words if word in SIZES_BYTES]
-    return sizes[-1] * math.prod(int(length) for length in tensor["Dimensions"]) if sizes else None
-
-
-def _total(sizes: Sequence[int | None]) -> int | None:
-    known = [size for size in sizes if size is not None]
-    return sum(known) if len(known) == len(sizes) else None
