@@ -21,7 +21,7 @@ class Kernel(BaseModel):
         name: the runtime's own.
         layer: the network's layer that it belongs to, as `layer_of` returns it.
         kind: the runtime's word for what it does.
-        time_ms: mean over the faster half of the profiled runs, or what an imported profile has.
+        time_ms: mean over the faster half of the profiled runs (OpenVINO: over all), or what an imported profile has.
         size_bytes: read and written per run: feature maps and weights; None if it is not known.
         precision: in which it computed, in the runtime's words.
         reformats: it changes only type or layout.

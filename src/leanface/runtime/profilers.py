@@ -41,7 +41,7 @@ class Profiled(NamedTuple):
     """A network that is run with a profiler, twice in each turn: the first run of two finds cold caches.
 
     Attributes:
-        kernels: each one's mean over these turns, counted from 0.
+        kernels: each one's mean over these turns, counted from 0, or over all if the runtime does not tell turns apart.
     """
 
     run: Callable[[], object]
@@ -127,25 +127,18 @@ def _mean(times_ms: Sequence[float], runs: Collection[int]) -> float:
 
 
 def _openvino(path: Path, images: Images, threads: int) -> Profiled:
-    """Read OpenVINO's counters: means over all runs, with those that something else slowed down.
-
-    They are scaled by how much faster the chosen runs were. The first run, which also prepares, is in none of this.
-    """
+    """Read OpenVINO's counters at the end: it has nothing but their means over all runs, on a busy machine too slow."""
     from leanface.runtime.openvino_ import compile_network
 
     _, compiled = compile_network(path, threads, 1, counting=True)
     request = compiled.create_infer_request()
-    runs_ms: list[float] = []
 
     def run() -> None:
-        start_ns = time.perf_counter_ns()
         request.infer({INPUT_NAME: images}, share_inputs=True, share_outputs=True)
-        runs_ms.append((time.perf_counter_ns() - start_ns) / 1e6)
 
     def kernels(runs: Collection[int]) -> list[Kernel]:
-        scale = _mean(runs_ms[1::2], runs) / float(np.mean(runs_ms[1:]))
         times_ms = {
-            info.node_name: scale * (1e3 * info.real_time.total_seconds() + CUT_MS)
+            info.node_name: 1e3 * info.real_time.total_seconds() + CUT_MS
             for info in request.profiling_info
             if info.status == info.Status.EXECUTED
         }
