@@ -286,7 +286,7 @@ def _page(results: dict[str, Any]) -> str:
     lines += [
         f"| {n} | {j['place_percent']} | {j['scale_percent']} | {j['shape_mm']} |" for n, j in results["jitter"].items()
     ]
-    lines += ["", "CPU time of one thread, ms (a busy machine adds up to half to these):", ""]
+    lines += ["", "CPU time of one thread, ms (a busy machine adds half and more to these):", ""]
     lines += ["| | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
     for picture in next(iter(results["cpu_ms"].values())):
         lines.append(f"| {picture} | " + " | ".join(f"{results['cpu_ms'][name][picture]:.0f}" for name in names) + " |")
