@@ -26,7 +26,7 @@ from leanface.runtime.benchmark import Entry, benchmark_networks
 from leanface.search.latency import Deployment, LatencyModel, latency_model
 from leanface.search.record import Candidate, Errors, Journal, Point, SearchRecord
 from leanface.search.refit import Refitter
-from leanface.search.solve import Trial, improve
+from leanface.search.solve import improve
 from leanface.search.space import UNIFORM, Pattern, Space
 from leanface.search.targets import Target, parse_targets
 from leanface.task import Task, Track
@@ -71,11 +71,6 @@ class Settings(NamedTuple):
     seed: int
 
 
-class _Named(NamedTuple):
-    name: str
-    pattern: Pattern
-
-
 class _Made(NamedTuple):
     """A candidate whose network is loaded, or made again, when something needs it; `key` says what it went through."""
 
@@ -89,7 +84,8 @@ class Searcher:
 
     Attributes:
         space: of architectures.
-        best: the best pattern that `run` found, and its error after a re-fit on few samples.
+        patterns: the best that `run` found, by their candidate's name, and the uniform one.
+        seconds: by step.
     """
 
     def __init__(
@@ -130,8 +126,8 @@ class Searcher:
         conditions |= {"seed": settings.seed, "machine": self._deployment.machine(original), "samples": _digest(task)}
         self._journal = Journal(paths.SEARCH_CACHE / "cases.json", conditions)
         self._networks = paths.SEARCH_CACHE / "networks" / _hash(repr(conditions))
-        self.best = Trial(UNIFORM, float("inf"))
-        self._seconds: dict[str, float] = {}
+        self.patterns = {"uniform": UNIFORM}
+        self.seconds: dict[str, float] = {}
         self._cases = 0
 
     def run(self) -> SearchRecord:
@@ -140,9 +136,9 @@ class Searcher:
         Raises:
             UnreachableError: not even the smallest network is cheap enough.
         """
-        with self._step("timing random networks"):
+        with self.step("timing random networks"):
             logger.info("search: times are predicted within %.1f %% on average", 100 * self._model.error)
-        self._seconds["timing random networks"] = self._model.seconds
+        self.seconds["timing random networks"] = self._model.seconds
         limit = 1.0 if self._limits() else WITHOUT_COSTS
         if self.space.at_cost(UNIFORM, limit, self._load) is None:
             least = self.space.architecture(UNIFORM, 0.0)
@@ -150,17 +146,18 @@ class Searcher:
                 f"no network is so cheap in {self._settings.runtime} {self._settings.precision}: the narrowest takes "
                 f"{self._latency_ms(least):.3g} ms and {self._size_mb(least):.3g} MB. Allow more, or another runtime."
             )
-        with self._step("sharing out width and depth"):
-            patterns = self._patterns(limit)
-        with self._step("drawing the front"):
-            front = tuple(self._front(patterns[0], limit))
-        with self._step("checking the best few"):
+        with self.step("sharing out width and depth"):
+            self.patterns = self._patterns(limit)
+        first = next(iter(self.patterns))
+        with self.step("drawing the front"):
+            front = tuple(self._front(self.patterns[first], limit))
+        with self.step("checking the best few"):
             if self._limited:
-                limit = self._smallest(patterns[0], limit)
-            sized = [each for pattern in patterns if (each := self._sized(pattern, limit))]
+                limit = self._smallest(first, limit)
+            sized = [each for name in self.patterns if (each := self.sized(name, limit))]
             made = self._halve([self._refitted(each, WHOLE * self._settings.faces) for each in sized])
         best = made[0]
-        with self._step("measuring the chosen one"):
+        with self.step("measuring the chosen one"):
             costs, deployed = self._costs(best.candidate), self._deployed(best)
         uniform = self.space.at_cost(UNIFORM, limit, self._load) or self.space.architecture(UNIFORM, 0.0)
         return SearchRecord(
@@ -178,7 +175,7 @@ class Searcher:
             deployed=deployed,
             costs=costs,
             answer=self._answer(best.candidate, costs, deployed, front),
-            seconds=self._seconds,
+            seconds=self.seconds,
         )
 
     def widths(self, architecture: Architecture) -> Widths:
@@ -196,11 +193,12 @@ class Searcher:
         return self._model.reference_ms
 
     @contextmanager
-    def _step(self, name: str) -> Generator[None]:
+    def step(self, name: str) -> Generator[None]:
+        """Count the time of a block, with what an earlier run spent on the results that it takes over."""
         start = time.monotonic() - self._journal.replayed
         logger.info("search: %s", name)
         yield
-        self._seconds[name] = time.monotonic() - start + self._journal.replayed
+        self.seconds[name] = time.monotonic() - start + self._journal.replayed
 
     def _latency_ms(self, architecture: Architecture) -> float:
         return self._model.latency_ms(self.space.shapes(architecture))
@@ -232,9 +230,9 @@ class Searcher:
     def error_of(self, pattern: Pattern, limit: float) -> float | None:
         """Return a pattern's error at a cost, after a re-fit on few samples; None: it cannot be so cheap."""
         architecture = self.space.at_cost(pattern, limit, self._load)
-        return None if architecture is None else self._case(architecture)
+        return None if architecture is None else self.refit_error(architecture)
 
-    def _case(self, architecture: Architecture) -> float:
+    def refit_error(self, architecture: Architecture) -> float:
         """Return the error to the original after a re-fit on few samples."""
         self._cases += 1
 
@@ -244,8 +242,8 @@ class Searcher:
 
         return float(self._journal.get(f"case {_key(architecture)}", measure))
 
-    def _patterns(self, limit: float) -> list[_Named]:
-        """Return the best patterns, and the uniform one."""
+    def _patterns(self, limit: float) -> dict[str, Pattern]:
+        """Return the best patterns, and the uniform one, by name."""
         progress = _Progress("case")
 
         def error(pattern: Pattern) -> float | None:
@@ -254,36 +252,30 @@ class Searcher:
             return found
 
         trials = improve(self.space.kinds, self.space.blocks, error, self._settings.cases)
-        self.best = trials[0]
         best = [trial.pattern for trial in trials if trial.pattern != UNIFORM][: self._settings.candidates - 1]
-        return [
-            *(_Named(f"searched {rank}", pattern) for rank, pattern in enumerate(best, 1)),
-            _Named("uniform", UNIFORM),
-        ]
+        return {**{f"searched {rank}": pattern for rank, pattern in enumerate(best, 1)}, "uniform": UNIFORM}
 
-    def _front(self, best: _Named, limit: float) -> Generator[Point]:
+    def _front(self, best: Pattern, limit: float) -> Generator[Point]:
         for share in FRONT:
-            searched, uniform = (
-                self.space.at_cost(pattern, share * limit, self._load) for pattern in (best.pattern, UNIFORM)
-            )
+            searched, uniform = (self.space.at_cost(pattern, share * limit, self._load) for pattern in (best, UNIFORM))
             if searched is not None:
                 yield Point(
                     latency_ms=self._latency_ms(searched),
                     size_mb=self._size_mb(searched),
-                    error=self._case(searched),
-                    uniform_error=None if uniform is None else self._case(uniform),
+                    error=self.refit_error(searched),
+                    uniform_error=None if uniform is None else self.refit_error(uniform),
                 )
 
-    def _sized(self, named: _Named, limit: float) -> Candidate | None:
-        """Return a candidate that costs what is allowed by its measured time; None: the pattern cannot be so cheap."""
+    def sized(self, name: str, limit: float) -> Candidate | None:
+        """Return one of `patterns` at the allowed cost by its measured time; None: it cannot be so cheap."""
         correction, attempts = 1.0, list[tuple[float, Candidate]]()
         for _ in range(CHECKS):
-            architecture = self.space.at_cost(named.pattern, limit / correction, self._load)
+            architecture = self.space.at_cost(self.patterns[name], limit / correction, self._load)
             if architecture is None:
                 break
             measured = self._timed(architecture)
             candidate = Candidate(
-                name=named.name,
+                name=name,
                 architecture=architecture,
                 latency_ms=measured,
                 predicted_ms=self._latency_ms(architecture),
@@ -302,6 +294,16 @@ class Searcher:
             attempts, key=lambda attempt: (attempt[0] <= MARGIN, attempt[0] if attempt[0] <= MARGIN else -attempt[0])
         )
         return found
+
+    def finished(self, candidate: Candidate) -> tuple[Candidate, Errors]:
+        """Make a candidate as the pipeline makes the chosen one, re-fitted on all samples and distilled in full.
+
+        Returns:
+            The candidate with two rounds of errors, and its errors in the precision that it is deployed in.
+        """
+        refitted = self._refitted(candidate, self._all.prune.calibration_count)
+        made = self._distilled(refitted, self._all.distill.optimizer.steps)
+        return made.candidate, self._deployed(made)
 
     def _refitted(self, candidate: Candidate, count: int) -> _Made:
         """Re-fit a candidate on so many samples."""
@@ -331,12 +333,12 @@ class Searcher:
         ratio = self._journal.get(f"time {_key(architecture)}", lambda: self._deployment.measure(architecture).ratio)
         return self._model.reference_ms * float(ratio)
 
-    def _smallest(self, best: _Named, limit: float) -> float:
-        """Return the smallest limit at which a pattern meets the limits of the error, or nearly the given one."""
+    def _smallest(self, name: str, limit: float) -> float:
+        """Return the smallest limit at which one of `patterns` meets the error's limits, or nearly the given one."""
         low, high = limit / 4, limit if self._limits() else 1.0
         for _ in range(BISECTIONS):
             middle = (low * high) ** 0.5
-            sized = self._sized(best, middle)
+            sized = self.sized(name, middle)
             is_met = sized is not None and self._is_near(
                 self._refitted(sized, WHOLE * self._settings.faces).candidate.rounds[0]
             )
