@@ -139,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     budget.add_argument("folder", type=Path, help="where README.md, budget.json and budget.png go")
     budget.set_defaults(run=_budget)
     search = studies.add_parser("search", help="searched networks beside uniform ones, at equal measured time")
-    search.add_argument("folder", type=Path, help="where README.md, search.json and search.png go")
+    search.add_argument("folder", type=Path, help="where tables.md, search.json and two pictures go")
     search.set_defaults(run=_search)
     own = studies.add_parser("own_network", help="re-fit and INT8 of several kinds of networks, beside other tools")
     own.add_argument("folder", type=Path, help="where tables.md and own_network.png go")

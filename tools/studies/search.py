@@ -4,8 +4,8 @@
 
 reads what stages prepare and teacher left, and reports/config.yaml for everything but the targets. It searches at the
 latency of the uniform network with half of the channels, lets Optuna's TPE search the same patterns with as many cases,
-makes the found network, a faster one and the uniform one as the pipeline would, and writes README.md, search.json and
-two pictures. What a stopped run made and measured is kept.
+distills the found network, a faster one and the uniform one alike, and writes tables.md, search.json, and two pictures.
+What a stopped run made and measured is kept.
 """
 
 from pathlib import Path
@@ -19,10 +19,11 @@ from leanface.config import load_config
 from leanface.device import describe_device
 from leanface.files import atomic_write, staged_file
 from leanface.networks.widths import widths_of
-from leanface.search.pictures import SEARCHED, UNIFORM, plot_search
+from leanface.search import pictures
+from leanface.search.latency import REFERENCE_SCALE
 from leanface.search.record import Candidate, Errors, SearchRecord
 from leanface.search.search import Searcher, Settings
-from leanface.search.space import Pattern
+from leanface.search.space import UNIFORM, Pattern
 from leanface.task import load_task
 
 SEED = 0
@@ -30,12 +31,15 @@ SEED = 0
 FASTER = 0.75
 """Share of the uniform network's time in which a searched one was hoped to be as accurate."""
 
-SHARES = (0.4, 0.55, FASTER, 1.0, 1.5, 2.2)
-"""Of the uniform network's time, at which both are measured."""
+SCALES = (0.3, 0.4, 0.7)
+"""Shares of the channels of the front's uniform networks, beside the one with half of them."""
+
+STEPS = 200
+"""Of the distillation that three networks get alike: half of the default pipeline's."""
 
 
 class Pair(BaseModel):
-    """The searched and the uniform network that take as long, and their errors after a re-fit on few faces."""
+    """The searched and the uniform network of one predicted time, and their errors after a re-fit on few faces."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -46,7 +50,7 @@ class Pair(BaseModel):
 
 
 class Finished(BaseModel):
-    """A network as the pipeline makes it: re-fitted on all samples and distilled in full, then quantized.
+    """A network that was re-fitted, distilled and quantized.
 
     Attributes:
         deployed: its errors in the precision that it is deployed in.
@@ -63,8 +67,10 @@ class Found(BaseModel):
     """All that the study found.
 
     Attributes:
-        trial_error: of the best pattern after a re-fit on few faces; uniform_error and tpe_error likewise.
+        pattern_error: of the best pattern that the search found, after a re-fit on few faces; tpe_error likewise.
+        itself: how far the reference's time is from its own, as a share: what timing cannot tell apart.
         dropped: blocks of the searched networks; factors: of their kinds' widths, see `Pattern`.
+        finished: the uniform network, a searched one as fast, and a faster one.
         seconds: by step, the search's own included.
     """
 
@@ -72,15 +78,13 @@ class Found(BaseModel):
 
     image_size: int
     record: SearchRecord
-    trial_error: float
-    uniform_error: float
+    pattern_error: float
     tpe_error: float
+    itself: float
     dropped: tuple[str, ...]
     factors: dict[str, float]
     pairs: tuple[Pair, ...]
-    uniform: Finished
-    searched: Finished
-    faster: Finished
+    finished: tuple[Finished, Finished, Finished]
     seconds: dict[str, float]
 
     def error(self, of: Finished) -> float:
@@ -90,7 +94,8 @@ class Found(BaseModel):
     @property
     def change(self) -> float:
         """The searched network's error over the uniform one's, less 1."""
-        return self.error(self.searched) / self.error(self.uniform) - 1
+        uniform, searched, _ = self.finished
+        return self.error(searched) / self.error(uniform) - 1
 
     @property
     def saved(self) -> float:
@@ -98,9 +103,8 @@ class Found(BaseModel):
 
         Negative if more time is needed. At most what the faster one saves: beyond it nothing was measured.
         """
-        ends = self.searched, self.faster, self.uniform
-        (slow, fast, uniform), (low, high, error) = zip(
-            *((one.candidate.latency_ms, self.error(one)) for one in ends), strict=True
+        (uniform, slow, fast), (error, low, high) = zip(
+            *((one.candidate.latency_ms, self.error(one)) for one in self.finished), strict=True
         )
         part = 1.0 if high <= error else (error - low) / (high - low)
         return 1 - (slow + part * (fast - slow)) / uniform
@@ -108,7 +112,7 @@ class Found(BaseModel):
     @property
     def off(self) -> list[float]:
         """How far predicted times are from measured ones, as shares, of all networks but the random ones."""
-        ends = (one.candidate for one in (self.uniform, self.searched, self.faster))
+        ends = (one.candidate for one in self.finished)
         front = (one for pair in self.pairs for one in (pair.searched, pair.uniform))
         timed = {str(one.architecture): one for one in (*self.record.candidates, *ends, *front)}
         return [abs(one.predicted_ms / one.latency_ms - 1) for one in timed.values()]
@@ -133,22 +137,40 @@ def tpe(searcher: Searcher, cases: int) -> float:
     return study.best_value
 
 
-def fronts(searcher: Searcher, name: str) -> list[Pair]:
-    """Return one of the searcher's patterns beside the uniform one, at several measured times."""
-    pairs: list[Pair] = []
-    for share in SHARES:
-        searched, uniform = searcher.sized(name, share), searcher.sized("uniform", share)
-        if searched is not None and uniform is not None:
-            error, uniform_error = (searcher.refit_error(one.architecture) for one in (searched, uniform))
-            pairs.append(Pair(searched=searched, uniform=uniform, error=error, uniform_error=uniform_error))
-    return pairs
+def reference(searcher: Searcher) -> Candidate:
+    """Return the uniform network with half of the channels, which all others are timed in turns with."""
+    architecture = searcher.space.architecture(UNIFORM, REFERENCE_SCALE)
+    return searcher.candidate("uniform", architecture).model_copy(update={"latency_ms": searcher.reference_ms})
 
 
-def finish(searcher: Searcher, title: str, name: str, share: float) -> Finished:
-    """Make one of the searcher's patterns, at a share of the time, as the pipeline would."""
-    candidate = searcher.sized(name, share)
-    assert candidate is not None, f"{name} cannot be so fast"
-    candidate, deployed = searcher.finished(candidate)
+def searched(searcher: Searcher, name: str, latency_ms: float) -> Candidate:
+    """Return one of the searcher's patterns that is predicted to take as long."""
+    found = searcher.architecture(searcher.patterns[name], latency_ms / searcher.reference_ms)
+    assert found is not None, f"{name} cannot be so fast"
+    return searcher.candidate(name, found)
+
+
+def front(searcher: Searcher, name: str, middle: Candidate) -> list[Pair]:
+    """Return uniform networks, `middle` among them, each beside one of the patterns of the same predicted time."""
+    with searcher.step("timing the front"):
+        others = [searcher.candidate("uniform", searcher.space.architecture(UNIFORM, scale)) for scale in SCALES]
+        uniform = sorted([*others, middle], key=lambda one: one.latency_ms)
+        networks = [(searched(searcher, name, one.predicted_ms), one) for one in uniform]
+    with searcher.step("re-fitting the front"):
+        return [
+            Pair(
+                searched=narrowed,
+                uniform=one,
+                error=searcher.refit_error(narrowed.architecture),
+                uniform_error=searcher.refit_error(one.architecture),
+            )
+            for narrowed, one in networks
+        ]
+
+
+def finish(searcher: Searcher, title: str, candidate: Candidate) -> Finished:
+    """Re-fit, distill and quantize a candidate."""
+    candidate, deployed = searcher.finished(candidate, STEPS)
     return Finished(title=title, candidate=candidate, deployed=deployed)
 
 
@@ -157,16 +179,16 @@ def plot(found: Found, path: Path) -> None:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for color, title, points in (
-        (SEARCHED, "searched", [(pair.searched.latency_ms, pair.error) for pair in found.pairs]),
-        (UNIFORM, "uniform", [(pair.uniform.latency_ms, pair.uniform_error) for pair in found.pairs]),
+        (pictures.SEARCHED, "searched", [(pair.searched.latency_ms, pair.error) for pair in found.pairs]),
+        (pictures.UNIFORM, "uniform", [(pair.uniform.latency_ms, pair.uniform_error) for pair in found.pairs]),
     ):
         axes.plot(*zip(*points, strict=True), "o-", color=color, label=f"{title}, after a short re-fit")
     for color, title, ends in (
-        (SEARCHED, "searched", (found.faster, found.searched)),
-        (UNIFORM, "uniform", (found.uniform,)),
+        (pictures.SEARCHED, "searched", found.finished[1:]),
+        (pictures.UNIFORM, "uniform", found.finished[:1]),
     ):
         points = [(one.candidate.latency_ms, found.error(one)) for one in ends]
-        axes.plot(*zip(*points, strict=True), "*--", markersize=12, color=color, label=f"{title}, distilled in full")
+        axes.plot(*zip(*points, strict=True), "*--", markersize=12, color=color, label=f"{title}, distilled")
     axes.set(xlabel=f"measured latency (ms, {found.record.runtime} {found.record.precision})", ylim=(0, None))
     axes.set_ylabel(f"{found.record.error} to the original")
     axes.grid(alpha=0.3)
@@ -175,8 +197,8 @@ def plot(found: Found, path: Path) -> None:
         figure.savefig(staging, dpi=110)
 
 
-def readme(found: Found) -> str:
-    """Write the page."""
+def tables(found: Found) -> str:
+    """Write what was asked and what was measured, and all networks."""
     record, device, off, error = found.record, describe_device(), found.off, found.record.error
     mean = sum(off) / len(off)
     minutes = sum(record.seconds.values()) / 60
@@ -194,14 +216,14 @@ def readme(found: Found) -> str:
         ("The whole search", f"{minutes:.1f} min", "6 min", minutes <= 6),
         (
             "Error after the short re-fit, against Optuna's TPE with as many cases",
-            f"{found.trial_error:.3f} : {found.tpe_error:.3f}",
+            f"{found.pattern_error:.3f} : {found.tpe_error:.3f}",
             "less",
-            found.trial_error < found.tpe_error,
+            found.pattern_error < found.tpe_error,
         ),
     ]
     changes = [f"`{kind}` and its like x {factor:.2f}" for kind, factor in found.factors.items()]
     lines = [
-        "# Is a searched network better than a uniform one?",
+        "# Searched and uniform networks: all numbers",
         "",
         f"`python -m tools.studies search` on {device['cpu']} ({device['cores']} cores): {record.runtime} "
         f"{record.precision}, one image of {found.image_size} px, at the time of the uniform network with half of the "
@@ -211,14 +233,16 @@ def readme(found: Found) -> str:
         "|---|--:|--:|---|",
         *(f"| {what} | {value} | {limit} | {'met' if met else '**missed**'} |" for what, value, limit, met in asked),
         "",
+        f"The uniform network, timed in turns with itself, differs by {100 * found.itself:+.1f} %.",
+        "",
         "## The finished networks",
         "",
-        "Re-fitted, distilled and quantized alike, as the default pipeline does it; one training each.",
+        f"Re-fitted on as many faces, distilled for {STEPS} steps and quantized alike; one training each.",
         "",
         f"| | measured (ms) | predicted (ms) | size (MB) | {error}: re-fitted | distilled | {record.precision} |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
-    for one in (found.uniform, found.searched, found.faster):
+    for one in found.finished:
         rounds = [errors[f"teacher_{error}"] for errors in (*one.candidate.rounds, one.deployed)]
         costs = f"{one.candidate.latency_ms:.3f} | {one.candidate.predicted_ms:.3f} | {one.candidate.size_mb:.1f}"
         lines.append(f"| {one.title} | {costs} | {' | '.join(f'{value:.3f}' for value in rounds)} |")
@@ -229,8 +253,8 @@ def readme(found: Found) -> str:
         "",
         "## The front",
         "",
-        "The same pattern, wider and narrower, beside the uniform network of the same time, after a re-fit on "
-        "few faces and without any distillation. Both were brought to that time by measuring.",
+        "Uniform networks, and the same pattern at their predicted time, after a re-fit on few faces and without any "
+        "distillation.",
         "",
         "| searched (ms) | uniform (ms) | searched | uniform | |",
         "|--:|--:|--:|--:|--:|",
@@ -240,11 +264,19 @@ def readme(found: Found) -> str:
             for pair in found.pairs
         ),
         "",
-        "![Error over measured time](front.png)",
+        "## The candidates of the search",
         "",
-        "## The search itself",
+        f"{error} after the re-fit and each brief distillation.",
         "",
-        "![The front by predicted times, predicted against measured times, widths, and time per step](search.png)",
+        "| | measured (ms) | predicted (ms) | re-fitted | distilled |",
+        "|---|--:|--:|--:|---|",
+    ]
+    for one in record.candidates:
+        refitted, *rounds = (f"{errors[f'teacher_{error}']:.3f}" for errors in one.rounds)
+        lines.append(
+            f"| {one.name} | {one.latency_ms:.3f} | {one.predicted_ms:.3f} | {refitted} | {', '.join(rounds)} |"
+        )
+    lines += [
         "",
         f"Seconds: {', '.join(f'{name} {seconds:.0f}' for name, seconds in found.seconds.items())}.",
     ]
@@ -252,7 +284,7 @@ def readme(found: Found) -> str:
 
 
 def main(folder: Path) -> None:
-    """Search, compare, and write the page."""
+    """Search, compare, and write tables.md, search.json, front.png and search.png."""
     config = load_config(paths.CONFIG)
     task, (teacher, _) = load_task(config.task, config.data), bundle.load_network(paths.TEACHER)
 
@@ -263,35 +295,43 @@ def main(folder: Path) -> None:
 
     search = searcher(searcher(1.0).reference_ms)
     record = search.run()
+    name = next(one.name for one in record.candidates if one.name != "uniform")
+    uniform, alike = reference(search), next(one for one in record.candidates if one.name == name)
+    faster = searched(search, name, FASTER * search.reference_ms)
+    with search.step("finishing three networks"):
+        finished = [
+            finish(search, title, candidate)
+            for title, candidate in (
+                ("uniform, half of the channels", uniform),
+                ("searched", alike.model_copy(update={"rounds": ()})),
+                ("searched, faster", faster),
+            )
+        ]
+    pairs = front(search, name, uniform)
     with search.step("Optuna's TPE"):
         tpe_error = tpe(search, config.search.cases)
-    name = next(one.name for one in record.candidates if one.name != "uniform")
-    with search.step("measuring the front"):
-        pairs = fronts(search, name)
-    with search.step("finishing three networks"):
-        uniform = finish(search, "uniform", "uniform", 1.0)
-        searched = finish(search, "searched", name, 1.0)
-        faster = finish(search, f"searched, {100 * (1 - FASTER):.0f} % faster", name, FASTER)
     pattern = search.patterns[name]
-    errors = {each: search.error_of(search.patterns[each], 1.0) or float("nan") for each in search.patterns}
     found = Found(
         image_size=search.space.image_size,
         record=record,
-        trial_error=min(errors.values()),
-        uniform_error=errors["uniform"],
         tpe_error=tpe_error,
+        pattern_error=search.error_of(pattern, 1.0) or float("nan"),
+        itself=search.candidate("uniform", uniform.architecture).latency_ms / search.reference_ms - 1,
         dropped=tuple(sorted(pattern.dropped)),
         factors=dict(pattern.factors),
         pairs=tuple(pairs),
-        uniform=uniform,
-        searched=searched,
-        faster=faster,
+        finished=(finished[0], finished[1], finished[2]),
         seconds=search.seconds,
     )
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / "search.json", found.model_dump_json(indent=1) + "\n")
-    chosen, like = (search.widths(each.candidate.architecture) for each in (searched, uniform))
-    plot_search(record, widths_of(teacher), chosen, like, folder / "search.png")
+    pictures.plot_search(
+        record,
+        widths_of(teacher),
+        search.widths(alike.architecture),
+        search.widths(uniform.architecture),
+        folder / "search.png",
+    )
     plot(found, folder / "front.png")
-    atomic_write(folder / "README.md", readme(found))
+    atomic_write(folder / "tables.md", tables(found))
     search.clear()

@@ -36,9 +36,9 @@ from leanface.search.space import UNIFORM, LayerShape, Space
 
 logger = logging.getLogger(__name__)
 
-BLOCKS = (1, 8, 16, 32)
-"""Channels that the hardware may compute together, such as 16 in a 512-bit register of 32-bit sums, or 32 in an INT8
-tensor core's product; the one that predicts best is taken."""
+BLOCKS = (1, 8, 16, 32, 64)
+"""Channels that the hardware may compute together, such as 16 in a 512-bit register of 32-bit sums, 32 in an INT8
+tensor core's product, or 64 in an AMX tile's row; the one that predicts best is taken."""
 
 CACHES = (2, 8)
 """Millions of weights beyond which each one costs more, since it has to be read again in every call."""
@@ -85,14 +85,14 @@ class LatencyModel:
     """Predicts time and size of a network from the shapes of its layers.
 
     Attributes:
-        reference_ms: time of the reference, the median of all.
+        reference_ms: time of the reference, the lower quartile of all: what else ran meanwhile only slows it.
         ratios: time of each network over the reference's; `predicted` likewise, by a fit to others.
         seconds: that it took to export and time them all.
     """
 
     def __init__(self, rows: Sequence[Row]) -> None:
         """Fit the model."""
-        self.reference_ms = float(np.median([row.reference_ms for row in rows]))
+        self.reference_ms = float(np.quantile([row.reference_ms for row in rows], 0.25))
         self.ratios = np.array([row.ratio for row in rows])
         self.seconds = sum(row.seconds for row in rows)
         self._bytes = _fit(

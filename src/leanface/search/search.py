@@ -140,7 +140,7 @@ class Searcher:
             logger.info("search: times are predicted within %.1f %% on average", 100 * self._model.error)
         self.seconds["timing random networks"] = self._model.seconds
         limit = 1.0 if self._limits() else WITHOUT_COSTS
-        if self.space.at_cost(UNIFORM, limit, self._load) is None:
+        if self.architecture(UNIFORM, limit) is None:
             least = self.space.architecture(UNIFORM, 0.0)
             raise UnreachableError(
                 f"no network is so cheap in {self._settings.runtime} {self._settings.precision}: the narrowest takes "
@@ -159,7 +159,7 @@ class Searcher:
         best = made[0]
         with self.step("measuring the chosen one"):
             costs, deployed = self._costs(best.candidate), self._deployed(best)
-        uniform = self.space.at_cost(UNIFORM, limit, self._load) or self.space.architecture(UNIFORM, 0.0)
+        uniform = self.architecture(UNIFORM, limit) or self.space.architecture(UNIFORM, 0.0)
         return SearchRecord(
             targets=self._settings.targets,
             runtime=self._settings.runtime,
@@ -195,10 +195,10 @@ class Searcher:
     @contextmanager
     def step(self, name: str) -> Generator[None]:
         """Count the time of a block, with what an earlier run spent on the results that it takes over."""
-        start = time.monotonic() - self._journal.replayed
+        start = time.monotonic() + self._journal.replayed
         logger.info("search: %s", name)
         yield
-        self.seconds[name] = time.monotonic() - start + self._journal.replayed
+        self.seconds[name] = time.monotonic() + self._journal.replayed - start
 
     def _latency_ms(self, architecture: Architecture) -> float:
         return self._model.latency_ms(self.space.shapes(architecture))
@@ -229,8 +229,12 @@ class Searcher:
 
     def error_of(self, pattern: Pattern, limit: float) -> float | None:
         """Return a pattern's error at a cost, after a re-fit on few samples; None: it cannot be so cheap."""
-        architecture = self.space.at_cost(pattern, limit, self._load)
+        architecture = self.architecture(pattern, limit)
         return None if architecture is None else self.refit_error(architecture)
+
+    def architecture(self, pattern: Pattern, limit: float) -> Architecture | None:
+        """Return a pattern as wide as it may be at a cost, by predicted time; None: it cannot be so cheap."""
+        return self.space.at_cost(pattern, limit, self._load)
 
     def refit_error(self, architecture: Architecture) -> float:
         """Return the error to the original after a re-fit on few samples."""
@@ -257,7 +261,7 @@ class Searcher:
 
     def _front(self, best: Pattern, limit: float) -> Generator[Point]:
         for share in FRONT:
-            searched, uniform = (self.space.at_cost(pattern, share * limit, self._load) for pattern in (best, UNIFORM))
+            searched, uniform = (self.architecture(pattern, share * limit) for pattern in (best, UNIFORM))
             if searched is not None:
                 yield Point(
                     latency_ms=self._latency_ms(searched),
@@ -270,19 +274,11 @@ class Searcher:
         """Return one of `patterns` at the allowed cost by its measured time; None: it cannot be so cheap."""
         correction, attempts = 1.0, list[tuple[float, Candidate]]()
         for _ in range(CHECKS):
-            architecture = self.space.at_cost(self.patterns[name], limit / correction, self._load)
+            architecture = self.architecture(self.patterns[name], limit / correction)
             if architecture is None:
                 break
-            measured = self._timed(architecture)
-            candidate = Candidate(
-                name=name,
-                architecture=architecture,
-                latency_ms=measured,
-                predicted_ms=self._latency_ms(architecture),
-                size_mb=self._size_mb(architecture),
-                rounds=(),
-            )
-            load = self._load(architecture, measured) / limit
+            candidate = self.candidate(name, architecture)
+            load = self._load(architecture, candidate.latency_ms) / limit
             attempts.append((load, candidate))
             if 1 / MARGIN**3 <= load <= MARGIN:
                 break
@@ -295,14 +291,24 @@ class Searcher:
         )
         return found
 
-    def finished(self, candidate: Candidate) -> tuple[Candidate, Errors]:
-        """Make a candidate as the pipeline makes the chosen one, re-fitted on all samples and distilled in full.
+    def candidate(self, name: str, architecture: Architecture) -> Candidate:
+        """Export an architecture and time it."""
+        return Candidate(
+            name=name,
+            architecture=architecture,
+            latency_ms=self._timed(architecture),
+            predicted_ms=self._latency_ms(architecture),
+            size_mb=self._size_mb(architecture),
+            rounds=(),
+        )
+
+    def finished(self, candidate: Candidate, steps: int) -> tuple[Candidate, Errors]:
+        """Re-fit a candidate whole, distill it so many steps, and quantize it.
 
         Returns:
             The candidate with two rounds of errors, and its errors in the precision that it is deployed in.
         """
-        refitted = self._refitted(candidate, self._all.prune.calibration_count)
-        made = self._distilled(refitted, self._all.distill.optimizer.steps)
+        made = self._distilled(self._refitted(candidate, WHOLE * self._settings.faces), steps)
         return made.candidate, self._deployed(made)
 
     def _refitted(self, candidate: Candidate, count: int) -> _Made:
