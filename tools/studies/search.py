@@ -154,7 +154,7 @@ def front(searcher: Searcher, name: str, middle: Candidate) -> list[Pair]:
     """Return uniform networks, `middle` among them, each beside one of the patterns of the same predicted time."""
     with searcher.step("timing the front"):
         others = [searcher.candidate("uniform", searcher.space.architecture(UNIFORM, scale)) for scale in SCALES]
-        uniform = sorted([*others, middle], key=lambda one: one.latency_ms)
+        uniform = sorted([*others, middle], key=lambda one: one.size_mb)
         networks = [(searched(searcher, name, one.predicted_ms), one) for one in uniform]
     with searcher.step("re-fitting the front"):
         return [
@@ -175,20 +175,23 @@ def finish(searcher: Searcher, title: str, candidate: Candidate) -> Finished:
 
 
 def plot(found: Found, path: Path) -> None:
-    """Draw errors over measured times: after the short re-fit, and of the finished networks."""
+    """Draw errors over measured times: of connected pairs after the short re-fit, and of the finished networks."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for color, title, points in (
         (pictures.SEARCHED, "searched", [(pair.searched.latency_ms, pair.error) for pair in found.pairs]),
         (pictures.UNIFORM, "uniform", [(pair.uniform.latency_ms, pair.uniform_error) for pair in found.pairs]),
     ):
-        axes.plot(*zip(*points, strict=True), "o-", color=color, label=f"{title}, after a short re-fit")
+        axes.plot(*zip(*points, strict=True), "o", color=color, label=f"{title}, after a short re-fit")
+    for pair in found.pairs:
+        times = [pair.searched.latency_ms, pair.uniform.latency_ms]
+        axes.plot(times, [pair.error, pair.uniform_error], color=pictures.ORIGINAL, zorder=0)
     for color, title, ends in (
         (pictures.SEARCHED, "searched", found.finished[1:]),
         (pictures.UNIFORM, "uniform", found.finished[:1]),
     ):
         points = [(one.candidate.latency_ms, found.error(one)) for one in ends]
-        axes.plot(*zip(*points, strict=True), "*--", markersize=12, color=color, label=f"{title}, distilled")
+        axes.plot(*zip(*points, strict=True), "*", markersize=12, color=color, label=f"{title}, distilled")
     axes.set(xlabel=f"measured latency (ms, {found.record.runtime} {found.record.precision})", ylim=(0, None))
     axes.set_ylabel(f"{found.record.error} to the original")
     axes.grid(alpha=0.3)
