@@ -47,6 +47,7 @@ READERS = {
     SOURCE / "assets/faces": "photos.face_network",
     PACKAGED_MODEL: "face.morphable_model",
     SOURCE / "assets/teacher.npz": "networks.packed",
+    SOURCE / "assets/teacher_224.npz": "networks.packed",
 }
 """Which module reads a packaged file."""
 

@@ -68,7 +68,7 @@ def place(folder: Path) -> None:
     """Lay the shipped networks into `folder` as the pipeline's, and make it the working directory."""
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)
-    original = load_pretrained()
+    original = load_pretrained(IMAGE_SIZE)
     bundle.save_bundle(
         original, bundle.new_spec(original, IMAGE_SIZE, provenance={"source": "pretrained"}), paths.TEACHER
     )

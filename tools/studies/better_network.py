@@ -42,7 +42,7 @@ class Errors(NamedTuple):
 
 def exported(folder: Path) -> dict[str, Path]:
     """Write the better networks in FP32, by their titles: the original, and the student before it was rounded."""
-    original = load_pretrained()
+    original = load_pretrained(SIZE)
     networks = {
         "original": (original, bundle.new_spec(original, SIZE)),
         "light FP32": bundle.load_network(paths.PACKAGED_STUDENT),

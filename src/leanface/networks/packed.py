@@ -13,7 +13,10 @@ from leanface.errors import ArtifactError
 from leanface.files import staged_file
 from leanface.networks.checkpoint import restore
 from leanface.networks.resnet import FaceReconstructionNet
-from leanface.paths import PRETRAINED_TEACHER
+from leanface.paths import PRETRAINED_TEACHER, PRETRAINED_TEACHER_224
+
+PRETRAINED_224_FROM_PX = 160
+"""Half-way, by ratio, between the sizes that the two shipped networks are for."""
 
 _SCALE = ".scale"
 """Ends the name of an int8 weight's scales."""
@@ -63,10 +66,10 @@ def load_packed(path: Path) -> FaceReconstructionNet:
     return network.eval()
 
 
-def load_pretrained() -> FaceReconstructionNet:
-    """Load the shipped original, in eval mode.
+def load_pretrained(image_size: int) -> FaceReconstructionNet:
+    """Load the shipped original for images of a size (px), in eval mode.
 
     Raises:
         ArtifactError: its file is missing or damaged.
     """
-    return load_packed(PRETRAINED_TEACHER)
+    return load_packed(PRETRAINED_TEACHER_224 if image_size >= PRETRAINED_224_FROM_PX else PRETRAINED_TEACHER)

@@ -59,7 +59,7 @@ def teacher_of(model: Path, image_size: int) -> Generator[Path]:
         others.append(f"{folder} ({load_spec(folder).input.size} px) is another network")
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            shipped = load_pretrained()
+            shipped = load_pretrained(image_size)
         except ArtifactError as error:
             others.append(str(error))
         else:
@@ -68,7 +68,7 @@ def teacher_of(model: Path, image_size: int) -> Generator[Path]:
             if weights_digest(folder) == wanted:
                 yield folder
                 return
-            others.append("the original that LeanFace ships is another network")
+            others.append(f"the original that LeanFace ships for {image_size} px is another network")
     raise ArtifactError(
         f"the original of {model} ({image_size} px) is not here: {'; '.join(others)}. If you have it, {name}"
     )

@@ -3,15 +3,17 @@
 import copy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from leanface import paths
 from leanface.errors import ArtifactError
 from leanface.face.coefficients import COUNT, LIGHTING
 from leanface.face.lighting import sh_basis, shade
 from leanface.modelscope_hub import CHECKPOINT
 from leanface.networks.modelscope import load_checkpoint, load_modelscope
-from leanface.networks.packed import load_packed, save_packed
+from leanface.networks.packed import load_packed, load_pretrained, save_packed
 from leanface.networks.resnet import FaceReconstructionNet, batch_norm_of, build_network
 from leanface.networks.widths import widths_of
 
@@ -81,6 +83,13 @@ def test_damaged_packed_networks_are_refused(tmp_path: Path) -> None:
     (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04 cut")
     with pytest.raises(ArtifactError, match="not a packed network"):
         load_packed(tmp_path / "cut.npz")
+
+
+@pytest.mark.parametrize(("image_size", "path"), [(112, paths.PRETRAINED_TEACHER), (224, paths.PRETRAINED_TEACHER_224)])
+def test_the_shipped_original_is_the_one_for_the_images(image_size: int, path: Path) -> None:
+    with np.load(path) as packed:
+        expected = packed["final_layers.0.bias"]
+    assert np.array_equal(load_pretrained(image_size).state_dict()["final_layers.0.bias"].numpy(), expected)
 
 
 def test_modelscopes_checkpoint_loads_strictly_and_runs_no_code(network: FaceReconstructionNet, tmp_path: Path) -> None:

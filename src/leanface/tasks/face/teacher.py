@@ -34,7 +34,7 @@ class Request(NamedTuple):
 
 
 def _pretrained(request: Request) -> FaceReconstructionNet:
-    return load_pretrained()
+    return load_pretrained(request.data.image_size)
 
 
 def _modelscope(request: Request) -> FaceReconstructionNet:
