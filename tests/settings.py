@@ -18,6 +18,7 @@ DATA = Data(
 FEW = DATA.model_copy(update={"train_count": 8, "val_count": 4, "test_count": 4})
 
 OPTIMIZER = Optimizer(
+    algorithm="adamw",
     steps=4,
     batch_size=4,
     learning_rate=1e-3,

@@ -104,7 +104,7 @@ class Optimizer(Section):
         algorithm: "muon" orthogonalizes the updates of convolutions; heads, biases and norms are AdamW's in any case.
     """
 
-    algorithm: Literal["adamw", "muon"] = "adamw"
+    algorithm: Literal["adamw", "muon"]
     steps: Count
     batch_size: Count
     learning_rate: Positive

@@ -20,6 +20,7 @@ from leanface.training.fit import Session, fit
 from tests.settings import MACHINE
 
 OPTIMIZER = Optimizer(
+    algorithm="adamw",
     steps=3,
     batch_size=4,
     learning_rate=1e-4,
