@@ -1,7 +1,7 @@
 """`dvc exp run --temp` beside others of its kind.
 
 `python -m leanface.sweep.dvc_executor NAME OVERRIDES...` does what `dvc exp run --temp -n NAME -S OVERRIDE...` does,
-but for two things by which experiments get into each other's way, and three that take longer than cached stages:
+but for two things by which experiments get into each other's way, and two that take longer than stages from the cache:
 
 DVC hands an experiment on to the process that runs it through a stash that all share, and a process that has run its
 own goes on with whatever lies there (`WorkspaceQueue.reproduce` in dvc/repo/experiments/queue/workspace.py). One that
@@ -12,18 +12,13 @@ another one that starts has it locked for longer. Here it waits.
 
 DVC copies the project's whole history into each checkout, and writes dvc.lock and the index of Git after each stage.
 Here a checkout borrows the history, and both are written once.
-
-DVC parses the same YAML again and again, a stage's parameters more than a hundred times. Here each text is parsed once.
 """
 
-import copy
-import functools
 import logging
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -115,25 +110,10 @@ class OwnQueue(TempDirQueue):
         return super().init_executor(exp, queue_entry, Checkout, **kwargs)
 
 
-def parse_once() -> None:
-    """Let DVC remember what it has parsed, for its safe parser, whose results are plain values."""
-    names = ("serialize._yaml", "serialize", "strictyaml")
-    modules: list[Any] = [import_module(f"dvc.utils.{name}") for name in names]
-    parse = modules[0].parse_yaml
-    remembered = functools.cache(parse)
-
-    def parsed(text: str, path: str, typ: str = "safe") -> Any:
-        return copy.deepcopy(remembered(text, path)) if typ == "safe" else parse(text, path, typ)
-
-    for module in modules:
-        module.parse_yaml = parsed
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run it; returns an exit status."""
     name, *overrides = arguments
     ui.enable()
-    parse_once()
     try:
         with Repo(_wait_for_lock=True) as repo:
             experiments = repo.experiments

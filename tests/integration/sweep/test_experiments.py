@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
-from dvc.utils import serialize
 
 from leanface.sweep import dvc_executor
 from leanface.sweep.experiments import experiment_names, experiment_revision, read_text, run_experiment
@@ -94,15 +93,3 @@ def test_without_an_identity_git_is_given_one(toy: Path, tmp_path: Path, monkeyp
     run("mine", "distill.temperature=2")
     author = ["git", "log", "-1", "--format=%an", str(experiment_revision("mine"))]
     assert subprocess.run(author, capture_output=True, text=True, check=True).stdout == "LeanFace\n"
-
-
-def test_what_dvc_has_parsed_before_is_a_new_copy_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("serialize._yaml", "serialize", "strictyaml"):  # which get their own back afterwards
-        monkeypatch.setattr(f"dvc.utils.{module}.parse_yaml", serialize.parse_yaml)
-    dvc_executor.parse_once()
-    path = tmp_path / "params.yaml"
-    path.write_text("a: {b: 1}")
-    serialize.load_yaml(path)["a"]["b"] = 2
-    assert serialize.load_yaml(path) == {"a": {"b": 1}}
-    path.write_text("a: {b: 3}")
-    assert serialize.load_yaml(path) == {"a": {"b": 3}}
