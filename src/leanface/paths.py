@@ -82,9 +82,6 @@ BUDGET_PICTURE = QUANTIZE_REPORT / "budget.png"
 LOAD_REPORT = REPORTS / "load"
 OFFLINE = REPORTS / "offline"
 """What a machine without DVC and MLflow keeps of its run, see docs/gpu.md."""
-RECORDS = OFFLINE / "records"
-RUNS = Path("runs")
-"""Runs that were brought here from such a machine, a folder each."""
 
 BENCHMARK = REPORTS / "benchmark.json"
 SUMMARY = REPORTS / "summary.json"

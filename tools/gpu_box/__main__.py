@@ -10,8 +10,7 @@ import yaml
 from leanface import paths
 from leanface.cli import guarded
 from leanface.config import Benchmark, load_face_config
-from tools.gpu_box.import_run import import_run
-from tools.gpu_box.pack import pack, restore
+from tools.gpu_box.pack import pack, unpack
 from tools.gpu_box.run import run_offline
 
 GPU_BENCHMARK = Path("conf/benchmark/gpu.yaml")
@@ -35,11 +34,7 @@ def _pack(arguments: argparse.Namespace) -> None:
 
 
 def _unpack(arguments: argparse.Namespace) -> None:
-    print(f"put back: {', '.join(restore(arguments.folder).steps)}")
-
-
-def _import(arguments: argparse.Namespace) -> None:
-    print(f"kept in {import_run(arguments.folder, arguments.name, keep_only=arguments.keep_only)}")
+    print(f"put back: {', '.join(unpack(arguments.folder).steps)}")
 
 
 def _shipped(arguments: argparse.Namespace) -> None:
@@ -58,13 +53,9 @@ def _once(arguments: argparse.Namespace) -> None:
 
 def _results(arguments: argparse.Namespace) -> None:
     # It draws; the machine without a network need not be able to.
-    from tools.gpu_box.results import asks, write_results
+    from tools.gpu_box.results import write_results
 
-    found = asks(write_results(arguments.run_folder, arguments.folder, arguments.cpu))
-    unmet = [ask for ask in found if ask.verdict != "met"]
-    for ask in unmet:
-        print(f"{ask.verdict}: {ask.name}, {ask.network}: {ask.reached}, asked {ask.asked}")
-    print(f"{arguments.folder / 'README.md'}: {len(found) - len(unmet)} of {len(found)} targets, goals and gates met")
+    write_results(arguments.run_folder, arguments.folder, arguments.commit)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,15 +87,10 @@ def _parser() -> argparse.ArgumentParser:
     unpack = actions.add_parser("unpack", help="there: put back what was packed, to go on on a new machine")
     unpack.add_argument("folder", type=Path)
     unpack.set_defaults(run=_unpack)
-    importing = actions.add_parser("import", help="here: take over what was packed: DVC, MLflow, runs/")
-    importing.add_argument("folder", type=Path)
-    importing.add_argument("--name", required=True, help="of its folder in runs/")
-    importing.add_argument("--keep-only", action="store_true", help="leave the pipeline's own results as they are")
-    importing.set_defaults(run=_import)
-    results = actions.add_parser("results", help="here: tables and a picture of such a run, for docs/results/")
-    results.add_argument("run_folder", type=Path, metavar="RUN", help="what import made, or this folder: .")
+    results = actions.add_parser("results", help="here: a page of what `shipped` measured, for docs/results/")
+    results.add_argument("run_folder", type=Path, metavar="RUN", help="the folder that `shipped` wrote")
     results.add_argument("folder", type=Path, help="to write to")
-    results.add_argument("--cpu", type=Path, help="benchmark.json of the same networks on a CPU, to stand beside it")
+    results.add_argument("--commit", required=True, help="that was measured")
     results.set_defaults(run=_results)
     return parser
 

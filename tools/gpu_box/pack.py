@@ -1,4 +1,4 @@
-"""What a run made, as a few files of limited size: reports, logs, records for MLflow, and weights in float16."""
+"""What a run made, as a few files of limited size: reports, logs, and weights in float16."""
 
 import io
 import logging
@@ -39,8 +39,7 @@ def pack(
     Faces, ONNX files and engines stay behind: they are made again from what is packed.
 
     Args:
-        stages: whose weights and reports are taken, by title or, for every variant, by name; the logs and the records
-            for MLflow of all steps are.
+        stages: whose weights and reports are taken, by title or, for every variant, by name; the logs of all steps are.
         reports: stages whose reports alone are taken.
         weights: False takes the reports alone, of one of many runs.
 
@@ -65,9 +64,9 @@ def pack(
             for path in [paths.CONFIG, paths.DEVICE, RECORD, paths.FACES / MANIFEST]:
                 if path.is_file():
                     archive.add(path)
-            for path in [RECORD.parent / "logs", paths.RECORDS]:
-                if path.is_dir():
-                    archive.add(path)
+            logs = RECORD.parent / "logs"
+            if logs.is_dir():
+                archive.add(logs)
             for title, done in chosen.items():
                 outputs = [p for p in map(Path, done.outputs) if _names(title) & whole or not is_bundle(p)]
                 size_bytes = sum(_add(archive, path) for path in outputs)
@@ -81,17 +80,18 @@ def pack(
     return Packed(parts, size_bytes)
 
 
-def unpack(folder: Path, target: Path) -> Run:
-    """Put what `pack` wrote into `folder` at its places under `target`, which appears whole or not at all.
+def unpack(folder: Path) -> Run:
+    """Put what `pack` wrote into `folder` back into this working tree, to go on there on a new machine.
 
     Returns:
         the record, with the outputs of those steps alone that are there.
 
     Raises:
-        ArtifactError: a part is missing or damaged, or an output is not what was packed.
+        ArtifactError: a part is missing or damaged, or an output is not what was packed; nothing is put back then.
     """
     parts = _complete(folder)
-    with staged(target, owned=True) as new, tempfile.TemporaryFile() as file:
+    with tempfile.TemporaryDirectory(dir=paths.REPORTS.parent) as workplace, tempfile.TemporaryFile() as file:
+        new = Path(workplace)
         for part in parts:
             file.write(part.read_bytes())
         file.seek(0)
@@ -106,32 +106,19 @@ def unpack(folder: Path, target: Path) -> Run:
         run = load_run(new / RECORD)
         for title, done in run.steps.items():
             present = {path: digest for path, digest in done.outputs.items() if (new / path).exists()}
+            present.pop(str(paths.FACES), None)  # only their manifest travels
             for path, expected in present.items():
-                if path != str(paths.FACES) and object_id(new / path) != expected:
+                if object_id(new / path) != expected:
                     raise ArtifactError(f"{path} is not what {title} wrote: copy {folder} again from where it came.")
-            done.outputs = {path: digest for path, digest in present.items() if path != str(paths.FACES)}
+            done.outputs = present
         save_run(run, new / RECORD)
+        outputs = [Path(path) for done in run.steps.values() for path in done.outputs]
+        for path in (*outputs, RECORD.parent, paths.CONFIG):
+            _put(new / path, path)
     return run
 
 
-def restore(folder: Path) -> Run:
-    """Put a run's outputs back into this working tree, to go on there on a new machine.
-
-    Raises:
-        ArtifactError: as `unpack`.
-    """
-    with tempfile.TemporaryDirectory(dir=paths.REPORTS.parent) as workplace:
-        source = Path(workplace) / "run"
-        run = unpack(folder, source)
-        for done in run.steps.values():
-            for path in map(Path, done.outputs):
-                put(source / path, path)
-        for path in [RECORD.parent, paths.CONFIG]:
-            put(source / path, path)
-    return run
-
-
-def put(source: Path, target: Path) -> None:
+def _put(source: Path, target: Path) -> None:
     """Copy a file or folder in place of what is at `target`."""
     if source.is_dir():
         with staged(target, owned=True) as new:

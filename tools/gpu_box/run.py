@@ -18,7 +18,6 @@ from leanface.config import load_config, parse_config
 from leanface.device import describe_device
 from leanface.errors import ConfigError, LeanFaceError, Unfinished
 from leanface.files import atomic_write, write_json
-from tools.gpu_box.mlflow_records import take_outbox
 from tools.gpu_box.record import RECORD, Run, StepRecord, begin, ids_of, load_run, same_work, save_run
 from tools.gpu_box.steps import Step, choose, read_steps
 from tools.gpu_box.weights import is_bundle, round_bundle
@@ -114,11 +113,10 @@ def _run_step(step: Step, done: StepRecord, end: float) -> None:
     left = end - time.monotonic()
     if left < LEAST_SECONDS:
         return
-    start, since = time.monotonic(), time.time()
+    start = time.monotonic()
     ended = _run_stage(step, left)
     done.seconds += time.monotonic() - start
     done.pieces += 1
-    take_outbox(paths.RECORDS, since)
     if ended.code == 0:
         for output in filter(is_bundle, step.outputs):
             round_bundle(output)

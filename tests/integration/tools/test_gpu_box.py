@@ -1,4 +1,4 @@
-"""Stages without DVC, Hydra and MLflow: run in pieces, packed small, taken over with their provenance."""
+"""Stages without DVC, Hydra and MLflow: run in pieces, packed small, put back elsewhere."""
 
 import json
 import os
@@ -15,18 +15,14 @@ import safetensors.torch
 import torch
 import yaml
 
-from leanface import bundle, catalog, paths, tracking
+from leanface import bundle, catalog, paths
 from leanface.errors import ArtifactError, ConfigError, LeanFaceError, Unfinished
 from leanface.runner import run_stage
-from tools.gpu_box.import_run import commit_of, import_run
-from tools.gpu_box.mlflow_records import take_outbox
-from tools.gpu_box.pack import pack, restore
+from tools.gpu_box.pack import pack, unpack
 from tools.gpu_box.record import Run, begin, ids_of, load_run, save_run
 from tools.gpu_box.run import log_path, resolve, run_offline
 from tools.gpu_box.steps import choose, object_id, read_steps
 from tools.gpu_box.weights import expand, round_bundle, shrink
-
-pytestmark = pytest.mark.filterwarnings("ignore")  # DVC's and MLflow's own
 
 ABSENT = ("dvc", "hydra", "mlflow", "openvino", "tensorrt_rtx_bindings")
 """What a GPU machine lacks. (ModelOpt imports omegaconf.)"""
@@ -74,7 +70,6 @@ def test_a_run_in_pieces_ends_where_one_in_one_piece_does_and_comes_back(
     assert (done.status, done.sections["data"]["train_count"]) == ("finished", 16)
     assert json.loads((paths.FACES / "manifest.json").read_text())["splits"]["val"]["count"] == 8
     log, written = log_path("prepare"), (paths.FACES / "manifest.json").stat().st_mtime_ns
-    assert len(list(paths.RECORDS.glob("*.json"))) == 1, "for MLflow, which is not there"
 
     run_offline(["prepare"], 120.0, paths.CONFIG, ["data.train_count=16"])
     assert (paths.FACES / "manifest.json").stat().st_mtime_ns == written, "it is up to date"
@@ -223,25 +218,18 @@ stages:
 """
 
 
-def _interrupt(piece: tracking.Run) -> None:
-    piece.log({"loss": 0.5}, 1)
-    raise InterruptedError
-
-
 @pytest.fixture
 def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_network) -> Path:
-    """A finished run of a small pipeline, packed in three or more parts; here is a DVC project with the same inputs."""
-    here = tmp_path / "here"
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    for folder in (here, tmp_path / "there"):
+    """A finished run of a small pipeline, packed in three or more parts; the working directory is another tree."""
+    for folder in ("here", "there"):
         for path, text in {
             "dvc.yaml": PIPELINE,
             "src/code.py": "x = 1\n",
-            "data/prepared/faces/manifest.json": json.dumps({"seed": 0, "versions": {"numpy": folder.name}}),
+            "data/prepared/faces/manifest.json": json.dumps({"seed": 0, "versions": {"numpy": folder}}),
             "reports/config.yaml": "prune: {ratio: 0.5}\n",
         }.items():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_text(text)
+            (tmp_path / folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / folder / path).write_text(text)
     monkeypatch.chdir(tmp_path / "there")
     bundle.save_bundle(small_network, bundle.new_spec(small_network, 64), paths.PRUNED)
     round_bundle(paths.PRUNED)
@@ -257,19 +245,10 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_network) -> Pat
         done.status, done.outputs = "finished", ids_of(step.outputs)
         run.steps[step.title] = done
     save_run(run)
-    with pytest.raises(InterruptedError), tracking.stage_run("prune", {}, {}) as piece:
-        _interrupt(piece)
-    with tracking.stage_run("prune", {}, {}) as piece:
-        piece.log({"loss": 0.25}, 2)
-    take_outbox(paths.RECORDS, 0.0)
     packed = pack(tmp_path / "parts", ["prune", "benchmark"], 2**20, reports=["teacher"])
     assert len(packed.parts) >= 3
     assert packed.size_bytes == sum(part.stat().st_size for part in packed.parts)
-    monkeypatch.chdir(here)
-    for command in (["git", "init", "-q"], ["git", "add", "-A"], [sys.executable, "-m", "dvc", "init", "-q"]):
-        subprocess.run(command, check=True)
-    identity = ["-c", "user.name=test", "-c", "user.email=test@test.invalid"]
-    subprocess.run(["git", *identity, "commit", "-qm", "start"], check=True)
+    monkeypatch.chdir(tmp_path / "here")
     return tmp_path / "parts"
 
 
@@ -278,104 +257,33 @@ def test_without_a_run_there_is_nothing_to_pack(project: Path) -> None:
         pack(project / "parts", ["prune"], 2**20)
 
 
-def test_a_run_is_taken_over_with_its_provenance(there: Path) -> None:
-    folder = import_run(there, "first")
-    original = there.parent / "there"
-    assert object_id(paths.PRUNED) == object_id(original / paths.PRUNED)
-    assert not paths.BENCHMARK.exists(), "it holds for the other machine alone"
-    assert (folder / paths.BENCHMARK).is_file()
-    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-    provenance = json.loads((folder / "provenance.json").read_text())
-    assert provenance["commit"] == head
-    assert provenance["device"]["gpus"][0]["name"] == "Great GPU"
-    assert provenance["installed"] == ["prune"]
-    assert (folder / paths.TEACHER_REPORT / "metrics.json").is_file(), "its report alone was packed"
-    assert not (folder / paths.TEACHER).exists()
-    assert not paths.TEACHER_REPORT.exists(), "of a network that is not here"
-    assert Path("runs/first.dvc").is_file()
-    lock = yaml.safe_load(Path("dvc.lock").read_text())
-    assert list(lock["stages"]) == ["prune"]
-
-    import mlflow
-
-    client = mlflow.MlflowClient(tracking.tracking_uri())
-    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
-    (run,) = client.search_runs([experiment.experiment_id])
-    assert {name: run.data.tags[name] for name in ("device", "run", "git_commit")} == {
-        "device": "Great GPU",
-        "run": "first",
-        "git_commit": head,
-    }
-    curve = client.get_metric_history(run.info.run_id, "loss")
-    assert [(point.step, point.value) for point in curve] == [(1, 0.5), (2, 0.25)], "of both pieces"
-    with pytest.raises(ArtifactError, match="exists already"):
-        import_run(there, "first")
+def test_another_machine_goes_on_from_what_was_packed(there: Path) -> None:
+    unpack(there)
+    steps = load_run().steps
+    assert steps["prune"].outputs == ids_of((paths.PRUNED, paths.PRUNE_REPORT))
+    bundle.load_network(paths.PRUNED)
+    assert steps["benchmark"].outputs == ids_of((paths.BENCHMARK,))
+    assert steps["teacher"].outputs == ids_of((paths.TEACHER_REPORT,)), "its report alone was packed"
+    assert not paths.TEACHER.exists()
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../models", "/tmp", "a/b"])
-def test_a_run_goes_nowhere_but_into_its_own_folder(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="the name of a new folder"):
-        import_run(tmp_path, name)
-
-
-@pytest.mark.parametrize(
-    ("path", "text", "kind", "says"),
-    [
-        ("reports/config.yaml", "prune: {ratio: 0.3}\n", ConfigError, r"prune = \{'ratio': 0.5\}"),
-        ("src/code.py", "x = 2\n", ArtifactError, r"other versions of src/code.py than are here"),
-        ("data/prepared/faces/manifest.json", '{"seed": 1}', ArtifactError, r"other versions of data/prepared/faces"),
-    ],
-)
-def test_a_run_of_something_else_is_refused_and_leaves_nothing(
-    there: Path, path: str, text: str, kind: type[LeanFaceError], says: str
-) -> None:
-    Path(path).write_text(text)
-    with pytest.raises(kind, match=says):
-        import_run(there, "first")
-    assert not paths.PRUNED.exists()
-    assert not Path("runs/first").exists()
-    assert import_run(there, "first", keep_only=True) == Path("runs/first")
-    assert not paths.PRUNED.exists()
-
-
-def test_reports_alone_can_be_kept_but_make_no_pipeline(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_alone_can_be_packed(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = Path.cwd()
     monkeypatch.chdir(there.parent / "there")
     assert len(pack(there, ["prune"], 2**20, weights=False).parts) == 1
     monkeypatch.chdir(here)
-    with pytest.raises(ArtifactError, match="models/pruned"):
-        import_run(there, "first")
+    unpack(there)
+    assert (paths.PRUNE_REPORT / "metrics.json").is_file()
     assert not paths.PRUNED.exists()
-    folder = import_run(there, "first", keep_only=True)
-    assert (folder / paths.PRUNE_REPORT / "metrics.json").is_file()
-    assert not (folder / paths.PRUNED).exists()
 
 
-def test_faces_of_the_same_recipe_may_differ_in_their_bytes(there: Path) -> None:
-    (paths.FACES / "manifest.json").write_text('{"seed": 0, "splits": "rendered elsewhere"}')
-    folder = import_run(there, "first")
-    assert list(json.loads((folder / "provenance.json").read_text())["differences"]) == ["data/prepared/faces"]
-
-
-def test_lost_and_damaged_parts_are_told(there: Path) -> None:
+def test_lost_and_damaged_parts_are_told_and_put_nothing_back(there: Path) -> None:
     first, *_, last = sorted(there.iterdir())
     whole = last.read_bytes()
     last.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ArtifactError, match="is damaged"):
-        import_run(there, "first")
+        unpack(there)
     first.unlink()
     with pytest.raises(ArtifactError, match=f"lacks {first.name}"):
-        import_run(there, "first")
-
-
-def test_sources_of_no_commit_are_told(there: Path) -> None:
-    run = load_run(there.parent / "there" / "reports/offline/run.json")
-    assert commit_of(run) is not None
-    run.steps["prune"].inputs["src/code.py"] = "0" * 40
-    assert commit_of(run) is None
-
-
-def test_another_machine_goes_on_from_what_was_packed(there: Path) -> None:
-    restore(there)
-    assert load_run().steps["prune"].outputs == ids_of((paths.PRUNED, paths.PRUNE_REPORT))
-    bundle.load_network(paths.PRUNED)
+        unpack(there)
+    assert not paths.PRUNED.exists()
