@@ -218,7 +218,6 @@ class Prune(Section):
     ratio: Annotated[float, Field(ge=0.0, le=0.95)]
     target: Target | None = None
     importance: Importance
-    residual: bool = True
     gradient_count: Annotated[int, Field(ge=2)] = 64
     round_to: Count
     compensate: bool

@@ -26,22 +26,10 @@ def _ablate(arguments: argparse.Namespace) -> None:
     )
 
 
-def _latency(arguments: argparse.Namespace) -> None:
-    from tools.studies.latency import main
-
-    main(arguments.folder)
-
-
 def _table(arguments: argparse.Namespace) -> None:
     from tools.studies.table import main
 
     main(arguments.source, arguments.target)
-
-
-def _pruning(arguments: argparse.Namespace) -> None:
-    from tools.studies.pruning import main
-
-    main(arguments.folder)
 
 
 def _int8(arguments: argparse.Namespace) -> None:
@@ -60,12 +48,6 @@ def _budget(arguments: argparse.Namespace) -> None:
 
 def _own_network(arguments: argparse.Namespace) -> None:
     from tools.studies.own_network import main
-
-    main(arguments.folder, arguments.seconds)
-
-
-def _temperature(arguments: argparse.Namespace) -> None:
-    from tools.studies.temperature import main
 
     main(arguments.folder, arguments.seconds)
 
@@ -120,16 +102,10 @@ def _parser() -> argparse.ArgumentParser:
     ablate.add_argument("--share", type=_share, default=(1, 1), metavar="N/M", help="the Nth of M processes beside it")
     ablate.add_argument("--seconds", type=float, help="stop training after this time; the same command goes on")
     ablate.set_defaults(run=_ablate)
-    latency = studies.add_parser("latency", help="how fast an ablation's networks are on this machine")
-    latency.add_argument("folder", type=Path, help="reports/ablations/NAME")
-    latency.set_defaults(run=_latency)
     table = studies.add_parser("table", help="tables and pictures of an ablation's results")
     table.add_argument("source", type=Path, help="reports/ablations/NAME")
     table.add_argument("target", type=Path, help="a folder, docs/results/NAME for instance")
     table.set_defaults(run=_table)
-    pruning = studies.add_parser("pruning", help="importances and scopes at equal cost, before any training")
-    pruning.add_argument("folder", type=Path, help="where comparison.csv and comparison.png go")
-    pruning.set_defaults(run=_pruning)
     int8 = studies.add_parser("int8", help="INT8 on the CPU beside ONNX Runtime's own quantization")
     int8.add_argument("folder", type=Path, help="where README.md and int8.json go")
     int8.add_argument("--size", type=int, help="of the faces, in px: then of the network that LeanFace ships")
@@ -145,10 +121,6 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument("folder", type=Path, help="where tables.md and own_network.png go")
     own.add_argument("--seconds", type=float, help="begin nothing after this time; the same command goes on")
     own.set_defaults(run=_own_network)
-    temperature = studies.add_parser("temperature", help="a classifier's distillation at several temperatures")
-    temperature.add_argument("folder", type=Path, help="where README.md and temperature.png go")
-    temperature.add_argument("--seconds", type=float, help="begin nothing after this time; the same command goes on")
-    temperature.set_defaults(run=_temperature)
     browser = studies.add_parser("browser", help="how fast the site of `leanface export web` is in Chromium")
     browser.add_argument("folder", type=Path, help="where README.md and browser.json go")
     browser.set_defaults(run=_browser)
@@ -204,7 +176,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    # Networks are timed as PyTorch runs them by default: threads spin while they wait.
-    if "latency" in sys.argv[1:2]:
-        os.environ.pop("OMP_WAIT_POLICY", None)
     sys.exit(main(sys.argv[1:]))

@@ -15,8 +15,6 @@ from leanface.face.uv_map import UvMap
 from leanface.files import Json
 from leanface.metrics.estimate import means
 from leanface.metrics.outputs import predict, reference_errors
-from leanface.networks.widths import widths_of
-from leanface.pruning.cost import macs_and_parameters
 from leanface.tasks.face.fidelity import render_similarity, uv_similarity
 from leanface.tasks.face.task import FaceTask
 from leanface.training.fit import MetricLog, resolve_device
@@ -62,8 +60,6 @@ class Study(ABC, Generic[V]):
         self.teacher.to("cpu")
         self._renderer = Renderer(self.model, self.val.image_size, config.data.supersample)
         self._uv_map = UvMap(self.model, config.evaluate.uv_size)
-        errors = reference_errors(self.task, {"": self.teacher_outputs}, self.val.truth())
-        self._teacher_metrics = _named(errors) | self.cost(self.teacher)
 
     @abstractmethod
     def fingerprint(self, variant: V) -> str:
@@ -84,15 +80,8 @@ class Study(ABC, Generic[V]):
             "variant": variant.model_dump(mode="json"),
             "steps": variant.steps,
             "metrics": metrics,
-            "original": self._teacher_metrics,
-            "image_size": self.val.image_size,
-            "widths": widths_of(trained.network),
             "history": trained.history,
         }
-
-    def cost(self, network: nn.Module) -> dict[str, float]:
-        macs, parameters = macs_and_parameters(network, self.val.image_size)
-        return {"macs": float(macs), "parameters": float(parameters)}
 
     @torch.no_grad()
     def measure(self, predicted: Tensor) -> dict[str, Any]:
@@ -104,8 +93,5 @@ class Study(ABC, Generic[V]):
 
     def errors(self, predicted: Tensor, references: dict[str, Tensor]) -> dict[str, float]:
         """As REFERENCE_ERROR."""
-        return _named(reference_errors(self.task, {"": predicted}, references))
-
-
-def _named(errors: dict[str, float]) -> dict[str, float]:
-    return {name.removeprefix("/"): value for name, value in errors.items()}
+        errors = reference_errors(self.task, {"": predicted}, references)
+        return {name.removeprefix("/"): value for name, value in errors.items()}

@@ -9,7 +9,6 @@ import csv
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -19,14 +18,11 @@ from matplotlib.ticker import MaxNLocator
 from leanface.errors import ArtifactError
 from leanface.files import Json, atomic_write, read_json
 from leanface.report.sheet import save_figure
-from tools.studies.pareto import LATENCY, save_pareto
 
 RESULT = "result.json"
-"""Of one variant: "name", "place" in the table, "variant", "steps", "metrics", "history", "widths", and "original"."""
+"""Of one variant: "name", "place" in the table, "variant", "steps", "metrics" and "history"."""
 
 COLUMNS = {
-    "macs": ("MACs (million)", "{:.0f}"),
-    "parameters": ("parameters (million)", "{:.2f}"),
     "truth_vertex_mm": ("vertices to truth (mm)", "{:.3f}"),
     "teacher_vertex_mm": ("vertices to original (mm)", "{:.3f}"),
     "over_float": ("over the distilled's", "{:.3f}"),
@@ -45,35 +41,29 @@ COLUMNS = {
 }
 """Of the Markdown: a metric, its title and its format; the CSV has every metric. Without labels, none is to truth."""
 
-COSTS = ("macs", "parameters")
-"""In millions; shown only where the variants differ in them."""
-
 DOTS = ("teacher_vertex_mm", "truth_vertex_mm", "float_vertex_mm", "mse")
 CURVE = "val/posed_mm"
 
 
-def save_table(results: Mapping[str, Json], folder: Path, latency: Json | None = None) -> None:
+def save_table(results: Mapping[str, Json], folder: Path) -> None:
     """Write table.csv, table.md and curves.png of the finished variants, each whole or not at all.
-
-    Where they differ in size, pareto.png too.
 
     Args:
         results: by variant, see `RESULT`.
         folder: where they go.
-        latency: what `tools.studies.latency` measured.
     """
     rows = {name: result["metrics"] for name, result in results.items()}
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["variant", "start", "seed", "steps", *names])
+    writer.writerow(["variant", "seed", "steps", *names])
     for name, result in results.items():
-        writer.writerow([name, *_conditions(result), *(rows[name].get(metric) for metric in names)])
+        writer.writerow(
+            [name, result["variant"]["seed"], result["steps"], *(rows[name].get(metric) for metric in names)]
+        )
     atomic_write(folder / "table.csv", text.getvalue())
     atomic_write(folder / "table.md", _markdown(results))
     _plot(results, folder / "curves.png")
-    if _differ(results, "macs"):
-        save_pareto(results, latency, folder / "pareto.png")
 
 
 def read_results(folder: Path) -> dict[str, Json]:
@@ -88,36 +78,18 @@ def read_results(folder: Path) -> dict[str, Json]:
     return {result["name"]: result for result in sorted(results, key=lambda result: result["place"])}
 
 
-def _differ(results: Mapping[str, Json], metric: str) -> bool:
-    return len({result["metrics"].get(metric) for result in results.values()}) > 1
-
-
 def _measured(results: Mapping[str, Json], metric: str) -> bool:
     return any(metric in result["metrics"] for result in results.values())
 
 
-def _conditions(result: Json) -> list[Any]:
-    variant = result["variant"]
-    return [variant["start"], variant["seed"], result["steps"]]
-
-
 def _markdown(results: Mapping[str, Json]) -> str:
-    shown = {
-        name: title
-        for name, (title, _) in COLUMNS.items()
-        if _measured(results, name) and (name not in COSTS or _differ(results, name))
-    }
-    head = ["variant", "from", *shown.values()]
-    lines = [head, ["---", "---", *["---:"] * len(shown)]]
+    shown = [name for name in COLUMNS if _measured(results, name)]
+    lines = [["variant", *(COLUMNS[name][0] for name in shown)], ["---", *["---:"] * len(shown)]]
     for name, result in results.items():
         metrics = result["metrics"]
-        values = [_shown(column, metrics[column]) if column in metrics else "" for column in shown]
-        lines.append([name, result["variant"]["start"], *values])
+        cells = (COLUMNS[column][1].format(metrics[column]) if column in metrics else "" for column in shown)
+        lines.append([name, *cells])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _shown(column: str, value: float) -> str:
-    return COLUMNS[column][1].format(value / 1e6 if column in COSTS else value)
 
 
 def _plot(results: Mapping[str, Json], path: Path) -> None:
@@ -155,6 +127,5 @@ def _dots(axes: Axes, metric: str, results: Mapping[str, Json], colors: Mapping[
 
 def main(source: Path, target: Path) -> None:
     """Write the tables and pictures of the results in `source` to `target`."""
-    latency = source / LATENCY
     target.mkdir(parents=True, exist_ok=True)
-    save_table(read_results(source), target, read_json(latency) if latency.is_file() else None)
+    save_table(read_results(source), target)

@@ -6,26 +6,22 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 import yaml
 from pydantic import Field, ValidationError
 
-from leanface.config import Config, Distill, Prune, Quantize, Section
+from leanface.config import Config, Distill, Quantize, Section
 from leanface.errors import ConfigError
 from leanface.params import merge
 
 Name = Annotated[str, Field(pattern=r"^[\w.-]+$")]
 """Names a folder."""
 
-Start = Literal["pruned", "uncompensated", "scratch"]
-
 
 class Variant(Section):
-    """One row of the table: the order of the faces and the stage's settings, beside what the student starts from.
+    """One row of the table: the order of the faces and the stage's settings.
 
     Attributes:
         stage: the section of the configuration that a variant changes.
-        further: sections that it changes where it names them.
     """
 
     stage: ClassVar[str]
-    further: ClassVar[tuple[str, ...]] = ()
     seed: int
 
     @property
@@ -35,17 +31,10 @@ class Variant(Section):
 
 
 class DistillVariant(Variant):
-    """A loss and a training.
-
-    Attributes:
-        prune: how the original is pruned to the student's widths; None takes the pipeline's pruned network.
-    """
+    """A loss and a training, from the pruned network."""
 
     stage = "distill"
-    further = ("prune",)
-    start: Start = "pruned"
     distill: Distill
-    prune: Prune | None = None
 
 
 class QuantizeVariant(Variant):
@@ -76,7 +65,7 @@ def read_variants(path: Path, base: Config, kind: type[V]) -> dict[str, V]:
     """The variants by name, in the file's order.
 
     Args:
-        base: the configuration that they change: the stage's section, `seed`, and further sections where they say so.
+        base: the configuration that they change: the stage's section and `seed`.
         kind: which stage's they are.
 
     Raises:
@@ -96,7 +85,6 @@ def read_variants(path: Path, base: Config, kind: type[V]) -> dict[str, V]:
     for name, changes in table.variants.items():
         own = {"seed": changes.pop("seed", base.seed)}
         own |= {"start": changes.pop("from")} if "from" in changes else {}
-        own |= {key: merge(sections[key], changes.pop(key)) for key in kind.further if key in changes}
         try:
             variants[name] = kind.model_validate({**own, kind.stage: merge(common, changes)})
         except ValidationError as error:

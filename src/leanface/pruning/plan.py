@@ -58,14 +58,14 @@ def plan(network: nn.Module, groups: Mapping[str, ChannelGroup], config: Prune, 
 
     Args:
         network: the teacher.
-        groups: of its coupled channels; without `config.residual`, the stem and the streams get no count: they stay.
-        config: ratio or target, residual, round_to.
+        groups: of its coupled channels.
+        config: ratio or target, round_to.
         size: for multiply-accumulates.
 
     Raises:
         ConfigError: the ratio would empty a layer, or the target is out of reach.
     """
-    channels = {name: group.channels for name, group in groups.items() if config.residual or group.inside_block}
+    channels = {name: group.channels for name, group in groups.items()}
 
     def counts_at(ratio: float) -> Counts:
         return counts_left(channels, dict.fromkeys(channels, ratio), config.round_to)
@@ -77,7 +77,7 @@ def plan(network: nn.Module, groups: Mapping[str, ChannelGroup], config: Prune, 
     if (reachable := cost(counts_at(high))) > wanted:
         raise ConfigError(
             f"prune.target macs {wanted} is out of reach: between {reachable:.3g} and 1 of the teacher's can be left "
-            f"with residual {config.residual} and round_to {config.round_to}."
+            f"with round_to {config.round_to}."
         )
     for _ in range(BISECTIONS):
         middle = (low + high) / 2

@@ -1,4 +1,4 @@
-"""Ablations: variants, what they start from, and results that survive a kill."""
+"""Ablations: variants, and results that survive a kill."""
 
 import csv
 import math
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
 from leanface import bundle, paths
@@ -15,28 +14,15 @@ from leanface.errors import ConfigError
 from leanface.face.morphable_model import MorphableModel
 from leanface.files import read_json
 from leanface.networks.resnet import FaceReconstructionNet
-from leanface.networks.widths import widths_of
 from leanface.pruning.groups import ChannelGraph
 from leanface.pruning.importance import Magnitude
-from leanface.pruning.prune import PruneResult, prune_channels
+from leanface.pruning.prune import prune_channels
 from leanface.stages import configure, quantize
 from leanface.synthesis.prepare import prepare_faces
-from leanface.tasks.face.task import FaceTask
-from tests.conftest import SmoothImages
 from tests.settings import FEW
-from tools.studies import latency, table
 from tools.studies.__main__ import main
-from tools.studies.pareto import LATENCY
-from tools.studies.start import cut, starting_network
 from tools.studies.table import RESULT, read_results
 from tools.studies.variants import DistillVariant, QuantizeVariant, read_variants
-
-
-@pytest.fixture
-def pruned(small_network: FaceReconstructionNet) -> PruneResult:
-    return prune_channels(
-        small_network, dict.fromkeys(ChannelGraph(small_network).groups(), 0.5), Magnitude(), round_to=4
-    )
 
 
 @pytest.fixture
@@ -57,10 +43,9 @@ def test_a_variant_changes_the_common_settings_which_change_the_configuration(
     config: FaceConfig, tmp_path: Path
 ) -> None:
     table = tmp_path / "table.yaml"
-    table.write_text("common: {alpha: 0.5, temperature: 2}\nvariants: {a: {}, b: {alpha: 1, from: scratch, seed: 7}}\n")
+    table.write_text("common: {alpha: 0.5, temperature: 2}\nvariants: {a: {}, b: {alpha: 1, seed: 7}}\n")
     first, second = read_variants(table, config.model_copy(update={"seed": 3}), DistillVariant).values()
-    assert (first.start, first.seed) == ("pruned", 3)
-    assert (second.start, second.seed) == ("scratch", 7)
+    assert (first.seed, second.seed) == (3, 7)
     assert first.distill == config.distill.model_copy(update={"alpha": 0.5, "temperature": 2.0})
     assert second.distill == first.distill.model_copy(update={"alpha": 1.0})
 
@@ -69,7 +54,7 @@ def test_a_variant_changes_the_common_settings_which_change_the_configuration(
     ("text", "says"),
     [
         ("variants: {a: {alpha: 2}}", "variant 'a'.*alpha"),
-        ("variants: {a: {from: nothing}}", "variant 'a'.*start"),
+        ("variants: {a: {seed: -1.5}}", "variant 'a'.*seed"),
         ("variants: {a: {temper: 1}}", "variant 'a'.*temper"),
         ("variants: {}", "no table"),
         ("variants: {a/b: {}}", "no table"),
@@ -83,38 +68,16 @@ def test_a_wrong_table_says_what_is_wrong(text: str, says: str, config: FaceConf
         read_variants(tmp_path / "table.yaml", config, DistillVariant)
 
 
-def test_cutting_by_the_record_is_pruning(small_network: FaceReconstructionNet, pruned: PruneResult) -> None:
-    network = cut(small_network, pruned.kept)
-    expected = pruned.network.state_dict()
-    assert network.state_dict().keys() == expected.keys()
-    assert all(torch.equal(value, expected[key]) for key, value in network.state_dict().items())
-
-
-def test_students_start_alike_and_leave_their_model_alone(
-    small_network: FaceReconstructionNet, pruned: PruneResult, model: MorphableModel, smooth_images: SmoothImages
-) -> None:
-    network, kept = pruned
-    images = smooth_images(2, 0)
-    for start in ("pruned", "uncompensated", "scratch"):
-        first, second = (
-            starting_network(start, small_network, network, kept, FaceTask(model), seed=1) for _ in range(2)
-        )
-        assert widths_of(first) == widths_of(network)
-        assert first is not network
-        with torch.no_grad():
-            assert torch.equal(first(images), second(images))
-
-
 @pytest.fixture
-def prepared(
-    config: FaceConfig, model: MorphableModel, small_network: FaceReconstructionNet, pruned: PruneResult
-) -> FaceConfig:
+def prepared(config: FaceConfig, model: MorphableModel, small_network: FaceReconstructionNet) -> FaceConfig:
     """A project with faces, an original and a pruned network."""
     paths.MORPHABLE_MODEL.parent.mkdir(parents=True)
     paths.MORPHABLE_MODEL.write_bytes(paths.PACKAGED_MORPHABLE_MODEL.read_bytes())
     prepare_faces(model, FEW, 0, paths.FACES)
     bundle.save_bundle(small_network, bundle.new_spec(small_network, 64), paths.TEACHER)
-    bundle.save_bundle(pruned.network, bundle.new_spec(pruned.network, 64, kept_channels=pruned.kept), paths.PRUNED)
+    ratios = dict.fromkeys(ChannelGraph(small_network).groups(), 0.5)
+    network, kept = prune_channels(small_network, ratios, Magnitude(), round_to=4)
+    bundle.save_bundle(network, bundle.new_spec(network, 64, kept_channels=kept), paths.PRUNED)
     return config
 
 
@@ -127,43 +90,19 @@ def ablate(variants: dict[str, Any], stage: str = "distill") -> dict[str, int]:
     return {file.parent.name: file.stat().st_mtime_ns for file in (paths.ABLATIONS / "table").glob(f"*/{RESULT}")}
 
 
-def test_students_of_several_sizes_are_shared_among_processes_and_drawn_over_their_cost(
-    prepared: FaceConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    changes = {"prune": {"ratio": 0.25, "round_to": 4, "importance": {"name": "magnitude"}}}
-    variants = {"half": {}, "larger": changes, "larger_scratch": changes | {"from": "scratch"}}
+def test_variants_are_shared_among_processes_and_drawn_elsewhere(prepared: FaceConfig, tmp_path: Path) -> None:
+    variants = {"first": {}, "second": {"alpha": 1.0}}
     common = {"streamed": False, "optimizer": {"batch_size": 4, "steps": 2}}
-    Path("sizes.yaml").write_text(yaml.safe_dump({"common": common, "variants": variants}, sort_keys=False))
-    command, folder = ["ablate", "distill", "--table", "sizes.yaml"], paths.ABLATIONS / "sizes"
+    Path("shared.yaml").write_text(yaml.safe_dump({"common": common, "variants": variants}, sort_keys=False))
+    command, folder = ["ablate", "distill", "--table", "shared.yaml"], paths.ABLATIONS / "shared"
 
     assert main([*command, "--seconds", "1"]) == 75, "not even the first training fits"
     assert main([*command, "--share", "2/2"]) == 0
-    assert [file.parent.name for file in folder.glob(f"*/{RESULT}")] == ["larger"]
-    assert not (folder / "pareto.png").exists()
+    assert [file.parent.name for file in folder.glob(f"*/{RESULT}")] == ["second"]
     assert main([*command, "--share", "1/2"]) == 0
-
-    results = read_results(folder)
-    assert list(results) == list(variants), "in the table's order"
-    macs, original = ({name: r[part]["macs"] for name, r in results.items()} for part in ("metrics", "original"))
-    assert macs["half"] < macs["larger"] == macs["larger_scratch"] < original["half"]
-    assert results["larger"]["widths"] == results["larger_scratch"]["widths"] != results["half"]["widths"]
-    assert results["half"]["original"]["truth_vertex_mm"] > 0
-    header = (folder / "table.md").read_text().splitlines()[0]
-    assert "MACs" in header
-
-    monkeypatch.setattr(latency, "BATCHES", {"torch": (1,), "torch_cuda": (1,), "torch_cuda_graph": (1,)})
-    monkeypatch.setattr(latency, "WINDOW", 2)
-    monkeypatch.setattr(latency, "WINDOWS_MAX", 3)
-    latency.main(folder)
-    rows = read_json(folder / LATENCY)["rows"]
-    times = {row["variant"]: row["p50_ms"] for row in rows}
-    assert set(times) == {*variants, "original"}
-    assert times["larger"] == times["larger_scratch"] > 0, "networks of equal widths are measured once"
-    table.main(folder, tmp_path / "results")
+    assert list(read_results(folder)) == list(variants), "in the table's order"
+    assert main(["table", str(folder), str(tmp_path / "results")]) == 0
     assert (tmp_path / "results" / "table.csv").read_text() == (folder / "table.csv").read_text()
-    first, second = ((where / "pareto.png").read_bytes() for where in (folder, tmp_path / "results"))
-    assert first.startswith(b"\x89PNG")
-    assert len(second) > len(first), "with the latencies, which were not there before"
 
 
 @pytest.mark.parametrize("share", ["0/2", "3/2", "1", "a/b"])
@@ -174,14 +113,14 @@ def test_a_wrong_share_is_refused(share: str, capsys: pytest.CaptureFixture[str]
 
 
 def test_what_is_done_is_not_done_again_and_the_table_grows(prepared: FaceConfig) -> None:
-    folder, others = paths.ABLATIONS / "table", {"labels_scratch": {"alpha": 1.0, "from": "scratch", "seed": 1}}
+    folder, others = paths.ABLATIONS / "table", {"labels": {"alpha": 1.0, "seed": 1}}
     first = ablate({"mixed": {}})
     second = ablate({"mixed": {}, **others})
     assert first == {"mixed": second["mixed"]}
 
     rows = {row["variant"]: row for row in csv.DictReader((folder / "table.csv").read_text().splitlines())}
-    assert list(rows) == ["mixed", "labels_scratch"]
-    assert (rows["labels_scratch"]["start"], rows["labels_scratch"]["seed"]) == ("scratch", "1")
+    assert list(rows) == ["mixed", "labels"]
+    assert rows["labels"]["seed"] == "1"
     for row in rows.values():
         assert row["steps"] == "2"
         assert all(math.isfinite(float(row[name])) for name in ("teacher_vertex_mm", "truth_vertex_mm", "mse", "ssim"))
@@ -192,7 +131,7 @@ def test_what_is_done_is_not_done_again_and_the_table_grows(prepared: FaceConfig
     # Other conditions are another training.
     third = ablate({"mixed": {"alpha": 0.25}, **others})
     assert third["mixed"] > second["mixed"]
-    assert third["labels_scratch"] == second["labels_scratch"]
+    assert third["labels"] == second["labels"]
 
 
 def test_quantized_variants_are_what_the_stage_makes_and_say_what_8_bits_move(prepared: FaceConfig) -> None:
@@ -220,8 +159,7 @@ def test_quantized_variants_are_what_the_stage_makes_and_say_what_8_bits_move(pr
     assert metrics["named"]["size_mb"] > metrics["max"]["size_mb"]
     assert {name for name, row in metrics.items() if "file/teacher_vertex_mm" in row} == {"max", "named", "qat"}
     rows = {row["variant"]: row for row in csv.DictReader((folder / "table.csv").read_text().splitlines())}
-    assert (rows["as_long"]["start"], rows["as_long"]["steps"]) == ("float", "2")
-    assert (rows["max"]["start"], rows["max"]["steps"]) == ("calibrated", "0")
+    assert (rows["as_long"]["steps"], rows["max"]["steps"]) == ("2", "0")
     assert "moved" in (folder / "table.md").read_text().splitlines()[0]
 
     assert ablate(variants, "quantize") == first

@@ -44,7 +44,7 @@ def share(network: nn.Module, original: nn.Module) -> float:
     return macs_and_parameters(network, 64)[0] / macs_and_parameters(original, 64)[0]
 
 
-@pytest.mark.parametrize("changes", [{}, {"residual": False}, {"compensate": True}])
+@pytest.mark.parametrize("changes", [{}, {"compensate": True}])
 def test_ratio_zero_changes_nothing(
     pruned: Pruner, smooth_images: SmoothImages, small_network: FaceReconstructionNet, changes: dict[str, Any]
 ) -> None:
@@ -52,21 +52,14 @@ def test_ratio_zero_changes_nothing(
     assert torch.equal(pruned(ratio=0.0, **changes).network(images), small_network(images))
 
 
-def test_residual_streams_and_stem_may_be_kept(pruned: Pruner, small_network: FaceReconstructionNet) -> None:
-    before, after = widths_of(small_network), widths_of(pruned(residual=False).network)
-    inside = {name for name in before if name.endswith((".conv1", ".conv2")) and name != "backbone.conv1"}
-    assert {name for name in before if before[name][1] != after[name][1]} == inside
-
-
-@pytest.mark.parametrize("residual", [True, False])
-def test_target_is_met_and_not_by_far(pruned: Pruner, small_network: FaceReconstructionNet, residual: bool) -> None:
-    result = pruned(target={"macs": 0.6}, residual=residual, round_to=1)
+def test_target_is_met_and_not_by_far(pruned: Pruner, small_network: FaceReconstructionNet) -> None:
+    result = pruned(target={"macs": 0.6}, round_to=1)
     assert 0.54 <= share(result.network, small_network) <= 0.6
 
 
 def test_target_out_of_reach_names_the_range(pruned: Pruner) -> None:
-    with pytest.raises(ConfigError, match=r"macs 0\.05 is out of reach: between 0\.\d+ and 1 of"):
-        pruned(target={"macs": 0.05}, residual=False)
+    with pytest.raises(ConfigError, match=r"macs 0\.01 is out of reach: between 0\.\d+ and 1 of"):
+        pruned(target={"macs": 0.01}, round_to=8)
 
 
 def test_the_record_says_which_channels_were_kept(pruned: Pruner, small_network: FaceReconstructionNet) -> None:

@@ -1,4 +1,4 @@
-"""What a study keeps, and how sure a mean over seeds is."""
+"""What a study keeps."""
 
 from pathlib import Path
 
@@ -6,11 +6,6 @@ import pytest
 
 from leanface.errors import Unfinished
 from tools.studies.kept import Kept
-from tools.studies.temperature import interval
-
-
-def test_an_interval_is_that_of_students_t() -> None:
-    assert interval([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx((3.0, 2.776 * 2.5**0.5 / 5**0.5), rel=1e-3)
 
 
 def test_a_result_is_measured_again_only_if_its_conditions_changed(tmp_path: Path) -> None:
