@@ -3,15 +3,24 @@
 import logging
 import math
 import os
+import socket
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from leanface.device import usable_cores
 from leanface.errors import ConfigError, reason
 
 STORE_BYTES = 100 * 2**20
 """Memory for objects of a cluster that is started here: names and numbers go through Ray, not tensors."""
+
+
+CLIENT_PORT = 10001
+"""Where a cluster's head listens for ray://, unless it is told otherwise."""
+
+ANSWER_S = 5.0
+"""How long a head may take to accept a connection."""
 
 
 class Machine(NamedTuple):
@@ -44,6 +53,16 @@ def join(address: str | None, cores: int | None = None, *, show_output: bool = F
     ray = _ray()
     if ray.is_initialized():
         return ray
+    refusal = (
+        "; nothing was run. Start one with `ray start --head`; its RAY_AUTH_MODE and RAY_AUTH_TOKEN must be set here, "
+        "too, if it asks for them."
+    )
+    if address is not None and address.startswith("ray://"):
+        try:  # Ray itself waits for a minute
+            url = urlsplit(address)
+            socket.create_connection((url.hostname or "", url.port or CLIENT_PORT), ANSWER_S).close()
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"no Ray cluster answers at {address} ({reason(error)}){refusal}") from None
     own = {"num_cpus": cores or usable_cores(), "object_store_memory": STORE_BYTES, "_node_ip_address": "127.0.0.1",
            "include_dashboard": False}  # fmt: skip
     try:
@@ -52,10 +71,7 @@ def join(address: str | None, cores: int | None = None, *, show_output: bool = F
             **({} if address else own),
         )  # fmt: skip
     except Exception as error:  # Ray raises bare ones, too
-        raise ConfigError(
-            f"no Ray cluster answers at {address or 'this machine'} ({reason(error)}); nothing was run. Start one with "
-            "`ray start --head`; its RAY_AUTH_MODE and RAY_AUTH_TOKEN must be set here, too, if it asks for them."
-        ) from None
+        raise ConfigError(f"no Ray cluster answers at {address or 'this machine'} ({reason(error)}){refusal}") from None
     return ray
 
 

@@ -1,13 +1,13 @@
 """What fits on a cluster's machines, and what is said if nothing does."""
 
-import os
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 
+from leanface.batch.command import run
 from leanface.cluster import Machine, room
 from leanface.errors import ConfigError
+from leanface.reconstruction.outputs import Settings
 
 LARGE, SMALL, HEAD = Machine("a", "10.0.0.1", 8, 2), Machine("b", "10.0.0.2", 2, 0), Machine("c", "10.0.0.3", 0, 0)
 
@@ -28,9 +28,11 @@ def test_a_task_that_fits_nowhere_is_told_what_there_is() -> None:
         room([HEAD], "a task", 1, 0)
 
 
-def test_a_cluster_that_is_away_is_named() -> None:
+def test_a_cluster_that_is_away_is_named_at_once_and_nothing_is_left(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed")
-    impatient = {"RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S": "1", "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S": "1"}
-    program = "from leanface.cluster import join; join('ray://127.0.0.1:1')"  # of its own: Ray reads these once
-    ended = subprocess.run([sys.executable, "-c", program], env=os.environ | impatient, capture_output=True, text=True)
-    assert "ConfigError: no Ray cluster answers at ray://127.0.0.1:1 (" in ended.stderr
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    (photos / "me.jpg").write_bytes(b"not read")
+    with pytest.raises(ConfigError, match=r"no Ray cluster answers at ray://127\.0\.0\.1:1 \(.*refused\); nothing"):
+        run([str(photos)], str(out), Settings(), cluster="ray://127.0.0.1:1")
+    assert not out.exists()

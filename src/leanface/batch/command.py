@@ -51,7 +51,7 @@ def run(
     made_with = describe(settings, model, runtime, photos.url)
     if not any(photos.pages()):
         raise ArtifactError(f"{photos.url} holds no files.")
-    with results.alone(), joined(cluster) as ray:
+    with joined(cluster) as ray, results.alone():
         on_gpu = runtime == "auto" or (runtime in RUNTIMES and RUNTIMES[runtime].on_gpu)
         gpus = int(on_gpu and any(machine.gpus for machine in machines(ray)))
         job = Job(photos.url, results.url, settings, model, runtime, threads or 1, gpus, chunk, made_with)

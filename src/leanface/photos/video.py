@@ -145,9 +145,8 @@ class Video:
                 if not frame.is_corrupt:
                     progress.frames += 1
                     yield frame
-                elif (
-                    progress.frames or frame.key_frame
-                ):  # at the start, those that build on frames before it are no loss
+                elif progress.frames or frame.key_frame:
+                    # At the start, frames that build on those before it are no loss.
                     progress.failed("damaged frames")
 
     def _packets(self) -> Iterator[Any]:

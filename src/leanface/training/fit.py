@@ -75,6 +75,7 @@ class _History(Callback):
         self._report = report
         self._subject = subject
         self._timer = timer
+        self._written = 0
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         names = ("train/", "val/")
@@ -94,7 +95,10 @@ class _History(Callback):
         self.rows = state_dict["rows"]
 
     def write(self) -> None:
-        """Write the curves so far, as numbers and as a picture."""
+        """Write the curves so far, as numbers and as a picture, unless they are written already."""
+        if self._written == len(self.rows):
+            return
+        self._written = len(self.rows)
         names = {name for row in self.rows for name in row}
         columns = sorted(names, key=lambda name: (name != "step", name != "seconds", name))
         with staged_file(self._report / "history.csv") as staging, staging.open("w", newline="") as file:
