@@ -1,11 +1,10 @@
-"""`leanface serve` and `leanface drift`: the network behind HTTP, and whether photos look like its training data."""
+"""`leanface serve`: the network behind HTTP."""
 
 import argparse
 import os
 from pathlib import Path
 from typing import Any
 
-from leanface.cli.options import add_network
 from leanface.cli.parser import DEPLOY, Commands, count, port
 
 COUNTS = {
@@ -34,7 +33,7 @@ class Setting:
 
 
 def add_commands(commands: Commands) -> None:
-    """Add `serve` and `drift`."""
+    """Add `serve`."""
     parser = commands.add(
         "serve",
         DEPLOY,
@@ -70,15 +69,6 @@ def add_commands(commands: Commands) -> None:
     add("--tick-s", "how often the monitor judges", type=float, metavar="S")
     parser.add_argument("--no-drift", dest="watch_drift", action="store_const", const=False, help="do not watch drift")
     parser.add_argument("--track", action="store_const", const=True, help="write the monitor's numbers to MLflow")
-    parser = commands.add(
-        "drift",
-        DEPLOY,
-        "tell whether photos look like what the network was trained on",
-        "leanface drift album/",
-        _drift,
-    )
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="photo, folder, 'pattern' or video")
-    add_network(parser)
 
 
 def _serve(arguments: argparse.Namespace) -> None:
@@ -90,9 +80,3 @@ def _serve(arguments: argparse.Namespace) -> None:
 
     given = {name: value for name, value in vars(arguments).items() if name in Settings.model_fields}
     serve(Settings.given({name: v for name, v in given.items() if v is not None and not isinstance(v, Setting)}))
-
-
-def _drift(arguments: argparse.Namespace) -> None:
-    from leanface.serving.input_drift import drift_of, markdown
-
-    print(markdown(drift_of(arguments.inputs, arguments.model, arguments.runtime)), end="")
