@@ -46,12 +46,6 @@ def _budget(arguments: argparse.Namespace) -> None:
     main(arguments.folder)
 
 
-def _own_network(arguments: argparse.Namespace) -> None:
-    from tools.studies.own_network import main
-
-    main(arguments.folder, arguments.seconds)
-
-
 def _search(arguments: argparse.Namespace) -> None:
     from tools.studies.search import main
 
@@ -117,10 +111,6 @@ def _parser() -> argparse.ArgumentParser:
     search = studies.add_parser("search", help="searched networks beside uniform ones, at equal measured time")
     search.add_argument("folder", type=Path, help="where tables.md, search.json and two pictures go")
     search.set_defaults(run=_search)
-    own = studies.add_parser("own_network", help="re-fit and INT8 of several kinds of networks, beside other tools")
-    own.add_argument("folder", type=Path, help="where tables.md and own_network.png go")
-    own.add_argument("--seconds", type=float, help="begin nothing after this time; the same command goes on")
-    own.set_defaults(run=_own_network)
     browser = studies.add_parser("browser", help="how fast the site of `leanface export web` is in Chromium")
     browser.add_argument("folder", type=Path, help="where README.md and browser.json go")
     browser.set_defaults(run=_browser)
