@@ -6,6 +6,7 @@ from itertools import count
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import UInt8
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
@@ -97,12 +98,27 @@ class StreamedFaces(IterableDataset[Batch]):
                 yield ready
 
 
+class ShrunkBatches(IterableDataset[Batch]):
+    """Batches as a loader gives them, and then once more at each of some smaller sizes."""
+
+    def __init__(self, loader: DataLoader[Batch], image_sizes: Iterable[int]) -> None:
+        self.loader, self.image_sizes = loader, tuple(image_sizes)
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield from self.loader
+        for size in self.image_sizes:
+            for batch in self.loader:
+                images = F.interpolate(batch.images, (size, size), mode="bilinear", antialias=True)
+                yield Batch(images, batch.targets)
+
+
 class FaceDataModule(LightningDataModule):
     """Train and validation batches of `folder`.
 
     Args:
         batch_size: of a step, over all devices.
-        stream: training batches are rendered instead.
+        stream: training batches are rendered instead. Its sizes below that of the prepared faces are validated as well,
+            on the same faces made smaller: else the weights that are best for one size would be kept.
         val: takes the place of the val split (say, with a network's answers for labels).
     """
 
@@ -148,4 +164,7 @@ class FaceDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         val = self.val or FaceDataset(self.folder / VALIDATION)
-        return DataLoader(val, batch_size=self.batch_size, collate_fn=collate)
+        loader: DataLoader[Batch] = DataLoader(val, batch_size=self.batch_size, collate_fn=collate)
+        sizes = set(self.stream.image_sizes) if self.stream is not None else set[int]()
+        smaller = sorted(size for size in sizes if size < val.image_size)
+        return DataLoader(ShrunkBatches(loader, smaller), batch_size=None) if smaller else loader

@@ -3,6 +3,7 @@
 from itertools import islice
 from pathlib import Path
 
+import pytest
 import torch
 
 from leanface.synthesis.datamodule import FaceDataModule, Stream, StreamedFaces
@@ -60,6 +61,18 @@ def test_training_batches_are_shuffled_the_same_way_for_a_seed(faces: Path) -> N
 def test_validation_batches_are_the_val_split_in_order(faces: Path) -> None:
     batches = list(FaceDataModule(faces, 4, 0).val_dataloader())
     assert torch.equal(torch.cat([batch.images for batch in batches]), FaceDataset(faces / "val").head(6).images)
+
+
+def test_streams_of_several_sizes_are_validated_at_the_smaller_ones_as_well(faces: Path) -> None:
+    val = FaceDataset(faces / "val").head(6)
+    loader = FaceDataModule(faces, 4, 0, Stream(DATA, (64, 32, 64, 80), CPU)).val_dataloader()
+    batches = list(loader)
+    assert [batch.images.shape[-1] for batch in batches] == [64, 64, 32, 32]
+    for half in (batches[:2], batches[2:]):
+        assert torch.equal(torch.cat([batch.targets for batch in half]), val.targets)
+    shrunk = torch.cat([batch.images for batch in batches[2:]])
+    assert (shrunk - torch.nn.functional.avg_pool2d(val.images, 2)).abs().mean() < 0.03
+    assert shrunk.mean() == pytest.approx(float(val.images.mean()), abs=1e-3)
 
 
 def test_keys_name_stored_images_by_their_contents(faces: Path, tmp_path: Path) -> None:
