@@ -184,8 +184,7 @@ class Search(Section):
         networks: random ones that are timed for the latency model.
         faces: samples of the train split that each case is re-fitted on.
         cases: architectures that are re-fitted and measured, at most.
-        candidates: the best of them, which are re-fitted whole and distilled briefly.
-        steps: of the first round of that; each later round takes half of the candidates twice as far.
+        candidates: the best of them, which are re-fitted on more samples and timed; the uniform one is among them.
     """
 
     targets: dict[str, float | str]
@@ -197,7 +196,6 @@ class Search(Section):
     faces: Count
     cases: Count
     candidates: Count
-    steps: Count
 
     @model_validator(mode="after")
     def _runs_there(self) -> Self:

@@ -3,63 +3,66 @@
     python -m tools.studies search docs/results/search
 
 reads what stages prepare and teacher left, and reports/config.yaml for everything but the targets. It searches at the
-latency of the uniform network with half of the channels, lets Optuna's TPE search the same patterns with as many cases,
-distills the found network, a faster one and the uniform one alike, and writes tables.md, search.json, and two pictures.
-What a stopped run made and measured is kept.
+latency of the uniform network with half of the channels, draws as many patterns by chance, distills the found network,
+a faster one and the uniform one alike, and writes tables.md, search.json, and two pictures. What a stopped run measured
+is kept.
 """
 
+import copy
 from pathlib import Path
 
-import optuna
+import numpy as np
 from matplotlib.figure import Figure
+from optuna.samplers import RandomSampler
 from pydantic import BaseModel, ConfigDict
 
 from leanface import bundle, paths
-from leanface.config import load_config
+from leanface.catalog import RUNTIMES
+from leanface.config import Config, load_config
 from leanface.device import describe_device
+from leanface.distillation.distill import distill
 from leanface.files import atomic_write, staged_file
+from leanface.metrics.outputs import predict
 from leanface.networks.widths import widths_of
 from leanface.search import pictures
 from leanface.search.latency import REFERENCE_SCALE
-from leanface.search.record import Candidate, Errors, SearchRecord
-from leanface.search.search import Searcher, Settings
+from leanface.search.record import Errors, SearchRecord
+from leanface.search.search import Searcher, Settings, Timed
 from leanface.search.space import UNIFORM, Pattern
-from leanface.task import load_task
+from leanface.task import Task, load_task
+from leanface.training.fit import Session
 
-SEED = 0
+SCALES = (0.25, 0.35, 0.7)
+"""Shares of the channels of the front's uniform networks, beside the one with half of them and the original."""
 
-FASTER = 0.75
-"""Share of the uniform network's time in which a searched one was hoped to be as accurate."""
-
-SCALES = (0.3, 0.4, 0.7)
-"""Shares of the channels of the front's uniform networks, beside the one with half of them."""
-
-STEPS = 200
-"""Of the distillation that three networks get alike: half of the default pipeline's."""
+STEPS = 100
+"""Of the distillation that three networks get alike: a third of the default pipeline's."""
 
 
-class Pair(BaseModel):
-    """The searched and the uniform network of one predicted time, and their errors after a re-fit on few faces."""
+class Network(BaseModel):
+    """A network of the front: its time, and its error after a re-fit on as few faces as a case's."""
 
     model_config = ConfigDict(frozen=True)
 
-    searched: Candidate
-    uniform: Candidate
+    latency_ms: float
+    predicted_ms: float
     error: float
-    uniform_error: float
 
 
 class Finished(BaseModel):
     """A network that was re-fitted, distilled and quantized.
 
     Attributes:
-        deployed: its errors in the precision that it is deployed in.
+        refitted: errors after the re-fit; `distilled` and `deployed`, in its precision, likewise.
     """
 
     model_config = ConfigDict(frozen=True)
 
     title: str
-    candidate: Candidate
+    latency_ms: float
+    predicted_ms: float
+    refitted: Errors
+    distilled: Errors
     deployed: Errors
 
 
@@ -67,9 +70,11 @@ class Found(BaseModel):
     """All that the study found.
 
     Attributes:
-        pattern_error: of the best pattern that the search found, after a re-fit on few faces; tpe_error likewise.
+        search_error: of the best pattern that the search found, after a re-fit on few faces; chance_error likewise, of
+            as many patterns that were drawn at random.
         itself: how far the reference's time is from its own, as a share: what timing cannot tell apart.
         dropped: blocks of the searched networks; factors: of their kinds' widths, see `Pattern`.
+        front: searched and uniform networks of the same time; at its end is the original, which takes `original_ms`.
         finished: the uniform network, a searched one as fast, and a faster one.
         seconds: by step, the search's own included.
     """
@@ -77,19 +82,21 @@ class Found(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     image_size: int
+    batch: int
     record: SearchRecord
-    pattern_error: float
-    tpe_error: float
+    search_error: float
+    chance_error: float
     itself: float
     dropped: tuple[str, ...]
     factors: dict[str, float]
-    pairs: tuple[Pair, ...]
+    front: tuple[tuple[Network, Network], ...]
+    original_ms: float
     finished: tuple[Finished, Finished, Finished]
     seconds: dict[str, float]
 
     def error(self, of: Finished) -> float:
         """Return the error to the original after the distillation."""
-        return of.candidate.rounds[-1][f"teacher_{self.record.error}"]
+        return of.distilled[f"teacher_{self.record.error}"]
 
     @property
     def change(self) -> float:
@@ -104,7 +111,7 @@ class Found(BaseModel):
         Negative if more time is needed. At most what the faster one saves: beyond it nothing was measured.
         """
         (uniform, slow, fast), (error, low, high) = zip(
-            *((one.candidate.latency_ms, self.error(one)) for one in self.finished), strict=True
+            *((one.latency_ms, self.error(one)) for one in self.finished), strict=True
         )
         part = 1.0 if high <= error else (error - low) / (high - low)
         return 1 - (slow + part * (fast - slow)) / uniform
@@ -112,86 +119,61 @@ class Found(BaseModel):
     @property
     def off(self) -> list[float]:
         """How far predicted times are from measured ones, as shares, of all networks but the random ones."""
-        ends = (one.candidate for one in self.finished)
-        front = (one for pair in self.pairs for one in (pair.searched, pair.uniform))
-        timed = {str(one.architecture): one for one in (*self.record.candidates, *ends, *front)}
-        return [abs(one.predicted_ms / one.latency_ms - 1) for one in timed.values()]
+        networks = (*self.record.candidates, *self.finished, *(one for pair in self.front for one in pair))
+        pairs = {(one.predicted_ms, one.latency_ms) for one in networks}
+        return [abs(predicted / measured - 1) for predicted, measured in pairs]
 
 
-def tpe(searcher: Searcher, cases: int) -> float:
-    """Return the least error that Optuna's TPE finds at equal cost, over the same choices, uniform first."""
+def finish(search: Searcher, config: Config, task: Task, title: str, timed: Timed) -> Finished:
+    """Re-fit, distill and quantize a network."""
+    optimizer = config.distill.optimizer.model_copy(update={"steps": STEPS})
+    settings = config.distill.model_copy(update={"optimizer": optimizer, "start_from": None})
 
-    def objective(trial: optuna.Trial) -> float:
-        space = searcher.space
-        factors = {kind: trial.suggest_float(kind, 0.5, 2.0, log=True) for kind in space.kinds}
-        dropped = frozenset(block for block in space.blocks if trial.suggest_categorical(block, [False, True]))
-        error = searcher.error_of(Pattern(dropped, factors), 1.0)
-        if error is None:
-            raise optuna.TrialPruned
-        return error
+    def measure() -> list[Errors]:
+        network, teacher = copy.deepcopy(search.network(timed.architecture)), search.space.network
+        refitted, val = search.errors(network), task.split("val")
+        session = Session(config.machine, config.seed, paths.SEARCH_CACHE / "distilled")
+        distill(network, teacher, task, settings, session, val=val.labeled(predict(teacher, val)))
+        return [refitted, search.errors(network), search.deployed_errors(network)]
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=SEED))
-    study.enqueue_trial({**dict.fromkeys(searcher.space.kinds, 1.0), **dict.fromkeys(searcher.space.blocks, False)})
-    study.optimize(objective, n_trials=cases)
-    return study.best_value
-
-
-def reference(searcher: Searcher) -> Candidate:
-    """Return the uniform network with half of the channels, which all others are timed in turns with."""
-    architecture = searcher.space.architecture(UNIFORM, REFERENCE_SCALE)
-    return searcher.candidate("uniform", architecture).model_copy(update={"latency_ms": searcher.reference_ms})
-
-
-def searched(searcher: Searcher, name: str, latency_ms: float) -> Candidate:
-    """Return one of the searcher's patterns that is predicted to take as long."""
-    found = searcher.architecture(searcher.patterns[name], latency_ms / searcher.reference_ms)
-    assert found is not None, f"{name} cannot be so fast"
-    return searcher.candidate(name, found)
+    refitted, distilled, deployed = search.journal.get(f"{timed.architecture} after {settings}", measure)
+    predicted_ms = search.predicted_ms(timed.architecture)
+    return Finished(
+        title=title,
+        latency_ms=timed.latency_ms,
+        predicted_ms=predicted_ms,
+        refitted=refitted,
+        distilled=distilled,
+        deployed=deployed,
+    )
 
 
-def front(searcher: Searcher, name: str, middle: Candidate) -> list[Pair]:
-    """Return uniform networks, `middle` among them, each beside one of the patterns of the same predicted time."""
-    with searcher.step("timing the front"):
-        others = [searcher.candidate("uniform", searcher.space.architecture(UNIFORM, scale)) for scale in SCALES]
-        uniform = sorted([*others, middle], key=lambda one: one.size_mb)
-        networks = [(searched(searcher, name, one.predicted_ms), one) for one in uniform]
-    with searcher.step("re-fitting the front"):
-        return [
-            Pair(
-                searched=narrowed,
-                uniform=one,
-                error=searcher.refit_error(narrowed.architecture),
-                uniform_error=searcher.refit_error(one.architecture),
-            )
-            for narrowed, one in networks
-        ]
+def front(search: Searcher, pattern: Pattern, uniform: list[Timed]) -> list[tuple[Network, Network]]:
+    """Return networks of a pattern, each beside the uniform network of the same measured time."""
 
+    def network(timed: Timed) -> Network:
+        error, predicted_ms = search.refit_error(timed.architecture), search.predicted_ms(timed.architecture)
+        return Network(latency_ms=timed.latency_ms, predicted_ms=predicted_ms, error=error)
 
-def finish(searcher: Searcher, title: str, candidate: Candidate) -> Finished:
-    """Re-fit, distill and quantize a candidate."""
-    candidate, deployed = searcher.finished(candidate, STEPS)
-    return Finished(title=title, candidate=candidate, deployed=deployed)
+    with search.step("timing the front"):
+        pairs = [(search.sized(pattern, one.latency_ms / search.reference_ms), one) for one in uniform]
+    with search.step("re-fitting the front"):
+        return [(network(searched), network(one)) for searched, one in pairs if searched is not None]
 
 
 def plot(found: Found, path: Path) -> None:
-    """Draw errors over measured times: of connected pairs after the short re-fit, and of the finished networks."""
+    """Draw errors over measured times: of the front after the short re-fit, and of the finished networks."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    for color, title, points in (
-        (pictures.SEARCHED, "searched", [(pair.searched.latency_ms, pair.error) for pair in found.pairs]),
-        (pictures.UNIFORM, "uniform", [(pair.uniform.latency_ms, pair.uniform_error) for pair in found.pairs]),
+    for color, title, networks, ends in (
+        (pictures.SEARCHED, "searched", [pair[0] for pair in found.front], found.finished[1:]),
+        (pictures.UNIFORM, "uniform", [pair[1] for pair in found.front], found.finished[:1]),
     ):
-        axes.plot(*zip(*points, strict=True), "o", color=color, label=f"{title}, after a short re-fit")
-    for pair in found.pairs:
-        times = [pair.searched.latency_ms, pair.uniform.latency_ms]
-        axes.plot(times, [pair.error, pair.uniform_error], color=pictures.ORIGINAL, zorder=0)
-    for color, title, ends in (
-        (pictures.SEARCHED, "searched", found.finished[1:]),
-        (pictures.UNIFORM, "uniform", found.finished[:1]),
-    ):
-        points = [(one.candidate.latency_ms, found.error(one)) for one in ends]
-        axes.plot(*zip(*points, strict=True), "*", markersize=12, color=color, label=f"{title}, distilled")
+        points = [(one.latency_ms, one.error) for one in networks]
+        axes.plot(*zip(*points, strict=True), "o-", color=color, label=f"{title}, after a short re-fit")
+        stars = [(one.latency_ms, found.error(one)) for one in ends]
+        axes.plot(*zip(*stars, strict=True), "*", markersize=12, color=color, label=f"{title}, distilled")
+    axes.plot(found.original_ms, 0, "D", color=pictures.ORIGINAL, label="original")
     axes.set(xlabel=f"measured latency (ms, {found.record.runtime} {found.record.precision})", ylim=(0, None))
     axes.set_ylabel(f"{found.record.error} to the original")
     axes.grid(alpha=0.3)
@@ -203,8 +185,8 @@ def plot(found: Found, path: Path) -> None:
 def tables(found: Found) -> str:
     """Write what was asked and what was measured, and all networks."""
     record, device, off, error = found.record, describe_device(), found.off, found.record.error
-    mean = sum(off) / len(off)
-    minutes = sum(record.seconds.values()) / 60
+    name = device["gpus"][0]["name"] if RUNTIMES[record.runtime].on_gpu else device["cpu"]
+    mean, minutes = sum(off) / len(off), sum(record.seconds.values()) / 60
     asked = [
         ("Error at the uniform network's time", f"{100 * found.change:+.1f} %", "-8 %", found.change <= -0.08),
         ("Time saved at the uniform network's error", f"{100 * found.saved:.0f} %", "25 %", found.saved >= 0.25),
@@ -218,19 +200,20 @@ def tables(found: Found) -> str:
         ("... the worst of those", f"{100 * max(off):.1f} %", "5 %", max(off) <= 0.05),
         ("The whole search", f"{minutes:.1f} min", "6 min", minutes <= 6),
         (
-            "Error after the short re-fit, against Optuna's TPE with as many cases",
-            f"{found.pattern_error:.3f} : {found.tpe_error:.3f}",
+            f"Error after the short re-fit, against {record.cases} patterns by chance",
+            f"{found.search_error:.3f} : {found.chance_error:.3f}",
             "less",
-            found.pattern_error < found.tpe_error,
+            found.search_error < found.chance_error,
         ),
     ]
     changes = [f"`{kind}` and its like x {factor:.2f}" for kind, factor in found.factors.items()]
     lines = [
         "# Searched and uniform networks: all numbers",
         "",
-        f"`python -m tools.studies search` on {device['cpu']} ({device['cores']} cores): {record.runtime} "
-        f"{record.precision}, one image of {found.image_size} px, at the time of the uniform network with half of the "
-        "channels. Errors are means over the val split, to the original; no test face was looked at.",
+        f"`python -m tools.studies search` on {name} ({device['cores']} cores of a CPU): {record.runtime} "
+        f"{record.precision}, images of {found.image_size} px, {found.batch} per call, at the time of the uniform "
+        "network with half of the channels. Errors are means over the val split, to the original; no test face was "
+        "looked at.",
         "",
         "| | measured | asked | |",
         "|---|--:|--:|---|",
@@ -242,13 +225,12 @@ def tables(found: Found) -> str:
         "",
         f"Re-fitted on as many faces, distilled for {STEPS} steps and quantized alike; one training each.",
         "",
-        f"| | measured (ms) | predicted (ms) | size (MB) | {error}: re-fitted | distilled | {record.precision} |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        f"| | measured (ms) | predicted (ms) | {error}: re-fitted | distilled | {record.precision} |",
+        "|---|--:|--:|--:|--:|--:|",
     ]
     for one in found.finished:
-        rounds = [errors[f"teacher_{error}"] for errors in (*one.candidate.rounds, one.deployed)]
-        costs = f"{one.candidate.latency_ms:.3f} | {one.candidate.predicted_ms:.3f} | {one.candidate.size_mb:.1f}"
-        lines.append(f"| {one.title} | {costs} | {' | '.join(f'{value:.3f}' for value in rounds)} |")
+        stages = [f"{errors[f'teacher_{error}']:.3f}" for errors in (one.refitted, one.distilled, one.deployed)]
+        lines.append(f"| {one.title} | {one.latency_ms:.3f} | {one.predicted_ms:.3f} | {' | '.join(stages)} |")
     lines += [
         "",
         f"The searched pattern: {', '.join(changes) or 'uniform widths'}; blocks dropped: "
@@ -256,30 +238,27 @@ def tables(found: Found) -> str:
         "",
         "## The front",
         "",
-        "Uniform networks, and the same pattern at their predicted time, after a re-fit on few faces and without any "
-        "distillation.",
+        "Uniform networks, and the same pattern in the same measured time, after a re-fit on few faces and without any "
+        "distillation. The pattern was searched at one of these times, not at each. The original takes "
+        f"{found.original_ms:.3f} ms.",
         "",
-        "| searched (ms) | uniform (ms) | searched | uniform | |",
-        "|--:|--:|--:|--:|--:|",
+        "| searched (ms) | uniform (ms) | searched | uniform |",
+        "|--:|--:|--:|--:|",
         *(
-            f"| {pair.searched.latency_ms:.3f} | {pair.uniform.latency_ms:.3f} | {pair.error:.3f} "
-            f"| {pair.uniform_error:.3f} | {100 * (pair.error / pair.uniform_error - 1):+.1f} % |"
-            for pair in found.pairs
+            f"| {searched.latency_ms:.3f} | {uniform.latency_ms:.3f} | {searched.error:.3f} | {uniform.error:.3f} |"
+            for searched, uniform in found.front
         ),
         "",
         "## The candidates of the search",
         "",
-        f"{error} after the re-fit and each brief distillation.",
+        f"Brought to the same measured time; {error} after the re-fit.",
         "",
-        "| | measured (ms) | predicted (ms) | re-fitted | distilled |",
-        "|---|--:|--:|--:|---|",
-    ]
-    for one in record.candidates:
-        refitted, *rounds = (f"{errors[f'teacher_{error}']:.3f}" for errors in one.rounds)
-        lines.append(
-            f"| {one.name} | {one.latency_ms:.3f} | {one.predicted_ms:.3f} | {refitted} | {', '.join(rounds)} |"
-        )
-    lines += [
+        "| | measured (ms) | predicted (ms) | re-fitted |",
+        "|---|--:|--:|--:|",
+        *(
+            f"| {one.name} | {one.latency_ms:.3f} | {one.predicted_ms:.3f} | {one.errors[f'teacher_{error}']:.3f} |"
+            for one in record.candidates
+        ),
         "",
         f"Seconds: {', '.join(f'{name} {seconds:.0f}' for name, seconds in found.seconds.items())}.",
     ]
@@ -293,48 +272,56 @@ def main(folder: Path) -> None:
 
     def searcher(latency_ms: float) -> Searcher:
         targets = config.search.model_copy(update={"targets": {"latency_ms": latency_ms}})
-        settings = Settings(targets, config.prune, config.distill, config.quantize, config.machine, config.seed)
+        settings = Settings(targets, config.prune, config.quantize, config.machine, config.seed)
         return Searcher(teacher, task, config.task.name, bundle.digest(paths.TEACHER), settings)
 
     search = searcher(searcher(1.0).reference_ms)
-    record = search.run()
-    name = next(one.name for one in record.candidates if one.name != "uniform")
-    uniform, alike = reference(search), next(one for one in record.candidates if one.name == name)
-    faster = searched(search, name, FASTER * search.reference_ms)
+    record, space = search.run(), search.space
+    best = next(one for one in record.candidates if one.name != "uniform")
+    pattern = search.patterns[best.name]
+    half = Timed(space.architecture(UNIFORM, REFERENCE_SCALE), search.reference_ms)
+    with search.step("timing uniform networks"):
+        (again,) = search.timed([half.architecture])
+        *uniform, original = search.timed([space.architecture(UNIFORM, scale) for scale in (*SCALES, 1.0)])
+    pairs = front(search, pattern, sorted([*uniform, half], key=lambda one: one.latency_ms))
+    alike = search.refit_error(half.architecture)
+    errors, times_ms = zip(*sorted((searched.error, searched.latency_ms) for searched, _ in pairs), strict=True)
+    faster = search.sized(pattern, float(np.interp(alike, errors, times_ms)) / search.reference_ms)
+    assert faster is not None
     with search.step("finishing three networks"):
         finished = [
-            finish(search, title, candidate)
-            for title, candidate in (
-                ("uniform, half of the channels", uniform),
-                ("searched", alike.model_copy(update={"rounds": ()})),
+            finish(search, config, task, title, timed)
+            for title, timed in (
+                ("uniform, half of the channels", half),
+                ("searched", Timed(best.architecture, best.latency_ms)),
                 ("searched, faster", faster),
             )
         ]
-    pairs = front(search, name, uniform)
-    with search.step("Optuna's TPE"):
-        tpe_error = tpe(search, config.search.cases)
-    pattern = search.patterns[name]
-    found = Found(
-        image_size=search.space.image_size,
+    with search.step("as many patterns by chance"):
+        chance = search.trials(1.0, RandomSampler(seed=config.seed))
+    found = [search.architecture(each, 1.0) for each in search.patterns.values()]
+    results = Found(
+        image_size=space.image_size,
+        batch=config.search.batch,
         record=record,
-        tpe_error=tpe_error,
-        pattern_error=search.error_of(pattern, 1.0) or float("nan"),
-        itself=search.candidate("uniform", uniform.architecture).latency_ms / search.reference_ms - 1,
+        search_error=min(search.refit_error(each) for each in found if each is not None),
+        chance_error=chance[0].error,
+        itself=again.latency_ms / search.reference_ms - 1,
         dropped=tuple(sorted(pattern.dropped)),
         factors=dict(pattern.factors),
-        pairs=tuple(pairs),
+        front=tuple(pairs),
+        original_ms=original.latency_ms,
         finished=(finished[0], finished[1], finished[2]),
         seconds=search.seconds,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    atomic_write(folder / "search.json", found.model_dump_json(indent=1) + "\n")
+    atomic_write(folder / "search.json", results.model_dump_json(indent=1) + "\n")
     pictures.plot_search(
         record,
         widths_of(teacher),
-        search.widths(alike.architecture),
-        search.widths(uniform.architecture),
+        search.widths(best.architecture),
+        search.widths(half.architecture),
         folder / "search.png",
     )
-    plot(found, folder / "front.png")
-    atomic_write(folder / "tables.md", tables(found))
-    search.clear()
+    plot(results, folder / "front.png")
+    atomic_write(folder / "tables.md", tables(results))

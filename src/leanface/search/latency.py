@@ -5,6 +5,7 @@ their shapes say: multiply-accumulates by kind of layer, bytes of feature maps a
 hold, and a constant each, none of them negative. Channels count as the hardware computes them, in blocks.
 """
 
+import contextlib
 import logging
 import math
 import tempfile
@@ -43,7 +44,12 @@ tensor core's product, or 64 in an AMX tile's row; the one that predicts best is
 CACHES = (2, 8)
 """Millions of weights beyond which each one costs more, since it has to be read again in every call."""
 
+REFERENCE = -1
+"""Stands for the network that all others are timed in turns with."""
+
 REFERENCE_SCALE = 0.5
+"""Share of the channels that it has."""
+
 FOLDS = 5
 OPSET = 19
 
@@ -199,31 +205,36 @@ class Deployment:
         with tempfile.TemporaryDirectory() as scratch:
             return self._open(self.export(self.space.architecture(UNIFORM, REFERENCE_SCALE), Path(scratch)))
 
-    def measure(self, architecture: Architecture) -> Row:
-        """Export an architecture and time it in turns with the reference; a batch on a GPU lies there already."""
+    def measure(self, architectures: Sequence[Architecture]) -> list[Row]:
+        """Export architectures and time them, in turns with the reference; a batch on a GPU lies there already."""
         start, reference = time.monotonic(), self._reference
         images = noise_images(self.settings.batch, self.space.image_size, self.settings.runtime)
-        with tempfile.TemporaryDirectory() as scratch:
-            path = self.export(architecture, Path(scratch))
-            with self._open(path) as network:
-                timings = measure_latency(
-                    {"reference": reference.resident(images), "network": network.resident(images)},
-                    baselines={"network": "reference"},
-                    warmup=3,
-                    window=3,
-                    windows_max=24,
-                    interval=0.02,
-                    window_seconds=0.01,
-                )
-            speedup = timings["network"].speedup
-            assert speedup is not None
-            return Row(
+        with contextlib.ExitStack() as stack:
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            paths = [self.export(each, scratch / str(index)) for index, each in enumerate(architectures)]
+            networks = {index: stack.enter_context(self._open(path)) for index, path in enumerate(paths)}
+            timings = measure_latency(
+                {index: each.resident(images) for index, each in {REFERENCE: reference, **networks}.items()},
+                baselines=dict.fromkeys(networks, REFERENCE),
+                warmup=3,
+                window=3,
+                windows_max=24,
+                interval=0.02,
+                window_seconds=0.01,
+            )
+            sizes = [_size_bytes(path) for path in paths]
+        speedups = [timing.speedup for key, timing in timings.items() if key != REFERENCE]
+        return [
+            Row(
                 shapes=tuple(self.space.shapes(architecture)),
                 ratio=1 / speedup.value,
-                reference_ms=timings["reference"].latency_ms,
-                size_bytes=_size_bytes(path),
-                seconds=time.monotonic() - start,
+                reference_ms=timings[REFERENCE].latency_ms,
+                size_bytes=size_bytes,
+                seconds=(time.monotonic() - start) / len(architectures),
             )
+            for architecture, speedup, size_bytes in zip(architectures, speedups, sizes, strict=True)
+            if speedup is not None
+        ]
 
     def _open(self, path: Path) -> Runtime:
         return open_runtime(self.settings.runtime, path, self.settings.threads)
@@ -244,7 +255,7 @@ def latency_model(
     timings, space = _read(file, deployment.machine(original)), deployment.space
     count = deployment.settings.networks
     for index in range(len(timings.rows), count):
-        row = deployment.measure(space.random(np.random.default_rng([0, index])))
+        (row,) = deployment.measure([space.random(np.random.default_rng([0, index]))])
         timings = timings.model_copy(update={"rows": (*timings.rows, row)})
         atomic_write(file, timings.model_dump_json() + "\n")
         report(index + 1, count)

@@ -40,7 +40,7 @@ class Candidate(_Record):
     Attributes:
         name: "uniform", or how it ranked among those that were searched.
         latency_ms: as measured; predicted_ms: before.
-        rounds: errors after the re-fit and after each round of distillation.
+        errors: after the re-fit.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Candidate(_Record):
     latency_ms: float
     predicted_ms: float
     size_mb: float
-    rounds: tuple[Errors, ...]
+    errors: Errors
 
 
 class SearchRecord(_Record):
@@ -61,7 +61,7 @@ class SearchRecord(_Record):
         model_error: mean held-out error of the latency model, as a share.
         timed: predicted and measured time (ms) of its networks.
         chosen: the name of a candidate.
-        uniform: as fast as that one.
+        uniform: as fast as that one, or the narrowest.
         deployed: errors of the chosen network in its precision.
         costs: of the chosen one, as measured.
         answer: why the targets cannot be met, and what is near; None: they can.
@@ -92,12 +92,10 @@ class SearchRecord(_Record):
 
 def metrics_of(record: SearchRecord) -> dict[str, float]:
     """Return the numbers of a search: of each candidate, of the chosen network, and of the latency model."""
-    last = {
-        f"{one.name.replace(' ', '_')}/{name}": v for one in record.candidates for name, v in one.rounds[-1].items()
-    }
+    tried = {f"{one.name.replace(' ', '_')}/{name}": v for one in record.candidates for name, v in one.errors.items()}
     deployed = {f"chosen/{name}": value for name, value in (record.deployed | record.costs).items()}
     seconds = sum(record.seconds.values())
-    return last | deployed | {"latency_model_error": record.model_error, "cases": record.cases, "seconds": seconds}
+    return tried | deployed | {"latency_model_error": record.model_error, "cases": record.cases, "seconds": seconds}
 
 
 class Journal:

@@ -2,21 +2,21 @@
 
 import copy
 import hashlib
+import itertools
 import logging
-import shutil
 import tempfile
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from optuna.samplers import BaseSampler, TPESampler
 from torch import nn
 
-from leanface import bundle, paths
-from leanface.config import Benchmark, Distill, Machine, Prune, Quantize, Search
-from leanface.distillation.distill import distill
+from leanface import paths
+from leanface.config import Benchmark, Machine, Prune, Quantize, Search
 from leanface.errors import LeanFaceError
 from leanface.networks.quantized import Quantizer
 from leanface.networks.widths import Widths
@@ -26,11 +26,10 @@ from leanface.runtime.benchmark import Entry, benchmark_networks
 from leanface.search.latency import Deployment, LatencyModel, latency_model
 from leanface.search.record import Candidate, Errors, Journal, Point, SearchRecord
 from leanface.search.refit import Refitter
-from leanface.search.solve import improve
+from leanface.search.solve import Trial, improve
 from leanface.search.space import UNIFORM, Pattern, Space
 from leanface.search.targets import Target, parse_targets
 from leanface.task import Task, Track
-from leanface.training.fit import Session
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +39,11 @@ WHOLE = 4
 MARGIN = 1.01
 """A measured cost may exceed its limit by so much: timing does not tell less apart."""
 
-CHECKS = 3
-"""How often a candidate's width is corrected by its measured time."""
+NEAR = (0.9, 0.95, 1.0, 1.05, 1.1)
+"""Of the allowed cost, by predicted time: networks so near it are timed in turns."""
+
+CHECKS = 2
+"""How often, if they turn out all cheaper or all dearer."""
 
 FRONT = (0.6, 1.0, 1.7)
 """Times of the front's points, as shares of the one that was searched at."""
@@ -65,18 +67,16 @@ class Settings(NamedTuple):
 
     search: Search
     prune: Prune
-    distill: Distill
     quantize: Quantize
     machine: Machine
     seed: int
 
 
-class _Made(NamedTuple):
-    """A candidate whose network is loaded, or made again, when something needs it; `key` says what it went through."""
+class Timed(NamedTuple):
+    """An architecture with its time, measured, as the machine was when the latency model was made."""
 
-    candidate: Candidate
-    key: str
-    network: Callable[[], nn.Module]
+    architecture: Architecture
+    latency_ms: float
 
 
 class Searcher:
@@ -85,6 +85,7 @@ class Searcher:
     Attributes:
         space: of architectures.
         patterns: the best that `run` found, by their candidate's name, and the uniform one.
+        journal: of what was measured.
         seconds: by step.
     """
 
@@ -107,12 +108,11 @@ class Searcher:
             ConfigError: a target, a unit or the precision is not valid.
             BackendError: the runtime is not known.
         """
-        self._teacher, self._task, self._task_name, self._original = teacher, task, task_name, original
-        self._all, self._track = settings, track
-        self._settings = settings.search
+        self._task, self._original, self._quantize, self._track = task, original, settings.quantize, track
+        self._settings, self._seed = settings.search, settings.seed
         self.space = Space(teacher, task.split("val").image_size, settings.prune.round_to)
         self._deployment = Deployment(self.space, task_name, settings.search, settings.quantize.quantize_residual)
-        self._refitter = Refitter(teacher, task, settings.prune, settings.seed)
+        self._refitter = Refitter(teacher, task, settings.prune, settings.machine, settings.seed)
         self._of_original = self._refitter.original()
         names = [name.removeprefix("teacher_") for name in self._of_original if name.startswith("teacher_")]
         self._targets = parse_targets(settings.search.targets, names)
@@ -122,13 +122,13 @@ class Searcher:
         conditions = {
             name: section.model_dump(mode="json") for name, section in settings._asdict().items() if name != "seed"
         }
-        del conditions["search"]["targets"], conditions["search"]["cases"]
+        for free in ("targets", "cases", "candidates"):
+            del conditions["search"][free]
         conditions |= {"seed": settings.seed, "machine": self._deployment.machine(original), "samples": _digest(task)}
-        self._journal = Journal(paths.SEARCH_CACHE / "cases.json", conditions)
-        self._networks = paths.SEARCH_CACHE / "networks" / _hash(repr(conditions))
+        self.journal = Journal(paths.SEARCH_CACHE / "cases.json", conditions)
+        self._whole: dict[str, nn.Module] = {}
         self.patterns = {"uniform": UNIFORM}
         self.seconds: dict[str, float] = {}
-        self._cases = 0
 
     def run(self) -> SearchRecord:
         """Search; the record's `answer` says so if the targets cannot be met.
@@ -144,7 +144,7 @@ class Searcher:
             least = self.space.architecture(UNIFORM, 0.0)
             raise UnreachableError(
                 f"no network is so cheap in {self._settings.runtime} {self._settings.precision}: the narrowest takes "
-                f"{self._latency_ms(least):.3g} ms and {self._size_mb(least):.3g} MB. Allow more, or another runtime."
+                f"{self.predicted_ms(least):.3g} ms and {self._size_mb(least):.3g} MB. Allow more, or another runtime."
             )
         with self.step("sharing out width and depth"):
             self.patterns = self._patterns(limit)
@@ -153,28 +153,32 @@ class Searcher:
             front = tuple(self._front(self.patterns[first], limit))
         with self.step("checking the best few"):
             if self._limited:
-                limit = self._smallest(first, limit)
-            sized = [each for name in self.patterns if (each := self.sized(name, limit))]
-            made = self._halve([self._refitted(each, WHOLE * self._settings.faces) for each in sized])
-        best = made[0]
+                limit = self._smallest(self.patterns[first], limit)
+            sized = {name: self.sized(pattern, limit) for name, pattern in self.patterns.items()}
+            candidates = [self.candidate(name, found) for name, found in sized.items() if found is not None]
+            candidates.sort(key=lambda one: one.errors[f"teacher_{self._error}"])
+        best = candidates[0]
         with self.step("measuring the chosen one"):
-            costs, deployed = self._costs(best.candidate), self._deployed(best)
-        uniform = self.architecture(UNIFORM, limit) or self.space.architecture(UNIFORM, 0.0)
+            costs = self._costs(best)
+            deployed = self.journal.get(
+                f"deployed {_key(best.architecture)}", lambda: self.deployed_errors(self.network(best.architecture))
+            )
+        uniforms = [one.architecture for one in candidates if one.name == "uniform"]
         return SearchRecord(
             targets=self._settings.targets,
             runtime=self._settings.runtime,
             precision=self._settings.precision,
             error=self._error,
-            cases=self._cases,
+            cases=self._settings.cases,
             model_error=self._model.error,
             timed=self._model.timed,
             front=front,
-            candidates=tuple(one.candidate for one in made),
-            chosen=best.candidate.name,
-            uniform=uniform,
+            candidates=tuple(candidates),
+            chosen=best.name,
+            uniform=uniforms[0] if uniforms else self.space.architecture(UNIFORM, 0.0),
             deployed=deployed,
             costs=costs,
-            answer=self._answer(best.candidate, costs, deployed, front),
+            answer=self._answer(best, costs, deployed, front),
             seconds=self.seconds,
         )
 
@@ -195,12 +199,13 @@ class Searcher:
     @contextmanager
     def step(self, name: str) -> Generator[None]:
         """Count the time of a block, with what an earlier run spent on the results that it takes over."""
-        start = time.monotonic() + self._journal.replayed
+        start = time.monotonic() + self.journal.replayed
         logger.info("search: %s", name)
         yield
-        self.seconds[name] = time.monotonic() + self._journal.replayed - start
+        self.seconds[name] = time.monotonic() + self.journal.replayed - start
 
-    def _latency_ms(self, architecture: Architecture) -> float:
+    def predicted_ms(self, architecture: Architecture) -> float:
+        """Predict the time of an architecture."""
         return self._model.latency_ms(self.space.shapes(architecture))
 
     def _size_mb(self, architecture: Architecture) -> float:
@@ -223,14 +228,9 @@ class Searcher:
         Args:
             latency_ms: as measured; by default it is predicted.
         """
-        limits = self._limits() or {"latency_ms": self._latency_ms(self.space.architecture(UNIFORM, 1.0))}
-        loads = {"latency_ms": latency_ms or self._latency_ms(architecture), "size_mb": self._size_mb(architecture)}
+        limits = self._limits() or {"latency_ms": self.predicted_ms(self.space.architecture(UNIFORM, 1.0))}
+        loads = {"latency_ms": latency_ms or self.predicted_ms(architecture), "size_mb": self._size_mb(architecture)}
         return max(loads[name] / limit for name, limit in limits.items())
-
-    def error_of(self, pattern: Pattern, limit: float) -> float | None:
-        """Return a pattern's error at a cost, after a re-fit on few samples; None: it cannot be so cheap."""
-        architecture = self.architecture(pattern, limit)
-        return None if architecture is None else self.refit_error(architecture)
 
     def architecture(self, pattern: Pattern, limit: float) -> Architecture | None:
         """Return a pattern as wide as it may be at a cost, by predicted time; None: it cannot be so cheap."""
@@ -238,116 +238,105 @@ class Searcher:
 
     def refit_error(self, architecture: Architecture) -> float:
         """Return the error to the original after a re-fit on few samples."""
-        self._cases += 1
 
         def measure() -> float:
             network = self._refitter.network(architecture, self._settings.faces)
-            return self._refitter.errors(network)[f"teacher_{self._error}"]
+            return self.errors(network)[f"teacher_{self._error}"]
 
-        return float(self._journal.get(f"case {_key(architecture)}", measure))
+        return float(self.journal.get(f"case {_key(architecture)}", measure))
 
     def _patterns(self, limit: float) -> dict[str, Pattern]:
         """Return the best patterns, and the uniform one, by name."""
-        progress = _Progress("case")
+        trials = self.trials(limit, TPESampler(seed=self._seed))
+        best = [trial.pattern for trial in trials if not trial.pattern.is_uniform][: self._settings.candidates - 1]
+        return {**{f"searched {rank}": pattern for rank, pattern in enumerate(best, 1)}, "uniform": UNIFORM}
+
+    def trials(self, limit: float, sampler: BaseSampler) -> list[Trial]:
+        """Measure `search.cases` patterns at a cost, the uniform one among them; return the best first."""
+        progress, count = _Progress("case"), self._settings.cases
+        done = itertools.count(1)
 
         def error(pattern: Pattern) -> float | None:
-            found = self.error_of(pattern, limit)
-            progress(self._cases, self._settings.cases)
+            architecture = self.architecture(pattern, limit)
+            found = None if architecture is None else self.refit_error(architecture)
+            progress(next(done), count)
             return found
 
-        trials = improve(self.space.kinds, self.space.blocks, error, self._settings.cases)
-        best = [trial.pattern for trial in trials if trial.pattern != UNIFORM][: self._settings.candidates - 1]
-        return {**{f"searched {rank}": pattern for rank, pattern in enumerate(best, 1)}, "uniform": UNIFORM}
+        return improve(self.space.kinds, self.space.blocks, error, count, sampler)
 
     def _front(self, best: Pattern, limit: float) -> Generator[Point]:
         for share in FRONT:
             searched, uniform = (self.architecture(pattern, share * limit) for pattern in (best, UNIFORM))
             if searched is not None:
                 yield Point(
-                    latency_ms=self._latency_ms(searched),
+                    latency_ms=self.predicted_ms(searched),
                     size_mb=self._size_mb(searched),
                     error=self.refit_error(searched),
                     uniform_error=None if uniform is None else self.refit_error(uniform),
                 )
 
-    def sized(self, name: str, limit: float) -> Candidate | None:
-        """Return one of `patterns` at the allowed cost by its measured time; None: it cannot be so cheap."""
-        correction, attempts = 1.0, list[tuple[float, Candidate]]()
-        for _ in range(CHECKS):
-            architecture = self.architecture(self.patterns[name], limit / correction)
-            if architecture is None:
-                break
-            candidate = self.candidate(name, architecture)
-            load = self._load(architecture, candidate.latency_ms) / limit
-            attempts.append((load, candidate))
-            if 1 / MARGIN**3 <= load <= MARGIN:
-                break
-            correction *= load
-        if not attempts:
-            return None
-        # The largest within the limit; if all are beyond it, the smallest.
-        _, found = max(
-            attempts, key=lambda attempt: (attempt[0] <= MARGIN, attempt[0] if attempt[0] <= MARGIN else -attempt[0])
-        )
-        return found
+    def sized(self, pattern: Pattern, limit: float) -> Timed | None:
+        """Return a pattern as wide as it may be at a cost, by measured time; None: it cannot be so cheap.
 
-    def candidate(self, name: str, architecture: Architecture) -> Candidate:
-        """Export an architecture and time it."""
-        return Candidate(
+        What the model takes for right is timed in turns with somewhat narrower and wider networks. If all of them cost
+        too much, the narrowest is returned.
+        """
+        predicted, best = limit, None
+        for _ in range(CHECKS):
+            found = [self.architecture(pattern, share * predicted) for share in NEAR]
+            distinct = {_key(each): each for each in found if each is not None}
+            if not distinct:
+                break
+            near = self.timed(list(distinct.values()))
+            cheap = [each for each in near if self._load(*each) <= MARGIN * limit]
+            best = cheap[-1] if cheap else best or near[0]
+            if cheap and best is not near[-1]:
+                break
+            predicted *= limit / self._load(*best)
+        return best
+
+    def timed(self, architectures: Sequence[Architecture]) -> list[Timed]:
+        """Export architectures, and time them in turns."""
+        ratios = self.journal.get(
+            f"times {' '.join(map(_key, architectures))}",
+            lambda: [row.ratio for row in self._deployment.measure(architectures)],
+        )
+        return [Timed(each, self.reference_ms * ratio) for each, ratio in zip(architectures, ratios, strict=True)]
+
+    def candidate(self, name: str, timed: Timed) -> Candidate:
+        """Measure the errors of an architecture after a whole re-fit."""
+        architecture, errors = timed.architecture, self._whole_errors(timed.architecture)
+        found = Candidate(
             name=name,
             architecture=architecture,
-            latency_ms=self._timed(architecture),
-            predicted_ms=self._latency_ms(architecture),
+            latency_ms=timed.latency_ms,
+            predicted_ms=self.predicted_ms(architecture),
             size_mb=self._size_mb(architecture),
-            rounds=(),
+            errors=errors,
         )
+        logger.info("search: %s: %s %.3f", name, self._error, errors[f"teacher_{self._error}"])
+        if self._track is not None:
+            parameters = {"name": name, "dropped": architecture.dropped}
+            self._track(f"search: {name}", parameters, errors | {"latency_ms": found.latency_ms})
+        return found
 
-    def finished(self, candidate: Candidate, steps: int) -> tuple[Candidate, Errors]:
-        """Re-fit a candidate whole, distill it so many steps, and quantize it.
+    def network(self, architecture: Architecture) -> nn.Module:
+        """Return an architecture, re-fitted on `WHOLE` times the samples of a case. It is kept for the next call."""
+        key = _key(architecture)
+        if key not in self._whole:
+            self._whole[key] = self._refitter.network(architecture, WHOLE * self._settings.faces)
+        return self._whole[key]
 
-        Returns:
-            The candidate with two rounds of errors, and its errors in the precision that it is deployed in.
-        """
-        made = self._distilled(self._refitted(candidate, WHOLE * self._settings.faces), steps)
-        return made.candidate, self._deployed(made)
+    def _whole_errors(self, architecture: Architecture) -> Errors:
+        return self.journal.get(f"whole {_key(architecture)}", lambda: self.errors(self.network(architecture)))
 
-    def _refitted(self, candidate: Candidate, count: int) -> _Made:
-        """Re-fit a candidate on so many samples."""
-        key = f"{_key(candidate.architecture)} re-fitted on {count}"
-        return self._made(candidate, key, lambda: self._refitter.network(candidate.architecture, count))
-
-    def _made(self, candidate: Candidate, key: str, make: Callable[[], nn.Module]) -> _Made:
-        """Return a candidate with one more round of errors; its network is kept until `clear`."""
-        folder = self._networks / _hash(key)
-
-        @cache
-        def network() -> nn.Module:
-            if not folder.exists():
-                made = make()
-                bundle.save_bundle(made, bundle.new_spec(made, self.space.image_size, self._task_name), folder)
-            return bundle.load_network(folder)[0]
-
-        errors = self._journal.get(key, lambda: self._refitter.errors(network()))
-        return _Made(candidate.model_copy(update={"rounds": (*candidate.rounds, errors)}), key, network)
-
-    def clear(self) -> None:
-        """Remove the networks of a search that is over; what was measured stays."""
-        shutil.rmtree(self._networks.parent, ignore_errors=True)
-
-    def _timed(self, architecture: Architecture) -> float:
-        """Export an architecture and time it (ms), as the machine was when the model was made."""
-        ratio = self._journal.get(f"time {_key(architecture)}", lambda: self._deployment.measure(architecture).ratio)
-        return self._model.reference_ms * float(ratio)
-
-    def _smallest(self, name: str, limit: float) -> float:
-        """Return the smallest limit at which one of `patterns` meets the error's limits, or nearly the given one."""
+    def _smallest(self, pattern: Pattern, limit: float) -> float:
+        """Return the smallest limit at which a pattern meets the error's limits, or nearly the given one."""
         low, high = limit / 4, limit if self._limits() else 1.0
         for _ in range(BISECTIONS):
             middle = (low * high) ** 0.5
-            sized = self.sized(name, middle)
-            is_met = sized is not None and self._is_near(
-                self._refitted(sized, WHOLE * self._settings.faces).candidate.rounds[0]
-            )
+            sized = self.sized(pattern, middle)
+            is_met = sized is not None and self._is_near(self._whole_errors(sized.architecture))
             low, high = (low, middle) if is_met else (middle, high)
         return high
 
@@ -360,51 +349,18 @@ class Searcher:
         name = f"truth_{target.measure}" if f"truth_{target.measure}" in errors else f"teacher_{target.measure}"
         return errors[name], self._of_original[name]
 
-    def _halve(self, made: Sequence[_Made]) -> list[_Made]:
-        """Distill all briefly and the better half twice as far, until one is left; return all, the best first."""
-        racing, out, steps = list(made), list[_Made](), self._settings.steps
-        while True:
-            racing = sorted((self._distilled(one, steps) for one in racing), key=self._rank)
-            if len(racing) == 1:
-                return [*racing, *out]
-            half = (len(racing) + 1) // 2
-            racing, out, steps = racing[:half], [*racing[half:], *out], 2 * steps
+    def errors(self, network: nn.Module) -> Errors:
+        """Measure a network on the val split."""
+        return self._refitter.errors(network)
 
-    def _rank(self, one: _Made) -> float:
-        return one.candidate.rounds[-1][f"teacher_{self._error}"]
-
-    def _distilled(self, one: _Made, steps: int) -> _Made:
-        def train() -> nn.Module:
-            settings, network = self._all.distill, copy.deepcopy(one.network())
-            optimizer = settings.optimizer.model_copy(update={"steps": steps})
-            session = Session(self._all.machine, self._all.seed, paths.SEARCH_CACHE / "distilled")
-            val = self._task.split("val").labeled(self._refitter.references["teacher"])
-            short = settings.model_copy(update={"optimizer": optimizer, "start_from": None})
-            distill(network, self._teacher, self._task, short, session, val=val)
-            return network
-
-        distilled = self._made(one.candidate, f"{one.key}, {steps} steps", train)
-        candidate = distilled.candidate
-        logger.info("search: %s: %s %.3f after %d steps", candidate.name, self._error, self._rank(distilled), steps)
-        if self._track is not None:
-            shape = {"name": candidate.name, "steps": steps, "dropped": candidate.architecture.dropped}
-            measured = candidate.rounds[-1] | {"latency_ms": candidate.latency_ms}
-            self._track(f"search: {candidate.name}", shape, measured)
-        return distilled
-
-    def _deployed(self, one: _Made) -> Errors:
-        """Return the errors of a network in the precision that it is deployed in; FP16's are those of FP32."""
-        if self._settings.precision != "int8":
-            return one.candidate.rounds[-1]
-
-        def measure() -> Errors:
-            settings, train = self._all.quantize, self._task.split("train")
+    def deployed_errors(self, network: nn.Module) -> Errors:
+        """Measure a network in the precision that it is deployed in; FP16 counts as FP32."""
+        if self._settings.precision == "int8":
+            settings, train = self._quantize, self._task.split("train")
             quantizer = Quantizer(residual=settings.quantize_residual)
-            quantized = calibrate(copy.deepcopy(one.network()), settings, quantizer, train)
-            round_calibrated(quantized, settings, train)
-            return self._refitter.errors(quantized)
-
-        return self._journal.get(f"{one.key}, deployed", measure)
+            network = calibrate(copy.deepcopy(network), settings, quantizer, train)
+            round_calibrated(network, settings, train)
+        return self.errors(network)
 
     def _costs(self, candidate: Candidate) -> dict[str, float]:
         """Measure what a network costs; of memory and energy only what is limited and can be measured here."""
@@ -455,7 +411,7 @@ class Searcher:
         return "\n".join([*lines, *self._advice(candidate, front)])
 
     def _described(self, candidate: Candidate, costs: Mapping[str, float]) -> str:
-        error = Target(self._error, 0.0, False).text(candidate.rounds[-1][f"teacher_{self._error}"])
+        error = Target(self._error, 0.0, False).text(candidate.errors[f"teacher_{self._error}"])
         return f"{costs['latency_ms']:.3g} ms, {costs['size_mb']:.3g} MB, {error} from the original"
 
     def _advice(self, candidate: Candidate, front: Sequence[Point]) -> list[str]:

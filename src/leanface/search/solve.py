@@ -1,37 +1,25 @@
-"""Share out width and depth at equal cost by trying: pattern search with exact checks.
+"""Share out width and depth at equal cost: Optuna proposes patterns, by what came of those before.
 
-Every case is measured at the same cost, so its error alone says whether a move was good. Moves that help are tried
-together, as many at a time as still help: what they do to each other is measured, not assumed.
+Every case is measured at the same cost, so its error alone says how good a pattern is.
 
-Source: Hooke and Jeeves, "Direct Search" Solution of Numerical and Statistical Problems, J. ACM 8, 1961.
+Source: Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011 (the tree-structured Parzen
+estimator); Akiba et al., "Optuna", KDD 2019.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from leanface.search.space import UNIFORM, Pattern
+import optuna
+from optuna.samplers import BaseSampler
 
-NARROWER, WIDER = 0.8, 1.25
-"""A move makes the groups of a kind so much narrower or wider, and all others a little the other way."""
+from leanface.search.space import Pattern
 
-LOSS = 0.01
-"""A move that raises the error by more than this share is not tried again."""
+WIDEST = 1.5
+"""Groups of a kind are at most so many times as wide, or as narrow, as a uniform network's."""
 
 Errors = Callable[[Pattern], float | None]
 """The error of a pattern at the cost that is searched at; None: it cannot be that cheap."""
-
-
-class Move(NamedTuple):
-    """One change of a pattern: of a kind's width, or a block dropped (`factor` None)."""
-
-    name: str
-    factor: float | None = None
-
-    def of(self, pattern: Pattern) -> Pattern:
-        """Return the pattern after the move."""
-        return pattern.without(self.name) if self.factor is None else pattern.scaled(self.name, self.factor)
 
 
 class Trial(NamedTuple):
@@ -41,70 +29,37 @@ class Trial(NamedTuple):
     error: float
 
 
-class _OverBudgetError(Exception):
-    """No more cases may be measured."""
+def improve(
+    kinds: Iterable[str], blocks: Iterable[str], error: Errors, cases: int, sampler: BaseSampler
+) -> list[Trial]:
+    """Measure so many patterns, the uniform one first; return those that can be so cheap, the best first.
 
+    A sampler with a seed proposes the same patterns again if it is told the same errors: so a search that was stopped
+    goes on if `error` remembers.
 
-def improve(kinds: Iterable[str], blocks: Sequence[str], error: Errors, cases: int) -> list[Trial]:
-    """Search from the uniform network on; return all that was measured, the best first, at most `cases`.
-
-    Blocks of one stage, those in the same module, are dropped from the last one on.
-
-    Raises:
-        ValueError: the uniform network cannot be that cheap.
+    Args:
+        kinds: of groups, each of which is made wider or narrower.
+        blocks: that may be dropped; of those in the same module the last ones are.
     """
-    trials: dict[str, Trial] = {}
-
-    def measure(pattern: Pattern) -> float:
-        key = repr((sorted(pattern.dropped), sorted(pattern.factors.items())))
-        if key not in trials:
-            if len(trials) >= cases:
-                raise _OverBudgetError
-            found = error(pattern)
-            trials[key] = Trial(pattern, float("inf") if found is None else found)
-        return trials[key].error
-
-    if measure(UNIFORM) == float("inf"):
-        raise ValueError("the uniform network cannot be that cheap")
-    stages: defaultdict[str, list[str]] = defaultdict(list)
+    kinds, stages = list(kinds), defaultdict[str, list[str]](list)
     for block in blocks:
         stages[block.rpartition(".")[0]].append(block)
-    open_kinds, best = list(kinds), UNIFORM
-    with suppress(_OverBudgetError):
-        while open_kinds or any(stages.values()):
-            before, gains = measure(best), dict[Move, float]()
-            for stage in stages.values():
-                if stage:
-                    gains[Move(stage[-1])] = before - measure(Move(stage[-1]).of(best))
-            for kind in open_kinds:
-                for move in (Move(kind, NARROWER), Move(kind, WIDER)):
-                    gains[move] = before - measure(move.of(best))
-                    if gains[move] > 0:
-                        break
-            good = sorted((move for move, gain in gains.items() if gain > 0), key=gains.__getitem__, reverse=True)
-            if not good:
-                break
-            best = _together(best, good, measure)
-            # What clearly lost is not tried again; of a stage that may lose a block the next one is.
-            lost = {move.name for move, gain in gains.items() if gain < -LOSS * before}
-            near = {move.name for move, gain in gains.items() if gain >= -LOSS * before}
-            open_kinds = [kind for kind in open_kinds if kind in near]
-            for stage in stages.values():
-                if stage and stage[-1] in lost:
-                    stage.clear()
-                elif stage and stage[-1] in best.dropped:
-                    stage.pop()
-    return sorted(trials.values(), key=lambda trial: trial.error)
+    tried: list[Trial] = []
 
+    def objective(trial: optuna.Trial) -> float:
+        factors = {kind: trial.suggest_float(kind, 1 / WIDEST, WIDEST, log=True) for kind in kinds}
+        dropped: list[str] = []
+        for stage, blocks in stages.items():
+            dropped += blocks[len(blocks) - trial.suggest_int(f"{stage} dropped", 0, len(blocks)) :]
+        pattern = Pattern(frozenset(dropped), factors)
+        found = error(pattern)
+        if found is None:
+            raise optuna.TrialPruned
+        tried.append(Trial(pattern, found))
+        return found
 
-def _together(pattern: Pattern, moves: Sequence[Move], measure: Callable[[Pattern], float]) -> Pattern:
-    """Make the best of these moves, or as many together as help most, halving their number."""
-    best, count = moves[0].of(pattern), len(moves)
-    while count > 1:
-        joint = pattern
-        for move in moves[:count]:
-            joint = move.of(joint)
-        if measure(joint) < measure(best):
-            best = joint
-        count //= 2
-    return best
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=sampler)
+    study.enqueue_trial({**dict.fromkeys(kinds, 1.0), **{f"{stage} dropped": 0 for stage in stages}})
+    study.optimize(objective, n_trials=cases)
+    return sorted(tried, key=lambda trial: trial.error)

@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple, cast
 
@@ -29,13 +29,10 @@ class Pattern:
     dropped: frozenset[str] = frozenset()
     factors: Mapping[str, float] = field(default_factory=dict[str, float])
 
-    def scaled(self, kind: str, factor: float) -> "Pattern":
-        """Return a pattern in which one kind is wider or narrower."""
-        return replace(self, factors={**self.factors, kind: self.factors.get(kind, 1.0) * factor})
-
-    def without(self, block: str) -> "Pattern":
-        """Return a pattern in which one more block is dropped."""
-        return replace(self, dropped=self.dropped | {block})
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all blocks are there, and all groups as wide."""
+        return not self.dropped and all(factor == 1 for factor in self.factors.values())
 
 
 UNIFORM = Pattern()

@@ -50,7 +50,7 @@ def test_shapes_are_those_of_the_network_that_is_built(space: Space, seed: int) 
 
 
 def test_a_pattern_is_as_wide_as_its_cost_allows(space: Space) -> None:
-    pattern = Pattern(frozenset({"backbone.layer3.2"})).scaled("backbone.layer1.0.conv1", 1.25)
+    pattern = Pattern(frozenset({"backbone.layer3.2"}), {"backbone.layer1.0.conv1": 1.25})
     whole = macs(space, UNIFORM, 1.0)
 
     def cost(architecture):
