@@ -233,8 +233,16 @@ def _region(
     image: UInt8[np.ndarray, "H W 3"], start: Int[np.ndarray, "2"], stop: Int[np.ndarray, "2"]
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Cut from pixel `start` to before `stop` (x, y), with the photo's edges repeated beyond it."""
-    (left, top), (right, bottom) = start.tolist(), stop.tolist()
-    if min(left, top) >= 0 and right <= image.shape[1] and bottom <= image.shape[0]:
-        return image[top:bottom, left:right]
-    columns, rows = (np.array(range(start[axis], stop[axis])).clip(0, image.shape[1 - axis] - 1) for axis in (0, 1))
-    return image[rows[:, None], columns]
+    spans = [
+        _span(int(first), int(end), side) for first, end, side in zip(start, stop, image.shape[1::-1], strict=True)
+    ]
+    (columns, across), (rows, down) = spans
+    inside = image[rows, columns]
+    return np.pad(inside, (down, across, (0, 0)), "edge") if any(down + across) else inside
+
+
+def _span(start: int, stop: int, side: int) -> tuple[slice, tuple[int, int]]:
+    """Return what of a span lies within [0, side), one pixel at least, and how many pixels miss before and after it."""
+    within = slice(min(max(start, 0), side - 1), max(min(stop, side), 1))
+    before = min(max(-start, 0), stop - start - 1)
+    return within, (before, stop - start - before - (within.stop - within.start))

@@ -13,6 +13,7 @@ from leanface.photos.alignment import (
     Alignment,
     align,
     fit,
+    resample,
     roll_of,
     template_from_landmarks3d,
     to_input,
@@ -141,6 +142,15 @@ def test_beyond_the_photo_its_edges_are_repeated() -> None:
     left, right = np.rint(alignment.crop_from_photo(np.array([(0, 0), (99, 0)]))[:, 0]).astype(int)
     assert left > 50
     assert (crop[:, : right - 4] == (250, 20, 60)).all()
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (150, -90), (-150, 90), (400, 0), (-400, 400)])
+def test_a_crop_beyond_the_photo_is_that_of_the_photo_with_wide_edges(shift: tuple[int, int]) -> None:
+    photo, wide = smooth_picture(224, 200), 600
+    crop = resample(photo, Alignment(0.9, *shift, 224))
+    padded = np.pad(photo, [(wide, wide), (wide, wide), (0, 0)], "edge")
+    expected = resample(padded, Alignment(0.9, shift[0] - 0.9 * wide, shift[1] - 0.9 * wide, 224))
+    np.testing.assert_allclose(crop, expected, atol=1)  # the filter's weights are rounded after the shift
 
 
 def test_the_photo_stays_as_it_was() -> None:
