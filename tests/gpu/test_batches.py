@@ -2,22 +2,13 @@
 
 import torch
 
-from leanface.config import Data
 from leanface.face.morphable_model import load_morphable_model
 from leanface.face.render import Renderer
 from leanface.synthesis.batches import BatchRenderer, render_batch
+from tests import settings
 
-DATA = Data(
-    image_size=112,
-    train_count=8,
-    val_count=4,
-    test_count=4,
-    images_per_identity=1,
-    supersample=2,
-    yaw_max_rad=1.05,
-    coefficient_clip=2.0,
-    augment=1.0,
-    photos=("astronaut",),
+DATA = settings.DATA.model_copy(
+    update={"image_size": 112, "images_per_identity": 1, "supersample": 2, "yaw_max_rad": 1.05}
 )
 
 

@@ -14,7 +14,7 @@ from leanface.config import Benchmark
 from leanface.errors import BackendError
 from leanface.metrics.measurements import Measurement
 from leanface.networks.interface import INPUT_NAME, OUTPUT_NAME
-from leanface.runtime import Runtime, open_runtime, pipelined
+from leanface.runtime import Runtime, open_runtime
 from leanface.runtime.base import planes_of
 from leanface.runtime.benchmark import Entry, benchmark_networks
 
@@ -83,11 +83,6 @@ def distance(got: np.ndarray, expected: np.ndarray) -> float:
     return float(np.linalg.norm(got - expected) / np.linalg.norm(expected))
 
 
-def test_each_computes_what_pytorch_computes_on_the_cpu(case, reference, images: Tensor) -> None:
-    runtime, precision = case
-    assert distance(runtime.run(images.numpy()), reference(images.numpy())) < TOLERANCES[precision]
-
-
 def test_a_graph_per_shape_and_none_goes_stale(case, reference, images: Tensor) -> None:
     runtime, precision = case
     larger = torch.nn.functional.interpolate(images, size=96).numpy()
@@ -103,15 +98,6 @@ def test_resident_images_stay_and_copies_replace_them(case, reference, images: T
         for call in calls:
             call()
         assert distance(runtime.run(images[1:3].numpy()), reference(images[1:3].numpy())) < TOLERANCES[precision]
-
-
-def test_streams_do_not_disturb_each_other(case, exported, reference, images: Tensor) -> None:
-    one, precision = case
-    batches = [images[start : start + 1 + start % 2].numpy() for start in (0, 1, 2, 3)] * 8
-    expected = [reference(batch) for batch in batches[:4]] * 8
-    with opened(one.name, exported, precision, streams=4) as many:
-        for got, right in zip(pipelined(many, batches), expected, strict=True):
-            assert distance(got, right) < TOLERANCES[precision]
 
 
 def test_bytes_are_their_255th_parts_and_may_lie_in_the_runtimes_memory(case, images: Tensor) -> None:

@@ -1,8 +1,10 @@
 """`python -m tools.studies`: what each part of a method is worth, measured under equal conditions."""
 
 import argparse
+import importlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from leanface import paths
@@ -26,10 +28,14 @@ def _ablate(arguments: argparse.Namespace) -> None:
     )
 
 
-def _table(arguments: argparse.Namespace) -> None:
-    from tools.studies.table import main
+def _main_of(module: str) -> Callable[[argparse.Namespace], None]:
+    """Return what calls a study's `main` with the arguments of the same names; importing a study takes long."""
 
-    main(arguments.source, arguments.target)
+    def run(arguments: argparse.Namespace) -> None:
+        given = {name: value for name, value in vars(arguments).items() if name != "run"}
+        importlib.import_module(f"tools.studies.{module}").main(**given)
+
+    return run
 
 
 def _int8(arguments: argparse.Namespace) -> None:
@@ -38,30 +44,6 @@ def _int8(arguments: argparse.Namespace) -> None:
     from tools.studies.int8_peers import main
 
     main(arguments.folder, arguments.size)
-
-
-def _budget(arguments: argparse.Namespace) -> None:
-    from tools.studies.budget import main
-
-    main(arguments.folder)
-
-
-def _search(arguments: argparse.Namespace) -> None:
-    from tools.studies.search import main
-
-    main(arguments.folder)
-
-
-def _browser(arguments: argparse.Namespace) -> None:
-    from tools.studies.browser import main
-
-    main(arguments.folder)
-
-
-def _phone(arguments: argparse.Namespace) -> None:
-    from tools.studies.phone import main
-
-    main(arguments.folder, arguments.environment)
 
 
 def _load(arguments: argparse.Namespace) -> None:
@@ -80,12 +62,6 @@ def _load(arguments: argparse.Namespace) -> None:
     print(f"kept in {arguments.out}")
 
 
-def _better_network(arguments: argparse.Namespace) -> None:
-    from tools.studies.better_network import main
-
-    main(arguments.folder, sorted(arguments.rates), arguments.seconds, arguments.p99_ms)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tools.studies", description=__doc__)
     studies = parser.add_subparsers(required=True, metavar="STUDY")
@@ -99,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     table = studies.add_parser("table", help="tables and pictures of an ablation's results")
     table.add_argument("source", type=Path, help="reports/ablations/NAME")
     table.add_argument("target", type=Path, help="a folder, docs/results/NAME for instance")
-    table.set_defaults(run=_table)
+    table.set_defaults(run=_main_of("table"))
     int8 = studies.add_parser("int8", help="INT8 on the CPU beside ONNX Runtime's own quantization")
     int8.add_argument("folder", type=Path, help="where README.md and int8.json go")
     int8.add_argument("--size", type=int, help="of the faces, in px: then of the network that LeanFace ships")
@@ -107,19 +83,19 @@ def _parser() -> argparse.ArgumentParser:
     int8.set_defaults(run=_int8)
     budget = studies.add_parser("budget", help="mixed precision by search, beside a rule")
     budget.add_argument("folder", type=Path, help="where README.md, budget.json and budget.png go")
-    budget.set_defaults(run=_budget)
+    budget.set_defaults(run=_main_of("budget"))
     search = studies.add_parser("search", help="searched networks beside uniform ones, at equal measured time")
     search.add_argument("folder", type=Path, help="where tables.md, search.json and two pictures go")
-    search.set_defaults(run=_search)
+    search.set_defaults(run=_main_of("search"))
     browser = studies.add_parser("browser", help="how fast the site of `leanface export web` is in Chromium")
     browser.add_argument("folder", type=Path, help="where README.md and browser.json go")
-    browser.set_defaults(run=_browser)
+    browser.set_defaults(run=_main_of("browser"))
     phone = studies.add_parser("phone", help="the network in ncnn, beside PyTorch's answers")
     phone.add_argument("folder", type=Path, help="where README.md and phone.json go")
     phone.add_argument(
         "--environment", type=Path, required=True, metavar="DIR", help="of Python, with the packages ncnn and pnnx"
     )
-    phone.set_defaults(run=_phone)
+    phone.set_defaults(run=_main_of("phone"))
     load = studies.add_parser("load", help="how long requests to `leanface serve` take, and when it is saturated")
     rates = [2.0, 5.0, 10.0, 20.0]
     load.add_argument("--rates", type=_rate, nargs="+", default=rates, metavar="R", help="requests per second")
@@ -133,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     better.add_argument("--rates", type=_rate, nargs="+", default=[1.0, 2.0, 4.0, 8.0, 12.0], metavar="R")
     better.add_argument("--seconds", type=_rate, default=30.0, help="for each rate (default: 30)")
     better.add_argument("--p99-ms", type=float, default=500.0, help="(default: 500)")
-    better.set_defaults(run=_better_network)
+    better.set_defaults(run=_main_of("better_network"))
     return parser
 
 

@@ -113,7 +113,7 @@ def main(folder: Path, rates: Sequence[float], seconds: float, p99_ms: float) ->
         rows: list[tuple[str, Load, float]] = []
         for way, options in ways.items():
             with own_service(options) as url:
-                loads = measure(url, photo, rates, seconds)
+                loads = measure(url, photo, sorted(rates), seconds)
             rows += [(way, load, mean_distance_mm(load, errors, titles)) for load in loads]
     text = markdown(rows, errors)
     print(text, end="")

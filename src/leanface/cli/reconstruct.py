@@ -1,13 +1,10 @@
 """`leanface reconstruct`: photos, videos or a webcam to textured 3D faces."""
 
 import argparse
-from typing import TYPE_CHECKING
 
 from leanface.cli.options import add_network, add_threads, spin
 from leanface.cli.parser import USE, Commands, count, name, texture_size
-
-if TYPE_CHECKING:
-    from leanface.reconstruction.outputs import Settings
+from leanface.errors import ConfigError
 
 
 def add_commands(commands: Commands) -> None:
@@ -82,35 +79,13 @@ def _reconstruct(arguments: argparse.Namespace) -> None:
         pictures=not arguments.no_pictures,
         min_face_px=arguments.min_face,
     )
+    common = {name: getattr(arguments, name) for name in ("inputs", "out", "model", "runtime", "threads", "redo")}
     if arguments.cluster is not None or any(is_url(text) for text in (*arguments.inputs, arguments.out)):
-        _batch(arguments, settings)
+        from leanface.batch.command import run as run_batch
+
+        if arguments.compare:
+            raise ConfigError("--compare draws single pictures: leave out --cluster, and name files or folders.")
+        run_batch(**common, settings=settings, cluster=arguments.cluster)
         return
-    run(
-        arguments.inputs,
-        arguments.out,
-        settings,
-        model=arguments.model,
-        runtime=arguments.runtime,
-        threads=arguments.threads,
-        compare=arguments.compare,
-        video=VideoSettings(arguments.every, arguments.frames, arguments.frames_as),
-        redo=arguments.redo,
-    )
-
-
-def _batch(arguments: argparse.Namespace, settings: "Settings") -> None:
-    from leanface.batch.command import run
-    from leanface.errors import ConfigError
-
-    if arguments.compare:
-        raise ConfigError("--compare draws single pictures: leave out --cluster, and name files or folders.")
-    run(
-        arguments.inputs,
-        arguments.out,
-        settings,
-        model=arguments.model,
-        runtime=arguments.runtime,
-        threads=arguments.threads,
-        cluster=arguments.cluster,
-        redo=arguments.redo,
-    )
+    video = VideoSettings(arguments.every, arguments.frames, arguments.frames_as)
+    run(**common, settings=settings, compare=arguments.compare, video=video)

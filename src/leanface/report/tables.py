@@ -25,7 +25,6 @@ from leanface.report.summary import Summary, baseline
 STEPS = (
     ("Pruned", "prune", "pruned/"),
     ("Re-fitted in closed form", "prune", "compensated/"),
-    ("Small weights set to zero", "prune", "sparse/"),
     ("Distilled", "distill", "distilled/"),
     ("INT8, calibrated (PTQ)", "quantize", "calibrated/"),
     ("INT8, trained (QAT)", "quantize", "trained/"),

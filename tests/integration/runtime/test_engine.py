@@ -8,7 +8,6 @@ from typing import Any
 import onnx
 import pytest
 
-from leanface.config import Build
 from leanface.errors import ArtifactError, BackendError, ConfigError, ExportError
 from leanface.runtime import open_runtime
 from leanface.runtime.engine import (
@@ -18,18 +17,9 @@ from leanface.runtime.engine import (
     load_description,
     load_tensorrt,
 )
+from tests import settings
 
-BUILD = Build(
-    batch_min=1,
-    batch_opt=2,
-    batch_max=4,
-    workspace_mib=256,
-    builder_level=3,
-    hardware_compatible="none",
-    version_compatible=False,
-    weights="fixed",
-    timing_cache=True,
-)
+BUILD = settings.BUILD.model_copy(update={"builder_level": 3, "timing_cache": True})
 
 
 @pytest.fixture(autouse=True)

@@ -17,18 +17,11 @@ from leanface.synthesis.dataset import FaceDataset
 from leanface.tasks.face.losses import SupervisedCriterion
 from leanface.tasks.face.task import FaceTask
 from leanface.training.fit import Session, fit
+from tests import settings
 from tests.settings import MACHINE
 
-OPTIMIZER = Optimizer(
-    algorithm="adamw",
-    steps=3,
-    batch_size=4,
-    learning_rate=1e-4,
-    warmup_fraction=0.1,
-    weight_decay=0.0,
-    ema_decay=0.0,
-    gradient_clip=1.0,
-)
+STEPS = {"steps": 3, "learning_rate": 1e-4, "warmup_fraction": 0.1, "weight_decay": 0.0, "ema_decay": 0.0}
+OPTIMIZER = settings.OPTIMIZER.model_copy(update=STEPS)
 
 
 @pytest.fixture
