@@ -44,6 +44,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         alone = {_key(row): row for row in rows if not row["copies"]}
         found: dict[tuple[Any, ...], dict[str, Any]] = {}
         for row in rows:
+            if row["runtime"] not in RUNTIMES:  # of an earlier version, and never the fastest
+                continue
             on_gpu = RUNTIMES[row["runtime"]].on_gpu
             latency_ms = row["latency"]["value"] if row.get("latency") else row.get("p50_ms")
             if latency_ms is None or row["copies"] != on_gpu:

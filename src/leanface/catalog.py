@@ -77,7 +77,6 @@ class RuntimeEntry:
         reads: a bundle, an ONNX file or an engine.
         precisions: the variants that it is measured with, by their precision. It may refuse one with a reason.
         implementation: MODULE:CLASS, imported when it is first opened.
-        slow_start: compiles for minutes, so it is measured last, and only where a GPU alone is benchmarked.
         dash: of its lines in pictures.
     """
 
@@ -86,7 +85,6 @@ class RuntimeEntry:
     precisions: tuple[Precision, ...]
     implementation: str
     on_gpu: bool = False
-    slow_start: bool = False
     dash: str | tuple[int, tuple[int, ...]] = "-"
 
 
@@ -112,10 +110,6 @@ RUNTIMES = {
         "PyTorch, CUDA", "bundle", ("fp32",), "leanface.runtime.torch_:TorchCudaRuntime", on_gpu=True
     ),
     "torch": RuntimeEntry("PyTorch", "bundle", ("fp32",), "leanface.runtime.torch_:TorchRuntime"),
-    "torch_compiled": RuntimeEntry(
-        "torch.compile, CUDA", "bundle", ("fp16",), "leanface.runtime.torch_:TorchCompiledRuntime", on_gpu=True,
-        slow_start=True, dash=":",
-    ),
 }  # fmt: skip
 """By name, the best first.
 

@@ -16,12 +16,11 @@ from leanface.runtime.base import planes_of
 from leanface.runtime.engine import build_engine
 from tests.settings import BUILD
 
-HALF_PRECISION = ("torch_cuda_graph", "torch_compiled")
-BUNDLE_READERS = ("torch", "torch_cuda", *HALF_PRECISION)
+BUNDLE_READERS = ("torch", "torch_cuda", "torch_cuda_graph")
 FILE_READERS = [name for name in RUNTIMES if name not in (*BUNDLE_READERS, "triton_int8")]
 CASES = [
     *((runtime, precision) for runtime in ("torch", "torch_cuda") for precision in ("fp32", "int8")),
-    *((runtime, "fp16") for runtime in HALF_PRECISION),
+    ("torch_cuda_graph", "fp16"),
     ("triton_int8", "int8"),
     *((name, precision) for name in FILE_READERS for precision in ("fp32", "fp16", "int8")),
 ]

@@ -120,15 +120,6 @@ def test_fp32_is_not_tf32(exported, images: Tensor) -> None:
     assert rough > 3 * exact
 
 
-def test_compiled_graphs_compute_the_same_for_several_shapes(exported, images: Tensor) -> None:
-    reference = float_reference(exported)
-    with open_runtime("torch_compiled", exported.float_bundle) as runtime:
-        for pictures in (images[:1].numpy(), images.numpy(), images[:1].numpy(), images[1:].numpy()):
-            assert distance(runtime.run(pictures), reference(pictures)) < TOLERANCES["fp16"]
-    with pytest.raises(BackendError, match="one stream only"):
-        open_runtime("torch_compiled", exported.float_bundle, streams=2)
-
-
 def test_a_benchmark_counts_time_memory_and_energy(exported) -> None:
     entries = [
         Entry("teacher_fp32", "torch_cuda", exported.float_bundle, (1,)),

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from leanface import bundle, paths
-from leanface.catalog import BASELINE, BASELINE_RUNTIMES, DEPLOYED, RUNTIMES
+from leanface.catalog import BASELINE, BASELINE_RUNTIMES, DEPLOYED
 from leanface.config import Benchmark, Data
 from leanface.device import describe_device
 from leanface.face.head_model import load_head_model
@@ -82,7 +82,7 @@ def place(folder: Path) -> None:
 
 
 def measure_speed(settings: Benchmark, photo: str) -> BenchmarkRecord:
-    """Benchmark as stage benchmark does, without the runtimes that compile for minutes."""
+    """Benchmark as stage benchmark does."""
     entries = [entry for entry in plan(settings) if _is_here(entry)]
     before = clocks_mhz()
     rows = benchmark_networks(entries, settings, IMAGE_SIZE)
@@ -103,8 +103,6 @@ def measure_speed(settings: Benchmark, photo: str) -> BenchmarkRecord:
 
 def _is_here(entry: Entry) -> bool:
     """Whether it can be measured; TensorRT, which cannot, is asked for its reason."""
-    if RUNTIMES[entry.runtime].slow_start:
-        return False
     return entry.path.exists() or (entry.runtime == "tensorrt" and entry.variant == DEPLOYED)
 
 

@@ -66,7 +66,7 @@ class Footprint(NamedTuple):
 
 
 def plan(settings: Benchmark) -> list[Entry]:
-    """List what is to be measured, the baseline first, what starts slowly last.
+    """List what is to be measured, the baseline first.
 
     Every evaluated variant in every runtime that computes in its precision; or on a GPU alone, where besides the
     baseline's runtime only FP16 and INT8 are of interest, but of the teacher too. Deployed variants run with all of
@@ -75,23 +75,15 @@ def plan(settings: Benchmark) -> list[Entry]:
     gpu_only = settings.runtimes == "gpu"
     entries: list[Entry] = []
     for name, runtime in RUNTIMES.items():
-        if (runtime.slow_start and not gpu_only) or (gpu_only and not runtime.on_gpu):
+        if gpu_only and not runtime.on_gpu:
             continue
         for variant, chosen in VARIANTS.items():
             path = files_of(variant).get(name)
             planned = chosen.evaluated or (gpu_only and runtime.reads != "engine")
             wasted = gpu_only and chosen.precision == "fp32" and name not in BASELINE_RUNTIMES
             if path is not None and planned and not wasted:
-                concurrent = chosen.concurrent and not runtime.slow_start
-                entries.append(Entry(variant, name, path, settings.streams if concurrent else (1,)))
-    return sorted(
-        entries,
-        key=lambda entry: (
-            RUNTIMES[entry.runtime].slow_start,
-            entry.runtime not in BASELINE_RUNTIMES,
-            entry.variant != BASELINE,
-        ),
-    )
+                entries.append(Entry(variant, name, path, settings.streams if chosen.concurrent else (1,)))
+    return sorted(entries, key=lambda entry: (entry.runtime not in BASELINE_RUNTIMES, entry.variant != BASELINE))
 
 
 def benchmark_networks(

@@ -1,13 +1,12 @@
 """PyTorch from a bundle: the reference that everything else is compared to, on the CPU and on a CUDA GPU.
 
-On a GPU also as fast as PyTorch makes it: in FP16, the batch norms folded, with fused kernels as a CUDA graph, or
-compiled.
+On a GPU also as fast as PyTorch makes it: in FP16, the batch norms folded, with fused kernels as a CUDA graph.
 """
 
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -125,45 +124,6 @@ class TorchGraphRuntime(Runtime):
 
     def _close(self) -> None:
         del self._lanes
-
-
-class TorchCompiledRuntime(Runtime):
-    """On the first GPU in FP16 through torch.compile (mode reduce-overhead), which makes CUDA graphs of its own.
-
-    They belong to the thread that opened it, so it has one stream. A first shape is compiled for itself, a second one
-    for any number of images; each takes tens of seconds. `threads` is not used.
-    """
-
-    name = "torch_compiled"
-    takes_bytes = True
-
-    def _open(self, path: Path, threads: int, streams: int) -> InputSpec:
-        require_gpu()
-        if streams > 1:
-            raise BackendError("torch.compile's CUDA graphs belong to one thread: torch_compiled has one stream only.")
-        network, spec = load_network(path)
-        self.outputs = spec.output_count
-        self._network = cast(nn.Module, torch.compile(HalfPrecision(network).to("cuda"), mode="reduce-overhead"))
-        return _input_spec(spec)
-
-    def _infer(self, images: Images, stream: int) -> Coefficients:
-        with torch.inference_mode():
-            coefficients: Tensor = self._network(planes_on_device(_tensor_of(images).to("cuda")))
-            return coefficients.cpu().numpy()
-
-    def _resident(self, images: Images, stream: int) -> Callable[[], None]:
-        on_device = planes_on_device(_tensor_of(images).to("cuda"))
-
-        def call() -> None:
-            with torch.inference_mode():
-                self._network(on_device)
-            torch.cuda.synchronize()
-
-        return call
-
-    def _close(self) -> None:
-        del self._network
-        torch.compiler.reset()
 
 
 def _input_spec(spec: Spec) -> InputSpec:

@@ -24,22 +24,19 @@ def test_every_network_is_to_be_measured_in_every_runtime_that_reads_it():
     entries = plan(BENCHMARK)
     found = {(entry.variant, entry.runtime) for entry in entries}
     assert len(found) == len(entries)
-    slow = {name for name, runtime in RUNTIMES.items() if runtime.slow_start}
-    everything = {(variant, runtime) for variant in catalog.EVALUATED for runtime in files_of(variant)}
-    assert found == {(variant, runtime) for variant, runtime in everything if runtime not in slow}
+    assert found == {(variant, runtime) for variant in catalog.EVALUATED for runtime in files_of(variant)}
     assert entries[0].variant == catalog.BASELINE, "the baseline must not be what the time is too short for"
     for entry in entries:
         assert entry.path == files_of(entry.variant)[entry.runtime]
         assert entry.streams == ((1, 2) if catalog.VARIANTS[entry.variant].concurrent else (1,))
 
 
-def test_a_gpus_plan_begins_with_the_baseline_and_ends_with_what_starts_slowly():
+def test_a_gpus_plan_begins_with_the_baseline():
     settings = BENCHMARK.model_copy(update={"runtimes": "gpu"})
     entries = plan(settings)
     assert {entry.runtime for entry in entries} == {name for name, runtime in RUNTIMES.items() if runtime.on_gpu}
     assert len({entry[:2] for entry in entries}) == len(entries)
     assert all(entry.path == files_of(entry.variant)[entry.runtime] for entry in entries)
-    assert RUNTIMES[entries[-1].runtime].slow_start
     floats = {entry.runtime for entry in entries if entry.variant.endswith("fp32")}
     assert floats == {"torch_cuda"}, "on a GPU FP32 is the baseline's alone"
     assert entries[0][:2] == ("teacher_fp32", "torch_cuda"), "the baseline must not be what the time is too short for"

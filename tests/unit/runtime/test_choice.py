@@ -73,7 +73,7 @@ def test_when_nothing_can_run_every_reason_is_told(tmp_path: Path) -> None:
 
 def test_pytorch_runs_only_what_it_does_not_have_to_simulate() -> None:
     readers = {variant: set(files_of(variant)) for variant in catalog.VARIANTS}
-    halves, floats = {"torch_cuda_graph", "torch_compiled"}, {"torch", "torch_cuda"}
+    halves, floats = {"torch_cuda_graph"}, {"torch", "torch_cuda"}
     kernels = {"triton_int8"}  # which compute INT8 alone
     assert readers["teacher_fp32"] == set(RUNTIMES) - halves - kernels
     assert readers["teacher_fp16"] == readers["distilled_fp16"] == set(RUNTIMES) - floats - kernels
