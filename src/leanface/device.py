@@ -1,6 +1,7 @@
 """Describes this machine, and says how many of its cores this process may use."""
 
 import ctypes
+import functools
 import math
 import os
 import platform
@@ -27,7 +28,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 def usable_cores() -> int:
     """Count the cores that this process may use, at least 1: its affinity, and its CPU quota rounded up."""
-    quota = _cpu_quota(Path("/proc/self"))
+    quota = _own_quota()
     return _visible_cores() if quota is None else max(1, min(_visible_cores(), math.ceil(quota)))
 
 
@@ -45,6 +46,12 @@ def limit_threads() -> None:
 
 def _visible_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.cache
+def _own_quota() -> float | None:
+    """Read this process's quota once: it takes as long as a small network."""
+    return _cpu_quota(Path("/proc/self"))
 
 
 def _cpu_quota(process: Path) -> float | None:

@@ -8,7 +8,6 @@ Source: ITU-T T.81, B.1.1.2 (markers), B.2.2 (frame header), B.2.4.4 (restart in
 import os
 import struct
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import BinaryIO
 
@@ -16,7 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from leanface.device import usable_cores
+from leanface.face.cores import on_all_cores
 
 BLOCK_PX = 16
 """Side of the squares that are coded together, as Pillow halves the resolution of color."""
@@ -36,8 +35,7 @@ def encode_jpeg(pixels: UInt8[np.ndarray, "H W 3"], quality: int) -> bytes:
     """
     height, width = pixels.shape[:2]
     strips = [pixels[top : top + STRIP_PX] for top in range(0, height, STRIP_PX)]
-    with ThreadPoolExecutor(min(usable_cores(), len(strips))) as threads:
-        encoded = list(threads.map(partial(_encode, quality), strips))
+    encoded = on_all_cores(partial(_encode, quality), strips)
     if len(encoded) == 1:
         return encoded[0]
     header, start = bytearray(encoded[0]), 2

@@ -5,8 +5,6 @@ well (see `leanface.face.visibility`). The rest takes the model's albedo under e
 photo to model, which is carried on over the surface from where it is known, or from the other side of the head.
 """
 
-import itertools
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +12,10 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
 from PIL import Image
 
-from leanface.device import usable_cores
 from leanface.errors import ConfigError
 from leanface.face.compiled import compiled
 from leanface.face.continuation import Continuation, Graph
+from leanface.face.cores import bands, on_all_cores
 from leanface.face.jpeg import encode_jpeg
 from leanface.face.symmetry import mirror_images
 from leanface.face.texture_runs import spread_rows
@@ -117,19 +115,15 @@ class PhotoTexture:
         attributes = np.concatenate(parts, 1, dtype=np.float32)
         photo = np.ascontiguousarray(photo)
         texture = np.empty((layout.size, layout.size, 3), np.uint8)
-        runs = painting.runs
 
         def paint(band: tuple[int, int]) -> None:
-            _paint_rows(*runs, painting.triangles, painting.planes, attributes, photo, texture, *band)
+            _paint_triangles(*painting.spans, painting.triangles, painting.planes, attributes, photo, texture, *band)
 
-        def fill(band: tuple[int, int]) -> None:
-            spread_rows(*runs, texture, *band)
+        def spread(band: tuple[int, int]) -> None:
+            spread_rows(*painting.runs, texture, *band)
 
-        workers = usable_cores()
-        edges = np.linspace(0, layout.size, 4 * workers + 1).astype(int).tolist()
-        with ThreadPoolExecutor(workers) as threads:
-            for step in (paint, fill):
-                list(threads.map(step, itertools.pairwise(edges)))
+        on_all_cores(paint, bands(len(painting.triangles)))
+        on_all_cores(spread, bands(layout.size))
         return texture
 
     def _smooth(self, values: Float[np.ndarray, "vertices 3"]) -> Float[np.ndarray, "vertices 3"]:
@@ -189,83 +183,97 @@ def reduction(
 
 
 @compiled(fastmath={"contract"})
-def _paint_rows(
-    rows: Any,
-    left: Any,
-    shown: Any,
+def _paint_triangles(
+    starts: Any,
+    places: Any,
     triangles: Any,
     planes: Any,
     attributes: Any,
     photo: Any,
     texture: Any,
-    first_row: int,
-    end_row: int,
+    first_triangle: int,
+    end_triangle: int,
 ) -> None:
-    """Paint what shows the surface in some rows of texture (S,S,3) uint8.
+    """Paint some triangles on texture (S,S,3) uint8, by their spans; see `leanface.face.uv_layout.Painting`.
 
     attributes (V,6 or 9) are the photo's x and y, the photo's weight, the color to fill with (0 to 255), and perhaps a
     gain that the result is multiplied by. All are linear within a triangle: triangles are too small for perspective to
     show.
     """
-    size, count = texture.shape[0], attributes.shape[1]
+    count = attributes.shape[1]
     last_x, last_y = np.float32(photo.shape[1] - 1), np.float32(photo.shape[0] - 1)
     right_most, bottom_most = photo.shape[1] - 1, photo.shape[0] - 1
-    zero, half, one, full = np.float32(0), np.float32(0.5), np.float32(1), np.float32(255)
+    zero, one = np.float32(0), np.float32(1)
+    first, to_second, to_third = np.zeros(9, np.float32), np.zeros(9, np.float32), np.zeros(9, np.float32)
     value, growth = np.zeros(9, np.float32), np.zeros(9, np.float32)
-    for row in range(first_row, end_row):
-        i = np.uint32(row)
-        for run in range(rows[row], rows[row + 1]):
-            index = shown[run]
-            if index < 0:
-                continue
-            start = left[run]
-            end = left[run + 1] if run + 1 < rows[row + 1] else size
-            x, y = np.float32(start) - planes[index, 0], np.float32(row) - planes[index, 1]
-            second_x, third_x = planes[index, 2], planes[index, 4]
-            second, third = x * second_x + y * planes[index, 3], x * third_x + y * planes[index, 5]
-            a, b, c = np.uint32(triangles[index, 0]), np.uint32(triangles[index, 1]), np.uint32(triangles[index, 2])
+    for index in range(first_triangle, end_triangle):
+        a, b, c = np.uint32(triangles[index, 0]), np.uint32(triangles[index, 1]), np.uint32(triangles[index, 2])
+        left, top = planes[index, 0], planes[index, 1]
+        second_x, second_y, third_x, third_y = planes[index, 2], planes[index, 3], planes[index, 4], planes[index, 5]
+        for k in range(count):
+            first[k] = attributes[a, k]
+            to_second[k], to_third[k] = attributes[b, k] - first[k], attributes[c, k] - first[k]
+            growth[k] = second_x * to_second[k] + third_x * to_third[k]
+        more_x, more_y, more_weight = growth[0], growth[1], growth[2]
+        more_red, more_green, more_blue = growth[3], growth[4], growth[5]
+        seen = max(attributes[a, 2], attributes[b, 2], attributes[c, 2]) > zero
+        for span in range(starts[index], starts[index + 1]):
+            row, start, end = places[span, 0], places[span, 1], places[span, 2]
+            x, y = np.float32(start) - left, np.float32(row) - top
+            second, third = x * second_x + y * second_y, x * third_x + y * third_y
             for k in range(count):
-                base = attributes[a, k]
-                to_b, to_c = attributes[b, k] - base, attributes[c, k] - base
-                value[k] = base + second * to_b + third * to_c
-                growth[k] = second_x * to_b + third_x * to_c
-            seen = max(attributes[a, 2], attributes[b, 2], attributes[c, 2]) > zero
+                value[k] = first[k] + second * to_second[k] + third * to_third[k]
+            # Local copies stay in registers: a texel's bytes could lie in `value`, as far as the compiler knows.
+            x0, y0, weight0, red0, green0, blue0 = value[0], value[1], value[2], value[3], value[4], value[5]
+            i = np.uint32(row)
             for column in range(start, end):
                 step = np.float32(column - start)
-                red, green, blue = value[3] + step * growth[3], value[4] + step * growth[4], value[5] + step * growth[5]
+                red, green, blue = red0 + step * more_red, green0 + step * more_green, blue0 + step * more_blue
                 if seen:
-                    weight = min(max(value[2] + step * growth[2], zero), one)
-                    px = min(max(value[0] + step * growth[0], zero), last_x)
-                    py = min(max(value[1] + step * growth[1], zero), last_y)
-                    top, near = np.uint32(py), np.uint32(px)
-                    bottom, far = np.uint32(min(top + 1, bottom_most)), np.uint32(min(near + 1, right_most))
-                    v, u = py - np.float32(top), px - np.float32(near)
+                    weight = _clamped(weight0 + step * more_weight, one)
+                    px = _clamped(x0 + step * more_x, last_x)
+                    py = _clamped(y0 + step * more_y, last_y)
+                    above, near = np.uint32(py), np.uint32(px)
+                    below, far = np.uint32(min(above + 1, bottom_most)), np.uint32(min(near + 1, right_most))
+                    v, u = py - np.float32(above), px - np.float32(near)
                     w00, w01 = (one - v) * (one - u) * weight, (one - v) * u * weight
                     w10, w11 = v * (one - u) * weight, v * u * weight
                     rest = one - weight
                     red = rest * red + (
-                        w00 * photo[top, near, 0]
-                        + w01 * photo[top, far, 0]
-                        + w10 * photo[bottom, near, 0]
-                        + w11 * photo[bottom, far, 0]
+                        w00 * photo[above, near, 0]
+                        + w01 * photo[above, far, 0]
+                        + w10 * photo[below, near, 0]
+                        + w11 * photo[below, far, 0]
                     )
                     green = rest * green + (
-                        w00 * photo[top, near, 1]
-                        + w01 * photo[top, far, 1]
-                        + w10 * photo[bottom, near, 1]
-                        + w11 * photo[bottom, far, 1]
+                        w00 * photo[above, near, 1]
+                        + w01 * photo[above, far, 1]
+                        + w10 * photo[below, near, 1]
+                        + w11 * photo[below, far, 1]
                     )
                     blue = rest * blue + (
-                        w00 * photo[top, near, 2]
-                        + w01 * photo[top, far, 2]
-                        + w10 * photo[bottom, near, 2]
-                        + w11 * photo[bottom, far, 2]
+                        w00 * photo[above, near, 2]
+                        + w01 * photo[above, far, 2]
+                        + w10 * photo[below, near, 2]
+                        + w11 * photo[below, far, 2]
                     )
                 if count == 9:
                     red *= value[6] + step * growth[6]
                     green *= value[7] + step * growth[7]
                     blue *= value[8] + step * growth[8]
                 j = np.uint32(column)
-                texture[i, j, 0] = np.uint8(min(max(red, zero), full) + half)
-                texture[i, j, 1] = np.uint8(min(max(green, zero), full) + half)
-                texture[i, j, 2] = np.uint8(min(max(blue, zero), full) + half)
+                texture[i, j, 0] = _level(red)
+                texture[i, j, 1] = _level(green)
+                texture[i, j, 2] = _level(blue)
+
+
+@compiled(inline="always")
+def _clamped(value: Any, most: Any) -> Any:
+    """Clamp to [0, most], faster than min() and max(), which look for NaN."""
+    value = value if value > np.float32(0) else np.float32(0)
+    return value if value < most else most
+
+
+@compiled(inline="always")
+def _level(value: Any) -> Any:
+    return np.uint8(np.int32(_clamped(value, np.float32(255)) + np.float32(0.5)))

@@ -8,6 +8,18 @@ from jaxtyping import Float32, Int, UInt8
 from leanface.face.compiled import compiled
 
 
+class Spans(NamedTuple):
+    """Runs by the triangle that they show: what a triangle shows is computed once for all of its rows.
+
+    Attributes:
+        starts: where each triangle's spans begin, and where the last one's end.
+        places: row, first column and end of each.
+    """
+
+    starts: Int[np.ndarray, " triangles+1"]
+    places: Int[np.ndarray, "spans 3"]
+
+
 class Runs(NamedTuple):
     """Runs of a square texture. Each ends where the row's next one begins, or at the texture's edge.
 
@@ -44,6 +56,25 @@ class Runs(NamedTuple):
         runs = cls(rows, np.empty(rows[-1], np.int32), np.empty(rows[-1], np.int32))
         _list(shown, *runs)
         return runs
+
+    def by_first_row(self) -> tuple[Self, Int[np.ndarray, " shown"]]:
+        """Renumber the triangles that are shown as they first appear, row by row; return their old numbers, too."""
+        shows = self.shown >= 0
+        triangles, first, which = np.unique(self.shown[shows], return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        shown = self.shown.copy()
+        shown[shows] = np.argsort(order)[which]
+        return self._replace(shown=shown), triangles[order]
+
+    def spans(self) -> Spans:
+        """Gather the runs of each triangle that is shown. All from 0 on must be."""
+        size = len(self.rows) - 1
+        row = np.repeat(np.arange(size), np.diff(self.rows))
+        length = np.diff(row * size + self.left, append=size * size)
+        shows = np.flatnonzero(self.shown >= 0)
+        places = np.stack([row, self.left, self.left + length], 1, dtype=np.int32)
+        starts = np.cumsum([0, *np.bincount(self.shown[shows])], dtype=np.int32)
+        return Spans(starts, places[shows[np.argsort(self.shown[shows], kind="stable")]])
 
     def spread(self, texture: UInt8[np.ndarray, "size size 3"]) -> None:
         """Fill in place what shows no triangle."""

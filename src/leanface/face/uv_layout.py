@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Float32, Int, UInt8
 from leanface.face import kernels
 from leanface.face.compiled import compiled
 from leanface.face.geometry import DISTANCE_DM
-from leanface.face.texture_runs import Runs, triangle_map
+from leanface.face.texture_runs import Runs, Spans, triangle_map
 
 SEAM_STRETCH = 4.0
 """A triangle that is larger on the map, relative to its size on the mean head, than so many times the median triangle
@@ -28,13 +28,15 @@ class Painting(NamedTuple):
 
     Attributes:
         runs: of texels, with the triangles that they show.
-        triangles: of the model's vertices.
+        spans: the same by triangle.
+        triangles: of the model's vertices, those that are shown, from the first row on.
         planes: of each triangle, the first corner's x and y (texels), how the second corner's weight grows with x and
             with y, and how the third one's does.
         areas: of the triangles, in texels.
     """
 
     runs: Runs
+    spans: Spans
     triangles: Int[np.ndarray, "triangles 3"]
     planes: Float32[np.ndarray, "triangles 6"]
     areas: Float[np.ndarray, " triangles"]
@@ -79,17 +81,18 @@ class UvLayout:
 
     @functools.cached_property
     def painting(self) -> "Painting":
-        """How the texture is painted, row by row. Only the teeth overlap on the map, front and back: the front wins."""
+        """How the texture is painted. Only the teeth overlap on the map, front and back: the front wins."""
         order = np.argsort(-self._depth_dm[self.triangles].sum(1), kind="stable")
         triangles = self.triangles[order]
-        runs = Runs.of(triangle_map(self.pixel, triangles, self.size))
+        runs, shown = Runs.of(triangle_map(self.pixel, triangles, self.size)).by_first_row()
+        triangles = triangles[shown]
         first, second, third = self.pixel[triangles].transpose(1, 0, 2).astype(np.float64)
         to_second, to_third = second - first, third - first
         area = to_second[:, 0] * to_third[:, 1] - to_third[:, 0] * to_second[:, 1]
-        with np.errstate(divide="ignore", invalid="ignore"):  # of triangles that cover no texel
-            slopes = [to_third[:, 1], -to_third[:, 0], -to_second[:, 1], to_second[:, 0]] / area
+        slopes = [to_third[:, 1], -to_third[:, 0], -to_second[:, 1], to_second[:, 0]] / area
         planes = np.concatenate([first.T, slopes]).T.astype(np.float32)
-        return Painting(runs, self.vertex[triangles].astype(np.int32), np.ascontiguousarray(planes), np.abs(area) / 2)
+        corners = self.vertex[triangles].astype(np.int32)
+        return Painting(runs, runs.spans(), corners, np.ascontiguousarray(planes), np.abs(area) / 2)
 
     @functools.cached_property
     def fragments(self) -> Fragments:
