@@ -48,7 +48,7 @@ class Continuation:
     """The equation's part that is the same for all values: the mesh, its clusters, and their groups.
 
     Attributes:
-        cluster: of each vertex; `group` is that of each cluster.
+        cluster: of each vertex; `group` is that of each cluster. Clusters are numbered by groups.
         bonds: how strongly each cluster is held by its neighbors; `laplacian` says so of the groups.
     """
 
@@ -58,30 +58,40 @@ class Continuation:
         Args:
             smoothness: of the result, where a known value of weight 1 holds a vertex as strongly as 1.
         """
-        self._graph, self.smoothness = graph, np.float32(smoothness)
-        self.cluster, clusters = _gathered(graph)
+        self.smoothness = np.float32(smoothness)
+        cluster, clusters = _gathered(graph)
         vertex = np.repeat(np.arange(len(graph.starts) - 1), np.diff(graph.starts))
+        group, groups = _gathered(Graph.of(np.stack([cluster[vertex], cluster[graph.neighbors]], axis=1), clusters))
+        number = np.argsort(np.argsort(group, kind="stable"))
+        self.cluster, self.group = number[cluster], np.sort(group)
         bonds = np.stack([self.cluster[vertex], self.cluster[graph.neighbors]], axis=1)
         bonds = bonds[bonds[:, 0] != bonds[:, 1]]
         self.bonds = smoothness * np.bincount(bonds[:, 0], minlength=clusters).astype(np.float32)
-        self.group, groups = _gathered(Graph.of(bonds, clusters))
         ties = np.bincount(self.group[bonds] @ [groups, 1], minlength=groups * groups).reshape(groups, groups)
         self.laplacian = smoothness * (np.diag(ties.sum(1)) - ties)
+        # Vertices of a cluster, and clusters of a group, lie side by side in memory, and one channel after the other.
+        self._order = np.argsort(self.cluster, kind="stable")
+        place = np.argsort(self._order).astype(np.int32)
+        self._graph = Graph.of(np.stack([place[vertex], place[graph.neighbors]], axis=1), len(place))
+        self._cluster_starts = _starts(self.cluster, clusters)
+        self._group_starts = _starts(self.group, groups)
 
     def solve(
         self, values: Float[np.ndarray, "vertices 3"], weights: Float[np.ndarray, " vertices"], decay: float
     ) -> Float32[np.ndarray, "vertices 3"]:
         """Continue values by how much they count, 0 to 1; toward 0 by `decay` where they do not."""
-        mass = (weights + decay).astype(np.float32)
-        cluster_mass = np.bincount(self.cluster, mass)
-        groups = self.laplacian + np.diag(np.bincount(self.group, cluster_mass))
-        right = np.ascontiguousarray(weights[:, None] * values, np.float32)
+        cluster_mass = np.bincount(self.cluster, weights + np.float32(decay))
         cluster_inverse = (1 / (cluster_mass + self.bonds)).astype(np.float32)
-        group_inverse = np.linalg.inv(groups).astype(np.float32)
-        solution = np.zeros_like(right)
-        levels = self.cluster, cluster_inverse, self.group, group_inverse
-        _solve(mass, *self._graph, self.smoothness, *levels, right, solution)
+        group_inverse = np.linalg.inv(self.laplacian + np.diag(np.bincount(self.group, cluster_mass)))
+        levels = self._cluster_starts, cluster_inverse, self._group_starts, group_inverse.astype(np.float32)
+        solution = np.empty((len(weights), 3), np.float32)
+        _solve(values, weights, np.float32(decay), self._order, *self._graph, self.smoothness, *levels, solution)
         return solution
+
+
+def _starts(part: Int[np.ndarray, " members"], count: int) -> Int[np.ndarray, " parts+1"]:
+    """Return where each part's members begin, in their order, and where the last one's end."""
+    return np.cumsum([0, *np.bincount(part, minlength=count)], dtype=np.int32)
 
 
 def _gathered(graph: Graph) -> tuple[Int[np.ndarray, " vertices"], int]:
@@ -125,90 +135,117 @@ def _average(values: Any, starts: Any, neighbors: Any, out: Any) -> None:
 
 @compiled(fastmath={"contract"})
 def _correct(
-    residual: Any, inverse: Any, cluster: Any, cluster_inverse: Any, group: Any, group_inverse: Any, out: Any
-) -> None:
-    """Fill out (V,3) with what three levels, added up, make of residual (V,3)."""
+    residual: Any, inverse: Any, cluster_starts: Any, cluster_inverse: Any, group_starts: Any, group_inverse: Any,
+    out: Any,
+) -> None:  # fmt: skip
+    """Fill out (3,V) with what three levels, added up, make of residual (3,V)."""
     clusters, groups = cluster_inverse.shape[0], group_inverse.shape[0]
-    by_cluster, by_group = np.zeros((clusters, 3), np.float32), np.zeros((groups, 3), np.float32)
-    of_groups = np.empty((groups, 3), np.float32)
-    for row in range(residual.shape[0]):
-        at = np.uint32(cluster[row])
-        for k in range(3):
-            by_cluster[at, k] += residual[row, k]
-    for row in range(clusters):
-        at = np.uint32(group[row])
-        for k in range(3):
-            by_group[at, k] += by_cluster[row, k]
-    for row in range(groups):
+    by_cluster, of_groups = np.empty((3, clusters), np.float32), np.zeros((3, groups), np.float32)
+    for cluster in range(clusters):
         x = y = z = np.float32(0)
-        for column in range(groups):
-            share = group_inverse[row, column]
-            x += share * by_group[column, 0]
-            y += share * by_group[column, 1]
-            z += share * by_group[column, 2]
-        of_groups[row, 0], of_groups[row, 1], of_groups[row, 2] = x, y, z
-    for row in range(clusters):
-        at = np.uint32(group[row])
-        for k in range(3):
-            by_cluster[row, k] = by_cluster[row, k] * cluster_inverse[row] + of_groups[at, k]
-    for row in range(residual.shape[0]):
-        at = np.uint32(cluster[row])
-        for k in range(3):
-            out[row, k] = residual[row, k] * inverse[row] + by_cluster[at, k]
+        for vertex in range(cluster_starts[cluster], cluster_starts[cluster + 1]):
+            i = np.uint32(vertex)
+            x += residual[0, i]
+            y += residual[1, i]
+            z += residual[2, i]
+        by_cluster[0, cluster], by_cluster[1, cluster], by_cluster[2, cluster] = x, y, z
+    for k in range(3):
+        for group in range(groups):
+            total = np.float32(0)
+            for cluster in range(group_starts[group], group_starts[group + 1]):
+                total += by_cluster[k, cluster]
+            for other in range(groups):
+                of_groups[k, other] += group_inverse[group, other] * total
+        for group in range(groups):
+            for cluster in range(group_starts[group], group_starts[group + 1]):
+                by_cluster[k, cluster] = by_cluster[k, cluster] * cluster_inverse[cluster] + of_groups[k, group]
+    for cluster in range(clusters):
+        x, y, z = by_cluster[0, cluster], by_cluster[1, cluster], by_cluster[2, cluster]
+        for vertex in range(cluster_starts[cluster], cluster_starts[cluster + 1]):
+            i = np.uint32(vertex)
+            out[0, i] = x
+            out[1, i] = y
+            out[2, i] = z
+    for k in range(3):
+        for vertex in range(residual.shape[1]):
+            out[k, vertex] += residual[k, vertex] * inverse[vertex]
+
+
+@compiled(fastmath={"contract"})
+def _multiply(values: Any, starts: Any, neighbors: Any, smoothness: Any, inverse: Any, out: Any) -> None:
+    """Fill out (3,V) with (mass + smoothness Laplacian) times values (3,V); inverse (V,) is that of its diagonal."""
+    for vertex in range(inverse.shape[0]):
+        i = np.uint32(vertex)
+        x = y = z = np.float32(0)
+        for at in range(starts[i], starts[i + np.uint32(1)]):
+            other = np.uint32(neighbors[np.uint32(at)])
+            x += values[0, other]
+            y += values[1, other]
+            z += values[2, other]
+        diagonal = np.float32(1) / inverse[i]
+        out[0, i] = values[0, i] * diagonal - smoothness * x
+        out[1, i] = values[1, i] * diagonal - smoothness * y
+        out[2, i] = values[2, i] * diagonal - smoothness * z
+
+
+@compiled(fastmath={"contract", "reassoc"})
+def _dot(a: Any, b: Any) -> Any:
+    total = np.float32(0)
+    for i in range(a.shape[0]):
+        total += a[i] * b[i]
+    return total
 
 
 @compiled(fastmath={"contract"})
 def _solve(
-    mass: Any,
+    values: Any,
+    weights: Any,
+    decay: Any,
+    order: Any,
     starts: Any,
     neighbors: Any,
     smoothness: Any,
-    cluster: Any,
+    cluster_starts: Any,
     cluster_inverse: Any,
-    group: Any,
+    group_starts: Any,
     group_inverse: Any,
-    residual: Any,
-    solution: Any,
+    out: Any,
 ) -> None:
-    """Solve (mass + smoothness Laplacian) solution = residual, three columns (V,3), from a solution of zeros."""
-    count = mass.shape[0]
-    inverse = np.empty(count, np.float32)
-    corrected, direction = np.empty((count, 3), np.float32), np.zeros((count, 3), np.float32)
-    product = np.empty((count, 3), np.float32)
-    energy, before, curvature = np.zeros(3, np.float32), np.zeros(3, np.float32), np.zeros(3, np.float32)
-    left, goal = np.zeros(3, np.float32), np.zeros(3, np.float32)
-    for row in range(count):
-        inverse[row] = np.float32(1) / (mass[row] + smoothness * np.float32(starts[row + 1] - starts[row]))
+    """Fill out (V,3) with the solution of (weights + decay + smoothness Laplacian) out = weights values.
+
+    `order` has the vertices as all but values (V,3), weights (V,) and out know them.
+    """
+    count = order.shape[0]
+    inverse, goal, before = np.empty(count, np.float32), np.zeros(3, np.float32), np.zeros(3, np.float32)
+    residual, corrected = np.empty((3, count), np.float32), np.empty((3, count), np.float32)
+    direction, product = np.zeros((3, count), np.float32), np.empty((3, count), np.float32)
+    solution = np.zeros((3, count), np.float32)
+    for vertex in range(count):
+        weight, degree = weights[order[vertex]], np.float32(starts[vertex + 1] - starts[vertex])
+        inverse[vertex] = np.float32(1) / (weight + decay + smoothness * degree)
         for k in range(3):
-            goal[k] += np.float32(RESIDUAL * RESIDUAL) * residual[row, k] * residual[row, k]
+            residual[k, vertex] = weight * values[order[vertex], k]
+    for k in range(3):
+        goal[k] = np.float32(RESIDUAL * RESIDUAL) * _dot(residual[k], residual[k])
     for _ in range(STEPS_MAX):
-        _correct(residual, inverse, cluster, cluster_inverse, group, group_inverse, corrected)
-        before[:] = energy
-        energy[:] = curvature[:] = left[:] = 0
-        for row in range(count):
-            for k in range(3):
-                energy[k] += residual[row, k] * corrected[row, k]
-        for row in range(count):
-            for k in range(3):
-                growth = energy[k] / before[k] if before[k] > 0 else np.float32(0)
-                direction[row, k] = corrected[row, k] + growth * direction[row, k]
-        for row in range(count):
-            i = np.uint32(row)
-            x = y = z = np.float32(0)
-            for at in range(starts[i], starts[i + np.uint32(1)]):
-                other = np.uint32(neighbors[np.uint32(at)])
-                x += direction[other, 0]
-                y += direction[other, 1]
-                z += direction[other, 2]
-            diagonal = np.float32(1) / inverse[i]
-            for k, around in enumerate((x, y, z)):
-                product[i, k] = direction[i, k] * diagonal - smoothness * around
-                curvature[k] += direction[i, k] * product[i, k]
-        for row in range(count):
-            for k in range(3):
-                step = energy[k] / curvature[k] if curvature[k] > 0 else np.float32(0)
-                solution[row, k] += step * direction[row, k]
-                residual[row, k] -= step * product[row, k]
-                left[k] += residual[row, k] * residual[row, k]
-        if left[0] <= goal[0] and left[1] <= goal[1] and left[2] <= goal[2]:
-            return
+        _correct(residual, inverse, cluster_starts, cluster_inverse, group_starts, group_inverse, corrected)
+        for k in range(3):
+            energy = _dot(residual[k], corrected[k])
+            growth = energy / before[k] if before[k] > 0 else np.float32(0)
+            before[k] = energy
+            for vertex in range(count):
+                direction[k, vertex] = corrected[k, vertex] + growth * direction[k, vertex]
+        _multiply(direction, starts, neighbors, smoothness, inverse, product)
+        done = True
+        for k in range(3):
+            curvature = _dot(direction[k], product[k])
+            step = before[k] / curvature if curvature > 0 else np.float32(0)
+            for vertex in range(count):
+                solution[k, vertex] += step * direction[k, vertex]
+                residual[k, vertex] -= step * product[k, vertex]
+            done = done and _dot(residual[k], residual[k]) <= goal[k]
+        if done:
+            break
+    for vertex in range(count):
+        for k in range(3):
+            out[order[vertex], k] = solution[k, vertex]

@@ -106,16 +106,17 @@ class Visibility:
         triangle, nearness = kernels.nearest_triangles(fitted, self.triangles, DEPTH_MAP_PX)
         blocks = np.zeros((2, DEPTH_MAP_PX // BLOCK_PX, DEPTH_MAP_PX // BLOCK_PX), np.float32)
         _summarize(triangle, nearness, self.opening_triangles, blocks)
-        within = np.empty((DEPTH_MAP_PX // 2, DEPTH_MAP_PX // 2), np.float32)
+        within = np.empty((DEPTH_MAP_PX // 2 + 2, DEPTH_MAP_PX // 2 + 2), np.float32)
         _measure(nearness, within)
-        weights = np.empty((len(fitted), 1), np.float32)
+        weights = np.empty(len(fitted), np.float32)
         photo = np.array([photo_shape[1], photo_shape[0], RIM * size], np.float32)
         views = vertices_photo, vertices_camera, normals_camera
         _rate(fitted, nearness, blocks, within, *views, photo, self.openings, weights)
         feathered = weights
         for _ in range(FEATHER_STEPS):
-            feathered = np.minimum(feathered, self.graph.means(feathered))
-        return np.where(self.openings, weights[:, 0], feathered[:, 0])
+            feathered, before = np.empty_like(weights), feathered
+            _feather(before, *self.graph, feathered)
+        return np.where(self.openings, weights, feathered)
 
 
 def _apart(graph: Graph, z: Float32[np.ndarray, " vertices"]) -> Bool[np.ndarray, " vertices"]:
@@ -164,32 +165,42 @@ def _summarize(triangle: Any, nearness: Any, in_opening: Any, blocks: Any) -> No
 
 @compiled()
 def _measure(nearness: Any, within: Any) -> None:
-    """Fill within (S/2,S/2) with the distance of each second pixel of nearness (S,S) from where it is 0, in its pixels.
+    """Fill within (S/2+2,S/2+2) with the distance of each second pixel of nearness (S,S) from where it is 0, in pixels.
 
-    By two passes that add up steps along rows, columns and diagonals; beyond the map there is nothing.
+    By two passes that add up steps along rows, columns and diagonals; beyond the map there is nothing, so its rim is 0.
     """
-    side = within.shape[0]
+    side = within.shape[0] - 2
     straight, diagonal = np.float32(2), np.float32(2 * np.sqrt(2))
+    within[:] = 0
+    for i in range(side):
+        for j in range(side):
+            within[i + 1, j + 1] = np.float32(side) if nearness[2 * i, 2 * j] > 0 else np.float32(0)
     for step in (1, -1):
         for i in range(side):
-            row = i if step > 0 else side - 1 - i
+            row = i + 1 if step > 0 else side - i
+            before, here = within[row - step], within[row]
+            for column in range(1, side + 1):
+                across = _lesser(before[column - 1], before[column + 1]) + diagonal
+                here[column] = _lesser(here[column], _lesser(before[column] + straight, across))
             for j in range(side):
-                column = j if step > 0 else side - 1 - j
-                if step > 0:
-                    within[row, column] = np.float32(side) if nearness[2 * row, 2 * column] > 0 else np.float32(0)
-                before, left, right = row - step, column - 1, column + 1
-                least = straight
-                if 0 <= column - step < side:
-                    least = within[row, column - step] + straight
-                if 0 <= before < side:
-                    least = min(least, within[before, column] + straight)
-                    if left >= 0:
-                        least = min(least, within[before, left] + diagonal)
-                    if right < side:
-                        least = min(least, within[before, right] + diagonal)
-                else:
-                    least = min(least, straight)
-                within[row, column] = min(within[row, column], least)
+                column = j + 1 if step > 0 else side - j
+                here[column] = _lesser(here[column], here[column - step] + straight)
+
+
+@compiled(inline="always")
+def _lesser(a: Any, b: Any) -> Any:
+    return b if b < a else a
+
+
+@compiled()
+def _feather(weights: Any, starts: Any, neighbors: Any, out: Any) -> None:
+    """Fill out (V,) with weights (V,), but at most the mean of the neighbors' ones, or 0 without any."""
+    for vertex in range(weights.shape[0]):
+        start, end = starts[vertex], starts[vertex + 1]
+        total = np.float32(0)
+        for at in range(start, end):
+            total += weights[np.uint32(neighbors[at])]
+        out[vertex] = _lesser(weights[vertex], np.float32(1) / np.float32(max(end - start, 1)) * total)
 
 
 @compiled(fastmath={"contract"})
@@ -197,7 +208,7 @@ def _rate(
     fitted: Any, nearness: Any, blocks: Any, within: Any, seen: Any, camera: Any, normals: Any, photo: Any,
     openings: Any, out: Any,
 ) -> None:  # fmt: skip
-    """Fill out (V,1) with how well each vertex is shown, without feathering.
+    """Fill out (V,) with how well each vertex is shown, without feathering.
 
     fitted (V,3) is seen (V,3), px in the photo and 1 / depth, moved to the depth map `nearness` (S,S). photo (3,) is
     the photo's width, height and rim (px). What belongs to openings is shown where one is seen, or a
@@ -207,7 +218,7 @@ def _rate(
     half, one = np.float32(0.5), np.float32(1)
     tolerance, distance = np.float32(DEPTH_TOLERANCE_M), np.float32(DISTANCE_M)
     for vertex in range(out.shape[0]):
-        out[vertex, 0] = 0
+        out[vertex] = 0
         row = min(max(int(np.rint(fitted[vertex, 1])), 0), last)
         column = min(max(int(np.rint(fitted[vertex, 0])), 0), last)
         nearest, above, opening = nearness[row, column], np.float32(1e-6), False
@@ -218,7 +229,7 @@ def _rate(
         left, top = seen[vertex, 0] + half, seen[vertex, 1] + half
         weight = _smoothstep(min(left, top, photo[0] - left, photo[1] - top) / photo[2])
         if openings[vertex] and opening:
-            out[vertex, 0] = weight
+            out[vertex] = weight
             continue
         depth = one / fitted[vertex, 2]
         if depth > one / max(nearest, np.float32(1e-6)) + tolerance or depth > one / above + np.float32(OVERHANG_M):
@@ -227,8 +238,8 @@ def _rate(
         cosine = x * normals[vertex, 0] + y * normals[vertex, 1] + z * normals[vertex, 2]
         cosine /= np.sqrt(x * x + y * y + z * z)
         weight *= _smoothstep((cosine - np.float32(TURNED_AWAY)) / np.float32(FACING - TURNED_AWAY))
-        inward = within[row // 2, column // 2] / size
-        out[vertex, 0] = weight * _smoothstep((inward - np.float32(OUTLINE)) / np.float32(WITHIN - OUTLINE))
+        inward = within[row // 2 + 1, column // 2 + 1] / size
+        out[vertex] = weight * _smoothstep((inward - np.float32(OUTLINE)) / np.float32(WITHIN - OUTLINE))
 
 
 @compiled(inline="always")

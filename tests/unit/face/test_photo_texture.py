@@ -1,5 +1,6 @@
 """Textures taken back from renders: there the true colors are known."""
 
+import itertools
 import sys
 from typing import NamedTuple
 
@@ -253,6 +254,22 @@ def test_runs_say_what_each_texel_shows(uv_map: UvMap) -> None:
     mask = uv_map.mask.numpy()
     assert ((shown >= 0) == mask).mean() > 0.9999
     assert mask.ravel()[~shown[shown < 0]].mean() > 0.9999  # a color comes from the surface
+
+
+def test_spans_are_the_runs_of_each_triangle(uv_map: UvMap) -> None:
+    """Of all triangles that are shown, numbered by their first rows."""
+    painting = uv_map.layout.painting
+    shown = np.full((TEXTURE_PX, TEXTURE_PX), -1)
+    for triangle, (first, end) in enumerate(itertools.pairwise(painting.spans.starts)):
+        for row, left, right in painting.spans.places[first:end]:
+            shown[row, left:right] = triangle
+    runs = painting.runs
+    row = np.repeat(np.arange(TEXTURE_PX), np.diff(runs.rows))
+    lengths = np.diff(np.append(row * TEXTURE_PX + runs.left, TEXTURE_PX**2))
+    np.testing.assert_array_equal(shown.ravel(), np.repeat(runs.shown, lengths).clip(-1))
+    triangles, first = np.unique(shown[shown >= 0], return_index=True)
+    assert len(triangles) == len(painting.triangles)
+    assert (np.diff(first) > 0).all()
 
 
 def test_continuation_solves_its_equation() -> None:
