@@ -40,7 +40,7 @@ def test_textures_are_painted_alike(on_cpu: LeanFace, on_gpu: LeanFace, size: in
 def test_the_gpu_encodes_the_same_picture(on_gpu: LeanFace) -> None:
     (face,) = on_gpu.reconstruct(load_photo("astronaut"), faces="largest", texture_size=1024)
     assert face.texture is not None
-    contents = [encode(face.texture, 90) for encode in (encode_jpeg, face.encode_jpeg)]
+    contents = [encode(face.texture, 90) for encode in (encode_jpeg, face.surface.encode_jpeg)]
     by_cpu, by_gpu = (np.asarray(Image.open(io.BytesIO(content))).astype(int) for content in contents)
     assert contents[0] != contents[1]
     assert np.abs(by_cpu - by_gpu).mean() < 2

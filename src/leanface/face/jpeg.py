@@ -8,6 +8,7 @@ Source: ITU-T T.81, B.1.1.2 (markers), B.2.2 (frame header), B.2.4.4 (restart in
 import os
 import struct
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from typing import BinaryIO
 
@@ -22,6 +23,9 @@ BLOCK_PX = 16
 
 STRIP_PX = 256
 """Height of a strip: the file does not depend on how many processors there are."""
+
+JpegEncoder = Callable[[UInt8[np.ndarray, "H W 3"], int], bytes]
+"""Encodes an RGB picture at a quality of 1 to 95."""
 
 FRAME, SCAN = 0xC0, 0xDA
 """Markers: the headers of a baseline frame and of its scan."""

@@ -17,7 +17,7 @@ from PIL import Image
 
 from leanface.errors import ArtifactError
 from leanface.face.glb import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, Glb
-from leanface.face.jpeg import encode_jpeg
+from leanface.face.jpeg import JpegEncoder, encode_jpeg
 from leanface.face.uv_layout import UvLayout, bilinear
 
 HEADER = "LeanFace; meters, x right, y up, z towards the camera"
@@ -25,9 +25,6 @@ TEXTURE = "_texture"
 """Ends the name of an OBJ's texture, before its suffix: NAME.jpg may be the photo that the face was read from."""
 
 JPEG_QUALITY = 90
-
-JpegEncoder = Callable[[UInt8[np.ndarray, "H W 3"], int], bytes]
-"""Encodes an RGB picture at a quality of 1 to 95."""
 
 TextureFormat = Literal["jpeg", "png"]
 TEXTURE_SUFFIXES: dict[TextureFormat, str] = {"jpeg": ".jpg", "png": ".png"}
@@ -79,7 +76,8 @@ def encode_mesh(
             f"expected a texture as a uint8 array of shape ({layout.size}, {layout.size}, 3), the UV layout's, got "
             f"{texture.dtype} {texture.shape}; scale floats in [0, 1] by 255 and round them."
         )
-    mesh = Mesh(vertices[layout.vertex], normals[layout.vertex], layout, texture, texture_format, encode_jpeg)
+    corners, directions = (values.take(layout.vertex, axis=0) for values in (vertices, normals))
+    mesh = Mesh(corners, directions, layout, texture, texture_format, encode_jpeg)
     return FORMATS[suffix](mesh, stem)
 
 

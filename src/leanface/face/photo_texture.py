@@ -16,7 +16,6 @@ from leanface.errors import ConfigError
 from leanface.face.compiled import compiled
 from leanface.face.continuation import Continuation, Graph
 from leanface.face.cores import bands, on_all_cores
-from leanface.face.jpeg import encode_jpeg
 from leanface.face.symmetry import mirror_images
 from leanface.face.texture_runs import spread_rows
 from leanface.face.uv_layout import Painting, UvLayout, across_seams, bilinear
@@ -60,8 +59,6 @@ class PhotoTexture:
         graph: of the mesh.
         mirror: the vertex on the head's other side that corresponds to each.
     """
-
-    encode_jpeg = staticmethod(encode_jpeg)
 
     def __init__(
         self,

@@ -19,6 +19,7 @@ from torch.nn import functional
 from leanface.face import visibility
 from leanface.face.continuation import Graph
 from leanface.face.geometry import DISTANCE_M
+from leanface.face.jpeg import encode_jpeg
 from leanface.face.photo_texture import (
     DARK,
     DECAY,
@@ -156,7 +157,7 @@ class TorchTexture:
             planes = torch.from_numpy(pixels).permute(2, 0, 1).contiguous().to(self._device)
             return cast(Tensor, io.encode_jpeg(planes, quality)).cpu().numpy().tobytes()
         except (ImportError, RuntimeError):
-            return self._painter.encode_jpeg(pixels, quality)
+            return encode_jpeg(pixels, quality)
 
     def _paint(
         self,

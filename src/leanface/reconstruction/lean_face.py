@@ -276,7 +276,7 @@ class LeanFace:
             Lighting(self.surface.head.albedo(parts.albedo), light),
             delight=delight,
         )
-        return replace(face, texture=texture, encode_jpeg=self._painter.encode_jpeg)
+        return replace(face, texture=texture)
 
     @functools.cached_property
     def _painter(self) -> "PhotoTexture | TorchTexture":
@@ -287,10 +287,12 @@ class LeanFace:
         try:
             from leanface.face.photo_texture_torch import TorchTexture
 
-            return TorchTexture(painter, "cuda")
+            on_gpu = TorchTexture(painter, "cuda")
         except (ImportError, RuntimeError) as error:  # no PyTorch, or none for this GPU
             logger.warning("textures are painted on the CPU: PyTorch cannot do it on the GPU (%s)", error)
             return painter
+        self.surface.encode_jpeg = on_gpu.encode_jpeg
+        return on_gpu
 
     def close(self) -> None:
         """Give back the network; a second call does nothing."""

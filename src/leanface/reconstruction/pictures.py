@@ -2,17 +2,16 @@
 
 import functools
 import math
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from leanface.device import usable_cores
 from leanface.face import kernels
 from leanface.face.coefficients import split
 from leanface.face.compiled import compiled
+from leanface.face.cores import on_all_cores
 from leanface.face.geometry import project, rotation_from_angles
 from leanface.reconstruction.result import Reconstruction
 
@@ -38,8 +37,7 @@ NUMBER_SIZE, NUMBER_PX_MIN = 12, 14
 
 def preview(face: Reconstruction) -> UInt8[np.ndarray, "size 3*size 3"]:
     """Draw the head as in the photo and from both sides, with its texture, or else the model's lit albedo."""
-    with ThreadPoolExecutor(usable_cores()) as threads:
-        return np.concatenate(list(threads.map(functools.partial(view, face), VIEWS_RAD)), 1)
+    return np.concatenate(on_all_cores(functools.partial(view, face), VIEWS_RAD), 1)
 
 
 def view(face: Reconstruction, yaw_rad: float | None, size: int = VIEW_PX) -> UInt8[np.ndarray, "size size 3"]:
@@ -83,7 +81,7 @@ def overlay(photo: UInt8[np.ndarray, "H W 3"], faces: list[Reconstruction]) -> U
 
 
 def _middle(vertices: Float[np.ndarray, "vertices 3"]) -> Float[np.ndarray, "3"]:
-    return (vertices.min(0) + vertices.max(0)) / 2
+    return np.array([(column.min() + column.max()) / 2 for column in vertices.T], vertices.dtype)
 
 
 def _clay(face: Reconstruction) -> Float32[np.ndarray, "vertices 3"]:

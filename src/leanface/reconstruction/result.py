@@ -11,8 +11,7 @@ from jaxtyping import Float, UInt8
 
 from leanface.face import geometry
 from leanface.face.coefficients import ALBEDO, ANGLES, LAYOUT
-from leanface.face.jpeg import encode_jpeg
-from leanface.face.mesh import JpegEncoder, TextureFormat, encode_mesh
+from leanface.face.mesh import TextureFormat, encode_mesh
 from leanface.face.uv_layout import UvLayout
 from leanface.files import atomic_write
 from leanface.photos.alignment import Alignment
@@ -48,7 +47,6 @@ class Reconstruction:
             crop itself counts as the photo.
         detection: where the detector found the face; None without a photo.
         texture: sRGB (size, size, 3) in the surface's UV layout, filled everywhere; None if none was asked for.
-        encode_jpeg: what makes a file of it, where it was painted.
     """
 
     coefficients: Float[np.ndarray, "257"]
@@ -61,7 +59,6 @@ class Reconstruction:
     surface: Surface = field(repr=False)
     detection: FaceDetection | None = None
     texture: UInt8[np.ndarray, "size size 3"] | None = None
-    encode_jpeg: JpegEncoder = field(default=encode_jpeg, repr=False)
 
     @property
     def vertices_photo(self) -> Float[np.ndarray, "vertices 3"]:
@@ -102,7 +99,8 @@ class Reconstruction:
             ArtifactError: the suffix is none of .glb, .obj, .ply and .usdz.
         """
         layout, texture = self.painted()
-        return encode_mesh(name, layout, self.vertices, self.normals, texture, texture_format, self.encode_jpeg)
+        encode_jpeg = self.surface.encode_jpeg
+        return encode_mesh(name, layout, self.vertices, self.normals, texture, texture_format, encode_jpeg)
 
     def painted(self) -> tuple[UvLayout, UInt8[np.ndarray, "size size 3"]]:
         """Return the texture with its layout; without one, the model's albedo as a texture."""

@@ -1,6 +1,7 @@
 """What all faces of a morphable model share: the mesh, its decoder, and its UV layouts."""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from leanface.face.coefficients import EXPRESSION, IDENTITY
 from leanface.face.decoder import Decoder
 from leanface.face.geometry import METERS_PER_DM
 from leanface.face.head_model import load_head_model
+from leanface.face.jpeg import JpegEncoder, encode_jpeg
 from leanface.face.photo_texture import PhotoTexture
 from leanface.face.uv_layout import UvLayout
 from leanface.files import digest
@@ -22,7 +24,15 @@ if TYPE_CHECKING:
 
 
 class Surface:
-    """A morphable model, ready to decode and to be textured. Any threads may share it."""
+    """A morphable model, ready to decode and to be textured. Any threads may share it.
+
+    A pickle of it, or of a face, holds the model's path; it is loaded once where that is read.
+
+    Attributes:
+        encode_jpeg: what makes files of textures: a GPU where they are painted there.
+    """
+
+    encode_jpeg: JpegEncoder
 
     def __init__(self, path: Path = paths.PACKAGED_MORPHABLE_MODEL) -> None:
         """Load the model.
@@ -35,6 +45,10 @@ class Surface:
         self.decoder = Decoder(self.head)
         self.template = template_from_landmarks3d(self.head.mean_vertices[self.head.landmarks])
         self.layout = functools.lru_cache(maxsize=2)(self._layout)
+        self.encode_jpeg = encode_jpeg
+
+    def __reduce__(self) -> tuple[Callable[[Path], "Surface"], tuple[Path]]:
+        return _unpickled, (self.path,)
 
     @functools.cached_property
     def model(self) -> "MorphableModel":
@@ -72,3 +86,8 @@ class Surface:
     def _layout(self, size: int) -> UvLayout:
         """Return the whole head's layout on a texture of `size` pixels."""
         return UvLayout(self.head.uv, self.head.triangles, self.head.mean_vertices, size)
+
+
+@functools.lru_cache(maxsize=1)
+def _unpickled(path: Path) -> Surface:
+    return Surface(path)

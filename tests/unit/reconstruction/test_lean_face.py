@@ -1,6 +1,7 @@
 """The API: any form of the network in, faces out; what does not fit is refused."""
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,16 @@ def test_json_holds_everything_and_a_mesh_the_texture(lean_face: LeanFace, photo
     (mesh,) = trimesh.load_scene(tmp_path / "face.glb").geometry.values()
     stored = np.asarray(mesh.visual.material.baseColorTexture.convert("RGB"))
     np.testing.assert_array_equal(stored, textured.texture)
+
+
+def test_a_face_can_be_pickled(lean_face: LeanFace, photo: np.ndarray) -> None:
+    """So that other processes can write its files."""
+    (face,) = lean_face.reconstruct(photo, faces="largest", texture_size=64)
+    content = pickle.dumps(face)
+    one, other = pickle.loads(content), pickle.loads(content)
+    assert one.encode_mesh() == face.encode_mesh()
+    assert one.surface is other.surface
+    assert len(content) < 1.1 * (3 * face.vertices.nbytes + 3 * 64**2) + 10_000
 
 
 def test_without_a_texture_a_mesh_has_the_models_albedo(lean_face: LeanFace, tmp_path: Path) -> None:
