@@ -183,7 +183,7 @@ class Search(Section):
         threads: on the CPU.
         networks: random ones that are timed for the latency model.
         faces: samples of the train split that each case is re-fitted on.
-        cases: architectures that are re-fitted and measured, at most.
+        cases: architectures that are re-fitted and measured.
         candidates: the best of them, which are re-fitted on more samples and timed; the uniform one is among them.
     """
 

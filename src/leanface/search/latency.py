@@ -218,7 +218,7 @@ class Deployment:
                 baselines=dict.fromkeys(networks, REFERENCE),
                 warmup=3,
                 window=3,
-                windows_max=24,
+                windows_max=48,
                 interval=0.02,
                 window_seconds=0.01,
             )

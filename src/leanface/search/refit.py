@@ -58,8 +58,7 @@ class Refitter:
     @torch.inference_mode()
     def errors(self, network: nn.Module) -> Errors:
         """Measure a network against the original and the truth, as REFERENCE_ERROR."""
-        predicted = predict(network.to(self._device), self._val)
-        network.cpu()
+        predicted = predict(copy.deepcopy(network).to(self._device), self._val)
         found = reference_errors(self._task, {"": predicted}, self.references)
         return {name.removeprefix("/"): value for name, value in found.items()}
 

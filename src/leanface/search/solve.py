@@ -15,8 +15,9 @@ from optuna.samplers import BaseSampler
 
 from leanface.search.space import Pattern
 
-WIDEST = 1.5
-"""Groups of a kind are at most so many times as wide, or as narrow, as a uniform network's."""
+WIDEST = 1.3
+"""Groups of a kind are at most so many times as wide, or as narrow, as a uniform network's: few cases are too few to
+find the best in a wide space, most of which is worse than the uniform network."""
 
 Errors = Callable[[Pattern], float | None]
 """The error of a pattern at the cost that is searched at; None: it cannot be that cheap."""
@@ -39,7 +40,7 @@ def improve(
 
     Args:
         kinds: of groups, each of which is made wider or narrower.
-        blocks: that may be dropped; of those in the same module the last ones are.
+        blocks: that may be dropped; of those in the same module at most the last half is.
     """
     kinds, stages = list(kinds), defaultdict[str, list[str]](list)
     for block in blocks:
@@ -50,7 +51,7 @@ def improve(
         factors = {kind: trial.suggest_float(kind, 1 / WIDEST, WIDEST, log=True) for kind in kinds}
         dropped: list[str] = []
         for stage, blocks in stages.items():
-            dropped += blocks[len(blocks) - trial.suggest_int(f"{stage} dropped", 0, len(blocks)) :]
+            dropped += blocks[len(blocks) - trial.suggest_int(f"{stage} dropped", 0, (len(blocks) + 1) // 2) :]
         pattern = Pattern(frozenset(dropped), factors)
         found = error(pattern)
         if found is None:
