@@ -8,7 +8,7 @@ from torch import Tensor
 
 from leanface.face.camera import camera_from_model, rotation_from_angles
 from leanface.face.coefficients import ALBEDO, EXPRESSION, IDENTITY, split
-from leanface.face.morphable_model import MorphableModel
+from leanface.face.morphable_model import MorphableModel, per_model
 
 MM_PER_DM = 100.0
 LEVELS = 255.0
@@ -33,6 +33,12 @@ def face_bases(model: MorphableModel) -> dict[str, Float[Tensor, "components col
     }
 
 
+@per_model
+def _grams(model: MorphableModel) -> dict[str, Float[Tensor, "components components"]]:
+    """Multiply the rows of `face_bases` with each other: a thousandth of the numbers, which say as much of errors."""
+    return {name: basis @ basis.T for name, basis in face_bases(model).items()}
+
+
 def rotation_angle_deg(a_rad: Float[Tensor, "batch 3"], b_rad: Float[Tensor, "batch 3"]) -> Float[Tensor, " batch"]:
     """Compute the angle of the rotation that leads from one pose to the other."""
     relative = rotation_from_angles(a_rad.double()).transpose(1, 2) @ rotation_from_angles(b_rad.double())
@@ -51,13 +57,10 @@ def geometry_errors(
     the true outer eye distance is not defined on this model, so of the distance between the eyeball landmarks;
     albedo_levels: RMS; rotation_deg: geodesic; translation_mm: distance.
     """
-    bases = face_bases(model)
-    errors: dict[str, Tensor] = {}
+    grams, errors = _grams(model), dict[str, Tensor]()
     for name, part in (("identity_mm", IDENTITY), ("expression_mm", EXPRESSION), ("albedo_levels", ALBEDO)):
-        basis = bases[name.split("_")[0]]
-        gram = basis @ basis.T
         delta = predicted[:, part] - truth[:, part]
-        errors[name] = ((delta @ gram) * delta).sum(1).clamp_min(0).sqrt()
+        errors[name] = ((delta @ grams[name.split("_")[0]]) * delta).sum(1).clamp_min(0).sqrt()
     distances = [
         _vertex_distances(model, predicted[start : start + _CHUNK], truth[start : start + _CHUNK])
         for start in range(0, len(predicted), _CHUNK)

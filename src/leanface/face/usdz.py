@@ -4,6 +4,7 @@ Source: OpenUSD, UsdGeomMesh, UsdPreviewSurface Specification 2.6 and Usdz File 
 """
 
 import importlib
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from leanface.errors import ArtifactError
 from leanface.extras import missing_message
 from leanface.face.glb import ROUGHNESS
 from leanface.face.mesh import TEXTURE_SUFFIXES, Mesh, encoded_texture, texture_coordinates
+
+CHANGED = 315_619_200
+"""When all files in a package were changed, as they say: on 2 January 1980, as soon as a ZIP file can tell."""
 
 
 def require_usd() -> None:
@@ -36,10 +40,10 @@ def encode_usdz(mesh: Mesh, stem: str) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as folder:
         texture = Path(folder) / f"texture{TEXTURE_SUFFIXES[mesh.texture_format]}"
         texture.write_bytes(encoded_texture(mesh))
-        package = Path(folder) / "head.usdz"
-        if not usd.CreateNewARKitUsdzPackage(
-            _write_stage(Path(folder) / "head.usdc", mesh, texture.name), str(package)
-        ):
+        package, stage = Path(folder) / "head.usdz", _write_stage(Path(folder) / "head.usdc", mesh, texture.name)
+        for part in (texture, stage):  # the package tells when they were changed: the same face gives the same bytes
+            os.utime(part, (CHANGED, CHANGED))
+        if not usd.CreateNewARKitUsdzPackage(str(stage), str(package)):
             raise ArtifactError(f"OpenUSD cannot write {stem}.usdz; write a .glb.")
         return {f"{stem}.usdz": package.read_bytes()}
 
