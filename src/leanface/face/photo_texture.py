@@ -138,11 +138,9 @@ class PhotoTexture:
             return lit
         ratio = np.log((seen + DARK) / (lit + DARK)).clip(-RATIO_LOG_MAX, RATIO_LOG_MAX)
         mean = _mean(ratio, weights)
-        mirrored = MIRRORED * (1 - weights) * weights[self.mirror]
-        known = weights + mirrored
-        other = ratio.take(self.mirror, 0)
-        ratio = (weights[:, None] * ratio + mirrored[:, None] * other) / np.maximum(known, 1e-6)[:, None]
-        carried = self.continuation.solve(ratio - mean, known, DECAY)
+        known, both = np.empty_like(weights), np.empty_like(ratio)
+        _add_mirrored(ratio - mean, weights, self.mirror, known, both)
+        carried = self.continuation.solve(both, known, DECAY)
         return np.clip(lit * np.exp(carried + mean), 0, 1)
 
 
@@ -183,6 +181,18 @@ def reduction(
     photo_area = np.abs(across_x * down_y - across_y * down_x) / 2
     texture_area = np.maximum(painting.areas[::SAMPLED][shown], 1e-6)
     return max(1, round(float(np.sqrt(np.median(photo_area / texture_area)))))
+
+
+@compiled(fastmath={"contract"})
+def _add_mirrored(ratio: Any, weights: Any, mirror: Any, known: Any, both: Any) -> None:
+    """Fill both (V,3) with means of ratio (V,3) here and on the head's other side, known (V,) with their weights."""
+    for vertex in range(weights.shape[0]):
+        other, weight = mirror[vertex], weights[vertex]
+        mirrored = np.float32(MIRRORED) * (np.float32(1) - weight) * weights[other]
+        known[vertex] = weight + mirrored
+        share = np.float32(1) / max(known[vertex], np.float32(1e-6))
+        for k in range(3):
+            both[vertex, k] = share * (weight * ratio[vertex, k] + mirrored * ratio[other, k])
 
 
 @compiled(fastmath={"contract"})
