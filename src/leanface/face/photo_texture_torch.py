@@ -154,7 +154,8 @@ class TorchTexture:
         """
         try:
             io = importlib.import_module("torchvision.io")
-            planes = torch.from_numpy(pixels).permute(2, 0, 1).contiguous().to(self._device)
+            # Copied first: to take the colors apart is work for the device.
+            planes = torch.from_numpy(pixels).to(self._device).permute(2, 0, 1).contiguous()
             return cast(Tensor, io.encode_jpeg(planes, quality)).cpu().numpy().tobytes()
         except (ImportError, RuntimeError):
             return encode_jpeg(pixels, quality)
