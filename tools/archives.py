@@ -16,4 +16,5 @@ def extract(archive: tarfile.TarFile, folder: Path, members: Iterable[tarfile.Ta
         path = PurePosixPath(member.name)
         if not (member.isreg() or member.isdir()) or path.is_absolute() or ".." in path.parts:
             raise tarfile.TarError(f"{member.name} is no file or folder within the archive")
+    archive.extraction_filter = lambda member, path: member  # or newer Pythons warn
     archive.extractall(folder, wanted)
