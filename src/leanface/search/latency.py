@@ -223,18 +223,20 @@ class Deployment:
                 window_seconds=0.01,
             )
             sizes = [_size_bytes(path) for path in paths]
-        speedups = [timing.speedup for key, timing in timings.items() if key != REFERENCE]
-        return [
-            Row(
-                shapes=tuple(self.space.shapes(architecture)),
-                ratio=1 / speedup.value,
-                reference_ms=timings[REFERENCE].latency_ms,
-                size_bytes=size_bytes,
-                seconds=(time.monotonic() - start) / len(architectures),
+        rows: list[Row] = []
+        for index, architecture in enumerate(architectures):
+            speedup = timings[index].speedup
+            assert speedup is not None
+            rows.append(
+                Row(
+                    shapes=tuple(self.space.shapes(architecture)),
+                    ratio=1 / speedup.value,
+                    reference_ms=timings[REFERENCE].latency_ms,
+                    size_bytes=sizes[index],
+                    seconds=(time.monotonic() - start) / len(architectures),
+                )
             )
-            for architecture, speedup, size_bytes in zip(architectures, speedups, sizes, strict=True)
-            if speedup is not None
-        ]
+        return rows
 
     def _open(self, path: Path) -> Runtime:
         return open_runtime(self.settings.runtime, path, self.settings.threads)
