@@ -55,8 +55,8 @@ def test_streams_are_decoded_alike(on_cpu: LeanFace, on_gpu: LeanFace) -> None:
             frames = [np.ascontiguousarray(photo[4 * stream + step :]) for stream in range(3)]
             for one, other in zip(slow(frames, step / 30), fast(frames, step / 30), strict=True):
                 assert one.crops[0].detection.number == other.crops[0].detection.number == 1
-                # The networks' flavors differ in how they round, which tells in the distance from the camera most.
-                assert np.abs(one.vertices_camera - other.vertices_camera)[..., :2].max() < 0.005
                 for row, vertices in zip(other.coefficients, other.vertices_camera, strict=True):
                     decoded = on_cpu.surface.decoder.decode(row).vertices_camera
                     np.testing.assert_allclose(vertices, decoded, atol=1e-5)
+                # Of the network's rounding to 8 bits, which differs with the flavor.
+                assert np.abs(one.vertices_camera - other.vertices_camera).max() < 0.01
